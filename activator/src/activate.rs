@@ -1,0 +1,218 @@
+//! Activation: the agent does it on the machine; we bring the agent there, ask, and listen.
+//!
+//! The agent lives at a path that names its own content, so that it travels once per version. It owns the transaction:
+//! when the connection breaks we connect again and listen on, and what it does does not depend on us.
+
+use std::time::Duration;
+
+use nixos_agent::{DeploymentId, Event, EventKind, Report, Request};
+use openssh::RemoteChild;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio_util::sync::CancellationToken;
+
+use crate::agent_binary::{self, AgentBinary};
+use crate::facts::Facts;
+use crate::progress::{Progress, Stage};
+use crate::ssh::{Connection, Endpoint, Pool, SshError};
+use crate::MachineName;
+
+/// Where agents live on a machine.
+const AGENTS: &str = "/var/lib/nixos-agent/bin";
+
+/// How long the machine may stay silent after the connection broke: a network restart, at worst a reboot.
+const RECONNECT: Duration = Duration::from_secs(120);
+
+/// Why it is not known or not true that the machine runs the new system.
+#[derive(Debug, thiserror::Error)]
+pub enum ActivateError {
+    /// The connection.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// No agent was built for this platform.
+    #[error("there is no agent for {system} machines in this build of the provider")]
+    Platform {
+        /// The machine's platform.
+        system: String,
+    },
+    /// The login is not root's and nothing was said about how to become root.
+    #[error("{user} is not root on {host}")]
+    NotRoot {
+        /// The host.
+        host: String,
+        /// The user who logged in.
+        user: String,
+    },
+    /// Becoming root did not work.
+    #[error("`{command}` did not give root on {host}: {message}")]
+    Elevate {
+        /// The host.
+        host: String,
+        /// The command of `elevate`.
+        command: String,
+        /// What it said.
+        message: String,
+    },
+    /// The machine's disk is full.
+    #[error("no space left on {host}: {message}")]
+    DiskFull {
+        /// The host.
+        host: String,
+        /// What it said.
+        message: String,
+    },
+    /// The agent did not do its part.
+    #[error("the agent on {host} failed (exit {code:?}): {message}")]
+    Agent {
+        /// The host.
+        host: String,
+        /// Its exit code.
+        code: Option<i32>,
+        /// What it said.
+        message: String,
+    },
+}
+
+/// Makes sure that we are or can become root before anything is sent.
+pub async fn check_root(connection: &Connection, facts: &Facts) -> Result<(), ActivateError> {
+    let Endpoint { host, user, elevate, .. } = connection.endpoint();
+    if elevate.is_empty() {
+        return if facts.uid == Some(0) {
+            Ok(())
+        } else {
+            Err(ActivateError::NotRoot { host: host.clone(), user: user.clone() })
+        };
+    }
+    let answer = connection.run_as_root(&["id", "-u"], b"").await?;
+    if answer.code == Some(0) && answer.stdout.trim_ascii() == b"0" {
+        return Ok(());
+    }
+    let message = answer.stderr.trim().to_owned();
+    Err(ActivateError::Elevate { host: host.clone(), command: elevate.join(" "), message })
+}
+
+/// Activates as `request` says and returns the agent's report, which says what runs now.
+pub async fn activate(
+    pool: &Pool,
+    connection: &Connection,
+    machine: &MachineName,
+    system: &str,
+    request: &Request,
+    progress: &Progress,
+) -> Result<Report, ActivateError> {
+    let binary =
+        agent_binary::binary(system).ok_or_else(|| ActivateError::Platform { system: system.to_owned() })?;
+    let agent = install(connection, &binary).await?;
+    let json = serde_json::to_vec(request).map_err(|error| ActivateError::Agent {
+        host: connection.endpoint().host.clone(),
+        code: None,
+        message: error.to_string(),
+    })?;
+    let mut listener = Listener { machine, progress, next: 0 };
+    let first = listener.listen(connection, &[&agent, "activate"], &json).await;
+    match first {
+        Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
+            tracing::warn!(%machine, %error, "the connection broke during activation; the agent goes on");
+            attach(pool, connection.endpoint(), &agent, &request.id, &mut listener).await
+        }
+        result => result,
+    }
+}
+
+/// Connects again and listens from where the last connection broke.
+async fn attach(
+    pool: &Pool,
+    endpoint: &Endpoint,
+    agent: &str,
+    id: &DeploymentId,
+    listener: &mut Listener<'_>,
+) -> Result<Report, ActivateError> {
+    let id = id.to_string();
+    loop {
+        // Not cancellable: the outcome has to be known, or the state would not be true.
+        let connection = pool.connect(endpoint, RECONNECT, &CancellationToken::new()).await?;
+        let from = listener.next.to_string();
+        match listener.listen(&connection, &[agent, "attach", &id, "--from", &from], b"").await {
+            Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The path of this version's agent on the machine, after bringing it there if need be.
+async fn install(connection: &Connection, binary: &AgentBinary) -> Result<String, ActivateError> {
+    let path = format!("{AGENTS}/{}/nixos-agent", binary.sha256);
+    if connection.run_as_root(&[&path, "--version"], b"").await?.code == Some(0) {
+        return Ok(path);
+    }
+    // Complete or not there at all: the rename is the last step.
+    let script = r#"set -e; umask 022; d=$(dirname "$1"); mkdir -p "$d"; t="$d/.new.$$"; trap 'rm -f "$t"' EXIT; cat > "$t"; chmod 755 "$t"; mv "$t" "$1"; "$1" --version"#;
+    let answer = connection.run_as_root(&["sh", "-c", script, "sh", &path], binary.bytes).await?;
+    if answer.code == Some(0) {
+        return Ok(path);
+    }
+    let (host, message) = (connection.endpoint().host.clone(), answer.stderr.trim().to_owned());
+    if message.contains("No space left on device") {
+        return Err(ActivateError::DiskFull { host, message });
+    }
+    Err(ActivateError::Agent { host, code: answer.code, message })
+}
+
+/// Follows an agent's events and remembers how far it came.
+struct Listener<'a> {
+    machine: &'a MachineName,
+    progress: &'a Progress,
+    next: u64,
+}
+
+impl Listener<'_> {
+    async fn listen(
+        &mut self,
+        connection: &Connection,
+        command: &[&str],
+        input: &[u8],
+    ) -> Result<Report, ActivateError> {
+        let mut child = connection.spawn_as_root(command).await?;
+        if let Some(mut stdin) = child.stdin().take() {
+            // A broken pipe shows in what the agent says or does not say.
+            let _ = stdin.write_all(input).await;
+            let _ = stdin.shutdown().await;
+        }
+        let stderr = child.stderr().take();
+        let (report, message) = tokio::join!(self.events(&mut child), async {
+            let mut text = Vec::new();
+            if let Some(mut stderr) = stderr {
+                let _ = stderr.read_to_end(&mut text).await;
+            }
+            String::from_utf8_lossy(&text).trim().to_owned()
+        });
+        let host = || connection.endpoint().host.clone();
+        let status = child.wait().await;
+        match (report, status) {
+            (Some(report), _) => Ok(report),
+            (None, Ok(status)) if status.code().is_some_and(|code| code != 255) => {
+                Err(ActivateError::Agent { host: host(), code: status.code(), message })
+            }
+            (None, _) => Err(SshError::Lost { host: host(), reason: "no answer from the agent".to_owned() }.into()),
+        }
+    }
+
+    /// The report at the end of the stream; `None` when the stream ends before.
+    async fn events(&mut self, child: &mut RemoteChild<'_>) -> Option<Report> {
+        let mut lines = BufReader::new(child.stdout().take()?).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            let Ok(event) = serde_json::from_str::<Event>(&line) else {
+                tracing::warn!(machine = %self.machine, line, "not an event of the agent");
+                continue;
+            };
+            self.next = event.seq + 1;
+            match event.kind {
+                EventKind::Phase(phase) => self.progress.machine(self.machine, Stage::Activate, format!("{phase:?}")),
+                EventKind::Output(line) => self.progress.machine(self.machine, Stage::Activate, line),
+                EventKind::Done(report) => return Some(report),
+            }
+        }
+        None
+    }
+}

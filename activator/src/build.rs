@@ -1,0 +1,163 @@
+//! Building: derivations become store paths, and roots keep them from the garbage collector.
+//!
+//! Roots are links below a directory of ours, registered with Nix as indirect ones. A deployment has one set for what is
+//! planned (derivations) and one for what is deployed (systems); a new set is complete before the old one goes.
+
+use std::path::{Path, PathBuf};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::StorePath;
+use crate::nix::{Nix, NixError};
+use crate::progress::{Progress, Stage};
+
+/// Why there is no system.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// Nix, most often with the builder's last lines.
+    #[error(transparent)]
+    Nix(#[from] NixError),
+    /// A derivation gave another path than evaluation had promised.
+    #[error("{drv} was planned to build {expected}, but built {found}")]
+    Mismatch {
+        /// The derivation.
+        drv: StorePath,
+        /// The path evaluation named.
+        expected: StorePath,
+        /// What Nix printed.
+        found: String,
+    },
+    /// The directory for roots cannot be used.
+    #[error("cannot keep garbage collector roots in {path}: {source}")]
+    Roots {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// Builds all of `systems` (derivation, system) in one go. Either all are there afterwards or none is used.
+pub async fn build(
+    nix: &Nix,
+    systems: &[(StorePath, StorePath)],
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<(), BuildError> {
+    if systems.is_empty() {
+        return Ok(());
+    }
+    let mut arguments = vec!["--realise"];
+    arguments.extend(systems.iter().map(|(drv, _)| drv.as_str()));
+    let on_line = |line: &str| progress.all(Stage::Build, line);
+    let finished = nix.run("nix-store", &arguments, &[], cancel, &on_line).await?;
+    let mut built = finished.stdout.lines().map(str::trim);
+    for (drv, expected) in systems {
+        let found = built.next().unwrap_or_default();
+        if found != expected.as_str() {
+            return Err(BuildError::Mismatch {
+                drv: drv.clone(),
+                expected: expected.clone(),
+                found: found.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The roots of one deployment.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    directory: PathBuf,
+}
+
+/// What a set of roots keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Derivations of a plan that may be applied later.
+    Planned,
+    /// Systems that machines run.
+    Deployed,
+}
+
+impl Kept {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Planned => "planned",
+            Self::Deployed => "deployed",
+        }
+    }
+}
+
+impl Roots {
+    /// The roots of `deployment`, below the user's state directory; `None` where there is no home.
+    pub fn of(deployment: &str) -> Option<Self> {
+        let state = std::env::var_os("XDG_STATE_HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+            .or_else(|| Some(std::env::home_dir()?.join(".local/state")))?;
+        Some(Self { directory: state.join("nixos-activator/roots").join(deployment) })
+    }
+
+    /// Keeps exactly `paths` in the set `kept`.
+    pub async fn keep(
+        &self,
+        nix: &Nix,
+        kept: Kept,
+        paths: &[StorePath],
+        cancel: &CancellationToken,
+    ) -> Result<(), BuildError> {
+        let set = self.directory.join(kept.name());
+        let failed = |source| BuildError::Roots { path: set.clone(), source };
+        let old: Vec<PathBuf> = entries(&set).map_err(failed)?;
+        if !paths.is_empty() {
+            std::fs::create_dir_all(&set).map_err(failed)?;
+            let new = tempfile::Builder::new().prefix("set-").tempdir_in(&set).map_err(failed)?.keep();
+            let link = new.join("root").display().to_string();
+            let result = match kept {
+                Kept::Deployed => {
+                    let mut arguments = vec!["--realise", "--add-root", &link];
+                    arguments.extend(paths.iter().map(StorePath::as_str));
+                    nix.run("nix-store", &arguments, &[], cancel, &|_| {}).await
+                }
+                Kept::Planned => {
+                    let expression = derivations(paths);
+                    let arguments = ["--add-root", &link, "--expr", &expression];
+                    nix.run("nix-instantiate", &arguments, &[], cancel, &|_| {}).await
+                }
+            };
+            if let Err(error) = result {
+                let _ = std::fs::remove_dir_all(new);
+                return Err(error.into());
+            }
+        }
+        old.iter().try_for_each(std::fs::remove_dir_all).map_err(failed)
+    }
+
+    /// Gives up all roots of the deployment.
+    pub fn remove(&self) -> Result<(), BuildError> {
+        match std::fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(BuildError::Roots { path: self.directory.clone(), source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// An expression whose instantiation is just these derivations: Nix has no command to root one without building it.
+fn derivations(paths: &[StorePath]) -> String {
+    let items = paths.iter().map(|path| {
+        let name = path.name();
+        format!(r#"{{ type = "derivation"; name = "{name}"; system = ""; outputName = "out"; drvPath = "{path}"; }}"#)
+    });
+    format!("[ {} ]", items.collect::<Vec<_>>().join(" "))
+}
+
+fn entries(directory: &Path) -> std::io::Result<Vec<PathBuf>> {
+    match std::fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(vec![]),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,137 @@
+//! What is in a system, and the short answer to "what will change?".
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+/// The parts of a system that people ask about first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    /// Version of the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<String>,
+    /// `environment.systemPackages`: name and version.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub packages: BTreeMap<String, String>,
+    /// Units of the system manager and a hash of their text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub units: BTreeMap<String, String>,
+}
+
+/// How many names of a kind are spelled out.
+const NAMED: usize = 8;
+
+impl Inventory {
+    /// A line on what replacing `self` by `new` changes, e.g.
+    /// `nginx 1.26.2 -> 1.28.0; + curl 8.11.0; units changed: web.service`.
+    pub fn changes(&self, new: &Self) -> String {
+        let mut parts = Vec::new();
+        match (&self.kernel, &new.kernel) {
+            (Some(old), Some(new)) if old != new => parts.push(format!("kernel {old} -> {new}")),
+            _ => {}
+        }
+        let packages = Difference::between(&self.packages, &new.packages);
+        parts.extend(named(
+            "",
+            packages.changed.iter().map(|(name, old, new)| format!("{name} {} -> {}", version(old), version(new))),
+        ));
+        let with_version = |(name, version): &(&str, &str)| format!("{name} {version}").trim_end().to_owned();
+        parts.extend(named("+ ", packages.added.iter().map(with_version)));
+        parts.extend(named("- ", packages.removed.iter().map(with_version)));
+
+        let units = Difference::between(&self.units, &new.units);
+        parts.extend(named("units added: ", units.added.iter().map(|(name, _)| (*name).to_owned())));
+        parts.extend(named("units changed: ", units.changed.iter().map(|(name, ..)| (*name).to_owned())));
+        parts.extend(named("units removed: ", units.removed.iter().map(|(name, _)| (*name).to_owned())));
+        if parts.is_empty() {
+            // Something differs, or nobody would ask: files that belong to no unit.
+            return "configuration files".to_owned();
+        }
+        parts.join("; ")
+    }
+
+    /// The same for a machine of which nothing is known yet.
+    pub fn summary(&self) -> String {
+        let mut text = format!("new: {} packages, {} units", self.packages.len(), self.units.len());
+        if let Some(kernel) = &self.kernel {
+            let _ = write!(text, ", kernel {kernel}");
+        }
+        text
+    }
+}
+
+fn version(text: &str) -> &str {
+    if text.is_empty() { "(no version)" } else { text }
+}
+
+/// `prefix` and the first names, or nothing where there are none.
+fn named(prefix: &str, names: impl ExactSizeIterator<Item = String>) -> Option<String> {
+    let more = names.len().saturating_sub(NAMED);
+    let mut text = names.take(NAMED).collect::<Vec<_>>().join(", ");
+    if text.is_empty() {
+        return None;
+    }
+    if more > 0 {
+        let _ = write!(text, " and {more} more");
+    }
+    Some(format!("{prefix}{text}"))
+}
+
+struct Difference<'a> {
+    added: Vec<(&'a str, &'a str)>,
+    removed: Vec<(&'a str, &'a str)>,
+    changed: Vec<(&'a str, &'a str, &'a str)>,
+}
+
+impl<'a> Difference<'a> {
+    fn between(old: &'a BTreeMap<String, String>, new: &'a BTreeMap<String, String>) -> Self {
+        let mut difference = Self { added: vec![], removed: vec![], changed: vec![] };
+        for (name, value) in new {
+            match old.get(name) {
+                None => difference.added.push((name, value)),
+                Some(before) if before != value => difference.changed.push((name, before, value)),
+                Some(_) => {}
+            }
+        }
+        for (name, value) in old.iter().filter(|(name, _)| !new.contains_key(*name)) {
+            difference.removed.push((name, value));
+        }
+        difference
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inventory(packages: &[(&str, &str)], units: &[(&str, &str)]) -> Inventory {
+        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        Inventory { kernel: Some("6.6".into()), packages: map(packages), units: map(units) }
+    }
+
+    #[test]
+    fn changes_read_like_a_changelog() {
+        let old = inventory(&[("nginx", "1.26.2"), ("wget", "1.2")], &[("a.service", "1"), ("b.service", "1")]);
+        let new = inventory(&[("nginx", "1.28.0"), ("curl", "8.11")], &[("a.service", "2"), ("c.service", "1")]);
+        assert_eq!(
+            old.changes(&new),
+            "nginx 1.26.2 -> 1.28.0; + curl 8.11; - wget 1.2; units added: c.service; units changed: a.service; \
+             units removed: b.service"
+        );
+    }
+
+    #[test]
+    fn a_change_without_a_name_is_still_a_change() {
+        let same = inventory(&[], &[]);
+        assert_eq!(same.changes(&same), "configuration files");
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let units: Vec<String> = (0..20).map(|n| format!("u{n:02}.service")).collect();
+        let units: Vec<(&str, &str)> = units.iter().map(|name| (name.as_str(), "1")).collect();
+        let text = inventory(&[], &[]).changes(&inventory(&[], &units));
+        assert!(text.ends_with("u07.service and 12 more"), "{text}");
+    }
+}

@@ -1,0 +1,33 @@
+//! Evaluates, builds, pushes and activates `NixOS` configurations on many machines.
+//!
+//! The way of a deployment is one straight line, each stage a module and each arrow a typed value:
+//!
+//! ```text
+//! network::Request ─evaluate─▶ Evaluation ─build─▶ systems in the local store ─push─▶ on the machine ─activate─▶ Report
+//! ```
+//!
+//! [`deploy`] walks it for all machines at once. Nothing here knows of Terraform; the provider and the command line both
+//! stand on this library. The part that runs on the target is the crate `nixos-agent`, of which only the wire types and the
+//! built binary are used here.
+
+mod agent_binary;
+mod names;
+mod secret;
+
+pub mod activate;
+pub mod build;
+pub mod deploy;
+pub mod evaluate;
+pub mod facts;
+pub mod inventory;
+pub mod network;
+pub mod nix;
+pub mod progress;
+pub mod push;
+pub mod scheduler;
+pub mod ssh;
+
+pub use agent_binary::AgentBinary;
+pub use names::{MachineName, NameError, StorePath};
+pub use nixos_agent as agent;
+pub use secret::Secret;

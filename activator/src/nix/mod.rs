@@ -1,0 +1,290 @@
+//! The one place that runs Nix' command line tools.
+//!
+//! Any Nix from 2.8 is good enough: only commands and options that exist from there to today are used. A child never
+//! gets our standard input (Terraform's lives there), runs in a process group of its own (Ctrl-C in the terminal must not
+//! hit it before we decide), and speaks `--log-format internal-json`, which [`log`] turns into messages.
+
+mod log;
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+pub use log::Log;
+
+/// The oldest Nix that works.
+pub const OLDEST: Version = Version { major: 2, minor: 8 };
+
+/// How long an interrupted Nix may take to clean up before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How Nix is to be run; empty means: as the user's own configuration says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NixSettings {
+    /// Settings as in `nix.conf`, name and value.
+    pub options: Vec<(String, String)>,
+    /// Replaces `NIX_PATH`, each entry as in `-I`.
+    pub nix_path: Vec<String>,
+    /// Remote builders, each in the syntax of `builders` in `nix.conf`.
+    pub builders: Vec<String>,
+    /// How many derivations are built at once.
+    pub max_jobs: Option<String>,
+    /// How many cores a build may use.
+    pub cores: Option<u32>,
+}
+
+/// A Nix installation that was found and is new enough.
+#[derive(Clone, Debug)]
+pub struct Nix {
+    bin: PathBuf,
+    version: Version,
+    settings: NixSettings,
+}
+
+/// A release of Nix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// E.g. 2.
+    pub major: u32,
+    /// E.g. 26.
+    pub minor: u32,
+}
+
+/// What a finished command left.
+#[derive(Debug)]
+pub struct Finished {
+    /// Standard output.
+    pub stdout: String,
+    /// What it said besides.
+    pub log: Log,
+}
+
+/// Why Nix did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NixError {
+    /// There is no `nix` on PATH.
+    #[error("no `nix` was found on PATH")]
+    NotFound,
+    /// It is older than [`OLDEST`].
+    #[error("Nix {found} is too old: {OLDEST} or later is needed")]
+    TooOld {
+        /// The version on PATH.
+        found: Version,
+    },
+    /// `nix --version` printed something else.
+    #[error("`{program} --version` printed `{output}`, expected something like `nix (Nix) 2.24.9`")]
+    Version {
+        /// The program asked.
+        program: String,
+        /// Its output.
+        output: String,
+    },
+    /// The program could not be started or read from.
+    #[error("`{program}` could not be run: {source}")]
+    Run {
+        /// The program.
+        program: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The program ended with a failure.
+    #[error("`{program}` failed ({status}):\n{message}")]
+    Failed {
+        /// The program and its verb.
+        program: String,
+        /// Exit code or signal.
+        status: ExitStatus,
+        /// Nix' error, with its trace, without colours.
+        message: String,
+    },
+    /// Its output is not what this version of Nix is known to print.
+    #[error("`{program}` printed something unexpected: {reason}")]
+    Output {
+        /// The program and its verb.
+        program: String,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The work was cancelled by the user.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Nix {
+    /// Looks for Nix on PATH and checks its version.
+    pub async fn find(settings: NixSettings) -> Result<Self, NixError> {
+        let program = find_on_path("nix").ok_or(NixError::NotFound)?;
+        let output = Command::new(&program)
+            .arg("--version")
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .map_err(|source| NixError::Run { program: program.display().to_string(), source })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let version = Version::parse(&text).ok_or_else(|| NixError::Version {
+            program: program.display().to_string(),
+            output: text.trim().chars().take(200).collect(),
+        })?;
+        if version < OLDEST {
+            return Err(NixError::TooOld { found: version });
+        }
+        let bin = program.parent().map(Path::to_path_buf).unwrap_or_default();
+        Ok(Self { bin, version, settings })
+    }
+
+    /// The version found.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Runs `program` (`nix-store`, `nix-instantiate`, `nix`) to its end.
+    ///
+    /// `on_line` sees each line a build prints. Cancelling interrupts Nix and waits for it to clean up.
+    pub async fn run(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        cancel: &CancellationToken,
+        on_line: &(dyn Fn(&str) + Sync),
+    ) -> Result<Finished, NixError> {
+        let described = describe(program, arguments);
+        let failed_to_run = |source| NixError::Run { program: described.clone(), source };
+        let mut command = Command::new(self.bin.join(program));
+        // A verb such as `copy` stands before every option.
+        command.args(arguments).args(["--log-format", "internal-json"]);
+        self.add_settings(&mut command);
+        command.envs(environment.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0).kill_on_drop(true);
+        tracing::debug!(command = %described, "running");
+        let mut child = command.spawn().map_err(failed_to_run)?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+
+        let read_output = async {
+            let mut text = Vec::new();
+            if let Some(mut stdout) = stdout {
+                stdout.read_to_end(&mut text).await?;
+            }
+            Ok::<_, std::io::Error>(text)
+        };
+        let read_log = async {
+            let mut log = Log::default();
+            if let Some(stderr) = stderr {
+                let mut lines = BufReader::new(stderr).split(b'\n');
+                while let Some(line) = lines.next_segment().await? {
+                    log.take(&String::from_utf8_lossy(&line), on_line);
+                }
+            }
+            Ok::<_, std::io::Error>(log)
+        };
+        let outcome = tokio::select! {
+            outcome = async { tokio::join!(read_output, read_log) } => Some(outcome),
+            () = cancel.cancelled() => None,
+        };
+        let Some((text, log)) = outcome else {
+            interrupt(&mut child).await;
+            return Err(NixError::Cancelled);
+        };
+        let status = child.wait().await.map_err(failed_to_run)?;
+        let (text, log) = (text.map_err(failed_to_run)?, log.map_err(failed_to_run)?);
+        if !status.success() {
+            return Err(NixError::Failed { program: described, status, message: log.error() });
+        }
+        let stdout = String::from_utf8(text)
+            .map_err(|_| NixError::Output { program: described, reason: "not UTF-8".to_owned() })?;
+        Ok(Finished { stdout, log })
+    }
+
+    fn add_settings(&self, command: &mut Command) {
+        // Flakes are asked for where a specification is one; naming the feature is harmless elsewhere.
+        command.args(["--option", "extra-experimental-features", "nix-command flakes"]);
+        for (name, value) in &self.settings.options {
+            command.args(["--option", name, value]);
+        }
+        if !self.settings.builders.is_empty() {
+            command.args(["--option", "builders", &self.settings.builders.join(" ; ")]);
+        }
+        if let Some(jobs) = &self.settings.max_jobs {
+            command.args(["--option", "max-jobs", jobs]);
+        }
+        if let Some(cores) = self.settings.cores {
+            command.args(["--option", "cores", &cores.to_string()]);
+        }
+        if !self.settings.nix_path.is_empty() {
+            command.env("NIX_PATH", self.settings.nix_path.join(":"));
+        }
+    }
+}
+
+/// Where `program` is on PATH.
+pub(crate) fn find_on_path(program: &str) -> Option<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let executable = |path: &Path| {
+        std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|directory| directory.join(program))
+        .find(|path| executable(path))
+}
+
+/// Asks the whole process group to stop, then makes sure of it.
+pub(crate) async fn interrupt(child: &mut Child) {
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    if let Some(group) = group {
+        // The group may be gone already, which is what we want.
+        let _ = kill_process_group(group, Signal::INT);
+        if tokio::time::timeout(GRACE, child.wait()).await.is_ok() {
+            return;
+        }
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    let _ = child.wait().await;
+}
+
+/// The program and its verb, for messages: never its other arguments, which may be long.
+fn describe(program: &str, arguments: &[&str]) -> String {
+    match arguments.first() {
+        Some(verb) => format!("{program} {verb}"),
+        None => program.to_owned(),
+    }
+}
+
+impl Version {
+    /// Reads `nix (Nix) 2.24.9`, `nix (Determinate Nix 3.6.2) 2.29.0`, `nix (Lix, like Nix) 2.91.1`.
+    fn parse(output: &str) -> Option<Self> {
+        let last = output.lines().next()?.split_whitespace().last()?;
+        let mut parts = last.split('.');
+        let number = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse();
+        let major = number(parts.next()?).ok()?;
+        let minor = number(parts.next()?).ok()?;
+        Some(Self { major, minor })
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_of_all_nixes_are_read() {
+        let read = |text| Version::parse(text).map(|v| (v.major, v.minor));
+        assert_eq!(read("nix (Nix) 2.8.0\n"), Some((2, 8)));
+        assert_eq!(read("nix (Nix) 2.31pre20250712_b1245123"), Some((2, 31)));
+        assert_eq!(read("nix (Determinate Nix 3.6.2) 2.29.0"), Some((2, 29)));
+        assert_eq!(read("nix (Lix, like Nix) 2.91.1"), Some((2, 91)));
+        assert_eq!(read("command not found"), None);
+        assert_eq!(read(""), None);
+    }
+}

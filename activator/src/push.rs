@@ -1,0 +1,70 @@
+//! Pushing: `nix copy` speaks its own protocol to the machine's `nix-store --serve`, through the connection we have.
+
+use tokio_util::sync::CancellationToken;
+
+use crate::StorePath;
+use crate::nix::{Nix, NixError};
+use crate::ssh::Connection;
+
+/// How closures travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CopySettings {
+    /// Let the machine fetch from its own binary caches what it finds there.
+    pub substitute_on_destination: bool,
+    /// Compress on the way.
+    pub compress: bool,
+}
+
+/// Why a closure did not arrive.
+#[derive(Debug, thiserror::Error)]
+pub enum PushError {
+    /// Nix, on this side or on that.
+    #[error(transparent)]
+    Nix(#[from] NixError),
+    /// The machine's disk is full.
+    #[error("no space left on the machine: {message}")]
+    DiskFull {
+        /// What Nix said.
+        message: String,
+    },
+}
+
+/// Copies `path` with everything it refers to onto the machine. Paths it has already do not travel.
+pub async fn push(
+    nix: &Nix,
+    connection: &Connection,
+    path: &StorePath,
+    settings: CopySettings,
+    cancel: &CancellationToken,
+) -> Result<(), PushError> {
+    let url = store_url(connection, settings);
+    let mut arguments = vec!["copy", "--no-check-sigs", "--to", &url];
+    if settings.substitute_on_destination {
+        arguments.push("--substitute-on-destination");
+    }
+    arguments.push(path.as_str());
+    let options = connection.ssh_options();
+    match nix.run("nix", &arguments, &[("NIX_SSHOPTS", &options)], cancel, &|_| {}).await {
+        Ok(_) => Ok(()),
+        Err(NixError::Failed { message, .. }) if message.contains("No space left on device") => {
+            Err(PushError::DiskFull { message })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn store_url(connection: &Connection, settings: CopySettings) -> String {
+    let endpoint = connection.endpoint();
+    // An IPv6 address needs brackets in a URL.
+    let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
+    let mut query = vec![];
+    if settings.compress {
+        query.push("compress=true".to_owned());
+    }
+    if !endpoint.elevate.is_empty() {
+        // Spaces separate words here in every version of Nix; elevate's words contain none.
+        query.push(format!("remote-program={}%20nix-store", endpoint.elevate.join("%20")));
+    }
+    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+    format!("ssh://{}@{host}{query}", endpoint.user)
+}

@@ -1,0 +1,361 @@
+//! An open connection and the commands that run over it.
+
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use openssh::{RemoteChild, Session};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use super::config::{self, Files};
+use super::{Endpoint, HostKeyPolicy, Key, SshError};
+use crate::nix::{find_on_path, interrupt};
+
+/// What the machine prints once the login has really worked.
+const READY: &str = "nixos-activator: ready";
+
+/// The longest path of a Unix socket, less the random suffix `ssh` adds while it binds.
+const LONGEST_SOCKET: usize = 107 - 18;
+
+/// An open master connection.
+#[derive(Debug)]
+pub struct Connection {
+    endpoint: Endpoint,
+    session: Session,
+    master: tokio::sync::Mutex<Child>,
+    login: Login,
+    directory: TempDir,
+}
+
+/// What a successful login told about the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The port that was really used.
+    pub port: u16,
+    /// The host key accepted on first use, where the policy allows that.
+    pub accepted_key: Option<String>,
+}
+
+/// What a remote command answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error, as text.
+    pub stderr: String,
+}
+
+impl Connection {
+    /// Connects and logs in once.
+    pub async fn open(endpoint: &Endpoint, cancel: &CancellationToken) -> Result<Self, SshError> {
+        let ssh = find_on_path("ssh").ok_or(SshError::NotFound)?;
+        let directory = directory(&endpoint.host)?;
+        let files = write_files(endpoint, directory.path())?;
+        let port = resolved_port(&ssh, endpoint, directory.path()).await?;
+
+        let mut master = start_master(&ssh, endpoint, directory.path())?;
+        let ready = tokio::select! {
+            ready = wait_until_ready(&mut master, endpoint) => ready,
+            () = cancel.cancelled() => Err(SshError::Cancelled),
+        };
+        // The keys have done their work; nothing needs them on disk from here on.
+        for key in [&files.key, &files.bastion_key].into_iter().flatten() {
+            if key.starts_with(directory.path()) {
+                let _ = std::fs::remove_file(key);
+            }
+        }
+        if let Err(error) = ready {
+            interrupt(&mut master).await;
+            return Err(error);
+        }
+        let session = Session::resume(control_socket(directory.path()).into(), None);
+        let login = Login { port, accepted_key: accepted_key(endpoint, &files) };
+        Ok(Self { endpoint: endpoint.clone(), session, master: master.into(), login, directory })
+    }
+
+    /// Connects; where the host does not answer (yet), tries again with growing pauses until `deadline` has passed.
+    pub async fn open_within(
+        endpoint: &Endpoint,
+        deadline: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<Self, SshError> {
+        let start = Instant::now();
+        let mut pause = Duration::from_millis(500);
+        loop {
+            match Self::open(endpoint, cancel).await {
+                Err(error) if error.is_unreachable() && start.elapsed() + pause < deadline => {
+                    tracing::info!(host = endpoint.host, %error, "waiting for the machine");
+                }
+                result => return result,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = cancel.cancelled() => return Err(SshError::Cancelled),
+            }
+            pause = (pause * 3 / 2).min(Duration::from_secs(5));
+        }
+    }
+
+    /// Where this goes.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What the login told.
+    pub fn login(&self) -> &Login {
+        &self.login
+    }
+
+    /// Whether the master still runs.
+    pub async fn is_alive(&self) -> bool {
+        matches!(self.master.lock().await.try_wait(), Ok(None))
+    }
+
+    /// Runs a command as the login user, with `input` on its standard input.
+    pub async fn run(&self, command: &[&str], input: &[u8]) -> Result<Answer, SshError> {
+        let mut child = self.spawn(command).await?;
+        let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // A command that does not read its input is free to do so.
+                let _ = stdin.write_all(input).await;
+                let _ = stdin.shutdown().await;
+            }
+        };
+        let read_stdout = async {
+            let mut bytes = Vec::new();
+            if let Some(mut stdout) = stdout {
+                let _ = stdout.read_to_end(&mut bytes).await;
+            }
+            bytes
+        };
+        let read_stderr = async {
+            let mut bytes = Vec::new();
+            if let Some(mut stderr) = stderr {
+                let _ = stderr.read_to_end(&mut bytes).await;
+            }
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let ((), stdout, stderr) = tokio::join!(write, read_stdout, read_stderr);
+        let status = child.wait().await.map_err(|error| self.lost(&error))?;
+        Ok(Answer { code: status.code(), stdout, stderr })
+    }
+
+    /// Runs a command as root: as it is, or through the endpoint's `elevate`.
+    pub async fn run_as_root(&self, command: &[&str], input: &[u8]) -> Result<Answer, SshError> {
+        self.run(&self.elevated(command), input).await
+    }
+
+    /// Starts a command as root with pipes for all three streams.
+    pub async fn spawn_as_root(&self, command: &[&str]) -> Result<RemoteChild<'_>, SshError> {
+        self.spawn(&self.elevated(command)).await
+    }
+
+    /// The options that make another `ssh` (that of `nix copy`) go through this connection.
+    pub fn ssh_options(&self) -> String {
+        let path = self.directory.path();
+        format!("-F {} -S {} -o ControlMaster=no", config_file(path).display(), control_socket(path).display())
+    }
+
+    /// Ends the connection and removes its files.
+    pub async fn close(&self) {
+        interrupt(&mut *self.master.lock().await).await;
+        let _ = std::fs::remove_dir_all(self.directory.path());
+    }
+
+    fn elevated<'a>(&'a self, command: &[&'a str]) -> Vec<&'a str> {
+        self.endpoint.elevate.iter().map(String::as_str).chain(command.iter().copied()).collect()
+    }
+
+    async fn spawn(&self, command: &[&str]) -> Result<RemoteChild<'_>, SshError> {
+        let (program, arguments) = command.split_first().map_or(("true", &[][..]), |(p, a)| (*p, a));
+        self.session
+            .command(program)
+            .args(arguments)
+            .stdin(openssh::Stdio::piped())
+            .stdout(openssh::Stdio::piped())
+            .stderr(openssh::Stdio::piped())
+            .spawn()
+            .await
+            .map_err(|error| self.lost(&error))
+    }
+
+    fn lost(&self, error: &openssh::Error) -> SshError {
+        SshError::Lost { host: self.endpoint.host.clone(), reason: with_causes(error) }
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// A private directory whose path is short enough for a socket.
+fn directory(host: &str) -> Result<TempDir, SshError> {
+    let local = |error: std::io::Error| SshError::Local { host: host.to_owned(), reason: error.to_string() };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("nixos-ssh-");
+    let usual = builder.tempdir().map_err(local)?;
+    if control_socket(usual.path()).as_os_str().len() <= LONGEST_SOCKET {
+        return Ok(usual);
+    }
+    builder.tempdir_in("/tmp").map_err(local)
+}
+
+fn config_file(directory: &Path) -> PathBuf {
+    directory.join("config")
+}
+
+fn control_socket(directory: &Path) -> PathBuf {
+    directory.join("ctl")
+}
+
+fn write_files(endpoint: &Endpoint, directory: &Path) -> Result<Files, SshError> {
+    let files = Files {
+        key: key_file(&endpoint.key, &directory.join("key"), &endpoint.host)?,
+        bastion_key: match &endpoint.bastion {
+            Some(bastion) => key_file(&bastion.key, &directory.join("bastion_key"), &bastion.host)?,
+            None => None,
+        },
+        known_hosts: directory.join("known_hosts"),
+        bastion_known_hosts: directory.join("bastion_known_hosts"),
+    };
+    let pinned = |key: &Option<String>| key.as_deref().map(config::known_hosts_line).transpose();
+    if let Some(line) = pinned(&endpoint.host_public_key)? {
+        write_private(&files.known_hosts, &line, &endpoint.host)?;
+    }
+    if let Some(bastion) = &endpoint.bastion
+        && let Some(line) = pinned(&bastion.host_public_key)?
+    {
+        write_private(&files.bastion_known_hosts, &line, &endpoint.host)?;
+    }
+    let home = std::env::home_dir();
+    let text = config::render(endpoint, &files, home.as_deref())?;
+    write_private(&config_file(directory), &text, &endpoint.host)?;
+    Ok(files)
+}
+
+fn key_file(key: &Key, path: &Path, host: &str) -> Result<Option<PathBuf>, SshError> {
+    match key {
+        Key::Ambient => Ok(None),
+        Key::File(file) => Ok(Some(file.clone())),
+        Key::Text(text) => {
+            // OpenSSH wants the line break at the end that people lose in variables.
+            let text = format!("{}\n", text.expose().trim_end());
+            write_private(path, &text, host)?;
+            Ok(Some(path.to_path_buf()))
+        }
+    }
+}
+
+fn write_private(path: &Path, text: &str, host: &str) -> Result<(), SshError> {
+    use std::io::Write as _;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|error| SshError::Local { host: host.to_owned(), reason: format!("{}: {error}", path.display()) })
+}
+
+/// Asks `ssh` itself which port all the configuration files lead to.
+async fn resolved_port(ssh: &Path, endpoint: &Endpoint, directory: &Path) -> Result<u16, SshError> {
+    if let Some(port) = endpoint.port {
+        return Ok(port);
+    }
+    let output = Command::new(ssh)
+        .arg("-F")
+        .arg(config_file(directory))
+        .args(["-G", "--", config::host(&endpoint.host)?])
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .map_err(|error| SshError::Local { host: endpoint.host.clone(), reason: error.to_string() })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let port = text.lines().find_map(|line| line.strip_prefix("port ")?.parse().ok());
+    port.ok_or_else(|| SshError::Other {
+        host: endpoint.host.clone(),
+        reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}
+
+fn start_master(ssh: &Path, endpoint: &Endpoint, directory: &Path) -> Result<Child, SshError> {
+    let mut command = Command::new(ssh);
+    command.arg("-F").arg(config_file(directory)).args(["-M", "-T", "-o", "ControlPersist=no", "-S"]);
+    command.arg(control_socket(directory)).args(["--", config::host(&endpoint.host)?]);
+    command.arg(format!("echo '{READY}'; exec cat"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.process_group(0).kill_on_drop(true);
+    command
+        .spawn()
+        .map_err(|error| SshError::Local { host: endpoint.host.clone(), reason: error.to_string() })
+}
+
+/// Returns when the remote shell has spoken: only then does a login really work.
+async fn wait_until_ready(master: &mut Child, endpoint: &Endpoint) -> Result<(), SshError> {
+    let mut stderr = master.stderr.take();
+    let said = async {
+        let mut text = Vec::new();
+        if let Some(stderr) = stderr.as_mut() {
+            let _ = stderr.read_to_end(&mut text).await;
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    let greeted = async {
+        if let Some(stdout) = master.stdout.as_mut() {
+            let mut lines = BufReader::new(stdout).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                if line.trim_end() == READY {
+                    return true;
+                }
+            }
+        }
+        false
+    };
+    // `ssh` bounds the connection, but not a shell that never starts.
+    let limit = endpoint.connect_timeout * 2 + Duration::from_secs(10);
+    tokio::pin!(said);
+    let outcome = tokio::time::timeout(limit, async {
+        tokio::select! {
+            true = greeted => None,
+            text = &mut said => Some(text),
+        }
+    });
+    match outcome.await {
+        Ok(None) => {}
+        Ok(Some(text)) => return Err(SshError::from_stderr(&endpoint.host, &endpoint.user, &text)),
+        Err(_) => {
+            return Err(SshError::Unreachable {
+                host: endpoint.host.clone(),
+                reason: format!("no shell within {} s", limit.as_secs()),
+            });
+        }
+    }
+    // Keep the pipe read, or a talkative `ssh` would block on it one day.
+    if let Some(mut stderr) = stderr {
+        tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
+    }
+    Ok(())
+}
+
+/// The host key that `accept-new` has just written down.
+fn accepted_key(endpoint: &Endpoint, files: &Files) -> Option<String> {
+    if endpoint.host_key_policy != HostKeyPolicy::AcceptNew || endpoint.host_public_key.is_some() {
+        return None;
+    }
+    let text = std::fs::read_to_string(&files.known_hosts).ok()?;
+    let mut words = text.lines().next()?.split_whitespace().skip(1);
+    Some(format!("{} {}", words.next()?, words.next()?))
+}

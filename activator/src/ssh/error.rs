@@ -1,0 +1,144 @@
+//! Why a machine cannot be talked to, told apart by what the user can do about it.
+
+/// A failure of the SSH connection. Each names the host as it was given.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SshError {
+    /// There is no `ssh` on PATH.
+    #[error("no `ssh` was found on PATH")]
+    NotFound,
+    /// A setting that cannot be written into `ssh_config`.
+    #[error("`{name}` is `{found}`, expected {expected}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        found: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// Nobody answers there: off, unreachable, a wrong address or a closed port.
+    #[error("{host} cannot be reached: {reason}")]
+    Unreachable {
+        /// The host.
+        host: String,
+        /// What `ssh` said.
+        reason: String,
+    },
+    /// The host's key is not the expected one.
+    #[error("the host key of {host} is not the expected one: {reason}")]
+    HostKeyChanged {
+        /// The host.
+        host: String,
+        /// What `ssh` said.
+        reason: String,
+    },
+    /// The host's key is not known and the policy is strict.
+    #[error("the host key of {host} is not known: {reason}")]
+    HostKeyUnknown {
+        /// The host.
+        host: String,
+        /// What `ssh` said.
+        reason: String,
+    },
+    /// The host does not let us in.
+    #[error("{host} refused the login as {user}: {reason}")]
+    Denied {
+        /// The host.
+        host: String,
+        /// The user who tried.
+        user: String,
+        /// What `ssh` said.
+        reason: String,
+    },
+    /// Anything else that `ssh` said.
+    #[error("ssh to {host} failed: {reason}")]
+    Other {
+        /// The host.
+        host: String,
+        /// What `ssh` said.
+        reason: String,
+    },
+    /// The connection broke while a command was running.
+    #[error("the connection to {host} broke: {reason}")]
+    Lost {
+        /// The host.
+        host: String,
+        /// What happened.
+        reason: String,
+    },
+    /// A local file could not be written or a process not be started.
+    #[error("cannot prepare the connection to {host}: {reason}")]
+    Local {
+        /// The host.
+        host: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The work was cancelled by the user.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl SshError {
+    /// Whether trying again a little later may help: the machine may still be booting.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Lost { .. })
+    }
+
+    /// Sorts what `ssh` wrote to standard error before it gave up.
+    pub(super) fn from_stderr(host: &str, user: &str, stderr: &str) -> Self {
+        let host = host.to_owned();
+        let reason = said(stderr);
+        let has = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text));
+        if has(&["REMOTE HOST IDENTIFICATION HAS CHANGED"]) {
+            Self::HostKeyChanged { host, reason }
+        } else if has(&["Host key verification failed", "host key is known for"]) {
+            Self::HostKeyUnknown { host, reason }
+        } else if has(&["Permission denied", "Too many authentication failures"]) {
+            Self::Denied { host, user: user.to_owned(), reason }
+        } else if has(&[
+            "Connection refused",
+            "timed out",
+            "No route to host",
+            "Network is unreachable",
+            "Could not resolve hostname",
+            "Connection reset",
+            "Connection closed by",
+            "kex_exchange_identification",
+            "System is booting up",
+        ]) {
+            Self::Unreachable { host, reason }
+        } else {
+            Self::Other { host, reason }
+        }
+    }
+}
+
+/// The lines of `ssh` that say something: without the frame around the warning of a changed key.
+fn said(stderr: &str) -> String {
+    let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("@@@"));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    if text.is_empty() { "ssh ended without a word".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ssh_says_is_sorted_by_what_can_be_done() {
+        let sort = |text| SshError::from_stderr("h", "root", text);
+        assert!(sort("ssh: connect to host h port 22: Connection refused").is_unreachable());
+        assert!(sort("ssh: Could not resolve hostname h: Name or service not known").is_unreachable());
+        assert!(matches!(sort("root@h: Permission denied (publickey)."), SshError::Denied { .. }));
+        assert!(matches!(
+            sort("No ED25519 host key is known for h and you have requested strict checking.\r\nHost key verification failed."),
+            SshError::HostKeyUnknown { .. }
+        ));
+        assert!(matches!(
+            sort("@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@\nHost key verification failed."),
+            SshError::HostKeyChanged { .. }
+        ));
+        assert!(matches!(sort(""), SshError::Other { .. }));
+    }
+}

@@ -1,0 +1,75 @@
+//! What all resources share in one process: settings, connections, limits, Nix.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nixos_activator::Secret;
+use nixos_activator::deploy::Tools;
+use nixos_activator::evaluate::Evaluator;
+use nixos_activator::nix::{Nix, NixError, NixSettings};
+use nixos_activator::ssh::HostKeyPolicy;
+use tokio::sync::OnceCell;
+
+use crate::machines::{Bastion, CONNECT_TIMEOUT};
+
+/// The configured provider.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Defaults for every connection; `None` while the provider's `ssh` block is not known.
+    pub(crate) ssh: Option<SshDefaults>,
+    /// Evaluations of this process.
+    pub(crate) evaluator: Evaluator,
+    /// Connections, limits and progress of this process.
+    pub(crate) tools: Arc<Tools>,
+    nix_settings: NixSettings,
+    nix: OnceCell<Nix>,
+}
+
+/// The provider's `ssh` block with its defaults filled in.
+#[derive(Clone, Debug)]
+pub(crate) struct SshDefaults {
+    pub(crate) user: String,
+    pub(crate) port: Option<u16>,
+    /// By name; a key whose value is not known yet is there without one.
+    pub(crate) private_keys: BTreeMap<String, Option<Secret>>,
+    pub(crate) private_key_file: Option<String>,
+    pub(crate) bastion: Option<Bastion>,
+    pub(crate) host_key_policy: HostKeyPolicy,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) options: Vec<String>,
+    pub(crate) elevate: Vec<String>,
+}
+
+impl Default for SshDefaults {
+    fn default() -> Self {
+        Self {
+            user: "root".to_owned(),
+            port: None,
+            private_keys: BTreeMap::new(),
+            private_key_file: None,
+            bastion: None,
+            host_key_policy: HostKeyPolicy::Strict,
+            connect_timeout: CONNECT_TIMEOUT,
+            options: vec![],
+            elevate: vec![],
+        }
+    }
+}
+
+impl Context {
+    /// Nothing is looked for or contacted before it is needed.
+    pub(crate) fn new(
+        ssh: Option<SshDefaults>,
+        nix_settings: NixSettings,
+        evaluations: usize,
+        tools: Arc<Tools>,
+    ) -> Self {
+        Self { ssh, evaluator: Evaluator::new(evaluations), tools, nix_settings, nix: OnceCell::new() }
+    }
+
+    /// The Nix on PATH; looked for once.
+    pub(crate) async fn nix(&self) -> Result<&Nix, NixError> {
+        self.nix.get_or_try_init(|| Nix::find(self.nix_settings.clone())).await
+    }
+}

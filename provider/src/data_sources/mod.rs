@@ -1,0 +1,3 @@
+//! One data source a file.
+
+pub(crate) mod network;

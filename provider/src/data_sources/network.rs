@@ -1,0 +1,123 @@
+//! `nixos_network`: what a specification says, as Terraform values. Evaluates, contacts no machine.
+
+use std::collections::BTreeMap;
+
+use nixos_activator::evaluate::{Description, Node};
+use nixos_activator::network::{Fact, Request};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use tfplugin::{Attr, Attribute, Cx, DataSource, Diagnostic, Diagnostics, Nested, Number, Schema, Type, Value};
+
+use crate::context::Context;
+use crate::diagnose;
+use crate::machines::Target;
+use crate::resources::deployment::{SpecAttributes, evaluation_request, machines_attribute, spec_attributes, spec_path};
+
+pub(crate) struct NetworkDataSource;
+
+/// Configuration and result.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Network {
+    name: Attr<String>,
+    network: Value,
+    flake: Attr<String>,
+    machines: Attr<BTreeMap<String, Attr<Target>>>,
+    arguments: Value,
+    resources: Value,
+    options: Attr<Vec<String>>,
+    nodes: Attr<BTreeMap<String, NodeModel>>,
+    values: Value,
+}
+
+/// One node of the result.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct NodeModel {
+    target_env: Attr<String>,
+    target_host: Attr<String>,
+    target_port: Attr<u16>,
+    target_user: Attr<String>,
+    toplevel: Attr<String>,
+    drv: Attr<String>,
+    nixos_version: Attr<String>,
+    waits_for: Attr<String>,
+}
+
+impl DataSource<Context> for NetworkDataSource {
+    const TYPE: &'static str = "nixos_network";
+    type Model = Network;
+
+    fn schema(&self) -> Schema {
+        let text = |description: &str| Attribute::string().computed().description(description);
+        let node = Nested::new()
+            .attribute("target_env", text("`deployment.targetEnv`: the kind of place the node is meant for."))
+            .attribute("target_host", text("`deployment.targetHost`: where to reach it."))
+            .attribute("target_port", Attribute::number().computed().description("`deployment.targetPort`: the port of its SSH server."))
+            .attribute("target_user", text("`deployment.targetUser`: who logs in."))
+            .attribute("toplevel", text("The node's system: its store path. Null where it needs facts of a machine that was not given."))
+            .attribute("drv", text("The derivation that builds it."))
+            .attribute("nixos_version", text("The NixOS version."))
+            .attribute("waits_for", text("The fact without which `toplevel` is not known, e.g. `machines.db.private_ipv4`."));
+        spec_attributes(Schema::new(0).description(
+            "What a specification says about its nodes: a `for_each` over it gives each node its `nixos_machine`. The result is \
+             stored in the plan and not read again at apply.",
+        ))
+        .attribute("machines", machines_attribute().optional())
+        .attribute("options", Attribute::list(Type::String).optional().description("Options whose values are wanted in `values`, e.g. `[\"services.openssh.ports\"]`."))
+        .attribute("nodes", Attribute::nested_map(node).computed().description("The nodes, by name."))
+        .attribute("values", Attribute::dynamic().computed().description("The values of `options`: an object of nodes, each an object by option; null where an option has no value."))
+    }
+
+    async fn read(&self, cx: &Cx<Context>, mut config: Network) -> Result<Network, Diagnostics> {
+        let spec = SpecAttributes {
+            name: &config.name,
+            network: &config.network,
+            flake: &config.flake,
+            machines: &config.machines,
+            arguments: &config.arguments,
+            resources: &config.resources,
+        };
+        let path = spec_path(&config.flake);
+        let Some(request) = evaluation_request(&spec, Fact::Unknown, None)? else {
+            return Err(Diagnostic::error("The specification is not known yet").at(path).into());
+        };
+        let request = Request { options: config.options.known().cloned().unwrap_or_default(), ..request };
+        let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
+        let failed = |error| Diagnostics::from(diagnose::evaluation(&error, &path));
+        let described = cx.data.evaluator.describe(nix, &request, &cx.cancel).await.map_err(failed)?;
+        let evaluated = cx.data.evaluator.survey(nix, &request, &cx.cancel).await.map_err(failed)?;
+
+        let mut nodes = BTreeMap::new();
+        for (name, description) in &described {
+            nodes.insert(name.to_string(), node_model(description, evaluated.get(name)));
+        }
+        let values = described.iter().map(|(name, node)| {
+            let options = node.options.iter().map(|(option, value)| (option.clone(), from_json(value)));
+            (name.to_string(), object(options))
+        });
+        config.values = object(values).into_dynamic();
+        config.nodes = Attr::Known(nodes);
+        Ok(config)
+    }
+}
+
+fn node_model(description: &Description, node: Option<&Node>) -> NodeModel {
+    let value = |name: &str| description.deployment.get(name);
+    let text = |name: &str| Attr::from(value(name).and_then(Json::as_str).map(str::to_owned));
+    let mut model = NodeModel {
+        target_env: text("targetEnv"),
+        target_host: text("targetHost"),
+        target_port: Attr::from(value("targetPort").and_then(Json::as_u64).and_then(|port| port.try_into().ok())),
+        target_user: text("targetUser"),
+        ..NodeModel::default()
+    };
+    match node {
+        Some(Node::Exact(system)) => {
+            model.toplevel = Attr::Known(system.toplevel.to_string());
+            model.drv = Attr::Known(system.drv.to_string());
+            model.nixos_version = Attr::from(system.nixos_version.clone());
+        }
+        Some(Node::Waits { on }) => model.waits_for = Attr::Known(on.clone()),
+        None => {}
+    }
+    model
+}

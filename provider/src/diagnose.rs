@@ -1,0 +1,222 @@
+//! Turns the activator's errors into diagnostics: what happened in the user's words, the evidence, and what to do.
+
+use nixos_activator::activate::ActivateError;
+use nixos_activator::agent::{Outcome, Report};
+use nixos_activator::build::BuildError;
+use nixos_activator::deploy::DeployError;
+use nixos_activator::evaluate::EvaluateError;
+use nixos_activator::facts::FactsError;
+use nixos_activator::network::SpecError;
+use nixos_activator::nix::{NixError, OLDEST};
+use nixos_activator::push::PushError;
+use nixos_activator::ssh::SshError;
+use tfplugin::{Diagnostic, Path};
+
+/// A machine that cannot be talked to.
+pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
+    let (summary, advice) = match error {
+        SshError::NotFound => (
+            "OpenSSH's client was not found".to_owned(),
+            "Install it where Terraform runs (`apt-get install openssh-client`, `nix profile install nixpkgs#openssh`) or add \
+             it to PATH.",
+        ),
+        SshError::Setting { .. } => {
+            (format!("A connection setting of machine \"{machine}\" is not usable"), "Correct the value.")
+        }
+        SshError::Unreachable { .. } => (
+            format!("Machine \"{machine}\" cannot be reached"),
+            "Check that it is running, that the address and port are right, and that the network, firewall and bastion let \
+             this machine connect.",
+        ),
+        SshError::HostKeyChanged { .. } => (
+            format!("The host key of machine \"{machine}\" is not the expected one"),
+            "Either another machine answers at this address, or this one was installed anew. If that is what happened, set \
+             `ssh.host_public_key` to the new key (or remove the old one from known_hosts).",
+        ),
+        SshError::HostKeyUnknown { .. } => (
+            format!("The host key of machine \"{machine}\" is not known or not the expected one"),
+            "Set `ssh.host_public_key` to the machine's key (`/etc/ssh/ssh_host_ed25519_key.pub`), add it to known_hosts, or \
+             set `host_key_policy = \"accept_new\"` to trust the first key seen.",
+        ),
+        SshError::Denied { .. } => (
+            format!("Machine \"{machine}\" refused the login"),
+            "Check `user` and the private key: `ssh.private_keys` and `ssh.private_key_file` of the provider, or the SSH agent. \
+             Nothing is asked for interactively.",
+        ),
+        SshError::Lost { .. } => (
+            format!("The connection to machine \"{machine}\" broke"),
+            "Run the operation again; what was done on the machine is detected.",
+        ),
+        SshError::Other { .. } | SshError::Local { .. } => {
+            (format!("No connection to machine \"{machine}\""), "The message above is from `ssh`.")
+        }
+        SshError::Cancelled => (format!("Cancelled while connecting to machine \"{machine}\""), "Nothing was changed."),
+    };
+    Diagnostic::error(summary).detail(format!("{error}\n\n{advice}")).at(path.clone())
+}
+
+/// A machine that was connected to but did not say what it is.
+pub(crate) fn facts(machine: &str, error: &FactsError, path: &Path) -> Diagnostic {
+    match error {
+        FactsError::Ssh(error) => ssh(machine, error, path),
+        FactsError::Shell { .. } => Diagnostic::error(format!("Machine \"{machine}\" has no usable shell"))
+            .detail(format!("{error}\n\nThe login needs a POSIX shell, and no script that asks questions or prints noise."))
+            .at(path.clone()),
+    }
+}
+
+/// Nix on the machine where Terraform runs.
+pub(crate) fn nix(error: &NixError) -> Diagnostic {
+    match error {
+        NixError::NotFound => Diagnostic::error("Nix was not found").detail(format!(
+            "There is no `nix` on PATH where Terraform runs, and this configuration has to be evaluated and built with it. \
+             Any version from {OLDEST} will do: `apt-get install nix-bin`, or see https://nixos.org/download."
+        )),
+        NixError::TooOld { found } => Diagnostic::error("Nix is too old").detail(format!(
+            "The `nix` on PATH is version {found}; {OLDEST} or later is needed. Install a newer one (`nix upgrade-nix`, or \
+             https://nixos.org/download) or put it first on PATH."
+        )),
+        NixError::Cancelled => Diagnostic::error("Cancelled").detail("Nix was stopped. No machine was changed."),
+        error => Diagnostic::error("Nix failed").detail(error.to_string()),
+    }
+}
+
+/// A specification that does not evaluate. `spec` is the attribute it comes from.
+pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostic {
+    let machine = |name: &str| Path::root().attribute("machines").key(name);
+    match error {
+        EvaluateError::Nix(error) => nix(error),
+        EvaluateError::Spec(SpecError::Missing { path, source }) => {
+            Diagnostic::error("The network file cannot be read").detail(format!(
+                "{}: {source}.\n\nExpected the path of a NixOps network file; relative paths count from the directory where \
+                 Terraform runs, so write \"${{path.module}}/network.nix\".",
+                path.display()
+            ))
+            .at(spec.clone())
+        }
+        EvaluateError::Spec(error @ SpecError::Flake(_)) => {
+            Diagnostic::error("The flake reference is not usable").detail(error.to_string()).at(spec.clone())
+        }
+        EvaluateError::NoSuchNode { name, .. } => {
+            Diagnostic::error(format!("The specification has no node \"{name}\""))
+                .detail(format!(
+                    "{error}.\n\nEach key of `machines` is the name of a node. Rename the key, or add the node to the specification."
+                ))
+                .at(machine(name.as_str()))
+        }
+        EvaluateError::NoMachine { node, of, fact } => {
+            Diagnostic::error(format!("Node \"{node}\" needs machine \"{of}\", which is not in `machines`"))
+                .detail(format!(
+                    "The configuration of \"{node}\" uses `{fact}` of \"{of}\". That node is part of the specification, but no \
+                     machine was given for it.\n\nAdd it: machines = {{ …, {of} = nixos_machine.{of}.target }}"
+                ))
+                .at(machine(node.as_str()))
+        }
+        EvaluateError::Node { node, trace } => {
+            Diagnostic::error(format!("The configuration of machine \"{node}\" does not evaluate"))
+                .detail(shortened(trace))
+                .at(machine(node.as_str()))
+        }
+        EvaluateError::Network { trace } => {
+            Diagnostic::error("The specification does not evaluate").detail(shortened(trace)).at(spec.clone())
+        }
+        EvaluateError::Input(error) => {
+            Diagnostic::error("The evaluator's input cannot be written").detail(error.to_string())
+        }
+    }
+}
+
+/// A build that failed; no machine has been touched.
+pub(crate) fn build(error: &BuildError) -> Diagnostic {
+    match error {
+        BuildError::Nix(NixError::Failed { message, .. }) => Diagnostic::error("The build failed").detail(format!(
+            "{}\n\nNo machine was changed: everything is built before anything is deployed.",
+            shortened(message)
+        )),
+        BuildError::Nix(error) => nix(error),
+        error => Diagnostic::error("The build failed").detail(error.to_string()),
+    }
+}
+
+/// A machine that does not run its new system.
+pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
+    let path = Path::root().attribute("machines").key(machine);
+    let failed = |summary: &str| Diagnostic::error(format!("{summary} machine \"{machine}\"")).at(path.clone());
+    match error {
+        DeployError::Ssh(error) | DeployError::Activate(ActivateError::Ssh(error)) => ssh(machine, error, &path),
+        DeployError::Facts(error) => facts(machine, error, &path),
+        DeployError::NoNix => failed("There is no Nix on").detail(
+            "`nix-store` was not found on the machine, so it cannot receive a system. Expected a machine that runs NixOS, or \
+             another Linux with Nix installed.",
+        ),
+        DeployError::Platform { system, found } => failed("The system is for another platform than").detail(format!(
+            "It was built for {system}, the machine is {found}. Set `nixpkgs.hostPlatform = \"{found}\"` in its configuration."
+        )),
+        DeployError::Push(PushError::DiskFull { message })
+        | DeployError::Activate(ActivateError::DiskFull { message, .. }) => {
+            failed("No space is left on").detail(format!(
+                "{}\n\nThe machine still runs what it ran before. Free space there (`nix-collect-garbage -d`, larger disk) and apply again.",
+                shortened(message)
+            ))
+        }
+        DeployError::Push(PushError::Nix(error)) => failed("The system could not be copied to").detail(format!(
+            "{}\n\nThe machine still runs what it ran before.",
+            shortened(&error.to_string())
+        )),
+        DeployError::Activate(ActivateError::NotRoot { user, .. }) => failed("No root login on").detail(format!(
+            "The login is {user}'s, and activating a system needs root. Set `user = \"root\"`, or say how {user} becomes root: \
+             `elevate = [\"sudo\", \"-n\"]`."
+        )),
+        DeployError::Activate(ActivateError::Elevate { command, message, .. }) => {
+            failed("No root login on").detail(format!(
+                "`{command}` did not give root: {message}\n\nIt must not ask for a password: allow it in sudoers with NOPASSWD."
+            ))
+        }
+        DeployError::Activate(error) => failed("The system could not be activated on").detail(error.to_string()),
+        DeployError::Refused(report) => failed(headline(report)).detail(report_detail(report)),
+        DeployError::Cancelled => {
+            failed("Cancelled before deploying").detail("It still runs what it ran before; the next apply continues here.")
+        }
+    }
+}
+
+fn headline(report: &Report) -> &'static str {
+    match report.outcome {
+        Outcome::RolledBack => "The new system failed and was rolled back on",
+        Outcome::RollbackFailed => "The new system failed, and so did going back, on",
+        Outcome::Rejected => "The new system was not accepted by",
+        Outcome::RebootRequired => "The new system needs a reboot of",
+        Outcome::NotPersisted => "The new system runs, but will not survive a reboot of",
+        Outcome::Activated | Outcome::Unchanged => "Something went wrong after activating",
+    }
+}
+
+/// What the agent says, the journal of units that failed, and the last lines of the activation.
+fn report_detail(report: &Report) -> String {
+    let mut text = report.message.clone();
+    for unit in &report.failed_units {
+        text.push_str("\n\n");
+        text.push_str(&unit.name);
+        text.push_str(" failed; its journal:\n");
+        text.push_str(&indented(&unit.journal));
+    }
+    if !report.output_tail.is_empty() {
+        text.push_str("\n\nThe activation said:\n");
+        text.push_str(&indented(&report.output_tail));
+    }
+    text
+}
+
+fn indented(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The end of a long message: Nix prints the outermost frames first and the cause last.
+fn shortened(text: &str) -> String {
+    const LINES: usize = 60;
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    match lines.len().checked_sub(LINES) {
+        None | Some(0) => lines.join("\n"),
+        Some(more) => format!("… ({more} lines before)\n{}", lines.get(more..).unwrap_or_default().join("\n")),
+    }
+}

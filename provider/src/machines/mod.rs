@@ -1,0 +1,221 @@
+//! Where machines can run, and the one description of a machine that a deployment takes: its target.
+//!
+//! A back end turns its block of `nixos_machine` into a [`Target`]; everything after that is the same for all of them.
+
+pub(crate) mod ssh;
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use nixos_activator::Secret;
+use nixos_activator::network::{Fact, MachineFacts};
+use nixos_activator::ssh::{self as activator_ssh, Endpoint, HostKeyPolicy, Key};
+use serde::{Deserialize, Serialize};
+use tfplugin::{Attr, Attribute, Diagnostic, Nested, Path, validators};
+
+use crate::context::SshDefaults;
+
+/// How to reach a machine and the facts about it that specifications may use. It holds nothing that changes by itself:
+/// deployments depend on it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Target {
+    pub(crate) host: Attr<String>,
+    pub(crate) port: Attr<u16>,
+    pub(crate) user: Attr<String>,
+    pub(crate) key: Attr<String>,
+    pub(crate) private_key_file: Attr<String>,
+    pub(crate) host_public_key: Attr<String>,
+    pub(crate) host_key_policy: Attr<String>,
+    pub(crate) bastion: Attr<Bastion>,
+    pub(crate) options: Attr<Vec<String>>,
+    pub(crate) elevate: Attr<Vec<String>>,
+    pub(crate) system: Attr<String>,
+    pub(crate) state_version: Attr<String>,
+    pub(crate) public_ipv4: Attr<String>,
+    pub(crate) private_ipv4: Attr<String>,
+}
+
+/// A host to jump over.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Bastion {
+    pub(crate) host: Attr<String>,
+    pub(crate) port: Attr<u16>,
+    pub(crate) user: Attr<String>,
+    pub(crate) key: Attr<String>,
+    pub(crate) private_key_file: Attr<String>,
+    pub(crate) host_public_key: Attr<String>,
+}
+
+/// Which way round an attribute of a target is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// By the user, in `machines` of a deployment.
+    Input,
+    /// By `nixos_machine`, in `target`.
+    Output,
+}
+
+/// The attributes of a target. The same set in both directions, so that one can be assigned to the other.
+pub(crate) fn target_attributes(direction: Direction) -> Nested {
+    let set = |attribute: Attribute| match direction {
+        Direction::Input => attribute.optional(),
+        Direction::Output => attribute.computed(),
+    };
+    let host = Attribute::string().description("Host name, address or alias of `ssh_config`.");
+    let host = if direction == Direction::Input { host.required().validate(validators::not_empty()) } else { set(host) };
+    connection_attributes(Nested::new().attribute("host", host), set)
+        .attribute("host_public_key", set(Attribute::string()).description("The only SSH host key to accept, as in `known_hosts`: `ssh-ed25519 AAAA…`."))
+        .attribute("system", set(Attribute::string()).description("Nix' name of the machine's platform, e.g. `x86_64-linux`."))
+        .attribute("state_version", set(Attribute::string()).description("The NixOS release the machine was first seen with; the default of `system.stateVersion`."))
+        .attribute("public_ipv4", set(Attribute::string()).description("The machine's address on the internet: `networking.publicIPv4`."))
+        .attribute("private_ipv4", set(Attribute::string()).description("The machine's address in its own network: `networking.privateIPv4`."))
+}
+
+/// What the `ssh` block of a machine and a target have in common.
+pub(crate) fn connection_attributes(nested: Nested, set: impl Fn(Attribute) -> Attribute) -> Nested {
+    let policy = validators::one_of(&["strict", "accept_new", "off"]);
+    nested
+        .attribute("port", set(Attribute::number()).validate(validators::integer_between(1, 65535)).description("Port of the SSH server. Default: the provider's `ssh.port`, else as `ssh_config` says, else 22."))
+        .attribute("user", set(Attribute::string()).description("The user who logs in. Default: the provider's `ssh.user`, else `root`."))
+        .attribute("key", set(Attribute::string()).description("The name of a private key in the provider's `ssh.private_keys`. Default: agent and `ssh_config`."))
+        .attribute("private_key_file", set(Attribute::string()).description("A private key file on the machine where Terraform runs."))
+        .attribute("host_key_policy", set(Attribute::string()).validate(policy).description("What to do with a host key that is not known: `strict` (refuse), `accept_new` (trust on first use, then pin) or `off` (never check). Default: the provider's."))
+        .attribute("bastion", set(Attribute::nested_single(bastion_attributes(&set))).description("A host to jump over. Default: the provider's."))
+        .attribute("options", set(Attribute::list(tfplugin::Type::String)).description("Further lines for `ssh_config`, each as `Keyword=value`."))
+        .attribute("elevate", set(Attribute::list(tfplugin::Type::String)).description("The command that runs its arguments as root where `user` is not root, e.g. `[\"sudo\", \"-n\"]`."))
+}
+
+/// The attributes of a bastion.
+pub(crate) fn bastion_attributes(set: &impl Fn(Attribute) -> Attribute) -> Nested {
+    Nested::new()
+        .attribute("host", set(Attribute::string()).description("Host name or address of the bastion."))
+        .attribute("port", set(Attribute::number()).validate(validators::integer_between(1, 65535)).description("Port of its SSH server."))
+        .attribute("user", set(Attribute::string()).description("The user who logs in there."))
+        .attribute("key", set(Attribute::string()).description("The name of a private key in the provider's `ssh.private_keys`."))
+        .attribute("private_key_file", set(Attribute::string()).description("A private key file on the machine where Terraform runs."))
+        .attribute("host_public_key", set(Attribute::string()).description("The only SSH host key to accept there."))
+}
+
+impl Target {
+    /// How to connect, or which value is missing for it.
+    pub(crate) fn endpoint(&self, defaults: &SshDefaults, path: &Path) -> Result<Endpoint, Diagnostic> {
+        let known = |value: &Attr<String>, name: &str| match value {
+            Attr::Known(text) => Ok(Some(text.clone())),
+            Attr::Null => Ok(None),
+            Attr::Unknown => Err(not_known(&path.clone().attribute(name))),
+        };
+        let host = known(&self.host, "host")?.ok_or_else(|| not_known(&path.clone().attribute("host")))?;
+        let key = match (known(&self.key, "key")?, known(&self.private_key_file, "private_key_file")?) {
+            (Some(name), _) => defaults.key(&name, &path.clone().attribute("key"))?,
+            (None, Some(file)) => Key::File(file.into()),
+            (None, None) => defaults.private_key_file.clone().map_or(Key::Ambient, |file| Key::File(file.into())),
+        };
+        let bastion = match &self.bastion {
+            Attr::Known(bastion) => Some(bastion.resolve(defaults, &path.clone().attribute("bastion"))?),
+            Attr::Null => match &defaults.bastion {
+                Some(bastion) => Some(bastion.resolve(defaults, &Path::root().attribute("ssh").attribute("bastion"))?),
+                None => None,
+            },
+            Attr::Unknown => return Err(not_known(&path.clone().attribute("bastion"))),
+        };
+        let policy = known(&self.host_key_policy, "host_key_policy")?;
+        Ok(Endpoint {
+            host,
+            port: self.port.known().copied().or(defaults.port),
+            user: known(&self.user, "user")?.unwrap_or_else(|| defaults.user.clone()),
+            key,
+            host_public_key: known(&self.host_public_key, "host_public_key")?,
+            host_key_policy: policy.as_deref().map_or(defaults.host_key_policy, host_key_policy),
+            bastion,
+            options: [self.options.known().cloned().unwrap_or_default(), defaults.options.clone()].concat(),
+            elevate: self.elevate.known().cloned().unwrap_or_else(|| defaults.elevate.clone()),
+            connect_timeout: defaults.connect_timeout,
+        })
+    }
+
+    /// What a specification may know about the machine.
+    pub(crate) fn facts(&self) -> MachineFacts {
+        MachineFacts {
+            host: fact(&self.host),
+            port: fact(&self.port),
+            public_ipv4: fact(&self.public_ipv4),
+            private_ipv4: fact(&self.private_ipv4),
+            host_public_key: fact(&self.host_public_key),
+            system: fact(&self.system),
+            state_version: fact(&self.state_version),
+        }
+    }
+
+    /// Whether both lead to the same machine.
+    pub(crate) fn same_place(&self, other: &Self) -> bool {
+        self.host == other.host && self.port == other.port && self.bastion == other.bastion
+    }
+}
+
+impl Bastion {
+    fn resolve(&self, defaults: &SshDefaults, path: &Path) -> Result<activator_ssh::Bastion, Diagnostic> {
+        let host = self.host.known().cloned().ok_or_else(|| not_known(&path.clone().attribute("host")))?;
+        let key = match (self.key.known(), self.private_key_file.known()) {
+            (Some(name), _) => defaults.key(name, &path.clone().attribute("key"))?,
+            (None, Some(file)) => Key::File(file.into()),
+            (None, None) => Key::Ambient,
+        };
+        Ok(activator_ssh::Bastion {
+            host,
+            port: self.port.known().copied(),
+            user: self.user.known().cloned(),
+            key,
+            host_public_key: self.host_public_key.known().cloned(),
+        })
+    }
+}
+
+/// Reads a policy whose spelling the schema has checked.
+pub(crate) fn host_key_policy(text: &str) -> HostKeyPolicy {
+    match text {
+        "accept_new" => HostKeyPolicy::AcceptNew,
+        "off" => HostKeyPolicy::Off,
+        _ => HostKeyPolicy::Strict,
+    }
+}
+
+/// A literal IPv4 address among the names of a host.
+pub(crate) fn literal_ipv4(host: &str) -> Option<Ipv4Addr> {
+    host.parse().ok()
+}
+
+/// The provider's defaults when nothing is configured.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl SshDefaults {
+    /// The private key called `name`.
+    fn key(&self, name: &str, path: &Path) -> Result<Key, Diagnostic> {
+        match self.private_keys.get(name) {
+            Some(Some(text)) => Ok(Key::Text(Secret::new(text.expose()))),
+            Some(None) => Err(Diagnostic::error(format!("The private key \"{name}\" is not known yet"))
+                .detail("The provider's `ssh.private_keys` takes it from something that does not exist before apply.")
+                .at(path.clone())),
+            None => {
+                let names: Vec<&str> = self.private_keys.keys().map(String::as_str).collect();
+                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                Err(Diagnostic::error(format!("There is no private key \"{name}\""))
+                    .detail(format!("Expected the name of a key in the provider's `ssh.private_keys`, which has: {names}."))
+                    .at(path.clone()))
+            }
+        }
+    }
+}
+
+fn fact<T: Clone>(value: &Attr<T>) -> Fact<T> {
+    match value {
+        Attr::Known(value) => Fact::Known(value.clone()),
+        Attr::Null => Fact::Absent,
+        Attr::Unknown => Fact::Unknown,
+    }
+}
+
+fn not_known(path: &Path) -> Diagnostic {
+    Diagnostic::error("The machine's address is not known yet")
+        .detail(format!("`{path}` has no known value, so the machine cannot be reached."))
+        .at(path.clone())
+}

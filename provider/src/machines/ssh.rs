@@ -1,0 +1,78 @@
+//! A machine that is there already and answers to SSH: the `ssh` block.
+
+use serde::{Deserialize, Serialize};
+use tfplugin::{Attr, Attribute, Nested, validators};
+
+use super::{Bastion, Target, connection_attributes, literal_ipv4};
+use crate::context::SshDefaults;
+
+/// The block as it is configured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SshBlock {
+    pub(crate) host: Attr<String>,
+    pub(crate) port: Attr<u16>,
+    pub(crate) user: Attr<String>,
+    pub(crate) key: Attr<String>,
+    pub(crate) private_key_file: Attr<String>,
+    pub(crate) host_public_key: Attr<String>,
+    pub(crate) host_key_policy: Attr<String>,
+    pub(crate) bastion: Attr<Bastion>,
+    pub(crate) options: Attr<Vec<String>>,
+    pub(crate) elevate: Attr<Vec<String>>,
+}
+
+/// The schema of the block.
+pub(crate) fn attribute() -> Attribute {
+    let host = Attribute::string()
+        .required()
+        .validate(validators::not_empty())
+        .description("Host name, address or alias of `ssh_config`. Another resource's address goes here: `aws_instance.web.public_ip`.");
+    let key = Attribute::string().optional().description(
+        "The machine's SSH host key, as in `known_hosts` (`ssh-ed25519 AAAA…`): the only one accepted. Without it `known_hosts` of the user who runs Terraform decides.",
+    );
+    let nested = connection_attributes(Nested::new().attribute("host", host), Attribute::optional);
+    Attribute::nested_single(nested.attribute("host_public_key", key))
+        .optional()
+        .description("A machine that exists already and is reached by SSH, wherever it runs.")
+}
+
+impl SshBlock {
+    /// The target as far as the configuration alone tells it; what only the machine can tell is `facts`' part.
+    pub(crate) fn target(&self, defaults: Option<&SshDefaults>) -> Target {
+        let (public, private) = match &self.host {
+            Attr::Known(host) => match literal_ipv4(host) {
+                Some(address) if nixos_activator::facts::is_private(address) => {
+                    (Attr::Null, Attr::Known(host.clone()))
+                }
+                Some(_) => (Attr::Known(host.clone()), Attr::Null),
+                None => (Attr::Unknown, Attr::Unknown),
+            },
+            _ => (Attr::Unknown, Attr::Unknown),
+        };
+        let user = match (&self.user, defaults) {
+            (Attr::Null, Some(defaults)) => Attr::Known(defaults.user.clone()),
+            (Attr::Null, None) => Attr::Unknown,
+            (user, _) => user.clone(),
+        };
+        let host_public_key = match &self.host_public_key {
+            Attr::Null => Attr::Unknown,
+            key => key.clone(),
+        };
+        Target {
+            host: self.host.clone(),
+            port: self.port.clone(),
+            user,
+            key: self.key.clone(),
+            private_key_file: self.private_key_file.clone(),
+            host_public_key,
+            host_key_policy: self.host_key_policy.clone(),
+            bastion: self.bastion.clone(),
+            options: self.options.clone(),
+            elevate: self.elevate.clone(),
+            system: Attr::Unknown,
+            state_version: Attr::Unknown,
+            public_ipv4: public,
+            private_ipv4: private,
+        }
+    }
+}

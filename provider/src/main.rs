@@ -1,0 +1,29 @@
+//! `terraform-provider-nixos`: started by Terraform, one process for each walk over the graph.
+
+mod context;
+mod data_sources;
+mod diagnose;
+mod machines;
+mod provider;
+mod resources;
+mod settings;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some("--version" | "-V") => {
+            println!("terraform-provider-nixos {}", env!("CARGO_PKG_VERSION"));
+            ExitCode::SUCCESS
+        }
+        Some("--help" | "-h") => {
+            println!(
+                "The Terraform provider for NixOS. Terraform starts it; there is nothing to run by hand.\n\n\
+                 --debug    serve one long-lived instance and print TF_REATTACH_PROVIDERS\n\
+                 --version  print the version"
+            );
+            ExitCode::SUCCESS
+        }
+        _ => provider::serve(),
+    }
+}

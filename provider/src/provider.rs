@@ -1,0 +1,181 @@
+//! The provider block, and what the provider consists of.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use nixos_activator::Secret;
+use nixos_activator::deploy::Tools;
+use nixos_activator::nix::NixSettings;
+use nixos_activator::progress::Progress;
+use nixos_activator::scheduler::Scheduler;
+use nixos_activator::ssh::Pool;
+use serde::Deserialize;
+use tfplugin::{
+    Attr, Attribute, ConfigureCx, Diagnostics, DynDataSource, DynResource, Nested, Provider, Schema, Type, validators,
+};
+
+use crate::context::{Context, SshDefaults};
+use crate::data_sources::network::NetworkDataSource;
+use crate::machines::{Bastion, CONNECT_TIMEOUT, bastion_attributes, host_key_policy};
+use crate::resources::deployment::DeploymentResource;
+use crate::resources::machine::MachineResource;
+use crate::settings::duration_or;
+
+/// The provider: it owns what has to be put away at the end of the process.
+#[derive(Clone, Debug)]
+pub(crate) struct NixosProvider {
+    tools: Arc<Tools>,
+}
+
+/// Serves until Terraform says goodbye, then closes the connections.
+pub(crate) fn serve() -> ExitCode {
+    let tools = Arc::new(Tools {
+        pool: Pool::default(),
+        scheduler: Scheduler::default(),
+        progress: Progress::default(),
+    });
+    let provider = NixosProvider { tools: tools.clone() };
+    tfplugin::serve(provider, async move { tools.pool.close().await })
+}
+
+/// The provider block.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Config {
+    ssh: Attr<SshConfig>,
+    nix: Attr<NixConfig>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct SshConfig {
+    user: Attr<String>,
+    port: Attr<u16>,
+    private_keys: Attr<BTreeMap<String, Attr<Secret>>>,
+    private_key_file: Attr<String>,
+    bastion: Attr<Bastion>,
+    host_key_policy: Attr<String>,
+    connect_timeout: Attr<String>,
+    options: Attr<Vec<String>>,
+    elevate: Attr<Vec<String>>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct NixConfig {
+    options: Attr<BTreeMap<String, String>>,
+    nix_path: Attr<Vec<String>>,
+    builders: Attr<Vec<String>>,
+    max_jobs: Attr<String>,
+    cores: Attr<u32>,
+    evaluation: Attr<EvaluationConfig>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct EvaluationConfig {
+    workers: Attr<usize>,
+}
+
+impl Provider for NixosProvider {
+    type Config = Config;
+    type Data = Context;
+
+    const NAME: &'static str = "nixos";
+
+    fn schema(&self) -> Schema {
+        Schema::new(0)
+            .description(
+                "Plans and deploys NixOS machines. Everything is optional: without a setting the SSH and Nix configuration of \
+                 the user who runs Terraform applies.",
+            )
+            .attribute("ssh", ssh_attribute())
+            .attribute("nix", nix_attribute())
+    }
+
+    async fn configure(&self, _cx: &ConfigureCx, config: Config) -> Result<Context, Diagnostics> {
+        let ssh = match &config.ssh {
+            Attr::Known(ssh) => ssh.defaults(),
+            Attr::Null => Some(SshDefaults::default()),
+            Attr::Unknown => None,
+        };
+        let nix = config.nix.known().cloned().unwrap_or_default();
+        let workers = nix.evaluation.known().and_then(|evaluation| evaluation.workers.known().copied());
+        Ok(Context::new(ssh, nix.settings(), workers.unwrap_or(1), self.tools.clone()))
+    }
+
+    fn resources(&self) -> Vec<Box<dyn DynResource<Context>>> {
+        vec![tfplugin::resource(MachineResource), tfplugin::resource(DeploymentResource)]
+    }
+
+    fn data_sources(&self) -> Vec<Box<dyn DynDataSource<Context>>> {
+        vec![tfplugin::data_source(NetworkDataSource)]
+    }
+}
+
+impl SshConfig {
+    /// `None` while something that every connection needs is not known.
+    fn defaults(&self) -> Option<SshDefaults> {
+        let settled = !self.user.is_unknown()
+            && !self.port.is_unknown()
+            && !self.private_key_file.is_unknown()
+            && !self.bastion.is_unknown()
+            && !self.private_keys.is_unknown();
+        if !settled {
+            return None;
+        }
+        let keys = self.private_keys.known().cloned().unwrap_or_default();
+        Some(SshDefaults {
+            user: self.user.known().cloned().unwrap_or_else(|| "root".to_owned()),
+            port: self.port.known().copied(),
+            private_keys: keys.into_iter().map(|(name, key)| (name, key.into_known())).collect(),
+            private_key_file: self.private_key_file.known().cloned(),
+            bastion: self.bastion.known().cloned(),
+            host_key_policy: self.host_key_policy.known().map(|text| host_key_policy(text)).unwrap_or_default(),
+            connect_timeout: duration_or(Some(&self.connect_timeout), CONNECT_TIMEOUT),
+            options: self.options.known().cloned().unwrap_or_default(),
+            elevate: self.elevate.known().cloned().unwrap_or_default(),
+        })
+    }
+}
+
+impl NixConfig {
+    fn settings(&self) -> NixSettings {
+        NixSettings {
+            options: self.options.known().cloned().unwrap_or_default().into_iter().collect(),
+            nix_path: self.nix_path.known().cloned().unwrap_or_default(),
+            builders: self.builders.known().cloned().unwrap_or_default(),
+            max_jobs: self.max_jobs.known().cloned(),
+            cores: self.cores.known().copied(),
+        }
+    }
+}
+
+fn ssh_attribute() -> Attribute {
+    let policy = validators::one_of(&["strict", "accept_new", "off"]);
+    let nested = Nested::new()
+        .attribute("user", Attribute::string().optional().description("The user who logs in. Default: `root`."))
+        .attribute("port", Attribute::number().optional().validate(validators::integer_between(1, 65535)).description("Port of the SSH servers. Default: as `ssh_config` says, else 22."))
+        .attribute("private_keys", Attribute::map(Type::String).optional().sensitive().description("Private keys by name; machines name the one to use. They may come from an ephemeral resource and never reach state."))
+        .attribute("private_key_file", Attribute::string().optional().description("A private key file on the machine where Terraform runs. Default: agent and `ssh_config`."))
+        .attribute("bastion", Attribute::nested_single(bastion_attributes(&Attribute::optional)).optional().description("A host to jump over to every machine that names none itself."))
+        .attribute("host_key_policy", Attribute::string().optional().validate(policy).description("What to do with a host key that is not known: `strict` (refuse, the default), `accept_new` (trust on first use, then pin) or `off` (never check)."))
+        .attribute("connect_timeout", Attribute::string().optional().validate(validators::duration()).description("How long one attempt to connect may take. Default: `10s`."))
+        .attribute("options", Attribute::list(Type::String).optional().description("Further lines for `ssh_config`, each as `Keyword=value`."))
+        .attribute("elevate", Attribute::list(Type::String).optional().description("The command that runs its arguments as root where `user` is not root, e.g. `[\"sudo\", \"-n\"]`."));
+    Attribute::nested_single(nested).optional().description("Defaults for every SSH connection.")
+}
+
+fn nix_attribute() -> Attribute {
+    let evaluation = Nested::new().attribute(
+        "workers",
+        Attribute::number().optional().validate(validators::integer_between(1, 64)).description(
+            "How many evaluations run at once. Default: 1, as a NixOS system takes a gigabyte or two.",
+        ),
+    );
+    let nested = Nested::new()
+        .attribute("options", Attribute::map(Type::String).optional().description("Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`."))
+        .attribute("nix_path", Attribute::list(Type::String).optional().description("Replaces `NIX_PATH`, e.g. `[\"nixpkgs=/srv/nixpkgs\"]`."))
+        .attribute("builders", Attribute::list(Type::String).optional().description("Remote builders, each as in `builders` of `nix.conf`."))
+        .attribute("max_jobs", Attribute::string().optional().description("How many derivations are built at once: a number or `auto`."))
+        .attribute("cores", Attribute::number().optional().validate(validators::integer_between(0, 1024)).description("How many cores a build may use; 0: all."))
+        .attribute("evaluation", Attribute::nested_single(evaluation).optional().description("Limits for evaluation."));
+    Attribute::nested_single(nested).optional().description("How Nix runs on the machine where Terraform runs.")
+}

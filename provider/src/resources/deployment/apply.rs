@@ -1,0 +1,292 @@
+//! Applying: build and deploy what was planned, then write down what every machine really runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use nixos_activator::agent::{Action, DeploymentId, SystemState};
+use nixos_activator::build::{Kept, Roots};
+use nixos_activator::deploy::{self, Ended, Job, Settings};
+use nixos_activator::evaluate::Node;
+use nixos_activator::facts::{self, Facts};
+use nixos_activator::network::Fact;
+use nixos_activator::push::CopySettings;
+use nixos_activator::{MachineName, StorePath};
+use tfplugin::{ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, State};
+use tokio_util::sync::CancellationToken;
+
+use super::model::{Deployed, Deployment, Private, System};
+use super::{plan, read};
+use crate::context::Context;
+use crate::diagnose;
+use crate::settings::duration_or;
+
+/// The limit for a whole create or update.
+const APPLY: Duration = Duration::from_secs(60 * 60);
+/// How long a machine may take to answer: it was there at plan.
+const CONNECT: Duration = Duration::from_secs(60);
+/// How long `switch-to-configuration` may take.
+const ACTIVATION: Duration = Duration::from_secs(10 * 60);
+
+pub(super) async fn apply(
+    cx: &Cx<Context>,
+    prior: Option<State<Deployment, Private>>,
+    request: ApplyRequest<Deployment, Private>,
+) -> Result<State<Deployment, Private>, Failed<Deployment, Private>> {
+    let ApplyRequest { planned: mut deployment, mut private, .. } = request;
+    let (prior, prior_private) = prior.map_or((None, Private::default()), |state| (Some(state.value), state.private));
+    if !deployment.id.is_known() {
+        deployment.id = Attr::Known(DeploymentId::random().to_string());
+    }
+    // A limit of time ends as a cancellation does: at the next safe point, with a true state.
+    let limit = deployment.timeouts.known().map(|timeouts| if prior.is_some() { &timeouts.update } else { &timeouts.create });
+    let stop = Stop::after(&cx.cancel, duration_or(limit, APPLY));
+
+    complete(cx, &mut deployment, &mut private).await?;
+    let before = |name: &str| prior.as_ref().and_then(|prior| prior.system(name)).cloned();
+    let jobs = jobs(cx, &deployment, &private, before)?;
+    let ended = if jobs.is_empty() {
+        BTreeMap::new()
+    } else {
+        let nix = cx.data.nix().await.map_err(|error| Diagnostics::from(diagnose::nix(&error)))?;
+        let settings = settings(&deployment);
+        deploy::deploy(&cx.data.tools, nix, &jobs, &settings, &stop.token)
+            .await
+            .map_err(|error| Diagnostics::from(stop.explain(diagnose::build(&error))))?
+    };
+
+    let mut diagnostics = Diagnostics::default();
+    let mut systems = deployment.systems.known().cloned().unwrap_or_default();
+    let action = deployment.action.known().cloned().unwrap_or_default();
+    for job in &jobs {
+        let name = job.machine.as_str();
+        let Some(ended) = ended.get(&job.machine) else { continue };
+        let planned = deployment.system(name).cloned().unwrap_or_default();
+        let real = real_system(cx, job, &action, planned, before(name), ended).await;
+        systems.insert(name.to_owned(), Attr::Known(real));
+        if let Some(error) = &ended.error {
+            diagnostics.push(stop.explain(diagnose::deployment(name, error)));
+            // What was planned is not what is there.
+            match prior_private.deployed.get(&job.machine) {
+                Some(before) => private.deployed.insert(job.machine.clone(), before.clone()),
+                None => private.deployed.remove(&job.machine),
+            };
+        }
+    }
+    deployment.systems = Attr::Known(systems);
+    keep_deployed(cx, &deployment).await;
+    let state = State { value: deployment, private };
+    if diagnostics.is_empty() { Ok(state) } else { Err(Failed { diagnostics, partial: Some(state) }) }
+}
+
+/// Evaluates what could not be evaluated at plan.
+async fn complete(cx: &Cx<Context>, deployment: &mut Deployment, private: &mut Private) -> Result<(), Diagnostics> {
+    let mut systems = deployment.systems.known().cloned().unwrap_or_default();
+    let machines = deployment.machines.known().cloned().unwrap_or_default();
+    let open: Vec<MachineName> = machines
+        .keys()
+        .filter(|name| systems.get(*name).and_then(Attr::known).is_none_or(|system| !system.toplevel.is_known()))
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let uuid = Fact::from(deployment.id.known().cloned());
+    let evaluation = plan::evaluate(cx, deployment, uuid, &open).await?;
+    for name in open {
+        let path = Path::root().attribute("machines").key(name.as_str());
+        match evaluation.as_ref().and_then(|evaluation| evaluation.nodes.get(&name)) {
+            Some(Node::Exact(system)) => {
+                systems.insert(
+                    name.to_string(),
+                    Attr::Known(System {
+                        toplevel: Attr::Known(system.toplevel.to_string()),
+                        drv: Attr::Known(system.drv.to_string()),
+                        nixos_version: Attr::from(system.nixos_version.clone()),
+                        kernel: Attr::from(system.inventory.kernel.clone()),
+                        changes: Attr::Known(system.inventory.summary()),
+                        ..System::unknown()
+                    }),
+                );
+                private.deployed.insert(
+                    name,
+                    Deployed {
+                        toplevel: system.toplevel.clone(),
+                        system: system.system.clone(),
+                        inventory: system.inventory.clone(),
+                    },
+                );
+            }
+            Some(Node::Waits { on }) => {
+                return Err(Diagnostic::error(format!("The system of machine \"{name}\" is still not known"))
+                    .detail(format!("It needs `{on}`, which has no value even now."))
+                    .at(path)
+                    .into());
+            }
+            None => {
+                return Err(Diagnostic::error(format!("Machine \"{name}\" was not evaluated")).at(path).into());
+            }
+        }
+    }
+    deployment.systems = Attr::Known(systems);
+    Ok(())
+}
+
+/// The machines on which something has to be done.
+fn jobs(
+    cx: &Cx<Context>,
+    deployment: &Deployment,
+    private: &Private,
+    before: impl Fn(&str) -> Option<System>,
+) -> Result<Vec<Job>, Diagnostics> {
+    let mut jobs = vec![];
+    let mut errors = Diagnostics::default();
+    let defaults = cx.data.ssh.clone().unwrap_or_default();
+    for (name, target) in deployment.machines.known().into_iter().flatten() {
+        let path = Path::root().attribute("machines").key(name);
+        let planned = deployment.system(name).cloned().unwrap_or_default();
+        if before(name).is_some_and(|before| before == planned) {
+            continue;
+        }
+        let parsed = (
+            name.parse::<MachineName>().ok(),
+            planned.drv.known().and_then(|path| path.parse::<StorePath>().ok()),
+            planned.toplevel.known().and_then(|path| path.parse::<StorePath>().ok()),
+            target.known(),
+        );
+        let (Some(machine), Some(drv), Some(toplevel), Some(target)) = parsed else {
+            errors.push(Diagnostic::error(format!("The plan has no system for machine \"{name}\"")).at(path));
+            continue;
+        };
+        let system = private.deployed.get(&machine).and_then(|deployed| deployed.system.clone());
+        let system = system.or_else(|| target.system.known().cloned()).unwrap_or_default();
+        match target.endpoint(&defaults, &path) {
+            Ok(endpoint) => jobs.push(Job { machine, endpoint, drv, toplevel, system }),
+            Err(diagnostic) => errors.push(diagnostic),
+        }
+    }
+    if errors.is_empty() { Ok(jobs) } else { Err(errors) }
+}
+
+fn settings(deployment: &Deployment) -> Settings {
+    let action = match deployment.action.known().map(String::as_str) {
+        Some("boot") => Some(Action::Boot),
+        Some("test") => Some(Action::Test),
+        Some("dry_activate") => Some(Action::DryActivate),
+        Some("push") => None,
+        _ => Some(Action::Switch),
+    };
+    let copy = deployment.copy.known().cloned().unwrap_or_default();
+    Settings {
+        action,
+        copy: CopySettings {
+            substitute_on_destination: copy.substitute_on_destination.known().copied().unwrap_or_default(),
+            compress: copy.compress.known().copied().unwrap_or_default(),
+        },
+        rollback: deployment.rollback.known().copied().unwrap_or(true),
+        connect_deadline: CONNECT,
+        activation_timeout: ACTIVATION,
+    }
+}
+
+/// The entry of `systems` after all: asked from the machine, else as the agent or the last look had it.
+async fn real_system(
+    cx: &Cx<Context>,
+    job: &Job,
+    action: &str,
+    planned: System,
+    before: Option<System>,
+    ended: &Ended,
+) -> System {
+    let facts = look_again(cx, job, ended).await;
+    let Some(facts) = facts else {
+        // Nobody knows; what was true before is the best there is.
+        return before.unwrap_or_default();
+    };
+    // A machine that runs what was planned, or was only to be given it, has what the plan says.
+    let as_planned = read::refreshed(planned.clone(), &facts, action);
+    if ended.error.is_none() && as_planned.toplevel == planned.toplevel {
+        return System { generation: known_or_null(as_planned.generation), ..as_planned };
+    }
+    read::refreshed(before.unwrap_or_default(), &facts, action)
+}
+
+fn known_or_null<T>(value: Attr<T>) -> Attr<T> {
+    if value.is_unknown() { Attr::Null } else { value }
+}
+
+/// A fresh look at the machine, or what the deployment itself saw last.
+async fn look_again(cx: &Cx<Context>, job: &Job, ended: &Ended) -> Option<Facts> {
+    let seen = ended.now.as_ref().map(facts_of);
+    if ended.report.is_none() && ended.error.is_some() {
+        // Nothing was done there, so nothing is new.
+        return seen;
+    }
+    let pool = &cx.data.tools.pool;
+    // Not cancellable: the state has to be true also when the user wants to leave.
+    let connection = pool.connect(&job.endpoint, Duration::from_secs(10), &CancellationToken::new()).await.ok()?;
+    facts::gather(job.machine.as_str(), &connection).await.ok().or(seen)
+}
+
+fn facts_of(state: &SystemState) -> Facts {
+    let path = |path: &Option<String>| path.as_ref().and_then(|path| path.parse().ok());
+    Facts {
+        current_system: path(&state.current),
+        booted_system: path(&state.booted),
+        profile: path(&state.profile),
+        generation: state.generation,
+        ..Facts::default()
+    }
+}
+
+/// Keeps what machines run from the local garbage collector: the next push and rollback start from it.
+async fn keep_deployed(cx: &Cx<Context>, deployment: &Deployment) {
+    let Some(roots) = deployment.id.known().and_then(|id| Roots::of(id)) else { return };
+    let Ok(nix) = cx.data.nix().await else { return };
+    // A system that was not built here is not in this store.
+    let paths: Vec<StorePath> = deployment
+        .systems
+        .known()
+        .into_iter()
+        .flat_map(BTreeMap::values)
+        .filter_map(|system| system.known()?.toplevel.known()?.parse().ok())
+        .filter(|path: &StorePath| std::path::Path::new(path.as_str()).exists())
+        .collect();
+    if let Err(error) = roots.keep(nix, Kept::Deployed, &paths, &CancellationToken::new()).await {
+        tracing::warn!(%error, "deployed systems are not protected from garbage collection");
+    }
+}
+
+/// A token that is cancelled by the user or by a limit of time.
+struct Stop {
+    token: CancellationToken,
+    limit: Duration,
+    user: CancellationToken,
+    timer: tokio::task::JoinHandle<()>,
+}
+
+impl Stop {
+    fn after(user: &CancellationToken, limit: Duration) -> Self {
+        let token = user.child_token();
+        let cancel = token.clone();
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(limit).await;
+            cancel.cancel();
+        });
+        Self { token, limit, user: user.clone(), timer }
+    }
+
+    /// Says so where it was the limit, not the user, that ended something.
+    fn explain(&self, diagnostic: Diagnostic) -> Diagnostic {
+        if self.token.is_cancelled() && !self.user.is_cancelled() {
+            let seconds = self.limit.as_secs();
+            return diagnostic.appended(&format!("The limit of {seconds} s in `timeouts` was reached."));
+        }
+        diagnostic
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.timer.abort();
+    }
+}

@@ -1,0 +1,104 @@
+//! `nixos_deployment`: a network onto machines.
+//!
+//! Plan evaluates, apply builds, pushes and activates, read asks every machine what it really runs. What a machine runs is
+//! one entry of `systems`; all decisions compare entries.
+
+mod apply;
+mod model;
+mod plan;
+mod read;
+mod schema;
+
+use nixos_activator::build::Roots;
+use tfplugin::{
+    ApplyRequest, Cx, Diagnostic, Diagnostics, Failed, Path, PlanRequest, PlanResponse, Resource, Schema, State, Value,
+};
+
+use crate::context::Context;
+use model::{Deployment, Private};
+
+pub(crate) use model::{SpecAttributes, evaluation_request};
+
+pub(crate) struct DeploymentResource;
+
+impl Resource<Context> for DeploymentResource {
+    const TYPE: &'static str = "nixos_deployment";
+    type Model = Deployment;
+    type Private = Private;
+
+    fn schema(&self) -> Schema {
+        schema::schema()
+    }
+
+    async fn validate(&self, config: Deployment) -> Result<(), Diagnostics> {
+        let mut found = Diagnostics::default();
+        if let Some(problem) = model::network_problem(&config.network) {
+            found.push(problem);
+        }
+        for (name, value) in [("arguments", &config.arguments), ("resources", &config.resources)] {
+            if !matches!(model::untyped(value), Value::Map(_) | Value::Null | Value::Unknown) {
+                found.push(
+                    Diagnostic::error(format!("`{name}` is not an object"))
+                        .detail(format!("Expected `{name} = {{ key = value, … }}`: each key is a name that Nix sees."))
+                        .at(Path::root().attribute(name)),
+                );
+            }
+        }
+        found.extend(config.machines.known().into_iter().flat_map(|machines| {
+            machines.keys().filter_map(|name| {
+                let error = name.parse::<nixos_activator::MachineName>().err()?;
+                let path = Path::root().attribute("machines").key(name);
+                Some(Diagnostic::error("The key is not a machine name").detail(format!("{error}.")).at(path))
+            })
+        }));
+        if found.is_empty() { Ok(()) } else { Err(found) }
+    }
+
+    async fn plan(
+        &self,
+        cx: &Cx<Context>,
+        request: PlanRequest<Deployment, Private>,
+    ) -> Result<PlanResponse<Deployment, Private>, Diagnostics> {
+        plan::plan(cx, request).await
+    }
+
+    async fn read(
+        &self,
+        cx: &Cx<Context>,
+        state: State<Deployment, Private>,
+    ) -> Result<Option<State<Deployment, Private>>, Diagnostics> {
+        read::read(cx, state).await.map(Some)
+    }
+
+    async fn create(
+        &self,
+        cx: &Cx<Context>,
+        request: ApplyRequest<Deployment, Private>,
+    ) -> Result<State<Deployment, Private>, Failed<Deployment, Private>> {
+        apply::apply(cx, None, request).await
+    }
+
+    async fn update(
+        &self,
+        cx: &Cx<Context>,
+        prior: State<Deployment, Private>,
+        request: ApplyRequest<Deployment, Private>,
+    ) -> Result<State<Deployment, Private>, Failed<Deployment, Private>> {
+        apply::apply(cx, Some(prior), request).await
+    }
+
+    async fn delete(&self, _cx: &Cx<Context>, state: State<Deployment, Private>) -> Result<(), Diagnostics> {
+        // Machines keep running what they run. Also after a create that failed half-way, when Terraform deletes and creates
+        // anew: touching machines here would be worse than the failure.
+        if let Some(roots) = state.value.id.known().and_then(|id| Roots::of(id)) {
+            roots.remove().map_err(|error| {
+                Diagnostic::error("The deployment's garbage collector roots cannot be removed").detail(error.to_string())
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Deployment, Private>, Diagnostics> {
+        read::import(cx, id).await
+    }
+}

@@ -1,0 +1,220 @@
+//! The deployment's configuration and state as types.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use nixos_activator::inventory::Inventory;
+use nixos_activator::network::{Fact, Request, Spec};
+use nixos_activator::{MachineName, StorePath};
+use serde::{Deserialize, Serialize};
+use tfplugin::{Attr, Diagnostic, Diagnostics, Path, Value};
+
+use crate::machines::Target;
+use crate::settings::{Timeouts, to_json};
+
+/// Configuration and state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Deployment {
+    pub(crate) id: Attr<String>,
+    pub(crate) name: Attr<String>,
+    /// One path or a list of them.
+    pub(crate) network: Value,
+    pub(crate) flake: Attr<String>,
+    pub(crate) machines: Attr<BTreeMap<String, Attr<Target>>>,
+    pub(crate) arguments: Value,
+    pub(crate) resources: Value,
+    pub(crate) action: Attr<String>,
+    pub(crate) rollback: Attr<bool>,
+    pub(crate) copy: Attr<Copy>,
+    pub(crate) on_unreachable: Attr<String>,
+    pub(crate) timeouts: Attr<Timeouts>,
+    pub(crate) systems: Attr<BTreeMap<String, Attr<System>>>,
+}
+
+/// How closures travel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Copy {
+    pub(crate) substitute_on_destination: Attr<bool>,
+    pub(crate) compress: Attr<bool>,
+}
+
+/// What one machine runs, or will run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct System {
+    pub(crate) toplevel: Attr<String>,
+    pub(crate) drv: Attr<String>,
+    pub(crate) generation: Attr<u64>,
+    pub(crate) nixos_version: Attr<String>,
+    pub(crate) kernel: Attr<String>,
+    pub(crate) reboot_required: Attr<bool>,
+    pub(crate) changes: Attr<String>,
+}
+
+/// What is remembered beside the state: enough to say what a plan changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Private {
+    /// Per machine, what is in the system it was last given (or is planned to be given).
+    #[serde(default)]
+    pub(crate) deployed: BTreeMap<MachineName, Deployed>,
+}
+
+/// A system that was evaluated here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Deployed {
+    pub(crate) toplevel: StorePath,
+    pub(crate) system: Option<String>,
+    pub(crate) inventory: Inventory,
+}
+
+impl System {
+    /// Everything will be known only after apply.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            toplevel: Attr::Unknown,
+            drv: Attr::Unknown,
+            generation: Attr::Unknown,
+            nixos_version: Attr::Unknown,
+            kernel: Attr::Unknown,
+            reboot_required: Attr::Unknown,
+            changes: Attr::Unknown,
+        }
+    }
+}
+
+/// The attributes that say what to evaluate; the data source has them too.
+pub(crate) struct SpecAttributes<'a> {
+    pub(crate) name: &'a Attr<String>,
+    pub(crate) network: &'a Value,
+    pub(crate) flake: &'a Attr<String>,
+    pub(crate) machines: &'a Attr<BTreeMap<String, Attr<Target>>>,
+    pub(crate) arguments: &'a Value,
+    pub(crate) resources: &'a Value,
+}
+
+impl Deployment {
+    pub(crate) fn spec(&self) -> SpecAttributes<'_> {
+        SpecAttributes {
+            name: &self.name,
+            network: &self.network,
+            flake: &self.flake,
+            machines: &self.machines,
+            arguments: &self.arguments,
+            resources: &self.resources,
+        }
+    }
+
+    /// The attribute the specification comes from, for diagnostics.
+    pub(crate) fn spec_path(&self) -> Path {
+        spec_path(&self.flake)
+    }
+
+    /// The entry of a machine in `systems`, where there is one.
+    pub(crate) fn system(&self, machine: &str) -> Option<&System> {
+        self.systems.known()?.get(machine)?.known()
+    }
+
+    /// The entry of a machine in `machines`, where it is known.
+    pub(crate) fn target(&self, machine: &str) -> Option<&Target> {
+        self.machines.known()?.get(machine)?.known()
+    }
+}
+
+pub(crate) fn spec_path(flake: &Attr<String>) -> Path {
+    Path::root().attribute(if flake.is_null() { "network" } else { "flake" })
+}
+
+/// The question to the evaluator; `None` while it is not even known what to evaluate.
+pub(crate) fn evaluation_request(
+    spec: &SpecAttributes<'_>,
+    uuid: Fact<String>,
+    nodes: Option<Vec<MachineName>>,
+) -> Result<Option<Request>, Diagnostics> {
+    let source = match (spec.flake, untyped(spec.network)) {
+        (Attr::Known(flake), _) => Spec::Flake(flake.clone()),
+        (Attr::Unknown, _) | (_, Value::Unknown) => return Ok(None),
+        (Attr::Null, network) => match paths(network) {
+            Some(paths) => Spec::Network(paths),
+            None if network.contains_unknown() => return Ok(None),
+            None => return Err(network_problem(spec.network).into_iter().collect()),
+        },
+    };
+    let Some(machines) = spec.machines.known() else {
+        if spec.machines.is_unknown() {
+            return Ok(None);
+        }
+        return Ok(Some(request(spec, source, BTreeMap::new(), uuid, nodes)));
+    };
+    let mut facts = BTreeMap::new();
+    for (name, target) in machines {
+        let name: MachineName = name.parse().map_err(|error: nixos_activator::NameError| {
+            Diagnostic::error("The key is not a machine name")
+                .detail(error.to_string())
+                .at(Path::root().attribute("machines").key(name))
+        })?;
+        let unknown = || Target {
+            host: Attr::Unknown,
+            port: Attr::Unknown,
+            host_public_key: Attr::Unknown,
+            system: Attr::Unknown,
+            state_version: Attr::Unknown,
+            public_ipv4: Attr::Unknown,
+            private_ipv4: Attr::Unknown,
+            ..Target::default()
+        };
+        facts.insert(name, target.known().cloned().unwrap_or_else(unknown).facts());
+    }
+    Ok(Some(request(spec, source, facts, uuid, nodes)))
+}
+
+fn request(
+    spec: &SpecAttributes<'_>,
+    source: Spec,
+    machines: BTreeMap<MachineName, nixos_activator::network::MachineFacts>,
+    uuid: Fact<String>,
+    nodes: Option<Vec<MachineName>>,
+) -> Request {
+    let object = |value: &Value, name: &str| match untyped(value) {
+        Value::Null => serde_json::json!({}),
+        value => to_json(value, name),
+    };
+    Request {
+        spec: source,
+        deployment_name: spec.name.known().cloned().unwrap_or_else(|| "default".to_owned()),
+        uuid,
+        machines,
+        arguments: object(spec.arguments, "arguments"),
+        resources: object(spec.resources, "resources"),
+        nodes,
+        options: vec![],
+    }
+}
+
+/// The value inside a dynamic attribute.
+pub(crate) fn untyped(value: &Value) -> &Value {
+    match value {
+        Value::Dynamic(typed) => untyped(&typed.1),
+        value => value,
+    }
+}
+
+/// What is wrong with `network`, if anything is.
+pub(crate) fn network_problem(network: &Value) -> Option<Diagnostic> {
+    let network = untyped(network);
+    if matches!(network, Value::Null) || network.contains_unknown() || paths(network).is_some() {
+        return None;
+    }
+    Some(
+        Diagnostic::error("`network` is not a path")
+            .detail("Expected the path of a NixOps network file, or a list of such paths: \"${path.module}/network.nix\".")
+            .at(Path::root().attribute("network")),
+    )
+}
+
+/// One path or several, none of them empty.
+fn paths(network: &Value) -> Option<Vec<PathBuf>> {
+    let path = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(PathBuf::from);
+    match network {
+        Value::List(items) if !items.is_empty() => items.iter().map(path).collect(),
+        value => path(value).map(|path| vec![path]),
+    }
+}

@@ -1,0 +1,180 @@
+//! Planning: evaluate, then decide for each machine whether anything has to be done there.
+
+use std::collections::BTreeMap;
+
+use nixos_activator::build::{Kept, Roots};
+use nixos_activator::evaluate::{Evaluation, Node};
+use nixos_activator::network::Fact;
+use nixos_activator::{MachineName, StorePath};
+use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, PlanRequest, PlanResponse};
+
+use super::model::{Deployed, Deployment, Private, System, evaluation_request};
+use crate::context::Context;
+use crate::diagnose;
+
+pub(super) async fn plan(
+    cx: &Cx<Context>,
+    request: PlanRequest<Deployment, Private>,
+) -> Result<PlanResponse<Deployment, Private>, Diagnostics> {
+    let PlanRequest { prior, mut proposed, .. } = request;
+    let (prior, mut private) = prior.map_or((None, Private::default()), |state| (Some(state.value), state.private));
+    let Some(names) = machine_names(&proposed)? else {
+        // Not even the set of machines is known.
+        proposed.systems = Attr::Unknown;
+        return Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] });
+    };
+    let uuid = prior.as_ref().and_then(|prior| prior.id.known().cloned()).map_or(Fact::Unknown, Fact::Known);
+    let evaluation = evaluate(cx, &proposed, uuid, &names).await?;
+
+    let mut systems = BTreeMap::new();
+    let mut pinned = vec![];
+    for name in &names {
+        let node = evaluation.as_ref().and_then(|evaluation| evaluation.nodes.get(name));
+        let system = match node {
+            None | Some(Node::Waits { .. }) => {
+                if let Some(Node::Waits { on }) = node {
+                    tracing::info!(machine = %name, on, "the system is known only after apply");
+                }
+                System::unknown()
+            }
+            Some(Node::Exact(system)) => {
+                let planned = planned_system(name, system, prior.as_ref(), &proposed, &private);
+                if planned.generation.is_unknown() {
+                    pinned.push(system.drv.clone());
+                }
+                private.deployed.insert(
+                    name.clone(),
+                    Deployed {
+                        toplevel: system.toplevel.clone(),
+                        system: system.system.clone(),
+                        inventory: system.inventory.clone(),
+                    },
+                );
+                planned
+            }
+        };
+        systems.insert(name.to_string(), Attr::Known(system));
+    }
+    private.deployed.retain(|name, _| names.contains(name));
+    keep_planned(cx, &proposed, &pinned).await;
+    proposed.systems = Attr::Known(systems);
+    Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] })
+}
+
+fn machine_names(deployment: &Deployment) -> Result<Option<Vec<MachineName>>, Diagnostics> {
+    let Some(machines) = deployment.machines.known() else { return Ok(None) };
+    let parse = |name: &String| {
+        name.parse::<MachineName>().map_err(|error| {
+            let path = Path::root().attribute("machines").key(name);
+            Diagnostic::error("The key is not a machine name").detail(error.to_string()).at(path).into()
+        })
+    };
+    machines.keys().map(parse).collect::<Result<_, _>>().map(Some)
+}
+
+/// Evaluates `names`; `None` while it is not known what to evaluate.
+pub(super) async fn evaluate(
+    cx: &Cx<Context>,
+    deployment: &Deployment,
+    uuid: Fact<String>,
+    names: &[MachineName],
+) -> Result<Option<Evaluation>, Diagnostics> {
+    let Some(request) = evaluation_request(&deployment.spec(), uuid, Some(names.to_vec()))? else { return Ok(None) };
+    let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
+    let evaluation = cx
+        .data
+        .evaluator
+        .evaluate(nix, &request, &cx.cancel)
+        .await
+        .map_err(|error| diagnose::evaluation(&error, &deployment.spec_path()))?;
+    let undeployed: Vec<String> = evaluation
+        .names
+        .iter()
+        .flatten()
+        .filter(|name| !names.contains(name))
+        .map(|name| format!("\"{name}\""))
+        .collect();
+    if !undeployed.is_empty() {
+        cx.warn(
+            Diagnostic::warning("Some nodes have no machine")
+                .detail(format!(
+                    "The specification also describes {}, which `machines` does not mention; they are not deployed.",
+                    undeployed.join(", ")
+                ))
+                .at(Path::root().attribute("machines")),
+        );
+    }
+    Ok(Some(evaluation))
+}
+
+/// The entry of `systems` for a machine whose system is known exactly: the one it has, or the one it gets.
+fn planned_system(
+    name: &MachineName,
+    system: &nixos_activator::evaluate::System,
+    prior: Option<&Deployment>,
+    config: &Deployment,
+    private: &Private,
+) -> System {
+    let runs = prior.and_then(|prior| prior.system(name.as_str()));
+    if let (Some(prior), Some(runs)) = (prior, runs)
+        && runs.toplevel.known().map(String::as_str) == Some(system.toplevel.as_str())
+        && is_settled(runs, config.action.known().map(String::as_str))
+        && same_place(prior, config, name)
+    {
+        return runs.clone();
+    }
+    System {
+        toplevel: Attr::Known(system.toplevel.to_string()),
+        drv: Attr::Known(system.drv.to_string()),
+        generation: Attr::Unknown,
+        nixos_version: Attr::from(system.nixos_version.clone()),
+        kernel: Attr::from(system.inventory.kernel.clone()),
+        reboot_required: Attr::Unknown,
+        changes: Attr::Known(changes(name, system, runs, private)),
+    }
+}
+
+/// Whether a machine that runs the right system also has it where `action` wants it.
+fn is_settled(runs: &System, action: Option<&str>) -> bool {
+    !matches!(action, Some("switch" | "boot")) || runs.generation.is_known()
+}
+
+fn same_place(prior: &Deployment, config: &Deployment, name: &MachineName) -> bool {
+    match (prior.target(name.as_str()), config.target(name.as_str())) {
+        (Some(before), Some(now)) => before.same_place(now),
+        _ => false,
+    }
+}
+
+/// A line for people: what the machine gets that it does not have.
+fn changes(
+    name: &MachineName,
+    system: &nixos_activator::evaluate::System,
+    runs: Option<&System>,
+    private: &Private,
+) -> String {
+    let Some(runs) = runs.and_then(|runs| runs.toplevel.known()) else {
+        return system.inventory.summary();
+    };
+    match private.deployed.get(name) {
+        _ if runs == system.toplevel.as_str() => "same system, activated again".to_owned(),
+        Some(before) if before.toplevel.as_str() == runs => before.inventory.changes(&system.inventory),
+        _ => {
+            let foreign = runs.parse::<StorePath>().map_or_else(|_| runs.clone(), |path| path.name().to_owned());
+            format!("replaces {foreign}, which was not deployed from here")
+        }
+    }
+}
+
+/// Keeps planned derivations from the garbage collector until they are applied. A failure costs only a second evaluation.
+async fn keep_planned(cx: &Cx<Context>, deployment: &Deployment, drvs: &[StorePath]) {
+    let Some(roots) = deployment.id.known().and_then(|id| Roots::of(id)) else { return };
+    if drvs.is_empty() {
+        return;
+    }
+    if let Ok(nix) = cx.data.nix().await
+        && let Err(error) = roots.keep(nix, Kept::Planned, drvs, &cx.cancel).await
+    {
+        tracing::warn!(%error, "planned derivations are not protected from garbage collection");
+    }
+}

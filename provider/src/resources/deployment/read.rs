@@ -1,0 +1,149 @@
+//! Reading: ask every machine what it runs. Drift is whatever differs from the last state.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use nixos_activator::agent::DeploymentId;
+use nixos_activator::facts::{self, Facts, FactsError};
+use nixos_activator::ssh::SshError;
+use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, State, Value};
+
+use super::model::{Deployment, Private, System};
+use crate::context::Context;
+use crate::diagnose;
+use crate::machines::Target;
+use crate::resources::machine::parse_id;
+use crate::settings::duration_or;
+
+/// How many machines are asked at once.
+const AT_ONCE: usize = 32;
+
+pub(super) async fn read(
+    cx: &Cx<Context>,
+    state: State<Deployment, Private>,
+) -> Result<State<Deployment, Private>, Diagnostics> {
+    let State { value: mut deployment, private } = state;
+    let machines = deployment.machines.known().cloned().unwrap_or_default();
+    let limit = duration_or(deployment.timeouts.known().map(|timeouts| &timeouts.read), Duration::ZERO);
+    let answers: Vec<_> = futures::stream::iter(&machines)
+        .map(async |(name, target)| (name, visit(cx, target, name, limit).await))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+
+    let mut systems = deployment.systems.known().cloned().unwrap_or_default();
+    let mut errors = Diagnostics::default();
+    let must_answer = deployment.on_unreachable.known().is_some_and(|policy| policy == "fail");
+    let action = deployment.action.known().cloned().unwrap_or_default();
+    for (name, answer) in answers {
+        let path = Path::root().attribute("machines").key(name);
+        match answer {
+            Ok(facts) => {
+                let before = systems.get(name).and_then(Attr::known).cloned().unwrap_or_default();
+                systems.insert(name.clone(), Attr::Known(refreshed(before, &facts, &action)));
+            }
+            Err(Silent::Setting(diagnostic)) => errors.push(diagnostic),
+            Err(Silent::Facts(FactsError::Ssh(error))) if error.is_unreachable() && !must_answer => {
+                cx.warn(unreachable(name, &error).at(path));
+            }
+            Err(Silent::Facts(error)) => errors.push(diagnose::facts(name, &error, &path)),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    deployment.systems = Attr::Known(systems);
+    Ok(State { value: deployment, private })
+}
+
+/// Why a machine said nothing.
+enum Silent {
+    Setting(Diagnostic),
+    Facts(FactsError),
+}
+
+async fn visit(cx: &Cx<Context>, target: &Attr<Target>, name: &str, limit: Duration) -> Result<Facts, Silent> {
+    let path = Path::root().attribute("machines").key(name);
+    let not_known = || Silent::Setting(Diagnostic::error("The machine is not known yet").at(path.clone()));
+    let defaults = cx.data.ssh.as_ref().ok_or_else(not_known)?;
+    let endpoint = target.known().ok_or_else(not_known)?.endpoint(defaults, &path).map_err(Silent::Setting)?;
+    let connection =
+        cx.data.tools.pool.connect(&endpoint, limit, &cx.cancel).await.map_err(|error| Silent::Facts(error.into()))?;
+    facts::gather(name, &connection).await.map_err(Silent::Facts)
+}
+
+/// The entry of `systems` after a look at the machine. What a foreign system is made of is not known here.
+pub(super) fn refreshed(before: System, facts: &Facts, action: &str) -> System {
+    let found = match action {
+        // Only the next boot shows it; what counts is what is going to boot.
+        "boot" => &facts.profile,
+        // Nothing on the machine tells what was last copied there.
+        "push" | "dry_activate" => return before,
+        _ => &facts.current_system,
+    };
+    let toplevel = found.as_ref().map(ToString::to_string);
+    let generation = facts.generation.filter(|_| facts.profile.is_some() && facts.profile == *found);
+    let known = if before.toplevel.known() == toplevel.as_ref() {
+        before
+    } else {
+        System { changes: Attr::Known("not deployed from here".to_owned()), ..System::default() }
+    };
+    System {
+        toplevel: Attr::from(toplevel),
+        generation: Attr::from(generation),
+        reboot_required: Attr::Known(facts.reboot_required),
+        ..known
+    }
+}
+
+fn unreachable(name: &str, error: &SshError) -> Diagnostic {
+    Diagnostic::warning(format!("Machine \"{name}\" cannot be reached")).detail(format!(
+        "{error}\n\nIts last known system is kept; the plan may not show what has changed on it since. Set \
+         `on_unreachable = \"fail\"` to stop here instead."
+    ))
+}
+
+/// Imports what the machines run; the configuration brings the rest.
+pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deployment, Private>, Diagnostics> {
+    let defaults = cx.data.ssh.clone().unwrap_or_default();
+    let mut machines = BTreeMap::new();
+    for item in id.split(',').map(str::trim) {
+        let Some((name, place)) = item.split_once('=') else {
+            return Err(Diagnostic::error("This is not the id of a deployment")
+                .detail(format!("Found \"{item}\", expected name=[user@]host[:port], several separated by commas."))
+                .into());
+        };
+        let mut target = parse_id(place)?.target(Some(&defaults));
+        // Only what leads to the machine; the configuration has the facts.
+        for open in [
+            &mut target.host_public_key,
+            &mut target.system,
+            &mut target.state_version,
+            &mut target.public_ipv4,
+            &mut target.private_ipv4,
+        ] {
+            *open = Attr::Null;
+        }
+        machines.insert(name.to_owned(), Attr::Known(target));
+    }
+    let stub = Deployment {
+        id: Attr::Known(DeploymentId::random().to_string()),
+        name: Attr::Null,
+        network: Value::Null,
+        flake: Attr::Null,
+        machines: Attr::Known(machines),
+        arguments: Value::Null,
+        resources: Value::Null,
+        action: Attr::Known("switch".to_owned()),
+        rollback: Attr::Known(true),
+        copy: Attr::Null,
+        on_unreachable: Attr::Known("fail".to_owned()),
+        timeouts: Attr::Null,
+        systems: Attr::Known(BTreeMap::new()),
+    };
+    // What cannot be seen cannot be imported: unreachable machines are errors here.
+    let mut state = read(cx, State { value: stub, private: Private::default() }).await?;
+    state.value.on_unreachable = Attr::Known("warn".to_owned());
+    Ok(state)
+}

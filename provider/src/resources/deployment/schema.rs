@@ -1,0 +1,59 @@
+//! What users can write in a `nixos_deployment`, and what they get back.
+
+use tfplugin::{Attribute, Nested, Schema, validators};
+
+use crate::machines::{Direction, target_attributes};
+use crate::settings::timeouts_attribute;
+
+pub(super) fn schema() -> Schema {
+    spec_attributes(
+        Schema::new(0).description(
+            "A NixOS network deployed onto machines: evaluated at plan, so that the plan names the exact system of every \
+             machine; built, copied and activated at apply. Destroying it leaves the machines running what they run. Import \
+             with `name=[user@]host[:port]`, several separated by commas.",
+        ),
+    )
+    .attribute("id", Attribute::string().computed().use_state_for_unknown().description("Identity of the deployment: `uuid` in modules."))
+    .attribute("machines", machines_attribute().required().validate(validators::non_null_elements()))
+    .attribute("action", Attribute::string().optional().computed().default("switch").validate(validators::one_of(&["switch", "boot", "test", "dry_activate", "push"])).description("What to do with a system once it is on its machine, as in `switch-to-configuration`: `switch` (activate now and at boot; the default), `boot` (at the next boot), `test` (now, not at boot), `dry_activate` (only say what would happen), `push` (nothing)."))
+    .attribute("rollback", Attribute::bool().optional().computed().default(true).description("Whether a machine goes back to what it ran before when its new system fails. Default: true."))
+    .attribute("copy", Attribute::nested_single(copy_attributes()).optional().description("How systems travel to the machines."))
+    .attribute("on_unreachable", Attribute::string().optional().computed().default("warn").validate(validators::one_of(&["warn", "fail"])).description("What a refresh does about a machine that cannot be reached: `warn` (keep its last known state; the default) or `fail`."))
+    .attribute("timeouts", timeouts_attribute("Default for `create` and `update`: `60m`."))
+    .attribute("systems", Attribute::nested_map(system_attributes()).computed().description("What each machine runs; in a plan, what it will run."))
+}
+
+/// What to evaluate: the same for the deployment and the data source.
+pub(crate) fn spec_attributes(schema: Schema) -> Schema {
+    schema
+        .attribute("name", Attribute::string().optional().description("The deployment's name: `deploymentName` in modules. Default: `default`."))
+        .attribute("network", Attribute::dynamic().optional().description("Path of a NixOps network file, or a list of paths that are merged."))
+        .attribute("flake", Attribute::string().optional().description("A flake with `nixosConfigurations` or `nixopsConfigurations.default`: a directory or a reference such as `github:owner/repo`."))
+        .exactly_one_of(&["network", "flake"])
+        .attribute("arguments", Attribute::dynamic().optional().description("Any object: the arguments of the network file, and `arguments` in modules. What is in it ends up in the world-readable Nix store, so no secrets."))
+        .attribute("resources", Attribute::dynamic().optional().description("Any object: `resources` in modules, the results of other Terraform resources under NixOps' name."))
+}
+
+/// `machines`, without being required or optional.
+pub(crate) fn machines_attribute() -> Attribute {
+    Attribute::nested_map(target_attributes(Direction::Input))
+        .description("The machine of each node, by the node's name: `{ web = nixos_machine.web.target }`.")
+}
+
+fn copy_attributes() -> Nested {
+    Nested::new()
+        .attribute("substitute_on_destination", Attribute::bool().optional().description("Let machines fetch what they can from their own binary caches. Default: false."))
+        .attribute("compress", Attribute::bool().optional().description("Compress on the way: worth it on slow links. Default: false."))
+}
+
+fn system_attributes() -> Nested {
+    let text = |description: &str| Attribute::string().computed().description(description);
+    Nested::new()
+        .attribute("toplevel", text("The system: its store path."))
+        .attribute("drv", text("The derivation that builds it; null for a system that was not deployed from here."))
+        .attribute("generation", Attribute::number().computed().description("The generation of the machine's system profile that is this system; null where the profile is another one."))
+        .attribute("nixos_version", text("The NixOS version, e.g. `24.11.20250101.abcdef`."))
+        .attribute("kernel", text("The version of the kernel in it."))
+        .attribute("reboot_required", Attribute::bool().computed().description("Whether the machine was booted with another kernel, initial RAM disk or set of modules."))
+        .attribute("changes", text("What the system changed against the one before: packages, kernel, units."))
+}

@@ -1,0 +1,4 @@
+//! One resource a file (or folder), each in the same order: model, schema, validate, plan, read, create, update, delete, import.
+
+pub(crate) mod deployment;
+pub(crate) mod machine;

@@ -1,0 +1,114 @@
+//! Small conversions between what users write and what the activator wants.
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use tfplugin::{Attr, Attribute, Nested, Value, validators};
+
+/// The `timeouts` attribute of a resource.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Timeouts {
+    pub(crate) create: Attr<String>,
+    pub(crate) read: Attr<String>,
+    pub(crate) update: Attr<String>,
+    pub(crate) delete: Attr<String>,
+}
+
+/// The schema of `timeouts`; `defaults` completes its description.
+pub(crate) fn timeouts_attribute(defaults: &str) -> Attribute {
+    let duration = |what: &str| {
+        Attribute::string()
+            .optional()
+            .validate(validators::duration())
+            .description(format!("How long {what} may take, e.g. `90s`, `30m` or `1h30m`."))
+    };
+    let nested = Nested::new()
+        .attribute("create", duration("creation"))
+        .attribute("read", duration("refreshing"))
+        .attribute("update", duration("an update"))
+        .attribute("delete", duration("deletion"));
+    Attribute::nested_single(nested)
+        .optional()
+        .description(format!("Limits for each operation; at the end of one the operation stops at the next safe point. {defaults}"))
+}
+
+/// Reads `90s`, `30m`, `1h30m`; the schema has checked the form.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    let mut total = 0.0;
+    let mut number = String::new();
+    let mut characters = text.chars().peekable();
+    while let Some(c) = characters.next() {
+        if c.is_ascii_digit() || c == '.' {
+            number.push(c);
+            continue;
+        }
+        let unit = match (c, characters.peek()) {
+            ('m', Some('s')) => {
+                characters.next();
+                0.001
+            }
+            ('h', _) => 3600.0,
+            ('m', _) => 60.0,
+            ('s', _) => 1.0,
+            _ => return None,
+        };
+        total += number.parse::<f64>().ok()? * unit;
+        number.clear();
+    }
+    (number.is_empty() && !text.is_empty()).then_some(())?;
+    Duration::try_from_secs_f64(total).ok()
+}
+
+/// The configured duration, or the default.
+pub(crate) fn duration_or(configured: Option<&Attr<String>>, default: Duration) -> Duration {
+    configured.and_then(Attr::known).and_then(|text| duration(text)).unwrap_or(default)
+}
+
+/// A configuration value as JSON for Nix; what is not known yet becomes a marker that names its place.
+pub(crate) fn to_json(value: &Value, origin: &str) -> Json {
+    match value {
+        Value::Null => Json::Null,
+        Value::Unknown => nixos_activator::network::unknown(origin),
+        Value::Bool(bool) => Json::Bool(*bool),
+        Value::String(text) => Json::String(text.clone()),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(integer), _) => integer.into(),
+            (None, Some(float)) => float.into(),
+            // Nix has nothing larger than a double either; its text is the best there is.
+            (None, None) => Json::String(number.to_string()),
+        },
+        Value::List(items) => {
+            items.iter().enumerate().map(|(n, item)| to_json(item, &format!("{origin}[{n}]"))).collect()
+        }
+        Value::Map(entries) => entries
+            .iter()
+            .map(|(key, item)| (key.clone(), to_json(item, &format!("{origin}.{key}"))))
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+        Value::Dynamic(typed) => to_json(&typed.1, origin),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_go() {
+        assert_eq!(duration("90s"), Some(Duration::from_secs(90)));
+        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
+        for bad in ["", "90", "m", "1x", "-1s"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn unknown_arguments_keep_their_place() {
+        let value = Value::Map([("a".to_owned(), Value::List(vec![Value::Bool(true), Value::Unknown]))].into());
+        assert_eq!(
+            to_json(&value, "arguments"),
+            serde_json::json!({ "a": [true, { "__unknown": "arguments.a[1]" }] })
+        );
+    }
+}

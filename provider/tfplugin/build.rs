@@ -1,0 +1,11 @@
+//! Compiles the protocol description: pure Rust, no `protoc`.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    const FILES: &[&str] = &["proto/tfplugin6.proto", "proto/plugin.proto"];
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    tonic_prost_build::configure().build_client(false).generate_default_stubs(true).compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! JSON as it stands in state files: shapes by type, dynamic values as `{"value":…,"type":…}`, no unknown values.
+
+use serde_json::Value as Json;
+
+use super::CodecError;
+use crate::path::Step;
+use crate::types::MAX_DEPTH;
+use crate::{Number, Type, Value};
+
+/// Reads a value of type `ty`.
+pub(crate) fn decode(bytes: &[u8], ty: &Type) -> Result<Value, CodecError> {
+    let json = serde_json::from_slice(bytes).map_err(|error| CodecError::new(format!("not JSON: {error}")))?;
+    from_json(&json, ty, Missing::Error, 0)
+}
+
+/// The same for state of an object type that may have lost or gained attributes since it was written.
+pub(crate) fn decode_state(json: &Json, ty: &Type) -> Result<Value, CodecError> {
+    from_json(json, ty, Missing::Null, 0)
+}
+
+/// What becomes of attributes that are not there, and of those that should not be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    Error,
+    Null,
+}
+
+fn from_json(json: &Json, ty: &Type, missing: Missing, depth: usize) -> Result<Value, CodecError> {
+    if depth > MAX_DEPTH {
+        return Err(CodecError::new("values are nested too deeply"));
+    }
+    let inside = |json: &Json, ty: &Type, step| {
+        from_json(json, ty, missing, depth + 1).map_err(|error| error.inside(step))
+    };
+    match (json, ty) {
+        (Json::Null, _) => Ok(Value::Null),
+        (Json::Bool(bool), Type::Bool) => Ok(Value::Bool(*bool)),
+        (Json::Number(number), Type::Number) => Number::parse(&number.to_string())
+            .map(Value::Number)
+            .ok_or_else(|| CodecError::new(format!("{number} is not a decimal number"))),
+        (Json::String(text), Type::String) => Ok(Value::String(text.clone())),
+        (Json::Array(items), Type::List(element) | Type::Set(element)) => items
+            .iter()
+            .enumerate()
+            .map(|(index, item)| inside(item, element.as_ref(), Step::Index(index)))
+            .collect::<Result<_, _>>()
+            .map(Value::List),
+        (Json::Array(items), Type::Tuple(types)) if items.len() == types.len() => items
+            .iter()
+            .zip(types)
+            .enumerate()
+            .map(|(index, (item, ty))| inside(item, ty, Step::Index(index)))
+            .collect::<Result<_, _>>()
+            .map(Value::List),
+        (Json::Object(entries), Type::Map(element)) => entries
+            .iter()
+            .map(|(name, value)| Ok((name.clone(), inside(value, element.as_ref(), Step::Key(name.clone()))?)))
+            .collect::<Result<_, _>>()
+            .map(Value::Map),
+        (Json::Object(entries), Type::Object(attributes)) => {
+            if missing == Missing::Error
+                && let Some(name) = entries.keys().find(|name| !attributes.contains_key(*name))
+            {
+                return Err(CodecError::new(format!("there is no attribute {name:?}")));
+            }
+            let value = |name: &String, ty: &Type| match entries.get(name) {
+                Some(value) => inside(value, ty, Step::Attribute(name.clone())),
+                None if missing == Missing::Null => Ok(Value::Null),
+                None => Err(CodecError::new(format!("the attribute {name:?} is missing"))),
+            };
+            attributes
+                .iter()
+                .map(|(name, ty)| Ok((name.clone(), value(name, ty)?)))
+                .collect::<Result<_, _>>()
+                .map(Value::Map)
+        }
+        (Json::Object(entries), Type::Dynamic) => {
+            let ty = entries.get("type").and_then(Type::from_json);
+            let (Some(ty), Some(value)) = (ty, entries.get("value")) else {
+                return Err(CodecError::new("a dynamic value needs `type` and `value`"));
+            };
+            let value = from_json(value, &ty, missing, depth + 1)?;
+            Ok(Value::Dynamic(Box::new((ty, value))))
+        }
+        (json, ty) => Err(CodecError::expected(ty, kind(json))),
+    }
+}
+
+fn kind(json: &Json) -> &'static str {
+    match json {
+        Json::Null => "null",
+        Json::Bool(_) => "a bool",
+        Json::Number(_) => "a number",
+        Json::String(_) => "a string",
+        Json::Array(_) => "an array",
+        Json::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_may_be_of_another_shape_and_keeps_numbers_exact() {
+        let ty = Type::Object(
+            [("n".to_owned(), Type::Number), ("d".to_owned(), Type::Dynamic), ("new".to_owned(), Type::Bool)].into(),
+        );
+        let text = r#"{"n":3.14159265358979323846,"d":{"value":["a"],"type":["list","string"]},"gone":1}"#;
+        let state = decode_state(&serde_json::from_str(text).unwrap(), &ty).unwrap();
+        assert_eq!(state.get("n").unwrap(), &Value::Number(Number::parse("3.14159265358979323846").unwrap()));
+        assert_eq!(state.get("new").unwrap(), &Value::Null);
+        assert!(decode(text.as_bytes(), &ty).is_err());
+    }
+}

@@ -1,0 +1,160 @@
+//! Conversion between [`Value`] and Rust types, through serde.
+//!
+//! A struct's fields may be plain types (must be known), [`Option`] (known or null), [`Attr`](crate::Attr) (known, null or
+//! unknown) and [`Value`] (whatever it is, as it is).
+
+mod de;
+mod ser;
+
+use std::cell::RefCell;
+use std::fmt;
+
+use serde::de::{DeserializeOwned, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::path::Step;
+use crate::{Path, Value};
+
+/// A value that does not have the shape of the Rust type.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConvertError {
+    /// Where.
+    pub path: Path,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+/// Converts a value to a Rust type.
+pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, ConvertError> {
+    T::deserialize(de::De(value))
+}
+
+/// Converts a Rust type to a value.
+pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, ConvertError> {
+    value.serialize(ser::Ser)
+}
+
+impl ConvertError {
+    fn new(message: impl fmt::Display) -> Self {
+        Self { path: Path::root(), message: message.to_string() }
+    }
+
+    fn inside(self, step: Step) -> Self {
+        Self { path: self.path.prefixed(step), message: self.message }
+    }
+}
+
+impl fmt::Display for ConvertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.path.steps().is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+    }
+}
+
+impl std::error::Error for ConvertError {}
+
+impl serde::de::Error for ConvertError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new(message)
+    }
+}
+
+impl serde::ser::Error for ConvertError {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self::new(message)
+    }
+}
+
+/// The name under which a [`Value`] passes through serde.
+const VALUE: &str = "$tfplugin::Value";
+
+thread_local! {
+    /// Serde's data model has no room for a raw value, so it is handed over beside it, within one call.
+    static HANDOVER: RefCell<Option<Value>> = const { RefCell::new(None) };
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        HANDOVER.set(Some(self.clone()));
+        serializer.serialize_unit_struct(VALUE)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Take;
+        impl Visitor<'_> for Take {
+            type Value = Value;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a Terraform value")
+            }
+            fn visit_unit<E: serde::de::Error>(self) -> Result<Value, E> {
+                HANDOVER.take().ok_or_else(|| E::custom("a Terraform value outside of Terraform's own format"))
+            }
+        }
+        deserializer.deserialize_unit_struct(VALUE, Take)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{Attr, Number};
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Model {
+        name: String,
+        port: Attr<u16>,
+        note: Option<String>,
+        tags: Attr<BTreeMap<String, Attr<Inner>>>,
+        any: Value,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Inner {
+        on: Attr<bool>,
+        list: Vec<i64>,
+    }
+
+    fn map(entries: &[(&str, Value)]) -> Value {
+        Value::Map(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
+    }
+
+    fn sample() -> Value {
+        let list = Value::List(vec![Value::Number(1i64.into()), Value::Number(2i64.into())]);
+        map(&[
+            ("name", "x".into()),
+            ("port", Value::Unknown),
+            ("note", Value::Null),
+            ("tags", map(&[("a", map(&[("on", true.into()), ("list", list)])), ("b", Value::Unknown)])),
+            ("any", Value::List(vec![Value::Unknown, Value::Number(Number::parse("0.1").unwrap())]).into_dynamic()),
+        ])
+    }
+
+    #[test]
+    fn models_go_there_and_back() {
+        let model: Model = from_value(&sample()).unwrap();
+        assert_eq!(model.port, Attr::Unknown);
+        assert_eq!(model.note, None);
+        assert_eq!(to_value(&model).unwrap(), sample());
+    }
+
+    #[test]
+    fn errors_name_the_place_and_both_sides() {
+        let mut value = sample();
+        let Value::Map(entries) = &mut value else { unreachable!() };
+        entries.insert("tags".into(), map(&[("a", map(&[("on", "yes".into()), ("list", Value::List(vec![]))]))]));
+        let error = from_value::<Model>(&value).unwrap_err();
+        assert_eq!(error.path.to_string(), "tags.a.on");
+        assert!(error.message.contains("bool"), "{error}");
+    }
+
+    #[test]
+    fn a_port_out_of_range_is_an_error() {
+        let mut value = sample();
+        let Value::Map(entries) = &mut value else { unreachable!() };
+        entries.insert("port".into(), Value::Number(70_000i64.into()));
+        assert!(from_value::<Model>(&value).is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! Data sources: things to look up.
+
+use std::future::Future;
+
+use futures::future::BoxFuture;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::resource::{own_value, typed};
+use crate::{Cx, Diagnostics, Schema, Value};
+
+/// Something to look up.
+pub trait DataSource<D>: Send + Sync + 'static {
+    /// Its name in configurations, e.g. `random_word`.
+    const TYPE: &'static str;
+    /// Configuration and result.
+    type Model: Serialize + DeserializeOwned + Send;
+
+    /// Its schema.
+    fn schema(&self) -> Schema;
+
+    /// Looks it up. The configuration is wholly known.
+    fn read(&self, cx: &Cx<D>, config: Self::Model) -> impl Future<Output = Result<Self::Model, Diagnostics>> + Send;
+}
+
+/// A data source without its type, as the server keeps it.
+pub trait DynDataSource<D>: Send + Sync {
+    /// See [`DataSource::TYPE`].
+    fn type_name(&self) -> &'static str;
+    /// See [`DataSource::schema`].
+    fn schema(&self) -> &Schema;
+    /// See [`DataSource::read`].
+    fn read<'a>(&'a self, cx: &'a Cx<D>, config: Value) -> BoxFuture<'a, Result<Value, Diagnostics>>;
+}
+
+/// Puts a data source into a provider's list.
+pub fn data_source<D: Send + Sync + 'static, S: DataSource<D>>(source: S) -> Box<dyn DynDataSource<D>> {
+    let schema = source.schema();
+    Box::new(Erased { source, schema })
+}
+
+struct Erased<S> {
+    source: S,
+    schema: Schema,
+}
+
+impl<D: Send + Sync + 'static, S: DataSource<D>> DynDataSource<D> for Erased<S> {
+    fn type_name(&self) -> &'static str {
+        S::TYPE
+    }
+
+    fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    fn read<'a>(&'a self, cx: &'a Cx<D>, config: Value) -> BoxFuture<'a, Result<Value, Diagnostics>> {
+        Box::pin(async move {
+            let config = typed(S::TYPE, &config)?;
+            own_value(S::TYPE, &self.source.read(cx, config).await?)
+        })
+    }
+}

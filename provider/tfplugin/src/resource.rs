@@ -1,0 +1,392 @@
+//! Resources: things that are created, changed and destroyed.
+
+use std::future::Future;
+
+use futures::future::BoxFuture;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::convert::{from_value, to_value};
+use crate::{Cx, Diagnostic, Diagnostics, Path, Schema, Value};
+
+/// Something that Terraform manages. The order of methods is the order of a resource's life.
+pub trait Resource<D>: Send + Sync + 'static {
+    /// Its name in configurations, e.g. `random_word`.
+    const TYPE: &'static str;
+    /// Configuration and state.
+    type Model: Serialize + DeserializeOwned + Clone + Send + Sync;
+    /// What is remembered beside the state and shown to nobody. No place for secrets.
+    type Private: Serialize + DeserializeOwned + Default + Clone + Send + Sync;
+
+    /// Its schema.
+    fn schema(&self) -> Schema;
+
+    /// Checks that the schema cannot express. Values may be unknown; the provider is not configured.
+    fn validate(&self, config: Self::Model) -> impl Future<Output = Result<(), Diagnostics>> + Send {
+        drop(config);
+        async { Ok(()) }
+    }
+
+    /// Says what apply will do. What is known in the answer is binding.
+    fn plan(
+        &self,
+        cx: &Cx<D>,
+        request: PlanRequest<Self::Model, Self::Private>,
+    ) -> impl Future<Output = Result<PlanResponse<Self::Model, Self::Private>, Diagnostics>> + Send {
+        let _ = cx;
+        async {
+            let private = request.prior.map(|state| state.private).unwrap_or_default();
+            Ok(PlanResponse { planned: request.proposed, private, requires_replace: vec![] })
+        }
+    }
+
+    /// Looks at what is really there. `None` means that it is gone for good, never that it cannot be reached.
+    fn read(
+        &self,
+        cx: &Cx<D>,
+        state: State<Self::Model, Self::Private>,
+    ) -> impl Future<Output = Result<Option<State<Self::Model, Self::Private>>, Diagnostics>> + Send;
+
+    /// Makes it.
+    fn create(
+        &self,
+        cx: &Cx<D>,
+        request: ApplyRequest<Self::Model, Self::Private>,
+    ) -> impl Future<Output = Result<State<Self::Model, Self::Private>, Failed<Self::Model, Self::Private>>> + Send;
+
+    /// Changes it in place.
+    fn update(
+        &self,
+        cx: &Cx<D>,
+        prior: State<Self::Model, Self::Private>,
+        request: ApplyRequest<Self::Model, Self::Private>,
+    ) -> impl Future<Output = Result<State<Self::Model, Self::Private>, Failed<Self::Model, Self::Private>>> + Send;
+
+    /// Removes it. After an error it is taken to exist still.
+    fn delete(
+        &self,
+        cx: &Cx<D>,
+        state: State<Self::Model, Self::Private>,
+    ) -> impl Future<Output = Result<(), Diagnostics>> + Send;
+
+    /// Finds what exists already. Terraform reads it right afterwards.
+    fn import(
+        &self,
+        cx: &Cx<D>,
+        id: &str,
+    ) -> impl Future<Output = Result<State<Self::Model, Self::Private>, Diagnostics>> + Send {
+        let _ = (cx, id);
+        async { Err(Diagnostic::error(format!("{} cannot be imported", Self::TYPE)).into()) }
+    }
+
+    /// Brings the state of an older schema version into the shape of this one, as JSON.
+    fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics> {
+        let _ = state;
+        Err(Diagnostic::error(format!("The state of {} was written by another version of the provider", Self::TYPE))
+            .detail(format!("It has schema version {version}, which this version cannot read."))
+            .into())
+    }
+}
+
+/// What Terraform stores about a resource.
+#[derive(Clone, Debug)]
+pub struct State<M, P> {
+    /// The state.
+    pub value: M,
+    /// What goes with it unseen.
+    pub private: P,
+}
+
+/// What there is to plan from.
+#[derive(Clone, Debug)]
+pub struct PlanRequest<M, P> {
+    /// The state so far; `None` when it is to be created.
+    pub prior: Option<State<M, P>>,
+    /// What the user wrote.
+    pub config: M,
+    /// The configuration with defaults, prior computed values, and unknown ones where something changes.
+    pub proposed: M,
+}
+
+/// A plan.
+#[derive(Clone, Debug)]
+pub struct PlanResponse<M, P> {
+    /// The state after apply, as far as it is known.
+    pub planned: M,
+    /// For apply.
+    pub private: P,
+    /// Changes that mean another resource, beyond those the schema names.
+    pub requires_replace: Vec<Path>,
+}
+
+/// A plan to carry out.
+#[derive(Clone, Debug)]
+pub struct ApplyRequest<M, P> {
+    /// The planned state.
+    pub planned: M,
+    /// What the user wrote, with write-only values.
+    pub config: M,
+    /// What the plan left for apply.
+    pub private: P,
+}
+
+/// An apply that did not succeed, and what there is now.
+#[derive(Clone, Debug)]
+pub struct Failed<M, P> {
+    /// What went wrong.
+    pub diagnostics: Diagnostics,
+    /// What exists now. `None`: nothing was changed.
+    pub partial: Option<State<M, P>>,
+}
+
+impl<M, P> From<Diagnostics> for Failed<M, P> {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Self { diagnostics, partial: None }
+    }
+}
+
+impl<M, P> From<Diagnostic> for Failed<M, P> {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Diagnostics::from(diagnostic).into()
+    }
+}
+
+/// A state without its Rust type.
+#[derive(Clone, Debug)]
+pub struct RawState {
+    /// The state; null where there is none.
+    pub value: Value,
+    /// The encoded private part.
+    pub private: Vec<u8>,
+}
+
+/// A plan without its Rust type.
+#[derive(Clone, Debug)]
+pub struct RawPlan {
+    /// The planned state.
+    pub planned: Value,
+    /// The encoded private part.
+    pub private: Vec<u8>,
+    /// See [`PlanResponse::requires_replace`].
+    pub requires_replace: Vec<Path>,
+}
+
+/// An apply without its Rust types: what there is now, and what went wrong.
+#[derive(Clone, Debug)]
+pub struct RawApplied {
+    /// What there is; `None`: what there was.
+    pub state: Option<RawState>,
+    /// What went wrong.
+    pub diagnostics: Diagnostics,
+}
+
+/// A resource without its types, as the server keeps it.
+pub trait DynResource<D>: Send + Sync {
+    /// See [`Resource::TYPE`].
+    fn type_name(&self) -> &'static str;
+    /// See [`Resource::schema`].
+    fn schema(&self) -> &Schema;
+    /// See [`Resource::validate`].
+    fn validate(&self, config: Value) -> BoxFuture<'_, Result<(), Diagnostics>>;
+    /// See [`Resource::plan`].
+    fn plan<'a>(
+        &'a self,
+        cx: &'a Cx<D>,
+        prior: RawState,
+        config: Value,
+        proposed: Value,
+    ) -> BoxFuture<'a, Result<RawPlan, Diagnostics>>;
+    /// See [`Resource::read`].
+    fn read<'a>(&'a self, cx: &'a Cx<D>, state: RawState) -> BoxFuture<'a, Result<Option<RawState>, Diagnostics>>;
+    /// See [`Resource::create`] and [`Resource::update`].
+    fn apply<'a>(
+        &'a self,
+        cx: &'a Cx<D>,
+        prior: Value,
+        planned: RawState,
+        config: Value,
+    ) -> BoxFuture<'a, RawApplied>;
+    /// See [`Resource::delete`].
+    fn delete<'a>(&'a self, cx: &'a Cx<D>, state: RawState) -> BoxFuture<'a, Result<(), Diagnostics>>;
+    /// See [`Resource::import`].
+    fn import<'a>(&'a self, cx: &'a Cx<D>, id: &'a str) -> BoxFuture<'a, Result<RawState, Diagnostics>>;
+    /// See [`Resource::upgrade`].
+    fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics>;
+}
+
+/// Puts a resource into a provider's list.
+pub fn resource<D: Send + Sync + 'static, R: Resource<D>>(resource: R) -> Box<dyn DynResource<D>> {
+    let schema = resource.schema();
+    Box::new(Erased { resource, schema })
+}
+
+struct Erased<R> {
+    resource: R,
+    schema: Schema,
+}
+
+/// The private part on the wire: versioned, so that a later layout can tell. The prior private part travels with the plan,
+/// because apply gets the planned one only.
+#[derive(Serialize, Deserialize)]
+struct Envelope<P> {
+    format: u32,
+    data: P,
+    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
+    prior: Option<P>,
+}
+
+const FORMAT: u32 = 1;
+
+impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
+    fn type_name(&self) -> &'static str {
+        R::TYPE
+    }
+
+    fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    fn validate(&self, config: Value) -> BoxFuture<'_, Result<(), Diagnostics>> {
+        Box::pin(async move { self.resource.validate(typed(R::TYPE, &config)?).await })
+    }
+
+    fn plan<'a>(
+        &'a self,
+        cx: &'a Cx<D>,
+        prior: RawState,
+        config: Value,
+        proposed: Value,
+    ) -> BoxFuture<'a, Result<RawPlan, Diagnostics>> {
+        Box::pin(async move {
+            let prior = if prior.value.is_null() { None } else { Some(self.state(&prior)?) };
+            let prior_private = prior.as_ref().map(|state| state.private.clone());
+            let request =
+                PlanRequest { prior, config: typed(R::TYPE, &config)?, proposed: typed(R::TYPE, &proposed)? };
+            let response = self.resource.plan(cx, request).await?;
+            Ok(RawPlan {
+                planned: own_value(R::TYPE, &response.planned)?,
+                private: seal(R::TYPE, response.private, prior_private)?,
+                requires_replace: response.requires_replace,
+            })
+        })
+    }
+
+    fn read<'a>(&'a self, cx: &'a Cx<D>, state: RawState) -> BoxFuture<'a, Result<Option<RawState>, Diagnostics>> {
+        Box::pin(async move {
+            let state = self.resource.read(cx, self.state(&state)?).await?;
+            state.map(|state| self.raw(state)).transpose()
+        })
+    }
+
+    fn apply<'a>(
+        &'a self,
+        cx: &'a Cx<D>,
+        prior: Value,
+        planned: RawState,
+        config: Value,
+    ) -> BoxFuture<'a, RawApplied> {
+        Box::pin(async move {
+            let outcome = async {
+                let envelope: Envelope<R::Private> = open(R::TYPE, &planned.private)?;
+                let request = ApplyRequest {
+                    planned: typed(R::TYPE, &planned.value)?,
+                    config: typed(R::TYPE, &config)?,
+                    private: envelope.data,
+                };
+                if prior.is_null() {
+                    return self.resource.create(cx, request).await;
+                }
+                let prior =
+                    State { value: typed(R::TYPE, &prior)?, private: envelope.prior.unwrap_or_default() };
+                self.resource.update(cx, prior, request).await
+            };
+            match outcome.await {
+                Ok(state) => match self.raw(state) {
+                    Ok(state) => RawApplied { state: Some(state), diagnostics: Diagnostics::default() },
+                    Err(diagnostics) => RawApplied { state: None, diagnostics },
+                },
+                Err(Failed { mut diagnostics, partial }) => {
+                    let state = partial.and_then(|state| match self.raw(state) {
+                        Ok(state) => Some(state),
+                        Err(more) => {
+                            diagnostics.extend(more);
+                            None
+                        }
+                    });
+                    RawApplied { state, diagnostics }
+                }
+            }
+        })
+    }
+
+    fn delete<'a>(&'a self, cx: &'a Cx<D>, state: RawState) -> BoxFuture<'a, Result<(), Diagnostics>> {
+        Box::pin(async move { self.resource.delete(cx, self.state(&state)?).await })
+    }
+
+    fn import<'a>(&'a self, cx: &'a Cx<D>, id: &'a str) -> BoxFuture<'a, Result<RawState, Diagnostics>> {
+        Box::pin(async move { self.raw(self.resource.import(cx, id).await?) })
+    }
+
+    fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics> {
+        self.resource.upgrade(version, state)
+    }
+}
+
+impl<R> Erased<R> {
+    fn state<D, M: DeserializeOwned, P: DeserializeOwned + Default>(
+        &self,
+        state: &RawState,
+    ) -> Result<State<M, P>, Diagnostics>
+    where
+        R: Resource<D, Model = M, Private = P>,
+    {
+        Ok(State { value: typed(R::TYPE, &state.value)?, private: open::<P>(R::TYPE, &state.private)?.data })
+    }
+
+    fn raw<D, M: Serialize, P: Serialize>(&self, state: State<M, P>) -> Result<RawState, Diagnostics>
+    where
+        R: Resource<D, Model = M, Private = P>,
+    {
+        Ok(RawState { value: own_value(R::TYPE, &state.value)?, private: seal(R::TYPE, state.private, None)? })
+    }
+}
+
+fn seal<P: Serialize>(type_name: &str, data: P, prior: Option<P>) -> Result<Vec<u8>, Diagnostics> {
+    serde_json::to_vec(&Envelope { format: FORMAT, data, prior })
+        .map_err(|error| mistake(type_name, &format!("its private data cannot be written: {error}")).into())
+}
+
+fn open<P: DeserializeOwned + Default>(type_name: &str, bytes: &[u8]) -> Result<Envelope<P>, Diagnostics> {
+    if bytes.is_empty() {
+        return Ok(Envelope { format: FORMAT, data: P::default(), prior: None });
+    }
+    let envelope: Envelope<P> = serde_json::from_slice(bytes)
+        .map_err(|error| mistake(type_name, &format!("its private data cannot be read: {error}")))?;
+    if envelope.format != FORMAT {
+        return Err(Diagnostic::error(format!("The state of {type_name} was written by a newer provider"))
+            .detail(format!("Its private data has format {}, this version reads {FORMAT}.", envelope.format))
+            .into());
+    }
+    Ok(envelope)
+}
+
+/// A value as a model; that it fits is the schema's promise.
+pub(crate) fn typed<M: DeserializeOwned>(type_name: &str, value: &Value) -> Result<M, Diagnostics> {
+    from_value(value).map_err(|error| {
+        Diagnostic::error(format!("A value of {type_name} cannot be used"))
+            .detail(error.message)
+            .at(error.path)
+            .into()
+    })
+}
+
+/// A model as a value.
+pub(crate) fn own_value<M: Serialize>(type_name: &str, model: &M) -> Result<Value, Diagnostics> {
+    to_value(model).map_err(|error| mistake(type_name, &error.to_string()).into())
+}
+
+/// What only a mistake in the provider can lead to.
+pub(crate) fn mistake(type_name: &str, what: &str) -> Diagnostic {
+    Diagnostic::error("The provider made a mistake")
+        .detail(format!("{type_name}: {what}. Please report it."))
+}

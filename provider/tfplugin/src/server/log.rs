@@ -1,0 +1,143 @@
+//! `tracing` as go-plugin reads it: a JSON object a line on standard error, filtered by `TF_LOG_PROVIDER` or `TF_LOG`.
+
+use std::fmt;
+use std::io::Write as _;
+use std::time::SystemTime;
+
+use serde_json::{Map, Value as Json};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Starts logging, and makes panics look as Terraform expects them.
+pub(super) fn install(provider: &'static str) {
+    let module = format!("provider.{provider}");
+    let subscriber = tracing_subscriber::registry().with(Lines { module }.with_filter(level()));
+    // Someone who embeds the server may have a subscriber of their own.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    std::panic::set_hook(Box::new(|info| {
+        // Terraform prints what follows a line that begins so.
+        eprintln!("panic: {info}\n\n{}", std::backtrace::Backtrace::force_capture());
+    }));
+}
+
+/// Nothing is even formatted when nobody listens.
+fn level() -> LevelFilter {
+    let wanted = ["TF_LOG_PROVIDER", "TF_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
+    match wanted.unwrap_or_default().to_ascii_uppercase().as_str() {
+        "TRACE" | "JSON" => LevelFilter::TRACE,
+        "DEBUG" => LevelFilter::DEBUG,
+        "INFO" => LevelFilter::INFO,
+        "WARN" => LevelFilter::WARN,
+        "ERROR" => LevelFilter::ERROR,
+        _ => LevelFilter::OFF,
+    }
+}
+
+struct Lines {
+    module: String,
+}
+
+/// The fields of a span, kept for the events inside it.
+struct Fields(Map<String, Json>);
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Map::new();
+        attributes.record(&mut Collect(&mut fields));
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(Fields(fields));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        // HTTP/2 frames are nobody's business here.
+        let target = event.metadata().target();
+        if ["h2", "hyper", "tonic", "tower", "rustls"].iter().any(|prefix| target.starts_with(prefix)) {
+            return;
+        }
+        let mut line = Map::new();
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(Fields(fields)) = span.extensions().get() {
+                line.extend(fields.clone());
+            }
+        }
+        event.record(&mut Collect(&mut line));
+        let message = line.remove("message").map(|message| match message {
+            Json::String(text) => text,
+            other => other.to_string(),
+        });
+        line.insert("@level".into(), event.metadata().level().to_string().to_ascii_lowercase().into());
+        line.insert("@message".into(), message.unwrap_or_default().into());
+        line.insert("@module".into(), self.module.clone().into());
+        line.insert("@timestamp".into(), timestamp(SystemTime::now()).into());
+        // One write a line: several processes share this pipe.
+        let _ = std::io::stderr().write_all(format!("{}\n", Json::Object(line)).as_bytes());
+    }
+}
+
+/// Puts fields into a JSON object.
+struct Collect<'a>(&'a mut Map<String, Json>);
+
+impl Visit for Collect<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name().to_owned(), format!("{value:?}").into());
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.insert(field.name().to_owned(), value.into());
+    }
+}
+
+/// `2026-11-23T18:18:27.300123Z`: with any other number of digits go-plugin takes the line for plain text.
+fn timestamp(now: SystemTime) -> String {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (year, month, day) = civil(days);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60,
+        since.subsec_micros()
+    )
+}
+
+/// The date of a day since 1970, in the proleptic Gregorian calendar: eras of 400 years that begin on 1 March.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (year_of_era + era * 400 + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn timestamps_have_six_digits() {
+        let at = |micros| timestamp(SystemTime::UNIX_EPOCH + Duration::from_micros(micros));
+        assert_eq!(at(0), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(at(1_795_457_907_300_123), "2026-11-23T18:18:27.300123Z");
+        assert_eq!(at(951_782_400_000_000), "2000-02-29T00:00:00.000000Z");
+    }
+}

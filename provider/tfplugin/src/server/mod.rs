@@ -1,0 +1,165 @@
+//! The server: from `main` to the last answer.
+
+mod handshake;
+mod listen;
+mod log;
+mod rpc;
+mod tls;
+
+/// The generated protocol.
+#[allow(dead_code, missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+pub(crate) mod proto {
+    tonic::include_proto!("tfplugin6");
+}
+
+/// The generated services of go-plugin.
+#[allow(dead_code, missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+pub(crate) mod plugin {
+    tonic::include_proto!("plugin");
+}
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status};
+
+use crate::Provider;
+use handshake::{Handshake, Mode};
+use plugin::grpc_controller_server::{GrpcController, GrpcControllerServer};
+use plugin::grpc_stdio_server::{GrpcStdio, GrpcStdioServer};
+use proto::provider_server::ProviderServer;
+
+/// The largest message either side may send; a quarter of a gigabyte, as Terraform's own servers allow.
+const MAX_MESSAGE: usize = 256 << 20;
+
+/// The whole of a provider's `main`: greets Terraform, serves until it says goodbye, then runs `at_end`.
+///
+/// Started by hand it says so and fails. With `--debug` it needs no Terraform to start it and prints how to attach.
+pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) -> ExitCode {
+    log::install(P::NAME);
+    let debug = std::env::args().skip(1).any(|argument| argument == "--debug" || argument == "-debug");
+    let mode = if debug { Mode::Debug } else { Mode::Terraform };
+    let handshake = match Handshake::begin(mode) {
+        Ok(handshake) => handshake,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        let outcome = run(provider, handshake).await;
+        at_end.await;
+        outcome
+    });
+    // Nothing that is still running may keep Terraform waiting.
+    runtime.shutdown_timeout(Duration::from_millis(10));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cannot serve: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run<P: Provider>(provider: P, handshake: Handshake) -> std::io::Result<()> {
+    let Handshake { socket, tls, mode, directory } = handshake;
+    let listener = UnixListener::bind(&socket)?;
+    let shutdown = CancellationToken::new();
+    let stop = CancellationToken::new();
+    let provider = ProviderServer::new(rpc::Rpc::new(provider, stop.clone()))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    handshake::announce(mode, &socket, tls.as_ref(), P::NAME)?;
+    match mode {
+        Mode::Terraform => {
+            tokio::spawn(ignore_interrupts());
+            tokio::spawn(end_with_parent(shutdown.clone(), stop));
+        }
+        Mode::Debug => {
+            tokio::spawn(end_on_interrupt(shutdown.clone(), stop));
+        }
+    }
+    let server = tonic::transport::Server::builder()
+        .add_service(provider)
+        .add_service(GrpcControllerServer::new(Controller { mode, shutdown: shutdown.clone() }))
+        .add_service(GrpcStdioServer::new(Stdio))
+        .serve_with_incoming(listen::connections(listener, tls.map(|tls| tls.acceptor)));
+    tokio::select! {
+        outcome = server => outcome.map_err(std::io::Error::other)?,
+        () = shutdown.cancelled() => {
+            // The answer to Shutdown is on its way; Terraform waits for the process, not for the connection.
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    }
+    drop(directory);
+    Ok(())
+}
+
+/// go-plugin's way to end us.
+struct Controller {
+    mode: Mode,
+    shutdown: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl GrpcController for Controller {
+    async fn shutdown(&self, _request: Request<plugin::Empty>) -> Result<Response<plugin::Empty>, Status> {
+        if self.mode == Mode::Terraform {
+            self.shutdown.cancel();
+        }
+        Ok(Response::new(plugin::Empty {}))
+    }
+}
+
+/// go-plugin's way to read our output, of which there is none.
+struct Stdio;
+
+#[tonic::async_trait]
+impl GrpcStdio for Stdio {
+    async fn stream_stdio(
+        &self,
+        _request: Request<plugin::Empty>,
+    ) -> Result<Response<BoxStream<plugin::StdioData>>, Status> {
+        Ok(Response::new(Box::pin(tokio_stream::pending())))
+    }
+}
+
+/// Ctrl-C in a terminal reaches us too, but Terraform decides: it calls StopProvider, and ends us when all is saved.
+async fn ignore_interrupts() {
+    while tokio::signal::ctrl_c().await.is_ok() {}
+}
+
+async fn end_on_interrupt(shutdown: CancellationToken, stop: CancellationToken) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        stop.cancel();
+        shutdown.cancel();
+    }
+}
+
+/// Terraform may die without a word. What is running gets the chance to stop at a safe point.
+async fn end_with_parent(shutdown: CancellationToken, stop: CancellationToken) {
+    let parent = std::os::unix::process::parent_id();
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if std::os::unix::process::parent_id() != parent {
+            tracing::warn!("Terraform is gone");
+            stop.cancel();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            shutdown.cancel();
+            return;
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Values as Terraform has them: typed from outside, possibly null, possibly not known yet.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::Type;
+
+/// A value. Its type is the schema's affair, except inside [`Value::Dynamic`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// No value.
+    Null,
+    /// A value that is not known yet.
+    Unknown,
+    /// A bool.
+    Bool(bool),
+    /// A number.
+    Number(Number),
+    /// A string.
+    String(String),
+    /// A list, set or tuple.
+    List(Vec<Value>),
+    /// A map or object; an object has all of its attributes.
+    Map(BTreeMap<String, Value>),
+    /// A value that carries its own type, where the schema says `dynamic`.
+    Dynamic(Box<(Type, Value)>),
+}
+
+/// A decimal number, kept exactly as it came.
+#[derive(Clone, Debug)]
+pub struct Number(Repr);
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Repr {
+    Signed(i64),
+    Unsigned(u64),
+    /// Never NaN or infinite: Terraform would crash on it.
+    Float(f64),
+    /// A decimal text that fits in none of the above.
+    Text(String),
+}
+
+impl Value {
+    /// Whether it is null.
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// Whether it is not known itself.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown)
+    }
+
+    /// Whether something in it is not known.
+    pub fn contains_unknown(&self) -> bool {
+        match self {
+            Self::Unknown => true,
+            Self::List(items) => items.iter().any(Self::contains_unknown),
+            Self::Map(entries) => entries.values().any(Self::contains_unknown),
+            Self::Dynamic(typed) => typed.1.contains_unknown(),
+            _ => false,
+        }
+    }
+
+    /// The attribute or element `name` of an object or map.
+    pub fn get(&self, name: &str) -> Option<&Self> {
+        match self {
+            Self::Map(entries) => entries.get(name),
+            _ => None,
+        }
+    }
+
+    /// The text of a string.
+    pub fn as_str(&self) -> Option<&str> {
+        match self {
+            Self::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Wraps a wholly known value with the type it has by itself: objects and tuples, not maps and lists.
+    #[must_use]
+    pub fn into_dynamic(self) -> Self {
+        match self {
+            Self::Null | Self::Unknown | Self::Dynamic(_) => self,
+            value => Self::Dynamic(Box::new((value.natural_type(), value))),
+        }
+    }
+
+    fn natural_type(&self) -> Type {
+        match self {
+            Self::Null | Self::Unknown | Self::Dynamic(_) => Type::Dynamic,
+            Self::Bool(_) => Type::Bool,
+            Self::Number(_) => Type::Number,
+            Self::String(_) => Type::String,
+            Self::List(items) => Type::Tuple(items.iter().map(Self::natural_type).collect()),
+            Self::Map(entries) => {
+                Type::Object(entries.iter().map(|(name, value)| (name.clone(), value.natural_type())).collect())
+            }
+        }
+    }
+
+    /// A known JSON value as a Terraform value.
+    pub fn from_json(json: &serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        match json {
+            Json::Null => Self::Null,
+            Json::Bool(bool) => Self::Bool(*bool),
+            Json::Number(number) => Number::parse(&number.to_string()).map_or(Self::Null, Self::Number),
+            Json::String(text) => Self::String(text.clone()),
+            Json::Array(items) => Self::List(items.iter().map(Self::from_json).collect()),
+            Json::Object(entries) => {
+                Self::Map(entries.iter().map(|(name, value)| (name.clone(), Self::from_json(value))).collect())
+            }
+        }
+    }
+}
+
+impl Number {
+    /// Reads a decimal number such as `-12`, `0.1` or `1e30`.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(number) = text.parse::<i64>() {
+            return Some(Self(Repr::Signed(number)));
+        }
+        if let Ok(number) = text.parse::<u64>() {
+            return Some(Self(Repr::Unsigned(number)));
+        }
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        let decimal = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+            && digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'))
+            && text.parse::<f64>().is_ok();
+        decimal.then(|| Self(Repr::Text(text.to_owned())))
+    }
+
+    /// A float; `None` for NaN and infinities.
+    pub fn from_f64(number: f64) -> Option<Self> {
+        number.is_finite().then_some(Self(Repr::Float(number)))
+    }
+
+    /// The number, where it is an integer of 64 bits.
+    pub fn as_i64(&self) -> Option<i64> {
+        match &self.0 {
+            Repr::Signed(number) => Some(*number),
+            Repr::Unsigned(number) => i64::try_from(*number).ok(),
+            Repr::Float(number) => integer(*number),
+            Repr::Text(text) => text.parse::<f64>().ok().filter(|n| n.abs() < 2f64.powi(53)).and_then(integer),
+        }
+    }
+
+    /// The number, where it is a natural number of 64 bits.
+    pub fn as_u64(&self) -> Option<u64> {
+        match &self.0 {
+            Repr::Unsigned(number) => Some(*number),
+            _ => self.as_i64().and_then(|number| u64::try_from(number).ok()),
+        }
+    }
+
+    /// The nearest float; `None` beyond its range.
+    #[expect(clippy::cast_precision_loss, reason = "the nearest float is what is asked for")]
+    pub fn as_f64(&self) -> Option<f64> {
+        match &self.0 {
+            Repr::Signed(number) => Some(*number as f64),
+            Repr::Unsigned(number) => Some(*number as f64),
+            Repr::Float(number) => Some(*number),
+            Repr::Text(text) => text.parse().ok().filter(|number: &f64| number.is_finite()),
+        }
+    }
+
+    pub(crate) fn repr(&self) -> &Repr {
+        &self.0
+    }
+}
+
+/// The integer that a float is, if it is one that floats hold exactly.
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
+fn integer(number: f64) -> Option<i64> {
+    (number.fract() == 0.0 && number.abs() < 2f64.powi(63)).then_some(number as i64)
+}
+
+impl From<i64> for Number {
+    fn from(number: i64) -> Self {
+        Self(Repr::Signed(number))
+    }
+}
+
+impl From<u64> for Number {
+    fn from(number: u64) -> Self {
+        i64::try_from(number).map_or(Self(Repr::Unsigned(number)), Self::from)
+    }
+}
+
+impl PartialEq for Number {
+    fn eq(&self, other: &Self) -> bool {
+        match (self.as_i64(), other.as_i64()) {
+            (Some(a), Some(b)) => a == b,
+            (None, None) => canonical(&self.to_string()) == canonical(&other.to_string()),
+            _ => false,
+        }
+    }
+}
+
+/// Digits without leading and trailing zeros, and the exponent: equal numbers have equal canonical forms.
+fn canonical(text: &str) -> (bool, String, i64) {
+    let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
+    let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, 0), |(m, e)| (m, e.parse().unwrap_or(0)));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{}{fraction}", whole.trim_start_matches('+'));
+    let exponent = exponent - i64::try_from(fraction.len()).unwrap_or(0);
+    let trimmed = digits.trim_end_matches('0');
+    let shift = i64::try_from(digits.len() - trimmed.len()).unwrap_or(0);
+    let trimmed = trimmed.trim_start_matches('0');
+    if trimmed.is_empty() { (false, String::new(), 0) } else { (negative, trimmed.to_owned(), exponent + shift) }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Repr::Signed(number) => number.fmt(f),
+            Repr::Unsigned(number) => number.fmt(f),
+            Repr::Float(number) => number.fmt(f),
+            Repr::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+macro_rules! value_from {
+    ($($from:ty => |$name:ident| $value:expr),* $(,)?) => {
+        $(impl From<$from> for Value {
+            fn from($name: $from) -> Self {
+                $value
+            }
+        })*
+    };
+}
+value_from! {
+    bool => |bool| Self::Bool(bool),
+    i64 => |number| Self::Number(number.into()),
+    Number => |number| Self::Number(number),
+    String => |text| Self::String(text),
+    &str => |text| Self::String(text.to_owned()),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_keep_every_digit() {
+        for text in ["0.1", "3.14159265358979323846264338327950288", "1e30", "18446744073709551615", "-7"] {
+            assert_eq!(Number::parse(text).unwrap().to_string(), text);
+        }
+        for bad in ["", "NaN", "inf", "1x", "-", "e5"] {
+            assert!(Number::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_equal_by_value_not_by_spelling() {
+        let number = |text| Number::parse(text).unwrap();
+        assert_eq!(number("0.10"), number("1e-1"));
+        assert_eq!(number("1e3"), Number::from(1000i64));
+        assert_eq!(Number::from_f64(0.1).unwrap(), number("0.1"));
+        assert_ne!(number("0.1"), number("0.10000000000000001"));
+    }
+}
