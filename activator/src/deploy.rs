@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use nixos_agent::{Action, DeploymentId, Outcome, Report, Request, SystemState};
 use tokio_util::sync::CancellationToken;
 
@@ -117,13 +117,12 @@ pub async fn deploy(
 ) -> Result<BTreeMap<MachineName, Ended>, BuildError> {
     let systems: Vec<_> = jobs.iter().map(|job| (job.drv.clone(), job.toplevel.clone())).collect();
     build::build(nix, &systems, &tools.progress, cancel).await?;
-    let ended = futures::stream::iter(jobs.iter().map(|job| async {
-        (job.machine.clone(), deploy_one(tools, nix, job, settings, cancel).await)
-    }))
-    .buffer_unordered(tools.scheduler.machines())
-    .collect()
-    .await;
-    Ok(ended)
+    let machines: Vec<_> = jobs
+        .iter()
+        .map(|job| async { (job.machine.clone(), deploy_one(tools, nix, job, settings, cancel).await) }.boxed())
+        .collect();
+    let at_once = tools.scheduler.machines();
+    Ok(futures::stream::iter(machines).buffer_unordered(at_once).collect().await)
 }
 
 async fn deploy_one(

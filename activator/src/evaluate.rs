@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 
 use serde::Deserialize;
+use serde_json::Value as Json;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -48,10 +49,8 @@ pub enum Node {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct System {
     /// The derivation to build.
-    #[serde(rename = "drvPath")]
     pub drv: StorePath,
     /// The path it builds.
-    #[serde(rename = "outPath")]
     pub toplevel: StorePath,
     /// Platform, e.g. `x86_64-linux`.
     pub system: Option<String>,
@@ -122,6 +121,13 @@ pub enum EvaluateError {
 /// The Nix code that evaluates, as it is built into this program.
 const TREE: &[(&str, &str)] = &[
     ("eval.nix", include_str!("../../nix/eval.nix")),
+    ("lib/flake.nix", include_str!("../../nix/lib/flake.nix")),
+    ("lib/input.nix", include_str!("../../nix/lib/input.nix")),
+    ("lib/network.nix", include_str!("../../nix/lib/network.nix")),
+    ("lib/system.nix", include_str!("../../nix/lib/system.nix")),
+    ("modules/default.nix", include_str!("../../nix/modules/default.nix")),
+    ("modules/deployment.nix", include_str!("../../nix/modules/deployment.nix")),
+    ("modules/facts.nix", include_str!("../../nix/modules/facts.nix")),
 ];
 
 /// What `eval.nix` reports per node.
@@ -145,8 +151,8 @@ impl Evaluator {
     ) -> Result<Evaluation, EvaluateError> {
         let run = self.start(nix, request, cancel).await?;
         let [names, nodes] = run.values(&["names", "nodes"]).await?;
-        let names: Caught<Vec<MachineName>> = run.parse(&names)?;
-        let nodes: BTreeMap<MachineName, Caught<System>> = run.parse(&nodes)?;
+        let names: Caught<Vec<MachineName>> = run.parse(names)?;
+        let nodes: BTreeMap<MachineName, Caught<System>> = run.parse(nodes)?;
 
         if let (Some(wanted), Some(known)) = (&request.nodes, &names.ok) {
             if let Some(name) = wanted.iter().find(|name| !known.contains(name)) {
@@ -164,6 +170,31 @@ impl Evaluator {
         Ok(evaluation)
     }
 
+    /// The same for all nodes of a specification, whether or not they have a machine: a node that needs facts of one that
+    /// was not given waits for them.
+    pub async fn survey(
+        &self,
+        nix: &Nix,
+        request: &Request,
+        cancel: &CancellationToken,
+    ) -> Result<BTreeMap<MachineName, Node>, EvaluateError> {
+        let run = self.start(nix, request, cancel).await?;
+        let [nodes] = run.values(&["nodes"]).await?;
+        let nodes: BTreeMap<MachineName, Caught<System>> = run.parse(nodes)?;
+        let mut surveyed = BTreeMap::new();
+        for (name, node) in nodes {
+            let node = match node.ok {
+                Some(system) => Node::Exact(Box::new(system)),
+                None => match run.second_look(&name).await {
+                    Err(EvaluateError::NoMachine { of, fact, .. }) => Node::Waits { on: format!("machines.{of}.{fact}") },
+                    node => node?,
+                },
+            };
+            surveyed.insert(name, node);
+        }
+        Ok(surveyed)
+    }
+
     /// Asks what the specification says about its nodes, without evaluating their systems.
     pub async fn describe(
         &self,
@@ -173,7 +204,7 @@ impl Evaluator {
     ) -> Result<BTreeMap<MachineName, Description>, EvaluateError> {
         let run = self.start(nix, request, cancel).await?;
         let [network] = run.values(&["network"]).await?;
-        Ok(run.parse(&network)?)
+        Ok(run.parse(network)?)
     }
 
     async fn start<'a>(
@@ -223,17 +254,18 @@ struct Run<'a> {
 const PROGRAM: &str = "nix-instantiate --eval";
 
 impl Run<'_> {
-    /// The JSON of several attributes of `eval.nix`, from one process.
-    async fn values<const N: usize>(&self, attributes: &[&str; N]) -> Result<[String; N], EvaluateError> {
+    /// Several attributes of `eval.nix`, from one process.
+    async fn values<const N: usize>(&self, attributes: &[&str; N]) -> Result<[Json; N], EvaluateError> {
         let selected: Vec<&str> = attributes.iter().flat_map(|name| ["-A", name]).collect();
         let stdout = self.instantiate(&selected).await.map_err(|error| match error {
             NixError::Failed { message, .. } => EvaluateError::Network { trace: message },
             error => error.into(),
         })?;
-        let lines: Vec<String> = stdout.lines().map(str::to_owned).collect();
-        lines.try_into().map_err(|lines: Vec<String>| {
-            let reason = format!("{} results for {N} attributes", lines.len());
-            NixError::Output { program: PROGRAM.to_owned(), reason }.into()
+        // Some versions of Nix put line breaks between results, some nothing at all.
+        let values: Result<Vec<Json>, _> = serde_json::Deserializer::from_str(&stdout).into_iter().collect();
+        let values = values.map_err(|error| unexpected(&error))?;
+        values.try_into().map_err(|values: Vec<Json>| {
+            unexpected(&format!("{} results for {N} attributes", values.len())).into()
         })
     }
 
@@ -241,7 +273,10 @@ impl Run<'_> {
     async fn second_look(&self, name: &MachineName) -> Result<Node, EvaluateError> {
         let node = name.clone();
         match self.instantiate(&["-A", "node", "--argstr", "node", name.as_str(), "--show-trace"]).await {
-            Ok(stdout) => Ok(Node::Exact(self.parse(&stdout)?)),
+            Ok(stdout) => {
+                let system = serde_json::from_str(&stdout).map_err(|error| unexpected(&error))?;
+                Ok(Node::Exact(system))
+            }
             Err(NixError::Failed { message, .. }) => {
                 if let Some([on]) = marker(&message, "nixos-unknown:") {
                     Ok(Node::Waits { on: on.to_owned() })
@@ -262,10 +297,13 @@ impl Run<'_> {
         Ok(self.nix.run("nix-instantiate", &arguments, &[], self.cancel, &|_| {}).await?.stdout)
     }
 
-    fn parse<T: serde::de::DeserializeOwned>(&self, json: &str) -> Result<T, NixError> {
-        serde_json::from_str(json)
-            .map_err(|error| NixError::Output { program: PROGRAM.to_owned(), reason: error.to_string() })
+    fn parse<T: serde::de::DeserializeOwned>(&self, json: Json) -> Result<T, NixError> {
+        serde_json::from_value(json).map_err(|error| unexpected(&error))
     }
+}
+
+fn unexpected(reason: &dyn std::fmt::Display) -> NixError {
+    NixError::Output { program: PROGRAM.to_owned(), reason: reason.to_string() }
 }
 
 /// Finds `<prefix>a:b:` in an error message and returns its parts.

@@ -27,7 +27,6 @@ pub mod push;
 pub mod scheduler;
 pub mod ssh;
 
-pub use agent_binary::AgentBinary;
 pub use names::{MachineName, NameError, StorePath};
 pub use nixos_agent as agent;
 pub use secret::Secret;

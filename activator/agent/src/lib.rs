@@ -1,1 +1,245 @@
-//! 
+//! What the activator and the agent on the machine say to each other.
+//!
+//! One [`Request`] goes in as JSON on standard input; [`Event`]s come out, one JSON object a line, the last one being
+//! [`EventKind::Done`]. Events are kept in a file on the machine, so that whoever lost the connection can listen again from
+//! the event they missed.
+
+use std::fmt;
+use std::io::Read as _;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Names one activation, and the units and files that belong to it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DeploymentId(String);
+
+/// A text that cannot name an activation.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not an id: expected 1 to 64 letters, digits and `-`")]
+pub struct BadId(String);
+
+/// What the agent is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the client, new for each activation.
+    pub id: DeploymentId,
+    /// The system: a store path that is on the machine already.
+    pub toplevel: String,
+    /// What to do with it.
+    pub action: Action,
+    /// The system the machine must run for this to make sense; `None`: any.
+    pub expected_system: Option<String>,
+    /// Whether to go back to what ran before when the new system fails.
+    pub rollback: bool,
+    /// How long `switch-to-configuration` may take.
+    pub activation_timeout_seconds: u64,
+}
+
+/// What to do with a system, in the words of `switch-to-configuration`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Run it now and at the next boot.
+    Switch,
+    /// Run it at the next boot.
+    Boot,
+    /// Run it now, not at the next boot.
+    Test,
+    /// Only say what would happen.
+    DryActivate,
+}
+
+/// Something that happened on the machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts from 0 within an activation.
+    pub seq: u64,
+    /// What it was.
+    pub kind: EventKind,
+}
+
+/// The kinds of events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The transaction entered a phase.
+    Phase(Phase),
+    /// A line that `switch-to-configuration` printed.
+    Output(String),
+    /// It is over.
+    Done(Box<Report>),
+}
+
+/// Where a transaction is. It is written down before the phase's work begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nobody else can change the machine now.
+    Locked,
+    /// Looking whether it can work at all.
+    Preflight,
+    /// What runs now is written down and safe from the garbage collector.
+    Recorded,
+    /// The new system is taking over.
+    Activating,
+    /// It works; profile and boot loader follow.
+    Committing,
+    /// It does not; the old system is taking over again.
+    RollingBack,
+    /// Nothing more will happen.
+    Finished,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// In one word.
+    pub outcome: Outcome,
+    /// In one sentence.
+    pub message: String,
+    /// Exit code of `switch-to-configuration`, where it ran to an end.
+    pub exit_code: Option<i32>,
+    /// What the machine runs now.
+    pub system: SystemState,
+    /// What it ran before.
+    pub old_system: Option<String>,
+    /// Units that failed because of the new system.
+    pub failed_units: Vec<FailedUnit>,
+    /// The last lines of `switch-to-configuration`.
+    pub output_tail: Vec<String>,
+}
+
+/// Ways to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As requested.
+    Activated,
+    /// It was so already.
+    Unchanged,
+    /// The new system failed; the old one runs again.
+    RolledBack,
+    /// The new system failed, and the old one could not be brought back (or was not to be).
+    RollbackFailed,
+    /// Nothing was changed.
+    Rejected,
+    /// The new system runs, but the next boot will start the old one.
+    NotPersisted,
+    /// The new system cannot take over from the running one without a reboot; nothing was changed.
+    RebootRequired,
+}
+
+/// Systems of a machine, as store paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemState {
+    /// The one that runs.
+    pub current: Option<String>,
+    /// The one it was booted with.
+    pub booted: Option<String>,
+    /// The one the system profile points at.
+    pub profile: Option<String>,
+    /// The number of that generation of the profile.
+    pub generation: Option<u64>,
+    /// Changes with every boot.
+    pub boot_id: String,
+}
+
+/// A unit that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedUnit {
+    /// Its name, e.g. `nginx.service`.
+    pub name: String,
+    /// The last lines of its journal since the activation began.
+    pub journal: Vec<String>,
+}
+
+impl DeploymentId {
+    /// A new one: 128 random bits, written like a UUID.
+    pub fn random() -> Self {
+        let mut bytes = [0u8; 16];
+        let random = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+        if random.is_err() {
+            // A name that is as good as unique will do where there is no such device.
+            use std::hash::{BuildHasher as _, RandomState};
+            let (a, b) = (RandomState::new().hash_one(1), RandomState::new().hash_one(2));
+            bytes = (u128::from(a) << 64 | u128::from(b)).to_be_bytes();
+        }
+        // Version 4, variant 1, as RFC 9562 wants it.
+        bytes[6] = (bytes[6] & 0x0f) | 0x40;
+        bytes[8] = (bytes[8] & 0x3f) | 0x80;
+        let mut text = String::with_capacity(36);
+        for (n, byte) in bytes.iter().enumerate() {
+            if matches!(n, 4 | 6 | 8 | 10) {
+                text.push('-');
+            }
+            text.push_str(&format!("{byte:02x}"));
+        }
+        Self(text)
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DeploymentId {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if (1..=64).contains(&text.len()) && text.chars().all(legal) && !text.starts_with('-') {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadId(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for DeploymentId {
+    type Error = BadId;
+    fn try_from(text: String) -> Result<Self, BadId> {
+        text.parse()
+    }
+}
+
+impl From<DeploymentId> for String {
+    fn from(id: DeploymentId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for DeploymentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Action {
+    /// The argument of `switch-to-configuration`.
+    pub fn verb(self) -> &'static str {
+        match self {
+            Self::Switch => "switch",
+            Self::Boot => "boot",
+            Self::Test => "test",
+            Self::DryActivate => "dry-activate",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_cannot_leave_their_directory() {
+        for bad in ["", "..", "a/b", "-a", "a b", &"x".repeat(65)] {
+            assert!(bad.parse::<DeploymentId>().is_err(), "{bad}");
+        }
+        let (one, other) = (DeploymentId::random(), DeploymentId::random());
+        assert_ne!(one, other);
+        assert_eq!(one.as_str().parse::<DeploymentId>().unwrap(), one);
+    }
+}

@@ -74,7 +74,7 @@ impl Connection {
             interrupt(&mut master).await;
             return Err(error);
         }
-        let session = Session::resume(control_socket(directory.path()).into(), None);
+        let session = Session::resume_mux(control_socket(directory.path()).into(), None);
         let login = Login { port, accepted_key: accepted_key(endpoint, &files) };
         Ok(Self { endpoint: endpoint.clone(), session, master: master.into(), login, directory })
     }
@@ -305,49 +305,40 @@ fn start_master(ssh: &Path, endpoint: &Endpoint, directory: &Path) -> Result<Chi
 
 /// Returns when the remote shell has spoken: only then does a login really work.
 async fn wait_until_ready(master: &mut Child, endpoint: &Endpoint) -> Result<(), SshError> {
-    let mut stderr = master.stderr.take();
-    let said = async {
+    let (stdout, stderr) = (master.stdout.take(), master.stderr.take());
+    // Read for as long as the master lives: a talkative `ssh` would block on a full pipe one day. It ends with the master.
+    let mut said = tokio::spawn(async move {
         let mut text = Vec::new();
-        if let Some(stderr) = stderr.as_mut() {
+        if let Some(mut stderr) = stderr {
             let _ = stderr.read_to_end(&mut text).await;
         }
         String::from_utf8_lossy(&text).into_owned()
-    };
+    });
     let greeted = async {
-        if let Some(stdout) = master.stdout.as_mut() {
-            let mut lines = BufReader::new(stdout).lines();
-            while let Ok(Some(line)) = lines.next_line().await {
-                if line.trim_end() == READY {
-                    return true;
-                }
+        let mut lines = BufReader::new(stdout?).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if line.trim_end() == READY {
+                return Some(());
             }
         }
-        false
+        None
     };
     // `ssh` bounds the connection, but not a shell that never starts.
     let limit = endpoint.connect_timeout * 2 + Duration::from_secs(10);
-    tokio::pin!(said);
     let outcome = tokio::time::timeout(limit, async {
         tokio::select! {
-            true = greeted => None,
-            text = &mut said => Some(text),
+            Some(()) = greeted => None,
+            text = &mut said => Some(text.unwrap_or_default()),
         }
     });
     match outcome.await {
-        Ok(None) => {}
-        Ok(Some(text)) => return Err(SshError::from_stderr(&endpoint.host, &endpoint.user, &text)),
-        Err(_) => {
-            return Err(SshError::Unreachable {
-                host: endpoint.host.clone(),
-                reason: format!("no shell within {} s", limit.as_secs()),
-            });
-        }
+        Ok(None) => Ok(()),
+        Ok(Some(text)) => Err(SshError::from_stderr(&endpoint.host, &endpoint.user, &text)),
+        Err(_) => Err(SshError::Unreachable {
+            host: endpoint.host.clone(),
+            reason: format!("no shell within {} s", limit.as_secs()),
+        }),
     }
-    // Keep the pipe read, or a talkative `ssh` would block on it one day.
-    if let Some(mut stderr) = stderr {
-        tokio::spawn(async move { tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await });
-    }
-    Ok(())
 }
 
 /// The host key that `accept-new` has just written down.

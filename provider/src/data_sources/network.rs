@@ -6,7 +6,7 @@ use nixos_activator::evaluate::{Description, Node};
 use nixos_activator::network::{Fact, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use tfplugin::{Attr, Attribute, Cx, DataSource, Diagnostic, Diagnostics, Nested, Number, Schema, Type, Value};
+use tfplugin::{Attr, Attribute, Cx, DataSource, Diagnostic, Diagnostics, Nested, Schema, Type, Value};
 
 use crate::context::Context;
 use crate::diagnose;
@@ -91,10 +91,10 @@ impl DataSource<Context> for NetworkDataSource {
             nodes.insert(name.to_string(), node_model(description, evaluated.get(name)));
         }
         let values = described.iter().map(|(name, node)| {
-            let options = node.options.iter().map(|(option, value)| (option.clone(), from_json(value)));
-            (name.to_string(), object(options))
+            let options = node.options.iter().map(|(option, value)| (option.clone(), Value::from_json(value)));
+            (name.to_string(), Value::Map(options.collect()))
         });
-        config.values = object(values).into_dynamic();
+        config.values = Value::Map(values.collect()).into_dynamic();
         config.nodes = Attr::Known(nodes);
         Ok(config)
     }

@@ -17,7 +17,8 @@ use tfplugin::{
 use crate::context::Context;
 use model::{Deployment, Private};
 
-pub(crate) use model::{SpecAttributes, evaluation_request};
+pub(crate) use model::{SpecAttributes, evaluation_request, spec_path};
+pub(crate) use schema::{machines_attribute, spec_attributes};
 
 pub(crate) struct DeploymentResource;
 

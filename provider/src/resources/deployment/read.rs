@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use nixos_activator::agent::DeploymentId;
 use nixos_activator::facts::{self, Facts, FactsError};
 use nixos_activator::ssh::SshError;
@@ -26,11 +26,9 @@ pub(super) async fn read(
     let State { value: mut deployment, private } = state;
     let machines = deployment.machines.known().cloned().unwrap_or_default();
     let limit = duration_or(deployment.timeouts.known().map(|timeouts| &timeouts.read), Duration::ZERO);
-    let answers: Vec<_> = futures::stream::iter(&machines)
-        .map(async |(name, target)| (name, visit(cx, target, name, limit).await))
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
+    let visits: Vec<_> =
+        machines.iter().map(|(name, target)| async move { (name, visit(cx, target, name, limit).await) }.boxed()).collect();
+    let answers: Vec<_> = futures::stream::iter(visits).buffer_unordered(AT_ONCE).collect().await;
 
     let mut systems = deployment.systems.known().cloned().unwrap_or_default();
     let mut errors = Diagnostics::default();

@@ -1,0 +1,120 @@
+//! What is on disk about an activation: `/var/lib/nixos-agent/deployments/ID/`.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nixos_agent::{DeploymentId, Event, EventKind, Phase, Request};
+
+use crate::AgentError;
+
+const DEPLOYMENTS: &str = "/var/lib/nixos-agent/deployments";
+
+/// How many activations are remembered.
+const REMEMBERED: usize = 10;
+
+/// The files of one activation.
+#[derive(Clone, Debug)]
+pub(crate) struct Deployment {
+    id: DeploymentId,
+    directory: PathBuf,
+}
+
+impl Deployment {
+    /// The files of an activation that exists.
+    pub(crate) fn open(id: &DeploymentId) -> Self {
+        Self { id: id.clone(), directory: Path::new(DEPLOYMENTS).join(id.as_str()) }
+    }
+
+    /// Writes a new activation down.
+    pub(crate) fn create(request: &Request) -> Result<Self, AgentError> {
+        forget_old();
+        let deployment = Self::open(&request.id);
+        let private = |path: &Path, recursive| DirBuilder::new().mode(0o700).recursive(recursive).create(path);
+        private(Path::new(DEPLOYMENTS), true).map_err(failed(DEPLOYMENTS))?;
+        private(&deployment.directory, false).map_err(failed(&deployment.directory.display().to_string()))?;
+        let json = serde_json::to_vec(request).map_err(|error| AgentError::Request(error.to_string()))?;
+        deployment.write("request.json", &json)?;
+        Ok(deployment)
+    }
+
+    pub(crate) fn id(&self) -> &DeploymentId {
+        &self.id
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub(crate) fn request(&self) -> Result<Request, AgentError> {
+        let path = self.path("request.json");
+        let text = std::fs::read(&path).map_err(failed(&path.display().to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| AgentError::Request(error.to_string()))
+    }
+
+    /// Replaces a file as a whole, so that a power cut leaves the old one or the new one.
+    pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), AgentError> {
+        let (path, new) = (self.path(name), self.path(&format!(".{name}.new")));
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(content)?;
+            file.sync_all()?;
+            std::fs::rename(&new, &path)?;
+            File::open(&self.directory)?.sync_all()
+        };
+        write().map_err(failed(&path.display().to_string()))
+    }
+}
+
+/// The events of a running activation, in a file and in the journal.
+pub(crate) struct Events {
+    file: File,
+    seq: u64,
+}
+
+impl Events {
+    pub(crate) fn open(deployment: &Deployment) -> Result<Self, AgentError> {
+        let path = deployment.path("events.ndjson");
+        let open = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+        Ok(Self { file: open.map_err(failed(&path.display().to_string()))?, seq: 0 })
+    }
+
+    /// The phase is on disk before its work begins.
+    pub(crate) fn phase(&mut self, phase: Phase) {
+        println!("{phase:?}");
+        self.add(EventKind::Phase(phase));
+        let _ = self.file.sync_all();
+    }
+
+    pub(crate) fn add(&mut self, kind: EventKind) {
+        let event = Event { seq: self.seq, kind };
+        self.seq += 1;
+        // A full disk must not keep the machine from getting back to a good state.
+        if let Ok(mut line) = serde_json::to_vec(&event) {
+            line.push(b'\n');
+            let _ = self.file.write_all(&line);
+        }
+    }
+}
+
+/// Removes the oldest activations.
+fn forget_old() {
+    let Ok(entries) = std::fs::read_dir(DEPLOYMENTS) else { return };
+    let mut old: Vec<_> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
+        })
+        .collect();
+    old.sort();
+    let surplus = old.len().saturating_sub(REMEMBERED - 1);
+    for (_, path) in old.into_iter().take(surplus) {
+        let _ = std::fs::remove_dir_all(path);
+    }
+}
+
+pub(crate) fn failed(what: &str) -> impl Fn(std::io::Error) -> AgentError {
+    let what = what.to_owned();
+    move |source| AgentError::Io { what: what.clone(), source }
+}

@@ -1,0 +1,109 @@
+//! `nixos-agent`: brings a machine from one system to another, or leaves it where it was.
+//!
+//! `activate` writes the request down, starts `run` as a unit of its own and listens; so what happens depends neither on the
+//! connection nor on the client. `attach` listens again.
+
+mod follow;
+mod files;
+mod host;
+mod transaction;
+mod verdict;
+
+use std::io::Read as _;
+use std::process::ExitCode;
+
+use nixos_agent::{DeploymentId, Request};
+
+use files::Deployment;
+
+const HELP: &str = "nixos-agent: activates NixOS systems on this machine
+
+  activate            do what the request on standard input says, and report it
+  attach ID [--from N]  report on an activation that runs or has run
+  status              print what this machine runs, as JSON
+  run ID              (internal) the activation itself
+  exec ID STEP PROGRAM ARGUMENT  (internal) one program of an activation
+  --version           print the version";
+
+/// What stops the agent itself, as opposed to an activation.
+#[derive(Debug, thiserror::Error)]
+enum AgentError {
+    #[error("{HELP}")]
+    Usage,
+    #[error(transparent)]
+    Id(#[from] nixos_agent::BadId),
+    #[error("the request cannot be read: {0}")]
+    Request(String),
+    #[error("{what}: {source}")]
+    Io { what: String, source: std::io::Error },
+    #[error("this needs root")]
+    NotRoot,
+    #[error("the activation could not be started: {0}")]
+    Start(String),
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match dispatch(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nixos-agent: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(arguments: &[&str]) -> Result<(), AgentError> {
+    match arguments {
+        ["--version"] => {
+            println!("nixos-agent {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        ["activate"] => activate(),
+        ["attach", id] => follow::follow(&Deployment::open(&id.parse()?), 0),
+        ["attach", id, "--from", from] => {
+            let from = from.parse().map_err(|_| AgentError::Usage)?;
+            follow::follow(&Deployment::open(&id.parse()?), from)
+        }
+        ["run", id] => transaction::run(&Deployment::open(&id.parse()?)),
+        ["exec", id, step, program, action] => host::execute(&Deployment::open(&id.parse()?), step, program, action),
+        ["status"] => {
+            let state = serde_json::to_string(&host::state()).map_err(|error| AgentError::Request(error.to_string()))?;
+            println!("{state}");
+            Ok(())
+        }
+        _ => Err(AgentError::Usage),
+    }
+}
+
+fn activate() -> Result<(), AgentError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(AgentError::NotRoot);
+    }
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|source| AgentError::Io { what: "standard input".to_owned(), source })?;
+    let request: Request = serde_json::from_str(&text).map_err(|error| AgentError::Request(error.to_string()))?;
+    let deployment = Deployment::create(&request)?;
+    start(&request.id)?;
+    follow::follow(&deployment, 0)
+}
+
+/// Starts `run` where neither the end of this session nor that of its user reaches it.
+fn start(id: &DeploymentId) -> Result<(), AgentError> {
+    let own = std::env::current_exe().map_err(|source| AgentError::Io { what: "own path".to_owned(), source })?;
+    let started = host::command("systemd-run")
+        .args(["--quiet", "--collect", "--no-ask-password", "--service-type=exec", &format!("--unit=nixos-agent-{id}")])
+        .args(["-p", "StandardInput=null", "-p", "KillMode=mixed", "-p", "OOMScoreAdjust=-900"])
+        .args(["-p", "IgnoreOnIsolate=yes", "-p", "SyslogIdentifier=nixos-agent"])
+        .arg(own)
+        .args(["run", id.as_str()])
+        .output();
+    match started {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(AgentError::Start(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        Err(error) => Err(AgentError::Start(format!("systemd-run: {error}"))),
+    }
+}

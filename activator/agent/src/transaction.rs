@@ -1,0 +1,260 @@
+//! The transaction: lock, look, write down, activate, then commit or roll back.
+//!
+//! The new system first runs under `test`, which touches neither profile nor boot loader: until it has proved itself, a
+//! power cut brings the old system back. Rolling back means the recorded path of the old system, never "the generation
+//! before".
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use nixos_agent::{Action, EventKind, FailedUnit, Outcome, Phase, Report, Request, SystemState};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::AgentError;
+use crate::files::{Deployment, Events};
+use crate::follow::tail;
+use crate::host::{self, PROFILE};
+use crate::verdict::{Exit, Verdict, judge, newly_failed};
+
+const LOCK: &str = "/run/nixos-agent.lock";
+
+/// Runs an activation that was written down, to its last event.
+pub(crate) fn run(deployment: &Deployment) -> Result<(), AgentError> {
+    let request = deployment.request()?;
+    let mut events = Events::open(deployment)?;
+    let mut transaction =
+        Transaction { deployment, request: &request, events: &mut events, before: host::state(), since: now() };
+    let end = match lock(&request) {
+        Ok(_lock) => {
+            let end = transaction.attempt();
+            // The lock lives up to here.
+            transaction.events.phase(Phase::Finished);
+            end
+        }
+        Err(message) => End::new(Outcome::Rejected, message),
+    };
+    let report = transaction.report(end);
+    println!("{:?}: {}", report.outcome, report.message);
+    events.add(EventKind::Done(Box::new(report)));
+    Ok(())
+}
+
+/// How an attempt ended.
+struct End {
+    outcome: Outcome,
+    message: String,
+    exit: Option<Exit>,
+    failed_units: Vec<FailedUnit>,
+}
+
+impl End {
+    fn new(outcome: Outcome, message: impl Into<String>) -> Self {
+        Self { outcome, message: message.into(), exit: None, failed_units: vec![] }
+    }
+
+    fn rejected(message: impl Into<String>) -> Self {
+        Self::new(Outcome::Rejected, message)
+    }
+}
+
+struct Transaction<'a> {
+    deployment: &'a Deployment,
+    request: &'a Request,
+    events: &'a mut Events,
+    before: SystemState,
+    since: u64,
+}
+
+impl Transaction<'_> {
+    fn attempt(&mut self) -> End {
+        self.events.phase(Phase::Locked);
+        let toplevel = self.request.toplevel.clone();
+        let current = self.before.current.clone();
+        if let Some(expected) = &self.request.expected_system
+            && current.as_ref() != Some(expected)
+        {
+            let found = current.as_deref().unwrap_or("nothing that is known");
+            return End::rejected(format!("The machine runs {found}, not {expected}: someone else has changed it meanwhile."));
+        }
+        let runs = current.as_deref() == Some(toplevel.as_str());
+        let boots = self.before.profile.as_deref() == Some(toplevel.as_str());
+        match self.request.action {
+            Action::Switch if runs && boots => return End::new(Outcome::Unchanged, "The machine runs this system already."),
+            Action::Test if runs => return End::new(Outcome::Unchanged, "The machine runs this system already."),
+            Action::Boot if boots => return End::new(Outcome::Unchanged, "The machine boots this system already."),
+            _ => {}
+        }
+        self.events.phase(Phase::Preflight);
+        if let Err(message) = preflight(&toplevel) {
+            return End::rejected(message);
+        }
+        self.events.phase(Phase::Recorded);
+        let recorded = host::keep("new", &toplevel)
+            .and_then(|()| current.as_deref().map_or(Ok(()), |current| host::keep("old", current)));
+        if let Err(error) = recorded {
+            return End::rejected(error.to_string());
+        }
+        match self.request.action {
+            Action::DryActivate => {
+                self.switch("dry", &toplevel, "dry-activate");
+                End::new(Outcome::Activated, "Nothing was changed: this was a dry run.")
+            }
+            Action::Boot => self.commit(&toplevel, None),
+            Action::Switch if runs => self.commit(&toplevel, None),
+            Action::Switch | Action::Test => self.activate(&toplevel),
+        }
+    }
+
+    fn activate(&mut self, toplevel: &str) -> End {
+        let failed_before = host::failed_units();
+        self.events.phase(Phase::Activating);
+        let exit = self.switch("activate", toplevel, "test");
+        let newly = newly_failed(&failed_before, &host::failed_units());
+        match judge(exit, &newly) {
+            Verdict::Good if self.request.action == Action::Test => {
+                End { exit: Some(exit), ..End::new(Outcome::Activated, "The system runs; the next boot starts the one before.") }
+            }
+            Verdict::Good => self.commit(toplevel, Some(exit)),
+            Verdict::NotStarted => End {
+                exit: Some(exit),
+                ..End::rejected("The system's own checks refused to switch to it; nothing was changed.")
+            },
+            Verdict::NeedsReboot => End {
+                exit: Some(exit),
+                ..End::new(Outcome::RebootRequired, "The system can only be reached by a reboot: deploy it with `action = \"boot\"`.")
+            },
+            Verdict::Bad => {
+                let failed_units = self.failed_units(&newly);
+                let why = match exit {
+                    Exit::Killed => "Activation took too long or was killed".to_owned(),
+                    Exit::Code(4) => "Units failed".to_owned(),
+                    Exit::Code(2) => "The activation script failed".to_owned(),
+                    Exit::Code(code) => format!("Activation failed with exit code {code}"),
+                };
+                let end = self.roll_back(&why);
+                End { exit: Some(exit), failed_units, ..end }
+            }
+        }
+    }
+
+    /// Makes the system the one that boots. `exit` is how its activation ended, where there was one to undo.
+    fn commit(&mut self, toplevel: &str, exit: Option<Exit>) -> End {
+        self.events.phase(Phase::Committing);
+        let set = host::output("nix-env", &["-p", PROFILE, "--set", toplevel]);
+        let result = set.map(drop).and_then(|()| match self.switch("boot", toplevel, "boot") {
+            Exit::Code(0) => Ok(()),
+            Exit::Code(code) => Err(format!("the boot loader could not be installed (exit code {code})")),
+            Exit::Killed => Err("installing the boot loader took too long".to_owned()),
+        });
+        let Err(why) = result else {
+            return End { exit, ..End::new(Outcome::Activated, "The machine runs the system, and boots it.") };
+        };
+        self.restore_profile();
+        if exit.is_some() && self.request.rollback {
+            let end = self.roll_back(&format!("Committing failed: {why}"));
+            return End { exit, ..end };
+        }
+        let outcome = if exit.is_some() { Outcome::NotPersisted } else { Outcome::Rejected };
+        End { exit, ..End::new(outcome, format!("The next boot will not start the system: {why}.")) }
+    }
+
+    fn roll_back(&mut self, why: &str) -> End {
+        let Some(old) = self.before.current.clone() else {
+            return End::new(Outcome::RollbackFailed, format!("{why}, and there is no system to go back to."));
+        };
+        if !self.request.rollback {
+            return End::new(Outcome::RollbackFailed, format!("{why}; `rollback` is off, so it was left as it is."));
+        }
+        self.events.phase(Phase::RollingBack);
+        forget_pending(&old);
+        let exit = self.switch("rollback", &old, "test");
+        let back = host::state().current.as_deref() == Some(old.as_str());
+        match exit {
+            Exit::Code(0 | 4) if back => End::new(Outcome::RolledBack, format!("{why}. The machine went back to {old}.")),
+            _ => End::new(Outcome::RollbackFailed, format!("{why}, and going back to {old} failed too ({exit:?}).")),
+        }
+    }
+
+    /// Back to the profile's generation from before, and without the one that failed.
+    fn restore_profile(&self) {
+        let (Some(old), Some(new)) = (self.before.generation, host::state().generation) else { return };
+        if old != new {
+            let _ = host::output("nix-env", &["-p", PROFILE, "--switch-generation", &old.to_string()]);
+            let _ = host::output("nix-env", &["-p", PROFILE, "--delete-generations", &new.to_string()]);
+        }
+    }
+
+    fn switch(&mut self, step: &str, system: &str, action: &str) -> Exit {
+        let limit = Duration::from_secs(self.request.activation_timeout_seconds);
+        let events = &mut *self.events;
+        host::switch(self.deployment, step, system, action, limit, &mut |line| {
+            println!("{line}");
+            events.add(EventKind::Output(line));
+        })
+    }
+
+    fn failed_units(&self, names: &[String]) -> Vec<FailedUnit> {
+        let unit = |name: &String| FailedUnit { name: name.clone(), journal: host::journal(name, self.since) };
+        names.iter().map(unit).collect()
+    }
+
+    fn report(&self, end: End) -> Report {
+        Report {
+            outcome: end.outcome,
+            message: end.message,
+            exit_code: end.exit.and_then(|exit| match exit {
+                Exit::Code(code) => Some(code),
+                Exit::Killed => None,
+            }),
+            system: host::state(),
+            old_system: self.before.current.clone(),
+            failed_units: end.failed_units,
+            output_tail: tail(&self.deployment.path("output.log")),
+        }
+    }
+}
+
+/// One activation at a time. The kernel gives the lock back whatever becomes of us.
+fn lock(request: &Request) -> Result<File, String> {
+    let failed = |error: std::io::Error| format!("The lock {LOCK} cannot be taken: {error}.");
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(LOCK).map_err(failed)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        let _ = file.read_to_string(&mut holder);
+        return Err(format!("Another activation ({}) is under way on the machine; nothing was changed.", holder.trim()));
+    }
+    let _ = file.set_len(0).and_then(|()| file.write_all(request.id.as_str().as_bytes()));
+    Ok(file)
+}
+
+/// What must be true before anything is touched.
+fn preflight(toplevel: &str) -> Result<(), String> {
+    if !Path::new(toplevel).join("bin/switch-to-configuration").is_file() {
+        return Err(format!("{toplevel} is not a NixOS system: it has no bin/switch-to-configuration."));
+    }
+    host::output("nix-store", &["--check-validity", toplevel])
+        .map_err(|message| format!("The system is not complete in the machine's store: {message}."))?;
+    // The name nixos-rebuild gives its own.
+    if host::unit_is_alive("nixos-rebuild-switch-to-configuration") {
+        return Err("nixos-rebuild is switching this machine right now; nothing was changed.".to_owned());
+    }
+    Ok(())
+}
+
+/// An interrupted switch leaves lists of units for the next one, which may name units that the old system does not have.
+fn forget_pending(old: &str) {
+    for list in ["start-list", "restart-list", "reload-list"] {
+        let path = Path::new("/run/nixos").join(list);
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let known = |unit: &&str| Path::new(old).join("etc/systemd/system").join(unit).exists();
+        let kept: Vec<&str> = text.lines().filter(known).collect();
+        let _ = std::fs::write(&path, kept.join("\n"));
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,115 @@
+# What is reported about an evaluated node.
+let
+  /* The value, or `default` when evaluating it throws. */
+  or' =
+    default: value:
+    let
+      result = builtins.tryEval (builtins.deepSeq value value);
+    in
+    if result.success then result.value else default;
+
+  /* Reporting a path must not mean building it. */
+  plain = builtins.unsafeDiscardStringContext;
+
+  /* name -> version of installed packages. */
+  packages =
+    config:
+    let
+      entry =
+        package:
+        let
+          parsed = builtins.parseDrvName (plain (package.name or ""));
+        in
+        {
+          name = plain (package.pname or parsed.name);
+          value = plain (package.version or parsed.version);
+        };
+      named = builtins.filter (package: builtins.isAttrs package && (package ? pname || package ? name)) (
+        config.environment.systemPackages or [ ]
+      );
+    in
+    builtins.listToAttrs (map entry named);
+
+  /* unit -> short hash of its text. */
+  units =
+    config:
+    builtins.mapAttrs (_: unit: builtins.substring 0 12 (builtins.hashString "sha256" (plain (unit.text or "")))) (
+      removeDisabled (config.systemd.units or { })
+    );
+
+  removeDisabled =
+    all:
+    builtins.removeAttrs all (builtins.filter (name: !(all.${name}.enable or true)) (builtins.attrNames all));
+
+  /* The value at a dotted path, e.g. `services.openssh.ports`; null where it is not there or cannot be said. */
+  lookup =
+    config: path:
+    let
+      parts = builtins.filter builtins.isString (builtins.split "\\." path);
+      step = value: name: if builtins.isAttrs value && value ? ${name} then value.${name} else null;
+    in
+    or' null (toJSONable (builtins.foldl' step config parts));
+
+  /* Values that JSON has no form for become null, derivations their path. */
+  toJSONable =
+    value:
+    if builtins.isFunction value then
+      null
+    else if builtins.isAttrs value then
+      if value.type or null == "derivation" then plain value.outPath else builtins.mapAttrs (_: toJSONable) value
+    else if builtins.isList value then
+      map toJSONable value
+    else if builtins.isPath value then
+      toString value
+    else if builtins.isString value then
+      plain value
+    else
+      value;
+in
+{
+  /* The system itself and what is in it. Only the derivation may fail; the rest is left out where it does. */
+  describe =
+    evaluated:
+    let
+      inherit (evaluated) config;
+      inherit (config.system.build) toplevel;
+    in
+    {
+      drv = plain toplevel.drvPath;
+      # Not `outPath`: an attribute of that name would make the whole set print as a string.
+      toplevel = plain toplevel.outPath;
+      system = or' null (plain toplevel.system);
+      nixosVersion = or' null (plain (config.system.nixos.version or config.system.nixosVersion));
+      kernel = or' null (plain (config.boot.kernelPackages.kernel.version or null));
+      packages = or' { } (packages config);
+      units = or' { } (units config);
+    };
+
+  /* `deployment.*` and chosen options, without evaluating the system. */
+  options =
+    paths: evaluated:
+    let
+      inherit (evaluated) config;
+      deployment = config.deployment or { };
+      simple = [
+        "targetEnv"
+        "targetHost"
+        "targetPort"
+        "targetUser"
+      ];
+    in
+    {
+      deployment = builtins.listToAttrs (
+        map (name: {
+          inherit name;
+          value = or' null (toJSONable (deployment.${name} or null));
+        }) simple
+      );
+      options = builtins.listToAttrs (
+        map (name: {
+          inherit name;
+          value = lookup config name;
+        }) paths
+      );
+    };
+}
