@@ -143,8 +143,13 @@ impl Connection {
             String::from_utf8_lossy(&bytes).into_owned()
         };
         let ((), stdout, stderr) = tokio::join!(write, read_stdout, read_stderr);
-        let status = child.wait().await.map_err(|error| self.lost(&error))?;
-        Ok(Answer { code: status.code(), stdout, stderr })
+        let code = match child.wait().await {
+            Ok(status) => status.code(),
+            // How the crate reports the shell's exit code for a command it does not find.
+            Err(openssh::Error::Remote(error)) if error.kind() == std::io::ErrorKind::NotFound => Some(127),
+            Err(error) => return Err(self.lost(&error)),
+        };
+        Ok(Answer { code, stdout, stderr })
     }
 
     /// Runs a command as root: as it is, or through the endpoint's `elevate`.

@@ -75,7 +75,12 @@ pub(super) async fn apply(
     deployment.systems = Attr::Known(systems);
     keep_deployed(cx, &deployment).await;
     let state = State { value: deployment, private };
-    if diagnostics.is_empty() { Ok(state) } else { Err(Failed { diagnostics, partial: Some(state) }) }
+    if diagnostics.is_empty() {
+        return Ok(state);
+    }
+    // Where nothing came to be there is nothing to keep, and Terraform need not destroy it before the next try.
+    let nothing = prior.is_none() && ended.values().all(|ended| ended.error.is_some() && ended.report.is_none());
+    Err(Failed { diagnostics, partial: (!nothing).then_some(state) })
 }
 
 /// Evaluates what could not be evaluated at plan.
