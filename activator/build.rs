@@ -24,19 +24,48 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn build(manifest: &Path, directory: &Path, target: &str, agent: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn build(
+    manifest: &Path,
+    directory: &Path,
+    target: &str,
+    agent: &Path,
+) -> Result<(), Box<dyn std::error::Error>> {
     let mut cargo = Command::new(std::env::var("CARGO")?);
     cargo.current_dir(manifest.join("agent"));
-    cargo.args(["build", "--release", "--quiet", "--locked", "--bin", "nixos-agent", "--target", target]);
+    cargo.args([
+        "build",
+        "--release",
+        "--quiet",
+        "--locked",
+        "--bin",
+        "nixos-agent",
+        "--target",
+        target,
+    ]);
     cargo.arg("--target-dir").arg(directory);
     for (name, _) in std::env::vars() {
-        let ours = ["CARGO_ENCODED_RUSTFLAGS", "CARGO_MAKEFLAGS", "MAKEFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"];
-        if ours.contains(&name.as_str()) || name.starts_with("CARGO_PROFILE_") || name.starts_with("CARGO_CFG_") {
+        let ours = [
+            "CARGO_ENCODED_RUSTFLAGS",
+            "CARGO_MAKEFLAGS",
+            "MAKEFLAGS",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+        ];
+        if ours.contains(&name.as_str())
+            || name.starts_with("CARGO_PROFILE_")
+            || name.starts_with("CARGO_CFG_")
+        {
             cargo.env_remove(name);
         }
     }
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    for (setting, value) in [("OPT_LEVEL", "z"), ("LTO", "fat"), ("CODEGEN_UNITS", "1"), ("PANIC", "abort"), ("STRIP", "symbols")] {
+    for (setting, value) in [
+        ("OPT_LEVEL", "z"),
+        ("LTO", "fat"),
+        ("CODEGEN_UNITS", "1"),
+        ("PANIC", "abort"),
+        ("STRIP", "symbols"),
+    ] {
         cargo.env(format!("CARGO_PROFILE_RELEASE_{setting}"), value);
     }
     let status = cargo.status()?;

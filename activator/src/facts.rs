@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::ssh::{Connection, SshError};
 use crate::StorePath;
+use crate::ssh::{Connection, SshError};
 
 /// Everything one look at a machine tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -112,7 +112,9 @@ fn parse(text: &str) -> Option<Facts> {
     let mut facts = Facts::default();
     let mut complete = false;
     for line in text.lines() {
-        let Some((key, value)) = line.split_once('=') else { continue };
+        let Some((key, value)) = line.split_once('=') else {
+            continue;
+        };
         let text = || Some(value.to_owned());
         match key {
             "hostname" => facts.hostname = text(),

@@ -17,6 +17,9 @@ pub struct Inventory {
     /// Units of the system manager and a hash of their text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub units: BTreeMap<String, String>,
+    /// Files in `/etc` and a hash of what they come from.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
 }
 
 /// How many names of a kind are spelled out.
@@ -34,31 +37,76 @@ impl Inventory {
         let packages = Difference::between(&self.packages, &new.packages);
         parts.extend(named(
             "",
-            packages.changed.iter().map(|(name, old, new)| format!("{name} {} -> {}", version(old), version(new))),
+            packages
+                .changed
+                .iter()
+                .map(|(name, old, new)| format!("{name} {} -> {}", version(old), version(new))),
         ));
         let with_version = |(name, version): &(&str, &str)| format!("{name} {version}").trim_end().to_owned();
         parts.extend(named("+ ", packages.added.iter().map(with_version)));
         parts.extend(named("- ", packages.removed.iter().map(with_version)));
 
         let units = Difference::between(&self.units, &new.units);
-        parts.extend(named("units added: ", units.added.iter().map(|(name, _)| (*name).to_owned())));
-        parts.extend(named("units changed: ", units.changed.iter().map(|(name, ..)| (*name).to_owned())));
-        parts.extend(named("units removed: ", units.removed.iter().map(|(name, _)| (*name).to_owned())));
+        parts.extend(named(
+            "units added: ",
+            units.added.iter().map(|(name, _)| (*name).to_owned()),
+        ));
+        parts.extend(named(
+            "units changed: ",
+            units.changed.iter().map(|(name, ..)| (*name).to_owned()),
+        ));
+        parts.extend(named(
+            "units removed: ",
+            units.removed.iter().map(|(name, _)| (*name).to_owned()),
+        ));
+
+        // systemd's own directory in /etc changes with every unit, which has been said already.
+        let listed = |name: &&str| !name.starts_with("systemd/");
+        let files = Difference::between(&self.files, &new.files);
+        let one = |(name, _): &(&str, &str)| format!("/etc/{name}");
+        parts.extend(named(
+            "files added: ",
+            keep(&files.added, |(name, _)| listed(name)).iter().map(one),
+        ));
+        let changed = files
+            .changed
+            .iter()
+            .map(|(name, ..)| (*name, ""))
+            .collect::<Vec<_>>();
+        parts.extend(named(
+            "files changed: ",
+            keep(&changed, |(name, _)| listed(name)).iter().map(one),
+        ));
+        parts.extend(named(
+            "files removed: ",
+            keep(&files.removed, |(name, _)| listed(name)).iter().map(one),
+        ));
         if parts.is_empty() {
-            // Something differs, or nobody would ask: files that belong to no unit.
-            return "configuration files".to_owned();
+            // Something differs, or nobody would ask.
+            return "details of its derivation".to_owned();
         }
         parts.join("; ")
     }
 
     /// The same for a machine of which nothing is known yet.
     pub fn summary(&self) -> String {
-        let mut text = format!("new: {} packages, {} units", self.packages.len(), self.units.len());
+        let mut text = format!(
+            "new: {} packages, {} units",
+            self.packages.len(),
+            self.units.len()
+        );
         if let Some(kernel) = &self.kernel {
             let _ = write!(text, ", kernel {kernel}");
         }
         text
     }
+}
+
+fn keep<'a>(
+    entries: &[(&'a str, &'a str)],
+    wanted: impl Fn(&(&'a str, &'a str)) -> bool,
+) -> Vec<(&'a str, &'a str)> {
+    entries.iter().copied().filter(|entry| wanted(entry)).collect()
 }
 
 fn version(text: &str) -> &str {
@@ -86,7 +134,11 @@ struct Difference<'a> {
 
 impl<'a> Difference<'a> {
     fn between(old: &'a BTreeMap<String, String>, new: &'a BTreeMap<String, String>) -> Self {
-        let mut difference = Self { added: vec![], removed: vec![], changed: vec![] };
+        let mut difference = Self {
+            added: vec![],
+            removed: vec![],
+            changed: vec![],
+        };
         for (name, value) in new {
             match old.get(name) {
                 None => difference.added.push((name, value)),
@@ -106,14 +158,30 @@ mod tests {
     use super::*;
 
     fn inventory(packages: &[(&str, &str)], units: &[(&str, &str)]) -> Inventory {
-        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
-        Inventory { kernel: Some("6.6".into()), packages: map(packages), units: map(units) }
+        let map = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+                .collect()
+        };
+        Inventory {
+            kernel: Some("6.6".into()),
+            packages: map(packages),
+            units: map(units),
+            files: BTreeMap::new(),
+        }
     }
 
     #[test]
     fn changes_read_like_a_changelog() {
-        let old = inventory(&[("nginx", "1.26.2"), ("wget", "1.2")], &[("a.service", "1"), ("b.service", "1")]);
-        let new = inventory(&[("nginx", "1.28.0"), ("curl", "8.11")], &[("a.service", "2"), ("c.service", "1")]);
+        let old = inventory(
+            &[("nginx", "1.26.2"), ("wget", "1.2")],
+            &[("a.service", "1"), ("b.service", "1")],
+        );
+        let new = inventory(
+            &[("nginx", "1.28.0"), ("curl", "8.11")],
+            &[("a.service", "2"), ("c.service", "1")],
+        );
         assert_eq!(
             old.changes(&new),
             "nginx 1.26.2 -> 1.28.0; + curl 8.11; - wget 1.2; units added: c.service; units changed: a.service; \
@@ -124,7 +192,24 @@ mod tests {
     #[test]
     fn a_change_without_a_name_is_still_a_change() {
         let same = inventory(&[], &[]);
-        assert_eq!(same.changes(&same), "configuration files");
+        assert_eq!(same.changes(&same), "details of its derivation");
+    }
+
+    #[test]
+    fn files_are_named_but_not_those_that_units_explain() {
+        let with = |files: &[(&str, &str)]| Inventory {
+            files: files
+                .iter()
+                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+                .collect(),
+            ..Inventory::default()
+        };
+        let old = with(&[("motd", "1"), ("systemd/system", "1")]);
+        let new = with(&[("motd", "2"), ("systemd/system", "2"), ("www/index.html", "1")]);
+        assert_eq!(
+            old.changes(&new),
+            "files added: /etc/www/index.html; files changed: /etc/motd"
+        );
     }
 
     #[test]

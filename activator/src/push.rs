@@ -44,7 +44,10 @@ pub async fn push(
     }
     arguments.push(path.as_str());
     let options = connection.ssh_options();
-    match nix.run("nix", &arguments, &[("NIX_SSHOPTS", &options)], cancel, &|_| {}).await {
+    match nix
+        .run("nix", &arguments, &[("NIX_SSHOPTS", &options)], cancel, &|_| {})
+        .await
+    {
         Ok(_) => Ok(()),
         Err(NixError::Failed { message, .. }) if message.contains("No space left on device") => {
             Err(PushError::DiskFull { message })
@@ -56,15 +59,26 @@ pub async fn push(
 fn store_url(connection: &Connection, settings: CopySettings) -> String {
     let endpoint = connection.endpoint();
     // An IPv6 address needs brackets in a URL.
-    let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
+    let host = if endpoint.host.contains(':') {
+        format!("[{}]", endpoint.host)
+    } else {
+        endpoint.host.clone()
+    };
     let mut query = vec![];
     if settings.compress {
         query.push("compress=true".to_owned());
     }
     if !endpoint.elevate.is_empty() {
         // Spaces separate words here in every version of Nix; elevate's words contain none.
-        query.push(format!("remote-program={}%20nix-store", endpoint.elevate.join("%20")));
+        query.push(format!(
+            "remote-program={}%20nix-store",
+            endpoint.elevate.join("%20")
+        ));
     }
-    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+    let query = if query.is_empty() {
+        String::new()
+    } else {
+        format!("?{}", query.join("&"))
+    };
     format!("ssh://{}@{host}{query}", endpoint.user)
 }

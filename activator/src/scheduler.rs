@@ -14,7 +14,11 @@ impl Scheduler {
     /// `pushes` share the uplink, so few run at once; activations mostly wait for machines, so many do.
     pub fn new(pushes: usize, activations: usize) -> Self {
         let machines = pushes.max(activations).max(1);
-        Self { pushes: Semaphore::new(pushes.max(1)), activations: Semaphore::new(activations.max(1)), machines }
+        Self {
+            pushes: Semaphore::new(pushes.max(1)),
+            activations: Semaphore::new(activations.max(1)),
+            machines,
+        }
     }
 
     /// How many machines are worked on at once.

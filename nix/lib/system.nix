@@ -37,6 +37,13 @@ let
       removeDisabled (config.systemd.units or { })
     );
 
+  /* file in /etc -> short hash of where it comes from. */
+  files =
+    config:
+    builtins.mapAttrs (_: file: builtins.substring 0 12 (builtins.hashString "sha256" (plain (toString file.source)))) (
+      removeDisabled (config.environment.etc or { })
+    );
+
   removeDisabled =
     all:
     builtins.removeAttrs all (builtins.filter (name: !(all.${name}.enable or true)) (builtins.attrNames all));
@@ -83,6 +90,7 @@ in
       kernel = or' null (plain (config.boot.kernelPackages.kernel.version or null));
       packages = or' { } (packages config);
       units = or' { } (units config);
+      files = or' { } (files config);
     };
 
   /* `deployment.*` and chosen options, without evaluating the system. */

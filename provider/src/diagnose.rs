@@ -20,9 +20,10 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
             "Install it where Terraform runs (`apt-get install openssh-client`, `nix profile install nixpkgs#openssh`) or add \
              it to PATH.",
         ),
-        SshError::Setting { .. } => {
-            (format!("A connection setting of machine \"{machine}\" is not usable"), "Correct the value.")
-        }
+        SshError::Setting { .. } => (
+            format!("A connection setting of machine \"{machine}\" is not usable"),
+            "Correct the value.",
+        ),
         SshError::Unreachable { .. } => (
             format!("Machine \"{machine}\" cannot be reached"),
             "Check that it is running, that the address and port are right, and that the network, firewall and bastion let \
@@ -47,12 +48,18 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
             format!("The connection to machine \"{machine}\" broke"),
             "Run the operation again; what was done on the machine is detected.",
         ),
-        SshError::Other { .. } | SshError::Local { .. } => {
-            (format!("No connection to machine \"{machine}\""), "The message above is from `ssh`.")
-        }
-        SshError::Cancelled => (format!("Cancelled while connecting to machine \"{machine}\""), "Nothing was changed."),
+        SshError::Other { .. } | SshError::Local { .. } => (
+            format!("No connection to machine \"{machine}\""),
+            "The message above is from `ssh`.",
+        ),
+        SshError::Cancelled => (
+            format!("Cancelled while connecting to machine \"{machine}\""),
+            "Nothing was changed.",
+        ),
     };
-    Diagnostic::error(summary).detail(format!("{error}\n\n{advice}")).at(path.clone())
+    Diagnostic::error(summary)
+        .detail(format!("{error}\n\n{advice}"))
+        .at(path.clone())
 }
 
 /// A machine that was connected to but did not say what it is.
@@ -60,7 +67,9 @@ pub(crate) fn facts(machine: &str, error: &FactsError, path: &Path) -> Diagnosti
     match error {
         FactsError::Ssh(error) => ssh(machine, error, path),
         FactsError::Shell { .. } => Diagnostic::error(format!("Machine \"{machine}\" has no usable shell"))
-            .detail(format!("{error}\n\nThe login needs a POSIX shell, and no script that asks questions or prints noise."))
+            .detail(format!(
+                "{error}\n\nThe login needs a POSIX shell, and no script that asks questions or prints noise."
+            ))
             .at(path.clone()),
     }
 }
@@ -129,10 +138,12 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostic {
 /// A build that failed; no machine has been touched.
 pub(crate) fn build(error: &BuildError) -> Diagnostic {
     match error {
-        BuildError::Nix(NixError::Failed { message, .. }) => Diagnostic::error("The build failed").detail(format!(
-            "{}\n\nNo machine was changed: everything is built before anything is deployed.",
-            shortened(message)
-        )),
+        BuildError::Nix(NixError::Failed { message, .. }) => {
+            Diagnostic::error("The build failed").detail(format!(
+                "{}\n\nNo machine was changed: everything is built before anything is deployed.",
+                shortened(message)
+            ))
+        }
         BuildError::Nix(error) => nix(error),
         error => Diagnostic::error("The build failed").detail(error.to_string()),
     }
@@ -141,7 +152,8 @@ pub(crate) fn build(error: &BuildError) -> Diagnostic {
 /// A machine that does not run its new system.
 pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
     let path = Path::root().attribute("machines").key(machine);
-    let failed = |summary: &str| Diagnostic::error(format!("{summary} machine \"{machine}\"")).at(path.clone());
+    let failed =
+        |summary: &str| Diagnostic::error(format!("{summary} machine \"{machine}\"")).at(path.clone());
     match error {
         DeployError::Ssh(error) | DeployError::Activate(ActivateError::Ssh(error)) => ssh(machine, error, &path),
         DeployError::Facts(error) => facts(machine, error, &path),
@@ -208,7 +220,11 @@ fn report_detail(report: &Report) -> String {
 }
 
 fn indented(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+    lines
+        .iter()
+        .map(|line| format!("  {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The end of a long message: Nix prints the outermost frames first and the cause last.
@@ -217,6 +233,9 @@ fn shortened(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     match lines.len().checked_sub(LINES) {
         None | Some(0) => lines.join("\n"),
-        Some(more) => format!("… ({more} lines before)\n{}", lines.get(more..).unwrap_or_default().join("\n")),
+        Some(more) => format!(
+            "… ({more} lines before)\n{}",
+            lines.get(more..).unwrap_or_default().join("\n")
+        ),
     }
 }

@@ -12,7 +12,8 @@ use nixos_activator::scheduler::Scheduler;
 use nixos_activator::ssh::Pool;
 use serde::Deserialize;
 use tfplugin::{
-    Attr, Attribute, ConfigureCx, Diagnostics, DynDataSource, DynResource, Nested, Provider, Schema, Type, validators,
+    Attr, Attribute, ConfigureCx, Diagnostics, DynDataSource, DynResource, Nested, Provider, Schema, Type,
+    validators,
 };
 
 use crate::context::{Context, SshDefaults};
@@ -97,12 +98,23 @@ impl Provider for NixosProvider {
             Attr::Unknown => None,
         };
         let nix = config.nix.known().cloned().unwrap_or_default();
-        let workers = nix.evaluation.known().and_then(|evaluation| evaluation.workers.known().copied());
-        Ok(Context::new(ssh, nix.settings(), workers.unwrap_or(1), self.tools.clone()))
+        let workers = nix
+            .evaluation
+            .known()
+            .and_then(|evaluation| evaluation.workers.known().copied());
+        Ok(Context::new(
+            ssh,
+            nix.settings(),
+            workers.unwrap_or(1),
+            self.tools.clone(),
+        ))
     }
 
     fn resources(&self) -> Vec<Box<dyn DynResource<Context>>> {
-        vec![tfplugin::resource(MachineResource), tfplugin::resource(DeploymentResource)]
+        vec![
+            tfplugin::resource(MachineResource),
+            tfplugin::resource(DeploymentResource),
+        ]
     }
 
     fn data_sources(&self) -> Vec<Box<dyn DynDataSource<Context>>> {
@@ -125,10 +137,17 @@ impl SshConfig {
         Some(SshDefaults {
             user: self.user.known().cloned().unwrap_or_else(|| "root".to_owned()),
             port: self.port.known().copied(),
-            private_keys: keys.into_iter().map(|(name, key)| (name, key.into_known())).collect(),
+            private_keys: keys
+                .into_iter()
+                .map(|(name, key)| (name, key.into_known()))
+                .collect(),
             private_key_file: self.private_key_file.known().cloned(),
             bastion: self.bastion.known().cloned(),
-            host_key_policy: self.host_key_policy.known().map(|text| host_key_policy(text)).unwrap_or_default(),
+            host_key_policy: self
+                .host_key_policy
+                .known()
+                .map(|text| host_key_policy(text))
+                .unwrap_or_default(),
             connect_timeout: duration_or(Some(&self.connect_timeout), CONNECT_TIMEOUT),
             options: self.options.known().cloned().unwrap_or_default(),
             elevate: self.elevate.known().cloned().unwrap_or_default(),
@@ -139,7 +158,13 @@ impl SshConfig {
 impl NixConfig {
     fn settings(&self) -> NixSettings {
         NixSettings {
-            options: self.options.known().cloned().unwrap_or_default().into_iter().collect(),
+            options: self
+                .options
+                .known()
+                .cloned()
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
             nix_path: self.nix_path.known().cloned().unwrap_or_default(),
             builders: self.builders.known().cloned().unwrap_or_default(),
             max_jobs: self.max_jobs.known().cloned(),
@@ -160,22 +185,60 @@ fn ssh_attribute() -> Attribute {
         .attribute("connect_timeout", Attribute::string().optional().validate(validators::duration()).description("How long one attempt to connect may take. Default: `10s`."))
         .attribute("options", Attribute::list(Type::String).optional().description("Further lines for `ssh_config`, each as `Keyword=value`."))
         .attribute("elevate", Attribute::list(Type::String).optional().description("The command that runs its arguments as root where `user` is not root, e.g. `[\"sudo\", \"-n\"]`."));
-    Attribute::nested_single(nested).optional().description("Defaults for every SSH connection.")
+    Attribute::nested_single(nested)
+        .optional()
+        .description("Defaults for every SSH connection.")
 }
 
 fn nix_attribute() -> Attribute {
     let evaluation = Nested::new().attribute(
         "workers",
-        Attribute::number().optional().validate(validators::integer_between(1, 64)).description(
-            "How many evaluations run at once. Default: 1, as a NixOS system takes a gigabyte or two.",
-        ),
+        Attribute::number()
+            .optional()
+            .validate(validators::integer_between(1, 64))
+            .description(
+                "How many evaluations run at once. Default: 1, as a NixOS system takes a gigabyte or two.",
+            ),
     );
     let nested = Nested::new()
-        .attribute("options", Attribute::map(Type::String).optional().description("Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`."))
-        .attribute("nix_path", Attribute::list(Type::String).optional().description("Replaces `NIX_PATH`, e.g. `[\"nixpkgs=/srv/nixpkgs\"]`."))
-        .attribute("builders", Attribute::list(Type::String).optional().description("Remote builders, each as in `builders` of `nix.conf`."))
-        .attribute("max_jobs", Attribute::string().optional().description("How many derivations are built at once: a number or `auto`."))
-        .attribute("cores", Attribute::number().optional().validate(validators::integer_between(0, 1024)).description("How many cores a build may use; 0: all."))
-        .attribute("evaluation", Attribute::nested_single(evaluation).optional().description("Limits for evaluation."));
-    Attribute::nested_single(nested).optional().description("How Nix runs on the machine where Terraform runs.")
+        .attribute(
+            "options",
+            Attribute::map(Type::String).optional().description(
+                "Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`.",
+            ),
+        )
+        .attribute(
+            "nix_path",
+            Attribute::list(Type::String)
+                .optional()
+                .description("Replaces `NIX_PATH`, e.g. `[\"nixpkgs=/srv/nixpkgs\"]`."),
+        )
+        .attribute(
+            "builders",
+            Attribute::list(Type::String)
+                .optional()
+                .description("Remote builders, each as in `builders` of `nix.conf`."),
+        )
+        .attribute(
+            "max_jobs",
+            Attribute::string()
+                .optional()
+                .description("How many derivations are built at once: a number or `auto`."),
+        )
+        .attribute(
+            "cores",
+            Attribute::number()
+                .optional()
+                .validate(validators::integer_between(0, 1024))
+                .description("How many cores a build may use; 0: all."),
+        )
+        .attribute(
+            "evaluation",
+            Attribute::nested_single(evaluation)
+                .optional()
+                .description("Limits for evaluation."),
+        );
+    Attribute::nested_single(nested)
+        .optional()
+        .description("How Nix runs on the machine where Terraform runs.")
 }

@@ -27,9 +27,9 @@ pub(crate) fn timeouts_attribute(defaults: &str) -> Attribute {
         .attribute("read", duration("refreshing"))
         .attribute("update", duration("an update"))
         .attribute("delete", duration("deletion"));
-    Attribute::nested_single(nested)
-        .optional()
-        .description(format!("Limits for each operation; at the end of one the operation stops at the next safe point. {defaults}"))
+    Attribute::nested_single(nested).optional().description(format!(
+        "Limits for each operation; at the end of one the operation stops at the next safe point. {defaults}"
+    ))
 }
 
 /// Reads `90s`, `30m`, `1h30m`; the schema has checked the form.
@@ -61,7 +61,10 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 
 /// The configured duration, or the default.
 pub(crate) fn duration_or(configured: Option<&Attr<String>>, default: Duration) -> Duration {
-    configured.and_then(Attr::known).and_then(|text| duration(text)).unwrap_or(default)
+    configured
+        .and_then(Attr::known)
+        .and_then(|text| duration(text))
+        .unwrap_or(default)
 }
 
 /// A configuration value as JSON for Nix; what is not known yet becomes a marker that names its place.
@@ -77,9 +80,11 @@ pub(crate) fn to_json(value: &Value, origin: &str) -> Json {
             // Nix has nothing larger than a double either; its text is the best there is.
             (None, None) => Json::String(number.to_string()),
         },
-        Value::List(items) => {
-            items.iter().enumerate().map(|(n, item)| to_json(item, &format!("{origin}[{n}]"))).collect()
-        }
+        Value::List(items) => items
+            .iter()
+            .enumerate()
+            .map(|(n, item)| to_json(item, &format!("{origin}[{n}]")))
+            .collect(),
         Value::Map(entries) => entries
             .iter()
             .map(|(key, item)| (key.clone(), to_json(item, &format!("{origin}.{key}"))))
@@ -105,7 +110,13 @@ mod tests {
 
     #[test]
     fn unknown_arguments_keep_their_place() {
-        let value = Value::Map([("a".to_owned(), Value::List(vec![Value::Bool(true), Value::Unknown]))].into());
+        let value = Value::Map(
+            [(
+                "a".to_owned(),
+                Value::List(vec![Value::Bool(true), Value::Unknown]),
+            )]
+            .into(),
+        );
         assert_eq!(
             to_json(&value, "arguments"),
             serde_json::json!({ "a": [true, { "__unknown": "arguments.a[1]" }] })

@@ -6,6 +6,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo:rerun-if-changed={file}");
     }
     let descriptors = protox::compile(FILES, ["proto"])?;
-    tonic_prost_build::configure().build_client(false).generate_default_stubs(true).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .generate_default_stubs(true)
+        .compile_fds(descriptors)?;
     Ok(())
 }

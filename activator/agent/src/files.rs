@@ -24,14 +24,18 @@ pub(crate) struct Deployment {
 impl Deployment {
     /// The files of an activation that exists.
     pub(crate) fn open(id: &DeploymentId) -> Self {
-        Self { id: id.clone(), directory: Path::new(DEPLOYMENTS).join(id.as_str()) }
+        Self {
+            id: id.clone(),
+            directory: Path::new(DEPLOYMENTS).join(id.as_str()),
+        }
     }
 
     /// Writes a new activation down.
     pub(crate) fn create(request: &Request) -> Result<Self, AgentError> {
         forget_old();
         let deployment = Self::open(&request.id);
-        let private = |path: &Path, recursive| DirBuilder::new().mode(0o700).recursive(recursive).create(path);
+        let private =
+            |path: &Path, recursive| DirBuilder::new().mode(0o700).recursive(recursive).create(path);
         private(Path::new(DEPLOYMENTS), true).map_err(failed(DEPLOYMENTS))?;
         private(&deployment.directory, false).map_err(failed(&deployment.directory.display().to_string()))?;
         let json = serde_json::to_vec(request).map_err(|error| AgentError::Request(error.to_string()))?;
@@ -57,7 +61,12 @@ impl Deployment {
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), AgentError> {
         let (path, new) = (self.path(name), self.path(&format!(".{name}.new")));
         let write = || {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
             file.write_all(content)?;
             file.sync_all()?;
             std::fs::rename(&new, &path)?;
@@ -76,8 +85,15 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn open(deployment: &Deployment) -> Result<Self, AgentError> {
         let path = deployment.path("events.ndjson");
-        let open = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
-        Ok(Self { file: open.map_err(failed(&path.display().to_string()))?, seq: 0 })
+        let open = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path);
+        Ok(Self {
+            file: open.map_err(failed(&path.display().to_string()))?,
+            seq: 0,
+        })
     }
 
     /// The phase is on disk before its work begins.
@@ -100,7 +116,9 @@ impl Events {
 
 /// Removes the oldest activations.
 fn forget_old() {
-    let Ok(entries) = std::fs::read_dir(DEPLOYMENTS) else { return };
+    let Ok(entries) = std::fs::read_dir(DEPLOYMENTS) else {
+        return;
+    };
     let mut old: Vec<_> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
@@ -116,5 +134,8 @@ fn forget_old() {
 
 pub(crate) fn failed(what: &str) -> impl Fn(std::io::Error) -> AgentError {
     let what = what.to_owned();
-    move |source| AgentError::Io { what: what.clone(), source }
+    move |source| AgentError::Io {
+        what: what.clone(),
+        source,
+    }
 }

@@ -16,7 +16,8 @@ const ROOTS: &str = "/nix/var/nix/gcroots/nixos-agent";
 
 /// A program of the machine, with nothing on standard input. A login by SSH often has a meagre PATH.
 pub(crate) fn command(program: &str) -> Command {
-    const ALSO: &str = "/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    const ALSO: &str =
+        "/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new(program);
     command.env("PATH", format!("{path}:{ALSO}")).stdin(Stdio::null());
@@ -25,7 +26,12 @@ pub(crate) fn command(program: &str) -> Command {
 
 /// What the machine runs.
 pub(crate) fn state() -> SystemState {
-    let text = |path| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let text = |path| {
+        std::fs::read_to_string(path)
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
     SystemState {
         current: resolve("/run/current-system"),
         booted: resolve("/run/booted-system"),
@@ -41,24 +47,44 @@ fn resolve(link: &str) -> Option<String> {
 
 fn generation() -> Option<u64> {
     let link = std::fs::read_link(PROFILE).ok()?;
-    link.file_name()?.to_str()?.strip_prefix("system-")?.strip_suffix("-link")?.parse().ok()
+    link.file_name()?
+        .to_str()?
+        .strip_prefix("system-")?
+        .strip_suffix("-link")?
+        .parse()
+        .ok()
 }
 
 /// Runs a program to its end and returns what it printed.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
     match command(program).args(arguments).output() {
         Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        Ok(output) => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Ok(output) => Err(format!(
+            "{program}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        )),
         Err(error) => Err(format!("{program}: {error}")),
     }
 }
 
 /// The units that have failed, sorted.
 pub(crate) fn failed_units() -> Vec<String> {
-    let text = output("systemctl", &["list-units", "--state=failed", "--plain", "--no-legend", "--no-pager"]);
+    let text = output(
+        "systemctl",
+        &[
+            "list-units",
+            "--state=failed",
+            "--plain",
+            "--no-legend",
+            "--no-pager",
+        ],
+    );
     let text = text.unwrap_or_default();
-    let mut units: Vec<String> =
-        text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    let mut units: Vec<String> = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect();
     units.sort();
     units
 }
@@ -66,8 +92,23 @@ pub(crate) fn failed_units() -> Vec<String> {
 /// The last lines a unit wrote to the journal since a moment (seconds since 1970).
 pub(crate) fn journal(unit: &str, since: u64) -> Vec<String> {
     let since = format!("@{since}");
-    let arguments = ["-u", unit, "--since", &since, "-n", "20", "-o", "cat", "--no-pager", "-q"];
-    output("journalctl", &arguments).unwrap_or_default().lines().map(str::to_owned).collect()
+    let arguments = [
+        "-u",
+        unit,
+        "--since",
+        &since,
+        "-n",
+        "20",
+        "-o",
+        "cat",
+        "--no-pager",
+        "-q",
+    ];
+    output("journalctl", &arguments)
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Whether a unit runs or is about to.
@@ -75,7 +116,12 @@ pub(crate) fn unit_is_alive(unit: &str) -> bool {
     command("systemctl")
         .args(["is-active", unit])
         .output()
-        .is_ok_and(|output| matches!(output.stdout.trim_ascii(), b"active" | b"activating" | b"reloading"))
+        .is_ok_and(|output| {
+            matches!(
+                output.stdout.trim_ascii(),
+                b"active" | b"activating" | b"reloading"
+            )
+        })
 }
 
 /// Keeps a store path from the garbage collector under a name.
@@ -101,24 +147,43 @@ pub(crate) fn switch(
     limit: Duration,
     on_line: &mut dyn FnMut(String),
 ) -> Exit {
-    let Ok(own) = std::env::current_exe() else { return Exit::Killed };
+    let Ok(own) = std::env::current_exe() else {
+        return Exit::Killed;
+    };
     let log = deployment.path("output.log");
     let mut read = std::fs::metadata(&log).map_or(0, |meta| meta.len());
     let append = format!("append:{}", log.display());
     let started = command("systemd-run")
-        .args(["--quiet", "--collect", "--wait", "--no-ask-password", "--service-type=exec"])
+        .args([
+            "--quiet",
+            "--collect",
+            "--wait",
+            "--no-ask-password",
+            "--service-type=exec",
+        ])
         .arg(format!("--unit=nixos-agent-switch-{}-{step}", deployment.id()))
         .args(["-p", "StandardInput=null", "-p", "IgnoreOnIsolate=yes"])
-        .args(["-p", &format!("StandardOutput={append}"), "-p", &format!("StandardError={append}")])
+        .args([
+            "-p",
+            &format!("StandardOutput={append}"),
+            "-p",
+            &format!("StandardError={append}"),
+        ])
         .args(["-p", &format!("RuntimeMaxSec={}", limit.as_secs().max(1))])
-        .args(std::env::var("LOCALE_ARCHIVE").ok().map(|archive| format!("--setenv=LOCALE_ARCHIVE={archive}")))
+        .args(
+            std::env::var("LOCALE_ARCHIVE")
+                .ok()
+                .map(|archive| format!("--setenv=LOCALE_ARCHIVE={archive}")),
+        )
         .arg(own)
         .args(["exec", deployment.id().as_str(), step])
         .args([format!("{system}/bin/switch-to-configuration").as_str(), action])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
-    let Ok(mut child) = started else { return Exit::Killed };
+    let Ok(mut child) = started else {
+        return Exit::Killed;
+    };
     loop {
         let ended = !matches!(child.try_wait(), Ok(None));
         read = new_lines(&log, read, ended, on_line);
@@ -128,7 +193,9 @@ pub(crate) fn switch(
         std::thread::sleep(Duration::from_millis(30));
     }
     let code = std::fs::read_to_string(deployment.path(&format!("{step}.exit")));
-    code.ok().and_then(|code| code.trim().parse().ok()).map_or(Exit::Killed, Exit::Code)
+    code.ok()
+        .and_then(|code| code.trim().parse().ok())
+        .map_or(Exit::Killed, Exit::Code)
 }
 
 /// Reads whole lines (or, at the end, what is left) from an offset on, and returns the next offset.
@@ -142,15 +209,32 @@ fn new_lines(log: &Path, offset: u64, at_end: bool, on_line: &mut dyn FnMut(Stri
     if read.is_err() {
         return offset;
     }
-    let whole = if at_end { bytes.len() } else { bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |n| n + 1) };
+    let whole = if at_end {
+        bytes.len()
+    } else {
+        bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |n| n + 1)
+    };
     let text = bytes.get(..whole).unwrap_or_default();
-    String::from_utf8_lossy(text).lines().for_each(|line| on_line(line.to_owned()));
+    String::from_utf8_lossy(text)
+        .lines()
+        .for_each(|line| on_line(line.to_owned()));
     offset + u64::try_from(whole).unwrap_or(0)
 }
 
 /// Inside that unit: runs the program and writes down how it ended, which systemd does not tell apart well enough.
-pub(crate) fn execute(deployment: &Deployment, step: &str, program: &str, action: &str) -> Result<(), AgentError> {
-    let status = command(program).arg(action).current_dir("/").status().map_err(failed(program))?;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+pub(crate) fn execute(
+    deployment: &Deployment,
+    step: &str,
+    program: &str,
+    action: &str,
+) -> Result<(), AgentError> {
+    let status = command(program)
+        .arg(action)
+        .current_dir("/")
+        .status()
+        .map_err(failed(program))?;
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     deployment.write(&format!("{step}.exit"), code.to_string().as_bytes())
 }

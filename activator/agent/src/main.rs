@@ -3,8 +3,8 @@
 //! `activate` writes the request down, starts `run` as a unit of its own and listens; so what happens depends neither on the
 //! connection nor on the client. `attach` listens again.
 
-mod follow;
 mod files;
+mod follow;
 mod host;
 mod transaction;
 mod verdict;
@@ -67,9 +67,12 @@ fn dispatch(arguments: &[&str]) -> Result<(), AgentError> {
             follow::follow(&Deployment::open(&id.parse()?), from)
         }
         ["run", id] => transaction::run(&Deployment::open(&id.parse()?)),
-        ["exec", id, step, program, action] => host::execute(&Deployment::open(&id.parse()?), step, program, action),
+        ["exec", id, step, program, action] => {
+            host::execute(&Deployment::open(&id.parse()?), step, program, action)
+        }
         ["status"] => {
-            let state = serde_json::to_string(&host::state()).map_err(|error| AgentError::Request(error.to_string()))?;
+            let state = serde_json::to_string(&host::state())
+                .map_err(|error| AgentError::Request(error.to_string()))?;
             println!("{state}");
             Ok(())
         }
@@ -84,8 +87,12 @@ fn activate() -> Result<(), AgentError> {
     let mut text = String::new();
     std::io::stdin()
         .read_to_string(&mut text)
-        .map_err(|source| AgentError::Io { what: "standard input".to_owned(), source })?;
-    let request: Request = serde_json::from_str(&text).map_err(|error| AgentError::Request(error.to_string()))?;
+        .map_err(|source| AgentError::Io {
+            what: "standard input".to_owned(),
+            source,
+        })?;
+    let request: Request =
+        serde_json::from_str(&text).map_err(|error| AgentError::Request(error.to_string()))?;
     let deployment = Deployment::create(&request)?;
     start(&request.id)?;
     follow::follow(&deployment, 0)
@@ -93,17 +100,35 @@ fn activate() -> Result<(), AgentError> {
 
 /// Starts `run` where neither the end of this session nor that of its user reaches it.
 fn start(id: &DeploymentId) -> Result<(), AgentError> {
-    let own = std::env::current_exe().map_err(|source| AgentError::Io { what: "own path".to_owned(), source })?;
+    let own = std::env::current_exe().map_err(|source| AgentError::Io {
+        what: "own path".to_owned(),
+        source,
+    })?;
     let started = host::command("systemd-run")
-        .args(["--quiet", "--collect", "--no-ask-password", "--service-type=exec", &format!("--unit=nixos-agent-{id}")])
-        .args(["-p", "StandardInput=null", "-p", "KillMode=mixed", "-p", "OOMScoreAdjust=-900"])
+        .args([
+            "--quiet",
+            "--collect",
+            "--no-ask-password",
+            "--service-type=exec",
+            &format!("--unit=nixos-agent-{id}"),
+        ])
+        .args([
+            "-p",
+            "StandardInput=null",
+            "-p",
+            "KillMode=mixed",
+            "-p",
+            "OOMScoreAdjust=-900",
+        ])
         .args(["-p", "IgnoreOnIsolate=yes", "-p", "SyslogIdentifier=nixos-agent"])
         .arg(own)
         .args(["run", id.as_str()])
         .output();
     match started {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(AgentError::Start(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+        Ok(output) => Err(AgentError::Start(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        )),
         Err(error) => Err(AgentError::Start(format!("systemd-run: {error}"))),
     }
 }

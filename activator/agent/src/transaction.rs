@@ -24,8 +24,13 @@ const LOCK: &str = "/run/nixos-agent.lock";
 pub(crate) fn run(deployment: &Deployment) -> Result<(), AgentError> {
     let request = deployment.request()?;
     let mut events = Events::open(deployment)?;
-    let mut transaction =
-        Transaction { deployment, request: &request, events: &mut events, before: host::state(), since: now() };
+    let mut transaction = Transaction {
+        deployment,
+        request: &request,
+        events: &mut events,
+        before: host::state(),
+        since: now(),
+    };
     let end = match lock(&request) {
         Ok(_lock) => {
             let end = transaction.attempt();
@@ -51,7 +56,12 @@ struct End {
 
 impl End {
     fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), exit: None, failed_units: vec![] }
+        Self {
+            outcome,
+            message: message.into(),
+            exit: None,
+            failed_units: vec![],
+        }
     }
 
     fn rejected(message: impl Into<String>) -> Self {
@@ -76,14 +86,22 @@ impl Transaction<'_> {
             && current.as_ref() != Some(expected)
         {
             let found = current.as_deref().unwrap_or("nothing that is known");
-            return End::rejected(format!("The machine runs {found}, not {expected}: someone else has changed it meanwhile."));
+            return End::rejected(format!(
+                "The machine runs {found}, not {expected}: someone else has changed it meanwhile."
+            ));
         }
         let runs = current.as_deref() == Some(toplevel.as_str());
         let boots = self.before.profile.as_deref() == Some(toplevel.as_str());
         match self.request.action {
-            Action::Switch if runs && boots => return End::new(Outcome::Unchanged, "The machine runs this system already."),
-            Action::Test if runs => return End::new(Outcome::Unchanged, "The machine runs this system already."),
-            Action::Boot if boots => return End::new(Outcome::Unchanged, "The machine boots this system already."),
+            Action::Switch if runs && boots => {
+                return End::new(Outcome::Unchanged, "The machine runs this system already.");
+            }
+            Action::Test if runs => {
+                return End::new(Outcome::Unchanged, "The machine runs this system already.");
+            }
+            Action::Boot if boots => {
+                return End::new(Outcome::Unchanged, "The machine boots this system already.");
+            }
             _ => {}
         }
         self.events.phase(Phase::Preflight);
@@ -91,8 +109,11 @@ impl Transaction<'_> {
             return End::rejected(message);
         }
         self.events.phase(Phase::Recorded);
-        let recorded = host::keep("new", &toplevel)
-            .and_then(|()| current.as_deref().map_or(Ok(()), |current| host::keep("old", current)));
+        let recorded = host::keep("new", &toplevel).and_then(|()| {
+            current
+                .as_deref()
+                .map_or(Ok(()), |current| host::keep("old", current))
+        });
         if let Err(error) = recorded {
             return End::rejected(error.to_string());
         }
@@ -113,9 +134,13 @@ impl Transaction<'_> {
         let exit = self.switch("activate", toplevel, "test");
         let newly = newly_failed(&failed_before, &host::failed_units());
         match judge(exit, &newly) {
-            Verdict::Good if self.request.action == Action::Test => {
-                End { exit: Some(exit), ..End::new(Outcome::Activated, "The system runs; the next boot starts the one before.") }
-            }
+            Verdict::Good if self.request.action == Action::Test => End {
+                exit: Some(exit),
+                ..End::new(
+                    Outcome::Activated,
+                    "The system runs; the next boot starts the one before.",
+                )
+            },
             Verdict::Good => self.commit(toplevel, Some(exit)),
             Verdict::NotStarted => End {
                 exit: Some(exit),
@@ -123,7 +148,10 @@ impl Transaction<'_> {
             },
             Verdict::NeedsReboot => End {
                 exit: Some(exit),
-                ..End::new(Outcome::RebootRequired, "The system can only be reached by a reboot: deploy it with `action = \"boot\"`.")
+                ..End::new(
+                    Outcome::RebootRequired,
+                    "The system can only be reached by a reboot: deploy it with `action = \"boot\"`.",
+                )
             },
             Verdict::Bad => {
                 let failed_units = self.failed_units(&newly);
@@ -134,7 +162,11 @@ impl Transaction<'_> {
                     Exit::Code(code) => format!("Activation failed with exit code {code}"),
                 };
                 let end = self.roll_back(&why);
-                End { exit: Some(exit), failed_units, ..end }
+                End {
+                    exit: Some(exit),
+                    failed_units,
+                    ..end
+                }
             }
         }
     }
@@ -143,46 +175,83 @@ impl Transaction<'_> {
     fn commit(&mut self, toplevel: &str, exit: Option<Exit>) -> End {
         self.events.phase(Phase::Committing);
         let set = host::output("nix-env", &["-p", PROFILE, "--set", toplevel]);
-        let result = set.map(drop).and_then(|()| match self.switch("boot", toplevel, "boot") {
-            Exit::Code(0) => Ok(()),
-            Exit::Code(code) => Err(format!("the boot loader could not be installed (exit code {code})")),
-            Exit::Killed => Err("installing the boot loader took too long".to_owned()),
-        });
+        let result = set
+            .map(drop)
+            .and_then(|()| match self.switch("boot", toplevel, "boot") {
+                Exit::Code(0) => Ok(()),
+                Exit::Code(code) => Err(format!(
+                    "the boot loader could not be installed (exit code {code})"
+                )),
+                Exit::Killed => Err("installing the boot loader took too long".to_owned()),
+            });
         let Err(why) = result else {
-            return End { exit, ..End::new(Outcome::Activated, "The machine runs the system, and boots it.") };
+            return End {
+                exit,
+                ..End::new(Outcome::Activated, "The machine runs the system, and boots it.")
+            };
         };
         self.restore_profile();
         if exit.is_some() && self.request.rollback {
             let end = self.roll_back(&format!("Committing failed: {why}"));
             return End { exit, ..end };
         }
-        let outcome = if exit.is_some() { Outcome::NotPersisted } else { Outcome::Rejected };
-        End { exit, ..End::new(outcome, format!("The next boot will not start the system: {why}.")) }
+        let outcome = if exit.is_some() {
+            Outcome::NotPersisted
+        } else {
+            Outcome::Rejected
+        };
+        End {
+            exit,
+            ..End::new(
+                outcome,
+                format!("The next boot will not start the system: {why}."),
+            )
+        }
     }
 
     fn roll_back(&mut self, why: &str) -> End {
         let Some(old) = self.before.current.clone() else {
-            return End::new(Outcome::RollbackFailed, format!("{why}, and there is no system to go back to."));
+            return End::new(
+                Outcome::RollbackFailed,
+                format!("{why}, and there is no system to go back to."),
+            );
         };
         if !self.request.rollback {
-            return End::new(Outcome::RollbackFailed, format!("{why}; `rollback` is off, so it was left as it is."));
+            return End::new(
+                Outcome::RollbackFailed,
+                format!("{why}; `rollback` is off, so it was left as it is."),
+            );
         }
         self.events.phase(Phase::RollingBack);
         forget_pending(&old);
         let exit = self.switch("rollback", &old, "test");
         let back = host::state().current.as_deref() == Some(old.as_str());
         match exit {
-            Exit::Code(0 | 4) if back => End::new(Outcome::RolledBack, format!("{why}. The machine went back to {old}.")),
-            _ => End::new(Outcome::RollbackFailed, format!("{why}, and going back to {old} failed too ({exit:?}).")),
+            Exit::Code(0 | 4) if back => End::new(
+                Outcome::RolledBack,
+                format!("{why}. The machine went back to {old}."),
+            ),
+            _ => End::new(
+                Outcome::RollbackFailed,
+                format!("{why}, and going back to {old} failed too ({exit:?})."),
+            ),
         }
     }
 
     /// Back to the profile's generation from before, and without the one that failed.
     fn restore_profile(&self) {
-        let (Some(old), Some(new)) = (self.before.generation, host::state().generation) else { return };
+        let (Some(old), Some(new)) = (self.before.generation, host::state().generation) else {
+            return;
+        };
         if old != new {
-            let _ = host::output("nix-env", &["-p", PROFILE, "--switch-generation", &old.to_string()]);
-            let _ = host::output("nix-env", &["-p", PROFILE, "--delete-generations", &new.to_string()]);
+            let _ = host::output(
+                "nix-env",
+                &["-p", PROFILE, "--switch-generation", &old.to_string()],
+            );
+            let _ = host::output(
+                "nix-env",
+                &["-p", PROFILE, "--delete-generations", &new.to_string()],
+            );
         }
     }
 
@@ -196,7 +265,10 @@ impl Transaction<'_> {
     }
 
     fn failed_units(&self, names: &[String]) -> Vec<FailedUnit> {
-        let unit = |name: &String| FailedUnit { name: name.clone(), journal: host::journal(name, self.since) };
+        let unit = |name: &String| FailedUnit {
+            name: name.clone(),
+            journal: host::journal(name, self.since),
+        };
         names.iter().map(unit).collect()
     }
 
@@ -219,21 +291,33 @@ impl Transaction<'_> {
 /// One activation at a time. The kernel gives the lock back whatever becomes of us.
 fn lock(request: &Request) -> Result<File, String> {
     let failed = |error: std::io::Error| format!("The lock {LOCK} cannot be taken: {error}.");
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(LOCK).map_err(failed)?;
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(LOCK)
+        .map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut holder = String::new();
         let _ = file.read_to_string(&mut holder);
-        return Err(format!("Another activation ({}) is under way on the machine; nothing was changed.", holder.trim()));
+        return Err(format!(
+            "Another activation ({}) is under way on the machine; nothing was changed.",
+            holder.trim()
+        ));
     }
-    let _ = file.set_len(0).and_then(|()| file.write_all(request.id.as_str().as_bytes()));
+    let _ = file
+        .set_len(0)
+        .and_then(|()| file.write_all(request.id.as_str().as_bytes()));
     Ok(file)
 }
 
 /// What must be true before anything is touched.
 fn preflight(toplevel: &str) -> Result<(), String> {
     if !Path::new(toplevel).join("bin/switch-to-configuration").is_file() {
-        return Err(format!("{toplevel} is not a NixOS system: it has no bin/switch-to-configuration."));
+        return Err(format!(
+            "{toplevel} is not a NixOS system: it has no bin/switch-to-configuration."
+        ));
     }
     host::output("nix-store", &["--check-validity", toplevel])
         .map_err(|message| format!("The system is not complete in the machine's store: {message}."))?;
@@ -248,7 +332,9 @@ fn preflight(toplevel: &str) -> Result<(), String> {
 fn forget_pending(old: &str) {
     for list in ["start-list", "restart-list", "reload-list"] {
         let path = Path::new("/run/nixos").join(list);
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
         let known = |unit: &&str| Path::new(old).join("etc/systemd/system").join(unit).exists();
         let kept: Vec<&str> = text.lines().filter(known).collect();
         let _ = std::fs::write(&path, kept.join("\n"));
@@ -256,5 +342,7 @@ fn forget_pending(old: &str) {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }

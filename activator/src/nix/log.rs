@@ -51,7 +51,10 @@ impl Log {
         match serde_json::from_str(entry) {
             Ok(Entry::Msg { level: ERROR, msg }) => self.errors.push(without_colours(&msg)),
             Ok(Entry::Msg { level, msg }) if level <= NOTICE => self.remember(without_colours(&msg)),
-            Ok(Entry::Result { kind: BUILD_LOG_LINE, fields }) => {
+            Ok(Entry::Result {
+                kind: BUILD_LOG_LINE,
+                fields,
+            }) => {
                 if let Some(line) = fields.first().and_then(serde_json::Value::as_str) {
                     let line = without_colours(line);
                     on_line(&line);
@@ -72,7 +75,12 @@ impl Log {
     /// The errors, or where Nix gave none the last lines it printed.
     pub fn error(&self) -> String {
         if self.errors.is_empty() {
-            return self.other.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
+            return self
+                .other
+                .iter()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join("\n");
         }
         self.errors.join("\n")
     }

@@ -62,13 +62,37 @@ pub(crate) fn target_attributes(direction: Direction) -> Nested {
         Direction::Output => attribute.computed(),
     };
     let host = Attribute::string().description("Host name, address or alias of `ssh_config`.");
-    let host = if direction == Direction::Input { host.required().validate(validators::not_empty()) } else { set(host) };
+    let host = if direction == Direction::Input {
+        host.required().validate(validators::not_empty())
+    } else {
+        set(host)
+    };
     connection_attributes(Nested::new().attribute("host", host), set)
-        .attribute("host_public_key", set(Attribute::string()).description("The only SSH host key to accept, as in `known_hosts`: `ssh-ed25519 AAAA…`."))
-        .attribute("system", set(Attribute::string()).description("Nix' name of the machine's platform, e.g. `x86_64-linux`."))
-        .attribute("state_version", set(Attribute::string()).description("The NixOS release the machine was first seen with; the default of `system.stateVersion`."))
-        .attribute("public_ipv4", set(Attribute::string()).description("The machine's address on the internet: `networking.publicIPv4`."))
-        .attribute("private_ipv4", set(Attribute::string()).description("The machine's address in its own network: `networking.privateIPv4`."))
+        .attribute(
+            "host_public_key",
+            set(Attribute::string())
+                .description("The only SSH host key to accept, as in `known_hosts`: `ssh-ed25519 AAAA…`."),
+        )
+        .attribute(
+            "system",
+            set(Attribute::string()).description("Nix' name of the machine's platform, e.g. `x86_64-linux`."),
+        )
+        .attribute(
+            "state_version",
+            set(Attribute::string()).description(
+                "The NixOS release the machine was first seen with; the default of `system.stateVersion`.",
+            ),
+        )
+        .attribute(
+            "public_ipv4",
+            set(Attribute::string())
+                .description("The machine's address on the internet: `networking.publicIPv4`."),
+        )
+        .attribute(
+            "private_ipv4",
+            set(Attribute::string())
+                .description("The machine's address in its own network: `networking.privateIPv4`."),
+        )
 }
 
 /// What the `ssh` block of a machine and a target have in common.
@@ -88,12 +112,33 @@ pub(crate) fn connection_attributes(nested: Nested, set: impl Fn(Attribute) -> A
 /// The attributes of a bastion.
 pub(crate) fn bastion_attributes(set: &impl Fn(Attribute) -> Attribute) -> Nested {
     Nested::new()
-        .attribute("host", set(Attribute::string()).description("Host name or address of the bastion."))
-        .attribute("port", set(Attribute::number()).validate(validators::integer_between(1, 65535)).description("Port of its SSH server."))
-        .attribute("user", set(Attribute::string()).description("The user who logs in there."))
-        .attribute("key", set(Attribute::string()).description("The name of a private key in the provider's `ssh.private_keys`."))
-        .attribute("private_key_file", set(Attribute::string()).description("A private key file on the machine where Terraform runs."))
-        .attribute("host_public_key", set(Attribute::string()).description("The only SSH host key to accept there."))
+        .attribute(
+            "host",
+            set(Attribute::string()).description("Host name or address of the bastion."),
+        )
+        .attribute(
+            "port",
+            set(Attribute::number())
+                .validate(validators::integer_between(1, 65535))
+                .description("Port of its SSH server."),
+        )
+        .attribute(
+            "user",
+            set(Attribute::string()).description("The user who logs in there."),
+        )
+        .attribute(
+            "key",
+            set(Attribute::string())
+                .description("The name of a private key in the provider's `ssh.private_keys`."),
+        )
+        .attribute(
+            "private_key_file",
+            set(Attribute::string()).description("A private key file on the machine where Terraform runs."),
+        )
+        .attribute(
+            "host_public_key",
+            set(Attribute::string()).description("The only SSH host key to accept there."),
+        )
 }
 
 impl Target {
@@ -105,15 +150,23 @@ impl Target {
             Attr::Unknown => Err(not_known(&path.clone().attribute(name))),
         };
         let host = known(&self.host, "host")?.ok_or_else(|| not_known(&path.clone().attribute("host")))?;
-        let key = match (known(&self.key, "key")?, known(&self.private_key_file, "private_key_file")?) {
+        let key = match (
+            known(&self.key, "key")?,
+            known(&self.private_key_file, "private_key_file")?,
+        ) {
             (Some(name), _) => defaults.key(&name, &path.clone().attribute("key"))?,
             (None, Some(file)) => Key::File(file.into()),
-            (None, None) => defaults.private_key_file.clone().map_or(Key::Ambient, |file| Key::File(file.into())),
+            (None, None) => defaults
+                .private_key_file
+                .clone()
+                .map_or(Key::Ambient, |file| Key::File(file.into())),
         };
         let bastion = match &self.bastion {
             Attr::Known(bastion) => Some(bastion.resolve(defaults, &path.clone().attribute("bastion"))?),
             Attr::Null => match &defaults.bastion {
-                Some(bastion) => Some(bastion.resolve(defaults, &Path::root().attribute("ssh").attribute("bastion"))?),
+                Some(bastion) => {
+                    Some(bastion.resolve(defaults, &Path::root().attribute("ssh").attribute("bastion"))?)
+                }
                 None => None,
             },
             Attr::Unknown => return Err(not_known(&path.clone().attribute("bastion"))),
@@ -125,10 +178,20 @@ impl Target {
             user: known(&self.user, "user")?.unwrap_or_else(|| defaults.user.clone()),
             key,
             host_public_key: known(&self.host_public_key, "host_public_key")?,
-            host_key_policy: policy.as_deref().map_or(defaults.host_key_policy, host_key_policy),
+            host_key_policy: policy
+                .as_deref()
+                .map_or(defaults.host_key_policy, host_key_policy),
             bastion,
-            options: [self.options.known().cloned().unwrap_or_default(), defaults.options.clone()].concat(),
-            elevate: self.elevate.known().cloned().unwrap_or_else(|| defaults.elevate.clone()),
+            options: [
+                self.options.known().cloned().unwrap_or_default(),
+                defaults.options.clone(),
+            ]
+            .concat(),
+            elevate: self
+                .elevate
+                .known()
+                .cloned()
+                .unwrap_or_else(|| defaults.elevate.clone()),
             connect_timeout: defaults.connect_timeout,
         })
     }
@@ -154,7 +217,11 @@ impl Target {
 
 impl Bastion {
     fn resolve(&self, defaults: &SshDefaults, path: &Path) -> Result<activator_ssh::Bastion, Diagnostic> {
-        let host = self.host.known().cloned().ok_or_else(|| not_known(&path.clone().attribute("host")))?;
+        let host = self
+            .host
+            .known()
+            .cloned()
+            .ok_or_else(|| not_known(&path.clone().attribute("host")))?;
         let key = match (self.key.known(), self.private_key_file.known()) {
             (Some(name), _) => defaults.key(name, &path.clone().attribute("key"))?,
             (None, Some(file)) => Key::File(file.into()),
@@ -216,6 +283,8 @@ fn fact<T: Clone>(value: &Attr<T>) -> Fact<T> {
 
 fn not_known(path: &Path) -> Diagnostic {
     Diagnostic::error("The machine's address is not known yet")
-        .detail(format!("`{path}` has no known value, so the machine cannot be reached."))
+        .detail(format!(
+            "`{path}` has no known value, so the machine cannot be reached."
+        ))
         .at(path.clone())
 }

@@ -20,7 +20,11 @@ pub trait DataSource<D>: Send + Sync + 'static {
     fn schema(&self) -> Schema;
 
     /// Looks it up. The configuration is wholly known.
-    fn read(&self, cx: &Cx<D>, config: Self::Model) -> impl Future<Output = Result<Self::Model, Diagnostics>> + Send;
+    fn read(
+        &self,
+        cx: &Cx<D>,
+        config: Self::Model,
+    ) -> impl Future<Output = Result<Self::Model, Diagnostics>> + Send;
 }
 
 /// A data source without its type, as the server keeps it.

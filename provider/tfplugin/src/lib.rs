@@ -28,9 +28,7 @@ pub use data_source::{DataSource, DynDataSource, data_source};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use path::{Path, Step};
 pub use provider::{ConfigureCx, Cx, Provider};
-pub use resource::{
-    ApplyRequest, DynResource, Failed, PlanRequest, PlanResponse, Resource, State, resource,
-};
+pub use resource::{ApplyRequest, DynResource, Failed, PlanRequest, PlanResponse, Resource, State, resource};
 pub use schema::{Attribute, Nested, Schema, Validator, validators};
 pub use server::serve;
 pub use types::Type;

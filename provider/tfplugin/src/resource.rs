@@ -36,7 +36,11 @@ pub trait Resource<D>: Send + Sync + 'static {
         let _ = cx;
         async {
             let private = request.prior.map(|state| state.private).unwrap_or_default();
-            Ok(PlanResponse { planned: request.proposed, private, requires_replace: vec![] })
+            Ok(PlanResponse {
+                planned: request.proposed,
+                private,
+                requires_replace: vec![],
+            })
         }
     }
 
@@ -82,9 +86,14 @@ pub trait Resource<D>: Send + Sync + 'static {
     /// Brings the state of an older schema version into the shape of this one, as JSON.
     fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics> {
         let _ = state;
-        Err(Diagnostic::error(format!("The state of {} was written by another version of the provider", Self::TYPE))
-            .detail(format!("It has schema version {version}, which this version cannot read."))
-            .into())
+        Err(Diagnostic::error(format!(
+            "The state of {} was written by another version of the provider",
+            Self::TYPE
+        ))
+        .detail(format!(
+            "It has schema version {version}, which this version cannot read."
+        ))
+        .into())
     }
 }
 
@@ -141,7 +150,10 @@ pub struct Failed<M, P> {
 
 impl<M, P> From<Diagnostics> for Failed<M, P> {
     fn from(diagnostics: Diagnostics) -> Self {
-        Self { diagnostics, partial: None }
+        Self {
+            diagnostics,
+            partial: None,
+        }
     }
 }
 
@@ -197,7 +209,11 @@ pub trait DynResource<D>: Send + Sync {
         proposed: Value,
     ) -> BoxFuture<'a, Result<RawPlan, Diagnostics>>;
     /// See [`Resource::read`].
-    fn read<'a>(&'a self, cx: &'a Cx<D>, state: RawState) -> BoxFuture<'a, Result<Option<RawState>, Diagnostics>>;
+    fn read<'a>(
+        &'a self,
+        cx: &'a Cx<D>,
+        state: RawState,
+    ) -> BoxFuture<'a, Result<Option<RawState>, Diagnostics>>;
     /// See [`Resource::create`] and [`Resource::update`].
     fn apply<'a>(
         &'a self,
@@ -258,10 +274,17 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
         proposed: Value,
     ) -> BoxFuture<'a, Result<RawPlan, Diagnostics>> {
         Box::pin(async move {
-            let prior = if prior.value.is_null() { None } else { Some(self.state(&prior)?) };
+            let prior = if prior.value.is_null() {
+                None
+            } else {
+                Some(self.state(&prior)?)
+            };
             let prior_private = prior.as_ref().map(|state| state.private.clone());
-            let request =
-                PlanRequest { prior, config: typed(R::TYPE, &config)?, proposed: typed(R::TYPE, &proposed)? };
+            let request = PlanRequest {
+                prior,
+                config: typed(R::TYPE, &config)?,
+                proposed: typed(R::TYPE, &proposed)?,
+            };
             let response = self.resource.plan(cx, request).await?;
             Ok(RawPlan {
                 planned: own_value(R::TYPE, &response.planned)?,
@@ -271,7 +294,11 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
         })
     }
 
-    fn read<'a>(&'a self, cx: &'a Cx<D>, state: RawState) -> BoxFuture<'a, Result<Option<RawState>, Diagnostics>> {
+    fn read<'a>(
+        &'a self,
+        cx: &'a Cx<D>,
+        state: RawState,
+    ) -> BoxFuture<'a, Result<Option<RawState>, Diagnostics>> {
         Box::pin(async move {
             let state = self.resource.read(cx, self.state(&state)?).await?;
             state.map(|state| self.raw(state)).transpose()
@@ -296,16 +323,27 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
                 if prior.is_null() {
                     return self.resource.create(cx, request).await;
                 }
-                let prior =
-                    State { value: typed(R::TYPE, &prior)?, private: envelope.prior.unwrap_or_default() };
+                let prior = State {
+                    value: typed(R::TYPE, &prior)?,
+                    private: envelope.prior.unwrap_or_default(),
+                };
                 self.resource.update(cx, prior, request).await
             };
             match outcome.await {
                 Ok(state) => match self.raw(state) {
-                    Ok(state) => RawApplied { state: Some(state), diagnostics: Diagnostics::default() },
-                    Err(diagnostics) => RawApplied { state: None, diagnostics },
+                    Ok(state) => RawApplied {
+                        state: Some(state),
+                        diagnostics: Diagnostics::default(),
+                    },
+                    Err(diagnostics) => RawApplied {
+                        state: None,
+                        diagnostics,
+                    },
                 },
-                Err(Failed { mut diagnostics, partial }) => {
+                Err(Failed {
+                    mut diagnostics,
+                    partial,
+                }) => {
                     let state = partial.and_then(|state| match self.raw(state) {
                         Ok(state) => Some(state),
                         Err(more) => {
@@ -340,32 +378,51 @@ impl<R> Erased<R> {
     where
         R: Resource<D, Model = M, Private = P>,
     {
-        Ok(State { value: typed(R::TYPE, &state.value)?, private: open::<P>(R::TYPE, &state.private)?.data })
+        Ok(State {
+            value: typed(R::TYPE, &state.value)?,
+            private: open::<P>(R::TYPE, &state.private)?.data,
+        })
     }
 
     fn raw<D, M: Serialize, P: Serialize>(&self, state: State<M, P>) -> Result<RawState, Diagnostics>
     where
         R: Resource<D, Model = M, Private = P>,
     {
-        Ok(RawState { value: own_value(R::TYPE, &state.value)?, private: seal(R::TYPE, state.private, None)? })
+        Ok(RawState {
+            value: own_value(R::TYPE, &state.value)?,
+            private: seal(R::TYPE, state.private, None)?,
+        })
     }
 }
 
 fn seal<P: Serialize>(type_name: &str, data: P, prior: Option<P>) -> Result<Vec<u8>, Diagnostics> {
-    serde_json::to_vec(&Envelope { format: FORMAT, data, prior })
-        .map_err(|error| mistake(type_name, &format!("its private data cannot be written: {error}")).into())
+    serde_json::to_vec(&Envelope {
+        format: FORMAT,
+        data,
+        prior,
+    })
+    .map_err(|error| mistake(type_name, &format!("its private data cannot be written: {error}")).into())
 }
 
 fn open<P: DeserializeOwned + Default>(type_name: &str, bytes: &[u8]) -> Result<Envelope<P>, Diagnostics> {
     if bytes.is_empty() {
-        return Ok(Envelope { format: FORMAT, data: P::default(), prior: None });
+        return Ok(Envelope {
+            format: FORMAT,
+            data: P::default(),
+            prior: None,
+        });
     }
     let envelope: Envelope<P> = serde_json::from_slice(bytes)
         .map_err(|error| mistake(type_name, &format!("its private data cannot be read: {error}")))?;
     if envelope.format != FORMAT {
-        return Err(Diagnostic::error(format!("The state of {type_name} was written by a newer provider"))
-            .detail(format!("Its private data has format {}, this version reads {FORMAT}.", envelope.format))
-            .into());
+        return Err(Diagnostic::error(format!(
+            "The state of {type_name} was written by a newer provider"
+        ))
+        .detail(format!(
+            "Its private data has format {}, this version reads {FORMAT}.",
+            envelope.format
+        ))
+        .into());
     }
     Ok(envelope)
 }
@@ -387,6 +444,5 @@ pub(crate) fn own_value<M: Serialize>(type_name: &str, model: &M) -> Result<Valu
 
 /// What only a mistake in the provider can lead to.
 pub(crate) fn mistake(type_name: &str, what: &str) -> Diagnostic {
-    Diagnostic::error("The provider made a mistake")
-        .detail(format!("{type_name}: {what}. Please report it."))
+    Diagnostic::error("The provider made a mistake").detail(format!("{type_name}: {what}. Please report it."))
 }

@@ -43,8 +43,10 @@ impl Type {
             Self::Map(element) => json!(["map", element.to_json()]),
             Self::Tuple(elements) => json!(["tuple", elements.iter().map(Self::to_json).collect::<Vec<_>>()]),
             Self::Object(attributes) => {
-                let attributes: serde_json::Map<_, _> =
-                    attributes.iter().map(|(name, ty)| (name.clone(), ty.to_json())).collect();
+                let attributes: serde_json::Map<_, _> = attributes
+                    .iter()
+                    .map(|(name, ty)| (name.clone(), ty.to_json()))
+                    .collect();
                 json!(["object", attributes])
             }
         }
@@ -69,15 +71,25 @@ impl Type {
                 _ => None,
             };
         }
-        let [kind, of, ..] = json.as_array()?.as_slice() else { return None };
+        let [kind, of, ..] = json.as_array()?.as_slice() else {
+            return None;
+        };
         match kind.as_str()? {
             "list" => Some(Self::List(Box::new(inner(of)?))),
             "set" => Some(Self::Set(Box::new(inner(of)?))),
             "map" => Some(Self::Map(Box::new(inner(of)?))),
-            "tuple" => of.as_array()?.iter().map(inner).collect::<Option<_>>().map(Self::Tuple),
+            "tuple" => of
+                .as_array()?
+                .iter()
+                .map(inner)
+                .collect::<Option<_>>()
+                .map(Self::Tuple),
             "object" => {
                 let attributes = of.as_object()?.iter();
-                attributes.map(|(name, ty)| Some((name.clone(), inner(ty)?))).collect::<Option<_>>().map(Self::Object)
+                attributes
+                    .map(|(name, ty)| Some((name.clone(), inner(ty)?)))
+                    .collect::<Option<_>>()
+                    .map(Self::Object)
             }
             _ => None,
         }

@@ -94,9 +94,12 @@ impl Value {
             Self::Number(_) => Type::Number,
             Self::String(_) => Type::String,
             Self::List(items) => Type::Tuple(items.iter().map(Self::natural_type).collect()),
-            Self::Map(entries) => {
-                Type::Object(entries.iter().map(|(name, value)| (name.clone(), value.natural_type())).collect())
-            }
+            Self::Map(entries) => Type::Object(
+                entries
+                    .iter()
+                    .map(|(name, value)| (name.clone(), value.natural_type()))
+                    .collect(),
+            ),
         }
     }
 
@@ -109,9 +112,12 @@ impl Value {
             Json::Number(number) => Number::parse(&number.to_string()).map_or(Self::Null, Self::Number),
             Json::String(text) => Self::String(text.clone()),
             Json::Array(items) => Self::List(items.iter().map(Self::from_json).collect()),
-            Json::Object(entries) => {
-                Self::Map(entries.iter().map(|(name, value)| (name.clone(), Self::from_json(value))).collect())
-            }
+            Json::Object(entries) => Self::Map(
+                entries
+                    .iter()
+                    .map(|(name, value)| (name.clone(), Self::from_json(value)))
+                    .collect(),
+            ),
         }
     }
 }
@@ -127,7 +133,9 @@ impl Number {
         }
         let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
         let decimal = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
-            && digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'))
+            && digits
+                .chars()
+                .all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'))
             && text.parse::<f64>().is_ok();
         decimal.then(|| Self(Repr::Text(text.to_owned())))
     }
@@ -143,7 +151,11 @@ impl Number {
             Repr::Signed(number) => Some(*number),
             Repr::Unsigned(number) => i64::try_from(*number).ok(),
             Repr::Float(number) => integer(*number),
-            Repr::Text(text) => text.parse::<f64>().ok().filter(|n| n.abs() < 2f64.powi(53)).and_then(integer),
+            Repr::Text(text) => text
+                .parse::<f64>()
+                .ok()
+                .filter(|n| n.abs() < 2f64.powi(53))
+                .and_then(integer),
         }
     }
 
@@ -156,7 +168,10 @@ impl Number {
     }
 
     /// The nearest float; `None` beyond its range.
-    #[expect(clippy::cast_precision_loss, reason = "the nearest float is what is asked for")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the nearest float is what is asked for"
+    )]
     pub fn as_f64(&self) -> Option<f64> {
         match &self.0 {
             Repr::Signed(number) => Some(*number as f64),
@@ -202,14 +217,20 @@ impl PartialEq for Number {
 /// Digits without leading and trailing zeros, and the exponent: equal numbers have equal canonical forms.
 fn canonical(text: &str) -> (bool, String, i64) {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, 0), |(m, e)| (m, e.parse().unwrap_or(0)));
+    let (mantissa, exponent) = text
+        .split_once(['e', 'E'])
+        .map_or((text, 0), |(m, e)| (m, e.parse().unwrap_or(0)));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{}{fraction}", whole.trim_start_matches('+'));
     let exponent = exponent - i64::try_from(fraction.len()).unwrap_or(0);
     let trimmed = digits.trim_end_matches('0');
     let shift = i64::try_from(digits.len() - trimmed.len()).unwrap_or(0);
     let trimmed = trimmed.trim_start_matches('0');
-    if trimmed.is_empty() { (false, String::new(), 0) } else { (negative, trimmed.to_owned(), exponent + shift) }
+    if trimmed.is_empty() {
+        (false, String::new(), 0)
+    } else {
+        (negative, trimmed.to_owned(), exponent + shift)
+    }
 }
 
 impl fmt::Display for Number {
@@ -246,7 +267,13 @@ mod tests {
 
     #[test]
     fn numbers_keep_every_digit() {
-        for text in ["0.1", "3.14159265358979323846264338327950288", "1e30", "18446744073709551615", "-7"] {
+        for text in [
+            "0.1",
+            "3.14159265358979323846264338327950288",
+            "1e30",
+            "18446744073709551615",
+            "-7",
+        ] {
             assert_eq!(Number::parse(text).unwrap().to_string(), text);
         }
         for bad in ["", "NaN", "inf", "1x", "-", "e5"] {

@@ -48,7 +48,10 @@ impl LabError {
 
 /// Runs a program to its end and returns what it printed.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, LabError> {
-    let failed = |message: String| LabError::Command { command: format!("{program} {}", arguments.join(" ")), message };
+    let failed = |message: String| LabError::Command {
+        command: format!("{program} {}", arguments.join(" ")),
+        message,
+    };
     let output = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -57,7 +60,12 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, LabError>
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<&str> = said.trim().lines().collect();
-        return Err(failed(lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n")));
+        return Err(failed(
+            lines
+                .get(lines.len().saturating_sub(15)..)
+                .unwrap_or_default()
+                .join("\n"),
+        ));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

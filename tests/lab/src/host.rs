@@ -46,7 +46,13 @@ pub struct Finished {
 
 impl Host {
     pub(crate) fn new(id: &str, lab: &Path, name: &str, address: Ipv4Addr, options: HostOptions) -> Self {
-        Self { name: name.to_owned(), address, unique: namespace(id, name), directory: lab.join(name), options }
+        Self {
+            name: name.to_owned(),
+            address,
+            unique: namespace(id, name),
+            directory: lab.join(name),
+            options,
+        }
     }
 
     /// Its name in the lab.
@@ -61,7 +67,9 @@ impl Host {
 
     /// Its public SSH host key.
     pub fn host_public_key(&self) -> String {
-        let key = self.read_file("/etc/ssh/ssh_host_ed25519_key.pub").unwrap_or_default();
+        let key = self
+            .read_file("/etc/ssh/ssh_host_ed25519_key.pub")
+            .unwrap_or_default();
         key.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
     }
 
@@ -73,16 +81,37 @@ impl Host {
     /// A command that will run on the host as root, with a clean environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        let leader = self.leader().map_or_else(|| "0".to_owned(), |pid| pid.to_string());
-        command.args(["-t", &leader, "-m", "-u", "-i", "-n", "-p", "--wdns=/root", "--", "/usr/bin/env", "-i"]);
-        command.args(["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]);
+        let leader = self
+            .leader()
+            .map_or_else(|| "0".to_owned(), |pid| pid.to_string());
+        command.args([
+            "-t",
+            &leader,
+            "-m",
+            "-u",
+            "-i",
+            "-n",
+            "-p",
+            "--wdns=/root",
+            "--",
+            "/usr/bin/env",
+            "-i",
+        ]);
+        command.args([
+            "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME=/root",
+            "LANG=C.UTF-8",
+        ]);
         command.args(arguments).stdin(Stdio::null());
         command
     }
 
     /// Runs a command on the host as root, to its end.
     pub fn exec(&self, arguments: &[&str]) -> Result<Finished, LabError> {
-        let output = self.command(arguments).output().map_err(LabError::io(Path::new("nsenter")))?;
+        let output = self
+            .command(arguments)
+            .output()
+            .map_err(LabError::io(Path::new("nsenter")))?;
         Ok(Finished {
             success: output.status.success(),
             code: output.status.code(),
@@ -122,7 +151,8 @@ impl Host {
             let _ = run("kill", &["-KILL", &leader.to_string()]);
         }
         let start = Instant::now();
-        while Path::new("/proc").join(outer.to_string()).exists() && start.elapsed() < Duration::from_secs(10) {
+        while Path::new("/proc").join(outer.to_string()).exists() && start.elapsed() < Duration::from_secs(10)
+        {
             std::thread::sleep(Duration::from_millis(20));
         }
         let pid = self.directory.join("pid");
@@ -156,7 +186,10 @@ impl Host {
         let text = fs::read(self.directory.join("console")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
-        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+        lines
+            .get(lines.len().saturating_sub(20)..)
+            .unwrap_or_default()
+            .join("\n")
     }
 
     /// Makes the disk: an overlay with the keys of this lab.
@@ -166,17 +199,48 @@ impl Host {
             fs::create_dir_all(path).map_err(LabError::io(path))?;
         }
         if let Some(bytes) = self.options.disk_bytes {
-            run("mount", &["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs", &text(&disk)])?;
+            run(
+                "mount",
+                &[
+                    "-t",
+                    "tmpfs",
+                    "-o",
+                    &format!("size={bytes}"),
+                    "tmpfs",
+                    &text(&disk),
+                ],
+            )?;
         }
         let (upper, work) = (disk.join("upper"), disk.join("work"));
         for path in [&upper, &work] {
             fs::create_dir_all(path).map_err(LabError::io(path))?;
         }
-        let options = format!("lowerdir={},upperdir={},workdir={}", layers.lower, text(&upper), text(&work));
-        run("mount", &["-t", "overlay", "overlay", "-o", &options, &text(&self.root())])?;
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            layers.lower,
+            text(&upper),
+            text(&work)
+        );
+        run(
+            "mount",
+            &["-t", "overlay", "overlay", "-o", &options, &text(&self.root())],
+        )?;
 
         let host_key = self.outside("/etc/ssh/ssh_host_ed25519_key");
-        run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", &self.name, "-f", &text(&host_key)])?;
+        run(
+            "ssh-keygen",
+            &[
+                "-q",
+                "-t",
+                "ed25519",
+                "-N",
+                "",
+                "-C",
+                &self.name,
+                "-f",
+                &text(&host_key),
+            ],
+        )?;
         self.write_file("/etc/hostname", format!("{}\n", self.name))?;
         let public = fs::read(key.with_extension("pub")).map_err(LabError::io(key))?;
         let private = fs::read(key).map_err(LabError::io(key))?;
@@ -185,7 +249,16 @@ impl Host {
         }
         self.write_private("/root/.ssh/authorized_keys", &public)?;
         self.write_private("/home/deploy/.ssh/authorized_keys", &public)?;
-        run("chroot", &[&text(&self.root()), "chown", "-R", "deploy:deploy", "/home/deploy/.ssh"])?;
+        run(
+            "chroot",
+            &[
+                &text(&self.root()),
+                "chown",
+                "-R",
+                "deploy:deploy",
+                "/home/deploy/.ssh",
+            ],
+        )?;
         if self.options.sudo {
             self.write_file("/etc/sudoers.d/deploy", "deploy ALL=(ALL) NOPASSWD: ALL\n")?;
         }
@@ -206,48 +279,91 @@ impl Host {
     pub(crate) fn connect(&self, switch: &str, n: u8) -> Result<(), LabError> {
         let (own, port) = (&self.unique, format!("port{n}"));
         run("ip", &["netns", "add", own])?;
-        run("ip", &["-n", switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", own])?;
+        run(
+            "ip",
+            &[
+                "-n", switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", own,
+            ],
+        )?;
         run("ip", &["-n", switch, "link", "set", &port, "master", "br0", "up"])?;
-        run("ip", &["-n", own, "addr", "add", &format!("{}/24", self.address), "dev", "eth0"])?;
+        run(
+            "ip",
+            &[
+                "-n",
+                own,
+                "addr",
+                "add",
+                &format!("{}/24", self.address),
+                "dev",
+                "eth0",
+            ],
+        )?;
         run("ip", &["-n", own, "link", "set", "lo", "up"])?;
         run("ip", &["-n", own, "link", "set", "eth0", "up"]).map(drop)
     }
 
     pub(crate) fn power_on_without_waiting(&self) -> Result<(), LabError> {
         let console = self.directory.join("console");
-        let log = fs::OpenOptions::new().append(true).create(true).open(&console).map_err(LabError::io(&console))?;
+        let log = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&console)
+            .map_err(LabError::io(&console))?;
         let again = log.try_clone().map_err(LabError::io(&console))?;
         let pid = self.directory.join("pid");
         let mut command = Command::new("setsid");
-        command.args(["--fork", "unshare", "-m", "sh", "-c", BOOT, "boot", &self.unique]).arg(&pid);
+        command
+            .args(["--fork", "unshare", "-m", "sh", "-c", BOOT, "boot", &self.unique])
+            .arg(&pid);
         command.args(["systemd-nspawn", "-q", "-D"]).arg(self.root());
-        command.args(["-M", &self.unique, "--boot", "--register=no", "--keep-unit", "--console=pipe"]);
+        command.args([
+            "-M",
+            &self.unique,
+            "--boot",
+            "--register=no",
+            "--keep-unit",
+            "--console=pipe",
+        ]);
         command.arg(format!("--hostname={}", self.name));
         command.arg(format!("--network-namespace-path=/run/netns/{}", self.unique));
         for (here, there) in &self.options.binds {
             command.arg(format!("--bind-ro={}:{}", here.display(), there.display()));
         }
         command.stdin(Stdio::null()).stdout(log).stderr(again);
-        command.status().map(drop).map_err(LabError::io(Path::new("setsid")))
+        command
+            .status()
+            .map(drop)
+            .map_err(LabError::io(Path::new("setsid")))
     }
 
     pub(crate) fn wait_until_up(&self, limit: Duration) -> Result<(), LabError> {
         // Logged in to from outside only when the first system runs and sshd listens.
-        let ready = ["bash", "-c", "test -e /run/current-system && exec 3<>/dev/tcp/127.0.0.1/22"];
+        let ready = [
+            "bash",
+            "-c",
+            "test -e /run/current-system && exec 3<>/dev/tcp/127.0.0.1/22",
+        ];
         let start = Instant::now();
         loop {
             if self.leader().is_some() && self.exec(&ready).is_ok_and(|finished| finished.success) {
                 return Ok(());
             }
             if start.elapsed() > limit {
-                return Err(LabError::Boot { host: self.name.clone(), console: self.console() });
+                return Err(LabError::Boot {
+                    host: self.name.clone(),
+                    console: self.console(),
+                });
             }
             std::thread::sleep(Duration::from_millis(40));
         }
     }
 
     fn outer(&self) -> Option<u32> {
-        fs::read_to_string(self.directory.join("pid")).ok()?.trim().parse().ok()
+        fs::read_to_string(self.directory.join("pid"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     }
 
     /// Process 1 of the container, as a process of this machine.

@@ -24,8 +24,15 @@ use error::run;
 use reaper::Reaper;
 
 /// Debian packages the lab needs on the machine. The one list of them.
-pub const PACKAGES: &[&str] =
-    &["mmdebstrap", "systemd-container", "iproute2", "util-linux", "openssh-client", "busybox-static", "procps"];
+pub const PACKAGES: &[&str] = &[
+    "mmdebstrap",
+    "systemd-container",
+    "iproute2",
+    "util-linux",
+    "openssh-client",
+    "busybox-static",
+    "procps",
+];
 
 /// How long a host may take to boot.
 const BOOT: Duration = Duration::from_secs(60);
@@ -81,7 +88,10 @@ impl Lab {
     /// When the lab was built without it.
     #[expect(clippy::panic, reason = "a mistake in the test itself")]
     pub fn host(&self, name: &str) -> &Host {
-        self.hosts.iter().find(|host| host.name() == name).unwrap_or_else(|| panic!("the lab has no host {name}"))
+        self.hosts
+            .iter()
+            .find(|host| host.name() == name)
+            .unwrap_or_else(|| panic!("the lab has no host {name}"))
     }
 }
 
@@ -128,7 +138,10 @@ impl<'a> Builder<'a> {
         run("ip", &["-n", &switch, "link", "add", "br0", "type", "bridge"])?;
         run("ip", &["-n", &switch, "link", "set", "br0", "up"])?;
         let key = directory.join("key");
-        run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", &text(&key)])?;
+        run(
+            "ssh-keygen",
+            &["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", &text(&key)],
+        )?;
 
         let mut hosts = vec![];
         for (n, (name, options)) in (1u8..).zip(self.hosts) {
@@ -142,7 +155,10 @@ impl<'a> Builder<'a> {
         for host in &hosts {
             host.wait_until_up(BOOT)?;
         }
-        Ok(Lab { hosts, _reaper: reaper })
+        Ok(Lab {
+            hosts,
+            _reaper: reaper,
+        })
     }
 }
 
@@ -159,17 +175,29 @@ pub fn missing_packages() -> Vec<&'static str> {
     ];
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |program: &str| {
-        std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).any(|dir| dir.join(program).is_file())
+        std::env::split_paths(&path)
+            .chain(["/usr/sbin".into(), "/sbin".into()])
+            .any(|dir| dir.join(program).is_file())
     };
-    programs.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect()
+    programs
+        .iter()
+        .filter(|(program, _)| !found(program))
+        .map(|(_, package)| *package)
+        .collect()
 }
 
 /// What labs have left on this machine: processes, mounts and namespaces of labs whose owner is gone.
 pub fn leftovers() -> Vec<String> {
     let namespaces = run("ip", &["netns", "list"]).unwrap_or_default();
-    let namespaces = namespaces.lines().filter(|line| line.starts_with("nixlab-")).map(|line| format!("namespace {line}"));
+    let namespaces = namespaces
+        .lines()
+        .filter(|line| line.starts_with("nixlab-"))
+        .map(|line| format!("namespace {line}"));
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mounts = mounts.lines().filter(|line| line.contains("/lab/run/")).map(|line| format!("mount {line}"));
+    let mounts = mounts
+        .lines()
+        .filter(|line| line.contains("/lab/run/"))
+        .map(|line| format!("mount {line}"));
     let processes = run("pgrep", &["-af", "systemd-nspawn.*nixlab-"]).unwrap_or_default();
     let processes = processes.lines().map(|line| format!("process {line}"));
     namespaces.chain(mounts).chain(processes).collect()

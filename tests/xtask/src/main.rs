@@ -1,2 +1,77 @@
-//! 
-fn main() {}
+//! Everything a contributor does: `cargo xtask demo`, `test`, `build`, `bench`.
+
+mod bench;
+mod build;
+mod demo;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Show the product doing its job: real terraform deploys two real hosts, and what happens when things go wrong
+    Demo,
+    /// Run all checks: formatting, lints, unit tests, Nix tests, then the end-to-end tests on real hosts
+    Test {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Build the provider and put it into a mirror that `terraform init` can use
+    Build {
+        /// As for a release: optimised
+        #[arg(long)]
+        release: bool,
+    },
+    /// Measure, and print the numbers
+    Bench,
+    /// Install the Debian packages that the other tasks need
+    Setup,
+}
+
+/// Why a task failed.
+#[derive(Debug, thiserror::Error)]
+enum TaskError {
+    #[error("{0}")]
+    Failed(String),
+    #[error(transparent)]
+    World(#[from] e2e::WorldError),
+    #[error(transparent)]
+    Lab(#[from] lab::LabError),
+    #[error("{what}: {source}")]
+    Io { what: String, source: std::io::Error },
+}
+
+impl TaskError {
+    fn io(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.to_string();
+        move |source| Self::Io { what, source }
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Demo => demo::demo(),
+        Task::Test { filter } => test::test(filter.as_deref()),
+        Task::Build { release } => build::build(release).map(|path| println!("{}", path.display())),
+        Task::Bench => bench::bench(),
+        Task::Setup => setup::setup(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

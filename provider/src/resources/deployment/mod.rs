@@ -11,7 +11,8 @@ mod schema;
 
 use nixos_activator::build::Roots;
 use tfplugin::{
-    ApplyRequest, Cx, Diagnostic, Diagnostics, Failed, Path, PlanRequest, PlanResponse, Resource, Schema, State, Value,
+    ApplyRequest, Cx, Diagnostic, Diagnostics, Failed, Path, PlanRequest, PlanResponse, Resource, Schema,
+    State, Value,
 };
 
 use crate::context::Context;
@@ -37,10 +38,15 @@ impl Resource<Context> for DeploymentResource {
             found.push(problem);
         }
         for (name, value) in [("arguments", &config.arguments), ("resources", &config.resources)] {
-            if !matches!(model::untyped(value), Value::Map(_) | Value::Null | Value::Unknown) {
+            if !matches!(
+                model::untyped(value),
+                Value::Map(_) | Value::Null | Value::Unknown
+            ) {
                 found.push(
                     Diagnostic::error(format!("`{name}` is not an object"))
-                        .detail(format!("Expected `{name} = {{ key = value, … }}`: each key is a name that Nix sees."))
+                        .detail(format!(
+                            "Expected `{name} = {{ key = value, … }}`: each key is a name that Nix sees."
+                        ))
                         .at(Path::root().attribute(name)),
                 );
             }
@@ -49,7 +55,11 @@ impl Resource<Context> for DeploymentResource {
             machines.keys().filter_map(|name| {
                 let error = name.parse::<nixos_activator::MachineName>().err()?;
                 let path = Path::root().attribute("machines").key(name);
-                Some(Diagnostic::error("The key is not a machine name").detail(format!("{error}.")).at(path))
+                Some(
+                    Diagnostic::error("The key is not a machine name")
+                        .detail(format!("{error}."))
+                        .at(path),
+                )
             })
         }));
         if found.is_empty() { Ok(()) } else { Err(found) }
@@ -93,7 +103,8 @@ impl Resource<Context> for DeploymentResource {
         // anew: touching machines here would be worse than the failure.
         if let Some(roots) = state.value.id.known().and_then(|id| Roots::of(id)) {
             roots.remove().map_err(|error| {
-                Diagnostic::error("The deployment's garbage collector roots cannot be removed").detail(error.to_string())
+                Diagnostic::error("The deployment's garbage collector roots cannot be removed")
+                    .detail(error.to_string())
             })?;
         }
         Ok(())

@@ -16,20 +16,33 @@ pub(super) async fn plan(
     cx: &Cx<Context>,
     request: PlanRequest<Deployment, Private>,
 ) -> Result<PlanResponse<Deployment, Private>, Diagnostics> {
-    let PlanRequest { prior, mut proposed, .. } = request;
-    let (prior, mut private) = prior.map_or((None, Private::default()), |state| (Some(state.value), state.private));
+    let PlanRequest {
+        prior, mut proposed, ..
+    } = request;
+    let (prior, mut private) = prior.map_or((None, Private::default()), |state| {
+        (Some(state.value), state.private)
+    });
     let Some(names) = machine_names(&proposed)? else {
         // Not even the set of machines is known.
         proposed.systems = Attr::Unknown;
-        return Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] });
+        return Ok(PlanResponse {
+            planned: proposed,
+            private,
+            requires_replace: vec![],
+        });
     };
-    let uuid = prior.as_ref().and_then(|prior| prior.id.known().cloned()).map_or(Fact::Unknown, Fact::Known);
+    let uuid = prior
+        .as_ref()
+        .and_then(|prior| prior.id.known().cloned())
+        .map_or(Fact::Unknown, Fact::Known);
     let evaluation = evaluate(cx, &proposed, uuid, &names).await?;
 
     let mut systems = BTreeMap::new();
     let mut pinned = vec![];
     for name in &names {
-        let node = evaluation.as_ref().and_then(|evaluation| evaluation.nodes.get(name));
+        let node = evaluation
+            .as_ref()
+            .and_then(|evaluation| evaluation.nodes.get(name));
         let system = match node {
             None | Some(Node::Waits { .. }) => {
                 if let Some(Node::Waits { on }) = node {
@@ -58,15 +71,24 @@ pub(super) async fn plan(
     private.deployed.retain(|name, _| names.contains(name));
     keep_planned(cx, &proposed, &pinned).await;
     proposed.systems = Attr::Known(systems);
-    Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] })
+    Ok(PlanResponse {
+        planned: proposed,
+        private,
+        requires_replace: vec![],
+    })
 }
 
 fn machine_names(deployment: &Deployment) -> Result<Option<Vec<MachineName>>, Diagnostics> {
-    let Some(machines) = deployment.machines.known() else { return Ok(None) };
+    let Some(machines) = deployment.machines.known() else {
+        return Ok(None);
+    };
     let parse = |name: &String| {
         name.parse::<MachineName>().map_err(|error| {
             let path = Path::root().attribute("machines").key(name);
-            Diagnostic::error("The key is not a machine name").detail(error.to_string()).at(path).into()
+            Diagnostic::error("The key is not a machine name")
+                .detail(error.to_string())
+                .at(path)
+                .into()
         })
     };
     machines.keys().map(parse).collect::<Result<_, _>>().map(Some)
@@ -79,7 +101,9 @@ pub(super) async fn evaluate(
     uuid: Fact<String>,
     names: &[MachineName],
 ) -> Result<Option<Evaluation>, Diagnostics> {
-    let Some(request) = evaluation_request(&deployment.spec(), uuid, Some(names.to_vec()))? else { return Ok(None) };
+    let Some(request) = evaluation_request(&deployment.spec(), uuid, Some(names.to_vec()))? else {
+        return Ok(None);
+    };
     let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
     let evaluation = cx
         .data
@@ -160,7 +184,9 @@ fn changes(
         _ if runs == system.toplevel.as_str() => "same system, activated again".to_owned(),
         Some(before) if before.toplevel.as_str() == runs => before.inventory.changes(&system.inventory),
         _ => {
-            let foreign = runs.parse::<StorePath>().map_or_else(|_| runs.clone(), |path| path.name().to_owned());
+            let foreign = runs
+                .parse::<StorePath>()
+                .map_or_else(|_| runs.clone(), |path| path.name().to_owned());
             format!("replaces {foreign}, which was not deployed from here")
         }
     }
@@ -168,7 +194,9 @@ fn changes(
 
 /// Keeps planned derivations from the garbage collector until they are applied. A failure costs only a second evaluation.
 async fn keep_planned(cx: &Cx<Context>, deployment: &Deployment, drvs: &[StorePath]) {
-    let Some(roots) = deployment.id.known().and_then(|id| Roots::of(id)) else { return };
+    let Some(roots) = deployment.id.known().and_then(|id| Roots::of(id)) else {
+        return;
+    };
     if drvs.is_empty() {
         return;
     }

@@ -23,22 +23,40 @@ pub(super) async fn read(
     cx: &Cx<Context>,
     state: State<Deployment, Private>,
 ) -> Result<State<Deployment, Private>, Diagnostics> {
-    let State { value: mut deployment, private } = state;
+    let State {
+        value: mut deployment,
+        private,
+    } = state;
     let machines = deployment.machines.known().cloned().unwrap_or_default();
-    let limit = duration_or(deployment.timeouts.known().map(|timeouts| &timeouts.read), Duration::ZERO);
-    let visits: Vec<_> =
-        machines.iter().map(|(name, target)| async move { (name, visit(cx, target, name, limit).await) }.boxed()).collect();
-    let answers: Vec<_> = futures::stream::iter(visits).buffer_unordered(AT_ONCE).collect().await;
+    let limit = duration_or(
+        deployment.timeouts.known().map(|timeouts| &timeouts.read),
+        Duration::ZERO,
+    );
+    let visits: Vec<_> = machines
+        .iter()
+        .map(|(name, target)| async move { (name, visit(cx, target, name, limit).await) }.boxed())
+        .collect();
+    let answers: Vec<_> = futures::stream::iter(visits)
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
 
     let mut systems = deployment.systems.known().cloned().unwrap_or_default();
     let mut errors = Diagnostics::default();
-    let must_answer = deployment.on_unreachable.known().is_some_and(|policy| policy == "fail");
+    let must_answer = deployment
+        .on_unreachable
+        .known()
+        .is_some_and(|policy| policy == "fail");
     let action = deployment.action.known().cloned().unwrap_or_default();
     for (name, answer) in answers {
         let path = Path::root().attribute("machines").key(name);
         match answer {
             Ok(facts) => {
-                let before = systems.get(name).and_then(Attr::known).cloned().unwrap_or_default();
+                let before = systems
+                    .get(name)
+                    .and_then(Attr::known)
+                    .cloned()
+                    .unwrap_or_default();
                 systems.insert(name.clone(), Attr::Known(refreshed(before, &facts, &action)));
             }
             Err(Silent::Setting(diagnostic)) => errors.push(diagnostic),
@@ -52,7 +70,10 @@ pub(super) async fn read(
         return Err(errors);
     }
     deployment.systems = Attr::Known(systems);
-    Ok(State { value: deployment, private })
+    Ok(State {
+        value: deployment,
+        private,
+    })
 }
 
 /// Why a machine said nothing.
@@ -61,13 +82,27 @@ enum Silent {
     Facts(FactsError),
 }
 
-async fn visit(cx: &Cx<Context>, target: &Attr<Target>, name: &str, limit: Duration) -> Result<Facts, Silent> {
+async fn visit(
+    cx: &Cx<Context>,
+    target: &Attr<Target>,
+    name: &str,
+    limit: Duration,
+) -> Result<Facts, Silent> {
     let path = Path::root().attribute("machines").key(name);
     let not_known = || Silent::Setting(Diagnostic::error("The machine is not known yet").at(path.clone()));
     let defaults = cx.data.ssh.as_ref().ok_or_else(not_known)?;
-    let endpoint = target.known().ok_or_else(not_known)?.endpoint(defaults, &path).map_err(Silent::Setting)?;
-    let connection =
-        cx.data.tools.pool.connect(&endpoint, limit, &cx.cancel).await.map_err(|error| Silent::Facts(error.into()))?;
+    let endpoint = target
+        .known()
+        .ok_or_else(not_known)?
+        .endpoint(defaults, &path)
+        .map_err(Silent::Setting)?;
+    let connection = cx
+        .data
+        .tools
+        .pool
+        .connect(&endpoint, limit, &cx.cancel)
+        .await
+        .map_err(|error| Silent::Facts(error.into()))?;
     facts::gather(name, &connection).await.map_err(Silent::Facts)
 }
 
@@ -81,11 +116,16 @@ pub(super) fn refreshed(before: System, facts: &Facts, action: &str) -> System {
         _ => &facts.current_system,
     };
     let toplevel = found.as_ref().map(ToString::to_string);
-    let generation = facts.generation.filter(|_| facts.profile.is_some() && facts.profile == *found);
+    let generation = facts
+        .generation
+        .filter(|_| facts.profile.is_some() && facts.profile == *found);
     let known = if before.toplevel.known() == toplevel.as_ref() {
         before
     } else {
-        System { changes: Attr::Known("not deployed from here".to_owned()), ..System::default() }
+        System {
+            changes: Attr::Known("not deployed from here".to_owned()),
+            ..System::default()
+        }
     };
     System {
         toplevel: Attr::from(toplevel),
@@ -109,7 +149,9 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
     for item in id.split(',').map(str::trim) {
         let Some((name, place)) = item.split_once('=') else {
             return Err(Diagnostic::error("This is not the id of a deployment")
-                .detail(format!("Found \"{item}\", expected name=[user@]host[:port], several separated by commas."))
+                .detail(format!(
+                    "Found \"{item}\", expected name=[user@]host[:port], several separated by commas."
+                ))
                 .into());
         };
         let mut target = parse_id(place)?.target(Some(&defaults));
@@ -141,7 +183,14 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         systems: Attr::Known(BTreeMap::new()),
     };
     // What cannot be seen cannot be imported: unreachable machines are errors here.
-    let mut state = read(cx, State { value: stub, private: Private::default() }).await?;
+    let mut state = read(
+        cx,
+        State {
+            value: stub,
+            private: Private::default(),
+        },
+    )
+    .await?;
     state.value.on_unreachable = Attr::Known("warn".to_owned());
     Ok(state)
 }

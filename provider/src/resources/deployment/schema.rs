@@ -42,8 +42,18 @@ pub(crate) fn machines_attribute() -> Attribute {
 
 fn copy_attributes() -> Nested {
     Nested::new()
-        .attribute("substitute_on_destination", Attribute::bool().optional().description("Let machines fetch what they can from their own binary caches. Default: false."))
-        .attribute("compress", Attribute::bool().optional().description("Compress on the way: worth it on slow links. Default: false."))
+        .attribute(
+            "substitute_on_destination",
+            Attribute::bool().optional().description(
+                "Let machines fetch what they can from their own binary caches. Default: false.",
+            ),
+        )
+        .attribute(
+            "compress",
+            Attribute::bool()
+                .optional()
+                .description("Compress on the way: worth it on slow links. Default: false."),
+        )
 }
 
 fn system_attributes() -> Nested {

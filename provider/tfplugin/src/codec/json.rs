@@ -9,7 +9,8 @@ use crate::{Number, Type, Value};
 
 /// Reads a value of type `ty`.
 pub(crate) fn decode(bytes: &[u8], ty: &Type) -> Result<Value, CodecError> {
-    let json = serde_json::from_slice(bytes).map_err(|error| CodecError::new(format!("not JSON: {error}")))?;
+    let json =
+        serde_json::from_slice(bytes).map_err(|error| CodecError::new(format!("not JSON: {error}")))?;
     from_json(&json, ty, Missing::Error, 0)
 }
 
@@ -54,7 +55,12 @@ fn from_json(json: &Json, ty: &Type, missing: Missing, depth: usize) -> Result<V
             .map(Value::List),
         (Json::Object(entries), Type::Map(element)) => entries
             .iter()
-            .map(|(name, value)| Ok((name.clone(), inside(value, element.as_ref(), Step::Key(name.clone()))?)))
+            .map(|(name, value)| {
+                Ok((
+                    name.clone(),
+                    inside(value, element.as_ref(), Step::Key(name.clone()))?,
+                ))
+            })
             .collect::<Result<_, _>>()
             .map(Value::Map),
         (Json::Object(entries), Type::Object(attributes)) => {
@@ -104,11 +110,19 @@ mod tests {
     #[test]
     fn state_may_be_of_another_shape_and_keeps_numbers_exact() {
         let ty = Type::Object(
-            [("n".to_owned(), Type::Number), ("d".to_owned(), Type::Dynamic), ("new".to_owned(), Type::Bool)].into(),
+            [
+                ("n".to_owned(), Type::Number),
+                ("d".to_owned(), Type::Dynamic),
+                ("new".to_owned(), Type::Bool),
+            ]
+            .into(),
         );
         let text = r#"{"n":3.14159265358979323846,"d":{"value":["a"],"type":["list","string"]},"gone":1}"#;
         let state = decode_state(&serde_json::from_str(text).unwrap(), &ty).unwrap();
-        assert_eq!(state.get("n").unwrap(), &Value::Number(Number::parse("3.14159265358979323846").unwrap()));
+        assert_eq!(
+            state.get("n").unwrap(),
+            &Value::Number(Number::parse("3.14159265358979323846").unwrap())
+        );
         assert_eq!(state.get("new").unwrap(), &Value::Null);
         assert!(decode(text.as_bytes(), &ty).is_err());
     }

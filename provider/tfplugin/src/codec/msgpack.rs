@@ -13,7 +13,11 @@ use crate::{Number, Type, Value};
 pub(crate) fn decode(bytes: &[u8], ty: &Type) -> Result<Value, CodecError> {
     let mut reader = Reader { rest: bytes };
     let value = reader.value(ty, 0)?;
-    if reader.rest.is_empty() { Ok(value) } else { Err(CodecError::new("there are bytes after the value")) }
+    if reader.rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(CodecError::new("there are bytes after the value"))
+    }
 }
 
 /// Writes a value of type `ty`.
@@ -43,19 +47,25 @@ enum Head {
 
 impl<'b> Reader<'b> {
     fn take(&mut self, count: usize) -> Result<&'b [u8], CodecError> {
-        let (taken, rest) =
-            self.rest.split_at_checked(count).ok_or_else(|| CodecError::new("the bytes end within a value"))?;
+        let (taken, rest) = self
+            .rest
+            .split_at_checked(count)
+            .ok_or_else(|| CodecError::new("the bytes end within a value"))?;
         self.rest = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
-        self.take(N)?.try_into().map_err(|_| CodecError::new("the bytes end within a value"))
+        self.take(N)?
+            .try_into()
+            .map_err(|_| CodecError::new("the bytes end within a value"))
     }
 
     fn length(&mut self, width: usize) -> Result<usize, CodecError> {
         let bytes = self.take(width)?;
-        Ok(bytes.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)))
+        Ok(bytes
+            .iter()
+            .fold(0, |length, byte| (length << 8) | usize::from(*byte)))
     }
 
     fn head(&mut self) -> Result<Head, CodecError> {
@@ -126,7 +136,9 @@ impl<'b> Reader<'b> {
             (Head::Array(length), Type::Tuple(elements)) if length == elements.len() => {
                 self.elements(elements.iter(), depth)
             }
-            (Head::Map(length), Type::Map(element)) => self.entries(length, |_| Some(element.as_ref()), depth),
+            (Head::Map(length), Type::Map(element)) => {
+                self.entries(length, |_| Some(element.as_ref()), depth)
+            }
             (Head::Map(length), Type::Object(attributes)) if length == attributes.len() => {
                 self.entries(length, |name| attributes.get(name), depth)
             }
@@ -145,10 +157,17 @@ impl<'b> Reader<'b> {
         Ok(Value::Dynamic(Box::new((ty, value))))
     }
 
-    fn elements<'t>(&mut self, types: impl Iterator<Item = &'t Type>, depth: usize) -> Result<Value, CodecError> {
+    fn elements<'t>(
+        &mut self,
+        types: impl Iterator<Item = &'t Type>,
+        depth: usize,
+    ) -> Result<Value, CodecError> {
         let mut items = Vec::new();
         for (index, ty) in types.enumerate() {
-            items.push(self.value(ty, depth + 1).map_err(|error| error.inside(Step::Index(index)))?);
+            items.push(
+                self.value(ty, depth + 1)
+                    .map_err(|error| error.inside(Step::Index(index)))?,
+            );
         }
         Ok(Value::List(items))
     }
@@ -161,11 +180,14 @@ impl<'b> Reader<'b> {
     ) -> Result<Value, CodecError> {
         let mut entries = BTreeMap::new();
         for _ in 0..length {
-            let Head::String(length) = self.head()? else { return Err(CodecError::new("a key is not a string")) };
+            let Head::String(length) = self.head()? else {
+                return Err(CodecError::new("a key is not a string"));
+            };
             let name = self.text(length)?;
             let ty = ty(&name).ok_or_else(|| CodecError::new(format!("there is no attribute {name:?}")))?;
-            let value =
-                self.value(ty, depth + 1).map_err(|error| error.inside(Step::Attribute(name.clone())))?;
+            let value = self
+                .value(ty, depth + 1)
+                .map_err(|error| error.inside(Step::Attribute(name.clone())))?;
             if entries.insert(name.clone(), value).is_some() {
                 return Err(CodecError::new(format!("the key {name:?} is there twice")));
             }
@@ -312,7 +334,8 @@ mod tests {
             any::<bool>().prop_map(|bool| (Type::Bool, Value::Bool(bool))),
             any::<i64>().prop_map(|number| (Type::Number, Value::Number(number.into()))),
             any::<u64>().prop_map(|number| (Type::Number, Value::Number(number.into()))),
-            "[1-9][0-9]{0,40}\\.[0-9]{1,40}".prop_map(|text| (Type::Number, Value::Number(Number::parse(&text).unwrap()))),
+            "[1-9][0-9]{0,40}\\.[0-9]{1,40}"
+                .prop_map(|text| (Type::Number, Value::Number(Number::parse(&text).unwrap()))),
             ".{0,40}".prop_map(|text| (Type::String, Value::String(text))),
             Just((Type::String, Value::Null)),
             Just((Type::Number, Value::Unknown)),
@@ -324,8 +347,14 @@ mod tests {
                     (Type::Tuple(types), Value::List(values))
                 }),
                 prop::collection::btree_map("[a-z]{1,40}", inner.clone(), 0..20).prop_map(|entries| {
-                    let types = entries.iter().map(|(name, (ty, _))| (name.clone(), ty.clone())).collect();
-                    let values = entries.into_iter().map(|(name, (_, value))| (name, value)).collect();
+                    let types = entries
+                        .iter()
+                        .map(|(name, (ty, _))| (name.clone(), ty.clone()))
+                        .collect();
+                    let values = entries
+                        .into_iter()
+                        .map(|(name, (_, value))| (name, value))
+                        .collect();
                     (Type::Object(types), Value::Map(values))
                 }),
                 (inner.clone(), 0usize..20).prop_map(|((ty, value), count)| {
@@ -355,12 +384,21 @@ mod tests {
     #[test]
     fn the_forms_terraform_sends_are_understood() {
         let number = |bytes: &[u8]| decode(bytes, &Type::Number);
-        assert_eq!(number(b"\xa30.1").unwrap(), Value::Number(Number::parse("0.1").unwrap()));
+        assert_eq!(
+            number(b"\xa30.1").unwrap(),
+            Value::Number(Number::parse("0.1").unwrap())
+        );
         assert_eq!(number(b"\xd4\x00\x00").unwrap(), Value::Unknown);
         // Refined: not null.
         assert_eq!(number(b"\xc7\x03\x0c\x81\x01\xc2").unwrap(), Value::Unknown);
-        assert_eq!(number(b"\xcb\x7f\xf8\0\0\0\0\0\0").unwrap_err().message, "a number is infinite or not a number");
+        assert_eq!(
+            number(b"\xcb\x7f\xf8\0\0\0\0\0\0").unwrap_err().message,
+            "a number is infinite or not a number"
+        );
         assert!(number(b"\x01\x01").is_err(), "trailing bytes");
-        assert!(decode(b"\xdd\xff\xff\xff\xff", &Type::List(Box::new(Type::Bool))).is_err(), "a length that lies");
+        assert!(
+            decode(b"\xdd\xff\xff\xff\xff", &Type::List(Box::new(Type::Bool))).is_err(),
+            "a length that lies"
+        );
     }
 }

@@ -36,17 +36,27 @@ pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, ConvertError>
 
 impl ConvertError {
     fn new(message: impl fmt::Display) -> Self {
-        Self { path: Path::root(), message: message.to_string() }
+        Self {
+            path: Path::root(),
+            message: message.to_string(),
+        }
     }
 
     fn inside(self, step: Step) -> Self {
-        Self { path: self.path.prefixed(step), message: self.message }
+        Self {
+            path: self.path.prefixed(step),
+            message: self.message,
+        }
     }
 }
 
 impl fmt::Display for ConvertError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.steps().is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+        if self.path.steps().is_empty() {
+            f.write_str(&self.message)
+        } else {
+            write!(f, "{}: {}", self.path, self.message)
+        }
     }
 }
 
@@ -88,7 +98,9 @@ impl<'de> Deserialize<'de> for Value {
                 f.write_str("a Terraform value")
             }
             fn visit_unit<E: serde::de::Error>(self) -> Result<Value, E> {
-                HANDOVER.take().ok_or_else(|| E::custom("a Terraform value outside of Terraform's own format"))
+                HANDOVER
+                    .take()
+                    .ok_or_else(|| E::custom("a Terraform value outside of Terraform's own format"))
             }
         }
         deserializer.deserialize_unit_struct(VALUE, Take)
@@ -118,7 +130,12 @@ mod tests {
     }
 
     fn map(entries: &[(&str, Value)]) -> Value {
-        Value::Map(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
+        Value::Map(
+            entries
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
+        )
     }
 
     fn sample() -> Value {
@@ -127,8 +144,18 @@ mod tests {
             ("name", "x".into()),
             ("port", Value::Unknown),
             ("note", Value::Null),
-            ("tags", map(&[("a", map(&[("on", true.into()), ("list", list)])), ("b", Value::Unknown)])),
-            ("any", Value::List(vec![Value::Unknown, Value::Number(Number::parse("0.1").unwrap())]).into_dynamic()),
+            (
+                "tags",
+                map(&[
+                    ("a", map(&[("on", true.into()), ("list", list)])),
+                    ("b", Value::Unknown),
+                ]),
+            ),
+            (
+                "any",
+                Value::List(vec![Value::Unknown, Value::Number(Number::parse("0.1").unwrap())])
+                    .into_dynamic(),
+            ),
         ])
     }
 
@@ -143,8 +170,13 @@ mod tests {
     #[test]
     fn errors_name_the_place_and_both_sides() {
         let mut value = sample();
-        let Value::Map(entries) = &mut value else { unreachable!() };
-        entries.insert("tags".into(), map(&[("a", map(&[("on", "yes".into()), ("list", Value::List(vec![]))]))]));
+        let Value::Map(entries) = &mut value else {
+            unreachable!()
+        };
+        entries.insert(
+            "tags".into(),
+            map(&[("a", map(&[("on", "yes".into()), ("list", Value::List(vec![]))]))]),
+        );
         let error = from_value::<Model>(&value).unwrap_err();
         assert_eq!(error.path.to_string(), "tags.a.on");
         assert!(error.message.contains("bool"), "{error}");
@@ -153,7 +185,9 @@ mod tests {
     #[test]
     fn a_port_out_of_range_is_an_error() {
         let mut value = sample();
-        let Value::Map(entries) = &mut value else { unreachable!() };
+        let Value::Map(entries) = &mut value else {
+            unreachable!()
+        };
         entries.insert("port".into(), Value::Number(70_000i64.into()));
         assert!(from_value::<Model>(&value).is_err());
     }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use serde::ser::{Impossible, SerializeMap, SerializeSeq, SerializeStruct, SerializeTuple, SerializeTupleStruct};
+use serde::ser::{
+    Impossible, SerializeMap, SerializeSeq, SerializeStruct, SerializeTuple, SerializeTupleStruct,
+};
 use serde::{Serialize, Serializer};
 
 use super::{ConvertError, HANDOVER, VALUE};
@@ -58,7 +60,9 @@ impl Serializer for Ser {
         self.serialize_f64(v.into())
     }
     fn serialize_f64(self, v: f64) -> Result<Value, ConvertError> {
-        Number::from_f64(v).map(Value::Number).ok_or_else(|| ConvertError::new(format!("{v} is not a number")))
+        Number::from_f64(v)
+            .map(Value::Number)
+            .ok_or_else(|| ConvertError::new(format!("{v} is not a number")))
     }
     fn serialize_char(self, v: char) -> Result<Value, ConvertError> {
         Ok(Value::String(v.to_string()))
@@ -81,11 +85,18 @@ impl Serializer for Ser {
     fn serialize_unit_struct(self, name: &'static str) -> Result<Value, ConvertError> {
         match name {
             UNKNOWN => Ok(Value::Unknown),
-            VALUE => HANDOVER.take().ok_or_else(|| ConvertError::new("a value was lost on the way")),
+            VALUE => HANDOVER
+                .take()
+                .ok_or_else(|| ConvertError::new("a value was lost on the way")),
             _ => Ok(Value::Null),
         }
     }
-    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<Value, ConvertError> {
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+    ) -> Result<Value, ConvertError> {
         Ok(Value::String(variant.to_owned()))
     }
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -140,7 +151,9 @@ impl Serializer for Ser {
 }
 
 fn no_enums(name: &str) -> ConvertError {
-    ConvertError::new(format!("{name} has a variant with content, which Terraform has no type for"))
+    ConvertError::new(format!(
+        "{name} has a variant with content, which Terraform has no type for"
+    ))
 }
 
 /// A list being built.
@@ -149,7 +162,8 @@ pub(super) struct List(Vec<Value>);
 impl List {
     fn add<T: Serialize + ?Sized>(&mut self, item: &T) -> Result<(), ConvertError> {
         let step = Step::Index(self.0.len());
-        self.0.push(item.serialize(Ser).map_err(|error| error.inside(step))?);
+        self.0
+            .push(item.serialize(Ser).map_err(|error| error.inside(step))?);
         Ok(())
     }
 }
@@ -196,7 +210,9 @@ pub(super) struct Entries {
 
 impl Entries {
     fn add<T: Serialize + ?Sized>(&mut self, key: String, value: &T) -> Result<(), ConvertError> {
-        let value = value.serialize(Ser).map_err(|error| error.inside(Step::Attribute(key.clone())))?;
+        let value = value
+            .serialize(Ser)
+            .map_err(|error| error.inside(Step::Attribute(key.clone())))?;
         self.done.insert(key, value);
         Ok(())
     }
@@ -206,7 +222,9 @@ impl SerializeMap for Entries {
     type Ok = Value;
     type Error = ConvertError;
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), ConvertError> {
-        let wrong = |found: &dyn Display| ConvertError::new(format!("a key of a map must be a string, found {found}"));
+        let wrong = |found: &dyn Display| {
+            ConvertError::new(format!("a key of a map must be a string, found {found}"))
+        };
         self.key = match key.serialize(Ser)? {
             Value::String(key) => Some(key),
             Value::Number(number) => return Err(wrong(&number)),
@@ -226,7 +244,11 @@ impl SerializeMap for Entries {
 impl SerializeStruct for Entries {
     type Ok = Value;
     type Error = ConvertError;
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), ConvertError> {
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        key: &'static str,
+        value: &T,
+    ) -> Result<(), ConvertError> {
         self.add(key.to_owned(), value)
     }
     fn end(self) -> Result<Value, ConvertError> {

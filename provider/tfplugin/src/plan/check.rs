@@ -11,15 +11,36 @@ use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Diagnostic, Diagnostics, Path, Schema, Value};
 
 /// Whether a plan agrees with configuration and prior state.
-pub(crate) fn check_planned(type_name: &str, schema: &Schema, prior: &Value, config: &Value, planned: &Value) -> Diagnostics {
-    let mut broken = Broken { type_name, rule: "planned", found: Diagnostics::default() };
-    planned_object(&schema.attributes, prior, config, planned, &Path::root(), &mut broken);
+pub(crate) fn check_planned(
+    type_name: &str,
+    schema: &Schema,
+    prior: &Value,
+    config: &Value,
+    planned: &Value,
+) -> Diagnostics {
+    let mut broken = Broken {
+        type_name,
+        rule: "planned",
+        found: Diagnostics::default(),
+    };
+    planned_object(
+        &schema.attributes,
+        prior,
+        config,
+        planned,
+        &Path::root(),
+        &mut broken,
+    );
     broken.found
 }
 
 /// Whether a result agrees with its plan.
 pub(crate) fn check_applied(type_name: &str, planned: &Value, actual: &Value) -> Diagnostics {
-    let mut broken = Broken { type_name, rule: "returned", found: Diagnostics::default() };
+    let mut broken = Broken {
+        type_name,
+        rule: "returned",
+        found: Diagnostics::default(),
+    };
     applied(planned, actual, &Path::root(), &mut broken);
     broken.found
 }
@@ -56,7 +77,14 @@ fn planned_object(
     let part = |value: &Value, name: &str| value.get(name).cloned().unwrap_or(Value::Null);
     for (name, attribute) in attributes {
         let (prior, config, planned) = (part(prior, name), part(config, name), part(planned, name));
-        planned_attribute(attribute, &prior, &config, &planned, &path.clone().attribute(name), broken);
+        planned_attribute(
+            attribute,
+            &prior,
+            &config,
+            &planned,
+            &path.clone().attribute(name),
+            broken,
+        );
     }
 }
 
@@ -87,10 +115,18 @@ fn planned_attribute(
     };
     match (nesting, config, planned) {
         (Nesting::Single, Value::Map(_), Value::Map(_)) => inner(prior, config, planned, path, broken),
-        (Nesting::Map, Value::Map(configured), Value::Map(entries)) if configured.keys().eq(entries.keys()) => {
+        (Nesting::Map, Value::Map(configured), Value::Map(entries))
+            if configured.keys().eq(entries.keys()) =>
+        {
             for (key, planned) in entries {
                 let part = |value: &Value| value.get(key).cloned().unwrap_or(Value::Null);
-                inner(&part(prior), &part(config), planned, &path.clone().key(key), broken);
+                inner(
+                    &part(prior),
+                    &part(config),
+                    planned,
+                    &path.clone().key(key),
+                    broken,
+                );
             }
         }
         (Nesting::List, Value::List(configured), Value::List(items)) if configured.len() == items.len() => {
@@ -141,7 +177,14 @@ mod tests {
     }
 
     fn value(set: &str, out: Value, both: Value) -> Value {
-        Value::Map([("set".into(), set.into()), ("out".into(), out), ("both".into(), both)].into())
+        Value::Map(
+            [
+                ("set".into(), set.into()),
+                ("out".into(), out),
+                ("both".into(), both),
+            ]
+            .into(),
+        )
     }
 
     #[test]
@@ -151,7 +194,10 @@ mod tests {
         assert!(check(&value("a", Value::Unknown, "x".into())).is_empty());
         let found = check(&value("b", Value::Unknown, "x".into()));
         let detail = &found.iter().next().unwrap().detail;
-        assert!(detail.contains("t planned \"b\" for `set` where \"a\" was due"), "{detail}");
+        assert!(
+            detail.contains("t planned \"b\" for `set` where \"a\" was due"),
+            "{detail}"
+        );
     }
 
     #[test]

@@ -19,7 +19,13 @@ pub(crate) fn propose(schema: &Schema, prior: &Value, config: &Value, proposed: 
 
 /// Removes what only the configuration may have.
 pub(crate) fn null_write_only(schema: &Schema, value: &Value) -> Value {
-    object(&schema.attributes, &Value::Null, value, &Value::Null, Phase::WriteOnly)
+    object(
+        &schema.attributes,
+        &Value::Null,
+        value,
+        &Value::Null,
+        Phase::WriteOnly,
+    )
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,7 +42,9 @@ fn object(
     prior: &Value,
     phase: Phase,
 ) -> Value {
-    let Value::Map(entries) = proposed else { return proposed.clone() };
+    let Value::Map(entries) = proposed else {
+        return proposed.clone();
+    };
     let part = |value: &Value, name: &str| value.get(name).cloned().unwrap_or(Value::Null);
     let entries = entries.iter().map(|(name, value)| {
         let value = match attributes.get(name) {
@@ -62,7 +70,9 @@ fn attribute(definition: &Attribute, config: &Value, proposed: &Value, prior: &V
             _ => return proposed.clone(),
         }
     }
-    let Kind::Nested(nesting, nested) = &definition.kind else { return proposed.clone() };
+    let Kind::Nested(nesting, nested) = &definition.kind else {
+        return proposed.clone();
+    };
     let inner = |config: &Value, proposed: &Value, prior: &Value| {
         object(&nested.attributes, config, proposed, prior, phase)
     };
@@ -81,7 +91,11 @@ fn attribute(definition: &Attribute, config: &Value, proposed: &Value, prior: &V
                 _ => Value::Null,
             };
             // Elements of a set have no place; nothing of the prior state belongs to one.
-            let prior = if *nesting == Nesting::List { prior.clone() } else { Value::Null };
+            let prior = if *nesting == Nesting::List {
+                prior.clone()
+            } else {
+                Value::Null
+            };
             let items = items
                 .iter()
                 .enumerate()
@@ -110,7 +124,9 @@ fn collect_replaced(
     found: &mut Vec<Path>,
 ) {
     for (name, attribute) in attributes {
-        let (Some(before), Some(after)) = (prior.get(name), planned.get(name)) else { continue };
+        let (Some(before), Some(after)) = (prior.get(name), planned.get(name)) else {
+            continue;
+        };
         if before == after {
             continue;
         }
@@ -142,7 +158,12 @@ mod tests {
     }
 
     fn map(entries: &[(&str, Value)]) -> Value {
-        Value::Map(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
+        Value::Map(
+            entries
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                .collect(),
+        )
     }
 
     fn value(name: &str, mode: Value, computed: [Value; 2], part: Value) -> Value {
@@ -161,7 +182,15 @@ mod tests {
     fn a_create_knows_defaults_and_nothing_computed() {
         let config = value("n", Value::Null, [Value::Null, Value::Null], Value::Null);
         let planned = propose(&schema(), &Value::Null, &config, &config);
-        assert_eq!(planned, value("n", "soft".into(), [Value::Unknown, Value::Unknown], Value::Unknown));
+        assert_eq!(
+            planned,
+            value(
+                "n",
+                "soft".into(),
+                [Value::Unknown, Value::Unknown],
+                Value::Unknown
+            )
+        );
     }
 
     #[test]
@@ -177,20 +206,32 @@ mod tests {
         let prior = value("n", "soft".into(), ["1".into(), "s".into()], "o".into());
         let proposed = value("m", "soft".into(), ["1".into(), "s".into()], "o".into());
         let planned = propose(&schema(), &prior, &config, &proposed);
-        assert_eq!(planned, value("m", "soft".into(), ["1".into(), Value::Unknown], Value::Unknown));
-        assert_eq!(replaced(&schema(), &prior, &planned), [Path::root().attribute("name")]);
+        assert_eq!(
+            planned,
+            value("m", "soft".into(), ["1".into(), Value::Unknown], Value::Unknown)
+        );
+        assert_eq!(
+            replaced(&schema(), &prior, &planned),
+            [Path::root().attribute("name")]
+        );
     }
 
     #[test]
     fn write_only_values_are_in_no_plan() {
         let with = |secret: Value| {
-            let Value::Map(mut entries) = value("n", Value::Null, [Value::Null, Value::Null], Value::Null) else {
+            let Value::Map(mut entries) = value("n", Value::Null, [Value::Null, Value::Null], Value::Null)
+            else {
                 unreachable!()
             };
             entries.insert("secret".into(), secret);
             Value::Map(entries)
         };
-        let planned = propose(&schema(), &Value::Null, &with("hush".into()), &with("hush".into()));
+        let planned = propose(
+            &schema(),
+            &Value::Null,
+            &with("hush".into()),
+            &with("hush".into()),
+        );
         assert_eq!(planned.get("secret"), Some(&Value::Null));
     }
 }

@@ -6,8 +6,15 @@ use super::{Attribute, Kind, Nesting, Schema};
 use crate::Type;
 
 /// Names that Terraform keeps for itself at the root of a resource.
-const RESERVED: &[&str] =
-    &["connection", "count", "depends_on", "for_each", "lifecycle", "provider", "provisioner"];
+const RESERVED: &[&str] = &[
+    "connection",
+    "count",
+    "depends_on",
+    "for_each",
+    "lifecycle",
+    "provider",
+    "provisioner",
+];
 
 impl Schema {
     /// What is wrong with the schema, one sentence each.
@@ -17,7 +24,10 @@ impl Schema {
             problems.push("the schema has no description".to_owned());
         }
         problems.extend(
-            RESERVED.iter().filter(|name| self.attributes.contains_key(**name)).map(|name| format!("`{name}` is reserved")),
+            RESERVED
+                .iter()
+                .filter(|name| self.attributes.contains_key(**name))
+                .map(|name| format!("`{name}` is reserved")),
         );
         for name in self.exactly_one_of.iter().flatten() {
             if !self.attributes.contains_key(name) {
@@ -29,7 +39,12 @@ impl Schema {
     }
 }
 
-fn check_object(attributes: &BTreeMap<String, Attribute>, prefix: &str, in_collection: bool, problems: &mut Vec<String>) {
+fn check_object(
+    attributes: &BTreeMap<String, Attribute>,
+    prefix: &str,
+    in_collection: bool,
+    problems: &mut Vec<String>,
+) {
     for (name, attribute) in attributes {
         let path = format!("{prefix}{name}");
         let mut wrong = |what: &str| problems.push(format!("`{path}` {what}"));
@@ -74,9 +89,20 @@ mod tests {
             .attribute("count", Attribute::string().optional().description("x"))
             .attribute("both", Attribute::string().required().computed().description("x"))
             .attribute("none", Attribute::string().description("x"))
-            .attribute("map", Attribute::nested_map(Nested::new().attribute("any", Attribute::dynamic().optional())).optional().description("x"));
+            .attribute(
+                "map",
+                Attribute::nested_map(Nested::new().attribute("any", Attribute::dynamic().optional()))
+                    .optional()
+                    .description("x"),
+            );
         let problems = schema.problems().join("\n");
-        for expected in ["`count` is reserved", "`both` is required", "`none` is neither", "`map.any` has no description", "`map.any` is dynamic"] {
+        for expected in [
+            "`count` is reserved",
+            "`both` is required",
+            "`none` is neither",
+            "`map.any` has no description",
+            "`map.any` is dynamic",
+        ] {
             assert!(problems.contains(expected), "{expected} not in\n{problems}");
         }
     }

@@ -21,7 +21,10 @@ impl Schema {
 }
 
 fn attributes(attributes: &BTreeMap<String, Attribute>) -> Vec<proto::schema::Attribute> {
-    attributes.iter().map(|(name, attribute)| attribute.to_wire(name)).collect()
+    attributes
+        .iter()
+        .map(|(name, attribute)| attribute.to_wire(name))
+        .collect()
 }
 
 impl Attribute {
@@ -36,8 +39,10 @@ impl Attribute {
                     Nesting::Set => NestingMode::Set,
                     Nesting::Map => NestingMode::Map,
                 };
-                let object =
-                    proto::schema::Object { attributes: attributes(&nested.attributes), nesting: nesting.into() };
+                let object = proto::schema::Object {
+                    attributes: attributes(&nested.attributes),
+                    nesting: nesting.into(),
+                };
                 (vec![], Some(object))
             }
         };

@@ -11,8 +11,10 @@ use tempfile::TempDir;
 use super::tls::{self, Tls, TlsError};
 
 /// Proves that it is Terraform who starts us. It guards against mistakes, not against people.
-const COOKIE: (&str, &str) =
-    ("TF_PLUGIN_MAGIC_COOKIE", "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2");
+const COOKIE: (&str, &str) = (
+    "TF_PLUGIN_MAGIC_COOKIE",
+    "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2",
+);
 
 /// Who the server is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +55,17 @@ impl Handshake {
         if mode == Mode::Terraform && std::env::var(cookie).ok().as_deref() != Some(value) {
             return Err(HandshakeError::NotTerraform);
         }
-        let client = std::env::var("PLUGIN_CLIENT_CERT").ok().filter(|pem| !pem.is_empty() && mode == Mode::Terraform);
+        let client = std::env::var("PLUGIN_CLIENT_CERT")
+            .ok()
+            .filter(|pem| !pem.is_empty() && mode == Mode::Terraform);
         let tls = client.map(|pem| tls::prepare(&pem)).transpose()?;
         let directory = directory()?;
-        Ok(Self { mode, socket: directory.path().join("plugin.sock"), tls, directory })
+        Ok(Self {
+            mode,
+            socket: directory.path().join("plugin.sock"),
+            tls,
+            directory,
+        })
     }
 }
 
@@ -69,7 +78,11 @@ fn directory() -> std::io::Result<TempDir> {
         return builder.tempdir_in(asked);
     }
     let usual = builder.tempdir()?;
-    if usual.path().join("plugin.sock").as_os_str().len() <= LONGEST { Ok(usual) } else { builder.tempdir_in("/tmp") }
+    if usual.path().join("plugin.sock").as_os_str().len() <= LONGEST {
+        Ok(usual)
+    } else {
+        builder.tempdir_in("/tmp")
+    }
 }
 
 /// Tells Terraform, or the user, where to connect. The socket must be listening already.
@@ -83,7 +96,10 @@ pub(super) fn announce(mode: Mode, socket: &Path, tls: Option<&Tls>, name: &str)
             let address = std::env::var("TF_REATTACH_ADDRESS").unwrap_or_else(|_| format!("{name}/{name}"));
             let providers = BTreeMap::from([(address, attach)]);
             let text = serde_json::to_string(&providers)?;
-            writeln!(stdout, "Serving until interrupted. In another terminal:\n\n  export TF_REATTACH_PROVIDERS='{text}'")?;
+            writeln!(
+                stdout,
+                "Serving until interrupted. In another terminal:\n\n  export TF_REATTACH_PROVIDERS='{text}'"
+            )?;
         }
     }
     stdout.flush()
@@ -91,7 +107,13 @@ pub(super) fn announce(mode: Mode, socket: &Path, tls: Option<&Tls>, name: &str)
 
 /// `CORE|APP|NETWORK|ADDRESS|PROTOCOL|CERTIFICATE`, and whether we multiplex where the client asks.
 fn line(socket: &Path, tls: Option<&Tls>) -> String {
-    let certificate = tls.map(|tls| STANDARD_NO_PAD.encode(&tls.certificate)).unwrap_or_default();
-    let multiplex = if std::env::var_os("PLUGIN_MULTIPLEX_GRPC").is_some_and(|v| !v.is_empty()) { "|false" } else { "" };
+    let certificate = tls
+        .map(|tls| STANDARD_NO_PAD.encode(&tls.certificate))
+        .unwrap_or_default();
+    let multiplex = if std::env::var_os("PLUGIN_MULTIPLEX_GRPC").is_some_and(|v| !v.is_empty()) {
+        "|false"
+    } else {
+        ""
+    };
     format!("1|6|unix|{}|grpc|{certificate}{multiplex}", socket.display())
 }

@@ -44,7 +44,9 @@ impl<P: Provider> Rpc<P> {
             data: RwLock::new(None),
             stop,
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// Runs `work` in a task of its own, so that a client that goes away does not cut an apply in half, and turns a panic
@@ -80,24 +82,36 @@ impl<P: Provider> Shared<P> {
 
     fn resources(&self) -> &BTreeMap<&'static str, Box<dyn DynResource<P::Data>>> {
         self.resources.get_or_init(|| {
-            self.provider.resources().into_iter().map(|resource| (resource.type_name(), resource)).collect()
+            self.provider
+                .resources()
+                .into_iter()
+                .map(|resource| (resource.type_name(), resource))
+                .collect()
         })
     }
 
     fn data_sources(&self) -> &BTreeMap<&'static str, Box<dyn DynDataSource<P::Data>>> {
         self.data_sources.get_or_init(|| {
-            self.provider.data_sources().into_iter().map(|source| (source.type_name(), source)).collect()
+            self.provider
+                .data_sources()
+                .into_iter()
+                .map(|source| (source.type_name(), source))
+                .collect()
         })
     }
 
     fn resource(&self, name: &str) -> Result<&dyn DynResource<P::Data>, Diagnostics> {
         let found = self.resources().get(name);
-        found.map(AsRef::as_ref).ok_or_else(|| Diagnostic::error(format!("There is no resource type {name}")).into())
+        found
+            .map(AsRef::as_ref)
+            .ok_or_else(|| Diagnostic::error(format!("There is no resource type {name}")).into())
     }
 
     fn data_source(&self, name: &str) -> Result<&dyn DynDataSource<P::Data>, Diagnostics> {
         let found = self.data_sources().get(name);
-        found.map(AsRef::as_ref).ok_or_else(|| Diagnostic::error(format!("There is no data source {name}")).into())
+        found
+            .map(AsRef::as_ref)
+            .ok_or_else(|| Diagnostic::error(format!("There is no data source {name}")).into())
     }
 
     fn cx(&self) -> Result<Cx<P::Data>, Diagnostics> {
@@ -115,11 +129,19 @@ impl<P: Provider> Shared<P> {
         if proposed.is_null() {
             // Destroying needs no plan of the resource's own.
             let private = request.prior_private.clone();
-            return Ok(Planned { value: Value::Null, private, replace: vec![], warnings: Diagnostics::default() });
+            return Ok(Planned {
+                value: Value::Null,
+                private,
+                replace: vec![],
+                warnings: Diagnostics::default(),
+            });
         }
         let cx = self.cx()?;
         let start = propose(schema, &prior, &config, &proposed);
-        let state = RawState { value: prior.clone(), private: request.prior_private.clone() };
+        let state = RawState {
+            value: prior.clone(),
+            private: request.prior_private.clone(),
+        };
         let plan = resource.plan(&cx, state, config.clone(), start).await?;
         let value = null_write_only(schema, &plan.planned);
         let broken = check_planned(resource.type_name(), schema, &prior, &config, &value);
@@ -128,7 +150,12 @@ impl<P: Provider> Shared<P> {
         }
         let mut replace = replaced(schema, &prior, &value);
         replace.extend(plan.requires_replace);
-        Ok(Planned { value, private: plan.private, replace, warnings: cx.take_warnings() })
+        Ok(Planned {
+            value,
+            private: plan.private,
+            replace,
+            warnings: cx.take_warnings(),
+        })
     }
 
     async fn apply(&self, request: proto::apply_resource_change::Request) -> Result<Applied, Diagnostics> {
@@ -140,29 +167,53 @@ impl<P: Provider> Shared<P> {
         let private = request.planned_private.clone();
         let cx = self.cx()?;
         if planned.is_null() {
-            let state = RawState { value: prior.clone(), private };
+            let state = RawState {
+                value: prior.clone(),
+                private,
+            };
             let result = resource.delete(&cx, state.clone()).await;
             let mut diagnostics = cx.take_warnings();
             return Ok(match result {
-                Ok(()) => Applied { value: Value::Null, private: vec![], diagnostics },
+                Ok(()) => Applied {
+                    value: Value::Null,
+                    private: vec![],
+                    diagnostics,
+                },
                 Err(errors) => {
                     diagnostics.extend(errors);
-                    Applied { value: prior, private: state.private, diagnostics }
+                    Applied {
+                        value: prior,
+                        private: state.private,
+                        diagnostics,
+                    }
                 }
             });
         }
-        let state = RawState { value: planned.clone(), private: private.clone() };
+        let state = RawState {
+            value: planned.clone(),
+            private: private.clone(),
+        };
         let applied = resource.apply(&cx, prior.clone(), state, config).await;
         let mut diagnostics = cx.take_warnings();
         let failed = applied.diagnostics.has_errors();
         diagnostics.extend(applied.diagnostics);
         // Without a state of its own a failed apply has changed nothing.
-        let Some(state) = applied.state else { return Ok(Applied { value: prior, private, diagnostics }) };
+        let Some(state) = applied.state else {
+            return Ok(Applied {
+                value: prior,
+                private,
+                diagnostics,
+            });
+        };
         let value = null_write_only(schema, &state.value);
         if !failed {
             diagnostics.extend(check_applied(resource.type_name(), &planned, &value));
         }
-        Ok(Applied { value, private: state.private, diagnostics })
+        Ok(Applied {
+            value,
+            private: state.private,
+            diagnostics,
+        })
     }
 
     async fn read(&self, request: proto::read_resource::Request) -> Result<Applied, Diagnostics> {
@@ -170,19 +221,41 @@ impl<P: Provider> Shared<P> {
         let schema = resource.schema();
         let value = decode(schema, request.current_state.as_ref())?;
         let cx = self.cx()?;
-        let state = resource.read(&cx, RawState { value, private: request.private.clone() }).await?;
+        let state = resource
+            .read(
+                &cx,
+                RawState {
+                    value,
+                    private: request.private.clone(),
+                },
+            )
+            .await?;
         let diagnostics = cx.take_warnings();
-        let state = state.unwrap_or(RawState { value: Value::Null, private: vec![] });
-        Ok(Applied { value: null_write_only(schema, &state.value), private: state.private, diagnostics })
+        let state = state.unwrap_or(RawState {
+            value: Value::Null,
+            private: vec![],
+        });
+        Ok(Applied {
+            value: null_write_only(schema, &state.value),
+            private: state.private,
+            diagnostics,
+        })
     }
 
     fn upgrade(&self, request: &proto::upgrade_resource_state::Request) -> Result<Value, Diagnostics> {
         let resource = self.resource(&request.type_name)?;
         let schema = resource.schema();
-        let unreadable = |what: String| Diagnostics::from(Diagnostic::error("The stored state cannot be read").detail(what));
-        let raw = request.raw_state.as_ref().ok_or_else(|| unreadable("There is none.".to_owned()))?;
+        let unreadable = |what: String| {
+            Diagnostics::from(Diagnostic::error("The stored state cannot be read").detail(what))
+        };
+        let raw = request
+            .raw_state
+            .as_ref()
+            .ok_or_else(|| unreadable("There is none.".to_owned()))?;
         if !raw.flatmap.is_empty() {
-            return Err(unreadable("It was written by Terraform 0.11 or older.".to_owned()));
+            return Err(unreadable(
+                "It was written by Terraform 0.11 or older.".to_owned(),
+            ));
         }
         let mut state = serde_json::from_slice(&raw.json).map_err(|error| unreadable(error.to_string()))?;
         if request.version != schema.version {
@@ -205,8 +278,11 @@ struct Applied {
     diagnostics: Diagnostics,
 }
 
-const CAPABILITIES: proto::ServerCapabilities =
-    proto::ServerCapabilities { plan_destroy: true, get_provider_schema_optional: true, move_resource_state: false };
+const CAPABILITIES: proto::ServerCapabilities = proto::ServerCapabilities {
+    plan_destroy: true,
+    get_provider_schema_optional: true,
+    move_resource_state: false,
+};
 
 #[tonic::async_trait]
 impl<P: Provider> Service for Rpc<P> {
@@ -214,7 +290,9 @@ impl<P: Provider> Service for Rpc<P> {
         &self,
         _request: Request<proto::get_metadata::Request>,
     ) -> Result<Response<proto::get_metadata::Response>, Status> {
-        let type_name = |name: &&str| proto::get_metadata::TypeName { type_name: (*name).to_owned() };
+        let type_name = |name: &&str| proto::get_metadata::TypeName {
+            type_name: (*name).to_owned(),
+        };
         Ok(Response::new(proto::get_metadata::Response {
             server_capabilities: Some(CAPABILITIES),
             diagnostics: vec![],
@@ -228,8 +306,14 @@ impl<P: Provider> Service for Rpc<P> {
         _request: Request<proto::get_provider_schema::Request>,
     ) -> Result<Response<proto::get_provider_schema::Response>, Status> {
         let shared = &self.shared;
-        let resources = shared.resources().iter().map(|(name, r)| ((*name).to_owned(), r.schema().to_wire()));
-        let data_sources = shared.data_sources().iter().map(|(name, d)| ((*name).to_owned(), d.schema().to_wire()));
+        let resources = shared
+            .resources()
+            .iter()
+            .map(|(name, r)| ((*name).to_owned(), r.schema().to_wire()));
+        let data_sources = shared
+            .data_sources()
+            .iter()
+            .map(|(name, d)| ((*name).to_owned(), d.schema().to_wire()));
         Ok(Response::new(proto::get_provider_schema::Response {
             provider: Some(shared.schema().to_wire()),
             resource_schemas: resources.collect(),
@@ -255,7 +339,9 @@ impl<P: Provider> Service for Rpc<P> {
             shared.provider.validate(typed(P::NAME, &config)?).await
         });
         let diagnostics = only_diagnostics(result.await);
-        Ok(Response::new(proto::validate_provider_config::Response { diagnostics }))
+        Ok(Response::new(proto::validate_provider_config::Response {
+            diagnostics,
+        }))
     }
 
     async fn validate_resource_config(
@@ -267,12 +353,20 @@ impl<P: Provider> Service for Rpc<P> {
         let result = self.run("ValidateResourceConfig", &name, |shared| async move {
             let resource = shared.resource(&request.type_name)?;
             let config = decode(resource.schema(), request.config.as_ref())?;
-            let write_only = request.client_capabilities.is_some_and(|client| client.write_only_attributes_allowed);
+            let write_only = request
+                .client_capabilities
+                .is_some_and(|client| client.write_only_attributes_allowed);
             let found = resource.schema().validate(&config, write_only);
-            if found.has_errors() { Err(found) } else { resource.validate(config).await }
+            if found.has_errors() {
+                Err(found)
+            } else {
+                resource.validate(config).await
+            }
         });
         let diagnostics = only_diagnostics(result.await);
-        Ok(Response::new(proto::validate_resource_config::Response { diagnostics }))
+        Ok(Response::new(proto::validate_resource_config::Response {
+            diagnostics,
+        }))
     }
 
     async fn validate_data_resource_config(
@@ -287,7 +381,9 @@ impl<P: Provider> Service for Rpc<P> {
             if found.has_errors() { Err(found) } else { Ok(()) }
         });
         let diagnostics = only_diagnostics(result.await);
-        Ok(Response::new(proto::validate_data_resource_config::Response { diagnostics }))
+        Ok(Response::new(proto::validate_data_resource_config::Response {
+            diagnostics,
+        }))
     }
 
     async fn upgrade_resource_state(
@@ -301,7 +397,10 @@ impl<P: Provider> Service for Rpc<P> {
             encode(shared.resource(&request.type_name)?.schema(), &value)
         });
         let (upgraded_state, diagnostics) = split(result.await);
-        Ok(Response::new(proto::upgrade_resource_state::Response { upgraded_state, diagnostics }))
+        Ok(Response::new(proto::upgrade_resource_state::Response {
+            upgraded_state,
+            diagnostics,
+        }))
     }
 
     async fn configure_provider(
@@ -311,8 +410,10 @@ impl<P: Provider> Service for Rpc<P> {
         let request = request.into_inner();
         let result = self.run("ConfigureProvider", P::NAME, |shared| async move {
             let config = decode(shared.schema(), request.config.as_ref())?;
-            let cx =
-                ConfigureCx { terraform_version: request.terraform_version, cancel: shared.stop.child_token() };
+            let cx = ConfigureCx {
+                terraform_version: request.terraform_version,
+                cancel: shared.stop.child_token(),
+            };
             let data = shared.provider.configure(&cx, typed(P::NAME, &config)?).await?;
             *shared.data.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(data));
             Ok(())
@@ -338,7 +439,10 @@ impl<P: Provider> Service for Rpc<P> {
                 private: read.private,
                 diagnostics: to_wire(read.diagnostics),
             },
-            Err(errors) => proto::read_resource::Response { diagnostics: to_wire(errors), ..Default::default() },
+            Err(errors) => proto::read_resource::Response {
+                diagnostics: to_wire(errors),
+                ..Default::default()
+            },
         }))
     }
 
@@ -360,7 +464,10 @@ impl<P: Provider> Service for Rpc<P> {
                 planned_private: plan.private,
                 diagnostics: to_wire(plan.warnings),
             },
-            Err(errors) => proto::plan_resource_change::Response { diagnostics: to_wire(errors), ..Default::default() },
+            Err(errors) => proto::plan_resource_change::Response {
+                diagnostics: to_wire(errors),
+                ..Default::default()
+            },
         }))
     }
 
@@ -382,9 +489,11 @@ impl<P: Provider> Service for Rpc<P> {
                 private: applied.private,
                 diagnostics: to_wire(applied.diagnostics),
             },
-            Err(errors) => {
-                proto::apply_resource_change::Response { new_state: prior, diagnostics: to_wire(errors), ..Default::default() }
-            }
+            Err(errors) => proto::apply_resource_change::Response {
+                new_state: prior,
+                diagnostics: to_wire(errors),
+                ..Default::default()
+            },
         }))
     }
 
@@ -431,10 +540,14 @@ impl<P: Provider> Service for Rpc<P> {
             Ok((encode(source.schema(), &value)?, cx.take_warnings()))
         });
         Ok(Response::new(match result.await {
-            Ok((state, warnings)) => {
-                proto::read_data_source::Response { state: Some(state), diagnostics: to_wire(warnings) }
-            }
-            Err(errors) => proto::read_data_source::Response { state: None, diagnostics: to_wire(errors) },
+            Ok((state, warnings)) => proto::read_data_source::Response {
+                state: Some(state),
+                diagnostics: to_wire(warnings),
+            },
+            Err(errors) => proto::read_data_source::Response {
+                state: None,
+                diagnostics: to_wire(errors),
+            },
         }))
     }
 
@@ -449,7 +562,9 @@ impl<P: Provider> Service for Rpc<P> {
 }
 
 fn decode(schema: &Schema, value: Option<&DynamicValue>) -> Result<Value, Diagnostics> {
-    let Some(value) = value else { return Ok(Value::Null) };
+    let Some(value) = value else {
+        return Ok(Value::Null);
+    };
     let ty = schema.ty();
     let decoded = match (value.msgpack.as_slice(), value.json.as_slice()) {
         (b"", b"") => return Ok(Value::Null),
@@ -470,7 +585,10 @@ fn encode(schema: &Schema, value: &Value) -> Result<DynamicValue, Diagnostics> {
             .detail(format!("{error}. Please report it."))
             .at(error.path)
     })?;
-    Ok(DynamicValue { msgpack, json: vec![] })
+    Ok(DynamicValue {
+        msgpack,
+        json: vec![],
+    })
 }
 
 fn only_diagnostics(result: Result<(), Diagnostics>) -> Vec<proto::Diagnostic> {
@@ -492,7 +610,11 @@ fn to_wire(diagnostics: Diagnostics) -> Vec<proto::Diagnostic> {
         },
         summary: diagnostic.summary,
         detail: diagnostic.detail,
-        attribute: diagnostic.path.filter(|path| !path.steps().is_empty()).as_ref().map(path_to_wire),
+        attribute: diagnostic
+            .path
+            .filter(|path| !path.steps().is_empty())
+            .as_ref()
+            .map(path_to_wire),
     });
     wire.collect()
 }
@@ -506,5 +628,7 @@ fn path_to_wire(path: &Path) -> proto::AttributePath {
             Step::Index(index) => Selector::ElementKeyInt(i64::try_from(*index).unwrap_or(i64::MAX)),
         }),
     };
-    proto::AttributePath { steps: path.steps().iter().map(step).collect() }
+    proto::AttributePath {
+        steps: path.steps().iter().map(step).collect(),
+    }
 }

@@ -42,18 +42,25 @@ pub(super) enum TlsError {
 
 /// Makes a certificate and a server that lets in only the owner of `client`.
 pub(super) fn prepare(client: &str) -> Result<Tls, TlsError> {
-    let client = CertificateDer::from_pem_slice(client.as_bytes()).map_err(|error| TlsError::Client(error.to_string()))?;
+    let client = CertificateDer::from_pem_slice(client.as_bytes())
+        .map_err(|error| TlsError::Client(error.to_string()))?;
     let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
     let certificate = own.cert.der().clone();
     let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
     let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(Pinned { client: client.into_owned(), provider: provider.clone() });
+    let verifier = Arc::new(Pinned {
+        client: client.into_owned(),
+        provider: provider.clone(),
+    });
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![certificate.clone()], key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Tls { certificate: certificate.to_vec(), acceptor: TlsAcceptor::from(Arc::new(config)) })
+    Ok(Tls {
+        certificate: certificate.to_vec(),
+        acceptor: TlsAcceptor::from(Arc::new(config)),
+    })
 }
 
 /// Accepts one certificate.
@@ -90,7 +97,12 @@ impl ClientCertVerifier for Pinned {
         if dss.scheme == SignatureScheme::ECDSA_NISTP521_SHA512 {
             return verify_p521(message, cert, dss.signature());
         }
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -102,11 +114,19 @@ impl ClientCertVerifier for Pinned {
         if dss.scheme == SignatureScheme::ECDSA_NISTP521_SHA512 {
             return verify_p521(message, cert, dss.signature());
         }
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let mut schemes = self.provider.signature_verification_algorithms.supported_schemes();
+        let mut schemes = self
+            .provider
+            .signature_verification_algorithms
+            .supported_schemes();
         schemes.push(SignatureScheme::ECDSA_NISTP521_SHA512);
         schemes
     }
@@ -117,16 +137,28 @@ const POINT: [u8; 5] = [0x03, 0x81, 0x86, 0x00, 0x04];
 const POINT_LENGTH: usize = 133;
 
 /// ring does not know this curve.
-fn verify_p521(message: &[u8], cert: &CertificateDer<'_>, signature: &[u8]) -> Result<HandshakeSignatureValid, Error> {
+fn verify_p521(
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    signature: &[u8],
+) -> Result<HandshakeSignatureValid, Error> {
     let bad = |what: &str| Error::General(format!("the client's P-521 {what}"));
     let bytes: &[u8] = cert.as_ref();
-    let start = bytes.windows(POINT.len()).position(|window| window == POINT).ok_or_else(|| bad("key is missing"))?;
-    let point = bytes.get(start + POINT.len() - 1..).and_then(|rest| rest.get(..POINT_LENGTH));
-    let key = point.and_then(|point| VerifyingKey::from_sec1_bytes(point).ok()).ok_or_else(|| bad("key is not valid"))?;
+    let start = bytes
+        .windows(POINT.len())
+        .position(|window| window == POINT)
+        .ok_or_else(|| bad("key is missing"))?;
+    let point = bytes
+        .get(start + POINT.len() - 1..)
+        .and_then(|rest| rest.get(..POINT_LENGTH));
+    let key = point
+        .and_then(|point| VerifyingKey::from_sec1_bytes(point).ok())
+        .ok_or_else(|| bad("key is not valid"))?;
     let signature = DerSignature::from_bytes(signature)
         .ok()
         .and_then(|signature| Signature::try_from(signature).ok())
         .ok_or_else(|| bad("signature is not readable"))?;
-    key.verify(message, &signature).map_err(|_| bad("signature is wrong"))?;
+    key.verify(message, &signature)
+        .map_err(|_| bad("signature is wrong"))?;
     Ok(HandshakeSignatureValid::assertion())
 }

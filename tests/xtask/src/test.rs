@@ -1,0 +1,88 @@
+//! All checks, quickest first.
+
+use std::time::Instant;
+
+use crate::build::{build, cargo, run};
+use crate::{TaskError, setup};
+
+/// Runs them; with a filter only the tests that match it.
+pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
+    setup::check_lab()?;
+    if filter.is_none() {
+        step("formatting", || {
+            run(&mut cargo(&["fmt", "--all", "--check"]), "cargo fmt --check")
+        })?;
+        step("lints", || {
+            let lints = [
+                "clippy",
+                "--quiet",
+                "--locked",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ];
+            run(&mut cargo(&lints), "cargo clippy")
+        })?;
+        step("documentation", || {
+            let doc = [
+                "doc",
+                "--quiet",
+                "--locked",
+                "--workspace",
+                "--no-deps",
+                "--document-private-items",
+            ];
+            run(cargo(&doc).env("RUSTDOCFLAGS", "-D warnings"), "cargo doc")
+        })?;
+    }
+    step("unit tests", || {
+        let unit = [
+            "test",
+            "--quiet",
+            "--locked",
+            "--workspace",
+            "--exclude",
+            "e2e",
+            "--exclude",
+            "lab",
+        ];
+        run(cargo(&unit).args(filter), "cargo test")
+    })?;
+    step("provider", || build(false).map(drop))?;
+    step("lab and end-to-end tests on real hosts", || {
+        // Each test boots hosts of its own; two at a time is what two cores carry.
+        let e2e = [
+            "test",
+            "--locked",
+            "-p",
+            "lab",
+            "-p",
+            "e2e",
+            "--no-fail-fast",
+            "--",
+        ];
+        run(
+            cargo(&e2e).args(filter).arg("--test-threads=2"),
+            "cargo test -p lab -p e2e",
+        )
+    })?;
+    let left = lab::leftovers();
+    if !left.is_empty() {
+        return Err(TaskError::Failed(format!(
+            "something was left behind:\n{}",
+            left.join("\n")
+        )));
+    }
+    println!("all tests passed; no process, mount or namespace is left");
+    Ok(())
+}
+
+fn step(name: &str, work: impl FnOnce() -> Result<(), TaskError>) -> Result<(), TaskError> {
+    println!("── {name}");
+    let start = Instant::now();
+    work()?;
+    println!("   {name}: {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
