@@ -246,7 +246,7 @@ impl Listener<'_> {
             match event.kind {
                 EventKind::Phase(phase) => {
                     self.progress
-                        .machine(self.machine, Stage::Activate, format!("{phase:?}"))
+                        .machine(self.machine, Stage::Activate, format!("{phase:?}"));
                 }
                 EventKind::Output(line) => self.progress.machine(self.machine, Stage::Activate, line),
                 EventKind::Done(report) => return Some(*report),

@@ -148,7 +148,7 @@ async fn deploy_one(
 ) -> Ended {
     let mut now = None;
     match try_deploy(tools, nix, job, settings, cancel, &mut now).await {
-        Ok(report) if report.as_ref().is_none_or(|report| runs_what_was_asked(report)) => Ended {
+        Ok(report) if report.as_ref().is_none_or(runs_what_was_asked) => Ended {
             now: report.as_ref().map(|report| report.system.clone()).or(now),
             report,
             error: None,

@@ -45,7 +45,7 @@ pub enum Node {
     },
 }
 
-/// A `NixOS` system as evaluation sees it.
+/// A NixOS system as evaluation sees it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct System {
     /// The derivation to build.
@@ -160,16 +160,16 @@ impl Evaluator {
     ) -> Result<Evaluation, EvaluateError> {
         let run = self.start(nix, request, cancel).await?;
         let [names, nodes] = run.values(&["names", "nodes"]).await?;
-        let names: Caught<Vec<MachineName>> = run.parse(names)?;
-        let nodes: BTreeMap<MachineName, Caught<System>> = run.parse(nodes)?;
+        let names: Caught<Vec<MachineName>> = parse(names)?;
+        let nodes: BTreeMap<MachineName, Caught<System>> = parse(nodes)?;
 
-        if let (Some(wanted), Some(known)) = (&request.nodes, &names.ok) {
-            if let Some(name) = wanted.iter().find(|name| !known.contains(name)) {
-                return Err(EvaluateError::NoSuchNode {
-                    name: name.clone(),
-                    known: known.clone(),
-                });
-            }
+        if let (Some(wanted), Some(known)) = (&request.nodes, &names.ok)
+            && let Some(name) = wanted.iter().find(|name| !known.contains(name))
+        {
+            return Err(EvaluateError::NoSuchNode {
+                name: name.clone(),
+                known: known.clone(),
+            });
         }
         let mut evaluation = Evaluation {
             names: names.ok,
@@ -195,7 +195,7 @@ impl Evaluator {
     ) -> Result<BTreeMap<MachineName, Node>, EvaluateError> {
         let run = self.start(nix, request, cancel).await?;
         let [nodes] = run.values(&["nodes"]).await?;
-        let nodes: BTreeMap<MachineName, Caught<System>> = run.parse(nodes)?;
+        let nodes: BTreeMap<MachineName, Caught<System>> = parse(nodes)?;
         let mut surveyed = BTreeMap::new();
         for (name, node) in nodes {
             let node = match node.ok {
@@ -221,7 +221,7 @@ impl Evaluator {
     ) -> Result<BTreeMap<MachineName, Description>, EvaluateError> {
         let run = self.start(nix, request, cancel).await?;
         let [network] = run.values(&["network"]).await?;
-        Ok(run.parse(network)?)
+        Ok(parse(network)?)
     }
 
     async fn start<'a>(
@@ -253,7 +253,7 @@ impl Evaluator {
 }
 
 /// Puts our Nix code into the store: its path is then the same wherever the same version runs, and so are derivations that
-/// mention it (`NixOS`' option manual does).
+/// mention it (NixOS' option manual does).
 async fn add_tree(nix: &Nix, cancel: &CancellationToken) -> Result<StorePath, EvaluateError> {
     let directory = tempfile::tempdir()?;
     let root = directory.path().join("nixos-eval");
@@ -351,10 +351,10 @@ impl Run<'_> {
             .await?
             .stdout)
     }
+}
 
-    fn parse<T: serde::de::DeserializeOwned>(&self, json: Json) -> Result<T, NixError> {
-        serde_json::from_value(json).map_err(|error| unexpected(&error))
-    }
+fn parse<T: serde::de::DeserializeOwned>(json: Json) -> Result<T, NixError> {
+    serde_json::from_value(json).map_err(|error| unexpected(&error))
 }
 
 fn unexpected(reason: &dyn std::fmt::Display) -> NixError {

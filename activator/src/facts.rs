@@ -18,7 +18,7 @@ pub struct Facts {
     pub system: Option<String>,
     /// `PRETTY_NAME` of `/etc/os-release`.
     pub os_release: Option<String>,
-    /// `VERSION_ID` of `/etc/os-release`, where that is a `NixOS` release such as `24.11`.
+    /// `VERSION_ID` of `/etc/os-release`, where that is a NixOS release such as `24.11`.
     pub nixos_release: Option<String>,
     /// `/etc/machine-id`.
     pub machine_id: Option<String>,

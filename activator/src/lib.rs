@@ -1,4 +1,4 @@
-//! Evaluates, builds, pushes and activates `NixOS` configurations on many machines.
+//! Evaluates, builds, pushes and activates NixOS configurations on many machines.
 //!
 //! The way of a deployment is one straight line, each stage a module and each arrow a typed value:
 //!

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The name of a machine in a network: the attribute name of the node and the key in `machines`.
 ///
-/// As in `NixOps`: letters, digits, `_`, `-` and, not in front, `.`.
+/// As in NixOps: letters, digits, `_`, `-` and, not in front, `.`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MachineName(String);
@@ -20,7 +20,7 @@ pub struct StorePath(String);
 /// A text that is not the name it should be.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum NameError {
-    /// A machine name with characters that `NixOps` and DNS tools do not accept.
+    /// A machine name with characters that NixOps and DNS tools do not accept.
     #[error(
         "`{0}` is not a machine name: expected letters, digits, `_`, `-` and `.`, and no `.` at the beginning"
     )]

@@ -11,7 +11,7 @@ use crate::MachineName;
 /// Where the logical description of the machines is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
-    /// `NixOps` network files, merged in order.
+    /// NixOps network files, merged in order.
     Network(Vec<PathBuf>),
     /// A flake reference, e.g. `.`, `/srv/infra`, `github:owner/repo?ref=main`.
     Flake(String),
@@ -44,7 +44,7 @@ pub struct MachineFacts {
     pub host_public_key: Fact<String>,
     /// Nix' name of its platform.
     pub system: Fact<String>,
-    /// The `NixOS` release it was first seen with.
+    /// The NixOS release it was first seen with.
     pub state_version: Fact<String>,
 }
 

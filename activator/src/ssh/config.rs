@@ -1,7 +1,7 @@
 //! Renders the `ssh_config` of one connection.
 //!
 //! Our lines stand in `Host` blocks before the user's and the system's own files, and `ssh` takes the first value it finds:
-//! what the endpoint says wins, everything else (ProxyCommand, agents, FIDO keys, algorithms) stays as the user has it.
+//! what the endpoint says wins, everything else (`ProxyCommand`, agents, FIDO keys, algorithms) stays as the user has it.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

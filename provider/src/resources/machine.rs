@@ -118,7 +118,7 @@ impl Resource<Context> for MachineResource {
         match visit(cx, defaults, &machine, limit).await {
             Ok(seen) => machine.refresh(&seen.facts),
             Err(VisitError::Ssh(error)) if error.is_unreachable() => {
-                cx.warn(unreachable(machine.label(), &error))
+                cx.warn(unreachable(machine.label(), &error));
             }
             Err(error) => return Err(error.diagnostic(machine.label()).into()),
         }

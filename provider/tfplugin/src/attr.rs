@@ -7,11 +7,12 @@ use serde::de::{EnumAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The value of an attribute.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Attr<T> {
     /// It is this.
     Known(T),
     /// There is none.
+    #[default]
     Null,
     /// It will be known later.
     Unknown,
@@ -61,12 +62,6 @@ impl<T> Attr<T> {
             Self::Null => Attr::Null,
             Self::Unknown => Attr::Unknown,
         }
-    }
-}
-
-impl<T> Default for Attr<T> {
-    fn default() -> Self {
-        Self::Null
     }
 }
 

@@ -277,7 +277,7 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
             let prior = if prior.value.is_null() {
                 None
             } else {
-                Some(self.state(&prior)?)
+                Some(open_state::<R::Model, R::Private>(R::TYPE, &prior)?)
             };
             let prior_private = prior.as_ref().map(|state| state.private.clone());
             let request = PlanRequest {
@@ -300,8 +300,8 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
         state: RawState,
     ) -> BoxFuture<'a, Result<Option<RawState>, Diagnostics>> {
         Box::pin(async move {
-            let state = self.resource.read(cx, self.state(&state)?).await?;
-            state.map(|state| self.raw(state)).transpose()
+            let state = self.resource.read(cx, open_state(R::TYPE, &state)?).await?;
+            state.map(|state| seal_state(R::TYPE, state)).transpose()
         })
     }
 
@@ -330,7 +330,7 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
                 self.resource.update(cx, prior, request).await
             };
             match outcome.await {
-                Ok(state) => match self.raw(state) {
+                Ok(state) => match seal_state(R::TYPE, state) {
                     Ok(state) => RawApplied {
                         state: Some(state),
                         diagnostics: Diagnostics::default(),
@@ -344,7 +344,7 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
                     mut diagnostics,
                     partial,
                 }) => {
-                    let state = partial.and_then(|state| match self.raw(state) {
+                    let state = partial.and_then(|state| match seal_state(R::TYPE, state) {
                         Ok(state) => Some(state),
                         Err(more) => {
                             diagnostics.extend(more);
@@ -358,11 +358,11 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
     }
 
     fn delete<'a>(&'a self, cx: &'a Cx<D>, state: RawState) -> BoxFuture<'a, Result<(), Diagnostics>> {
-        Box::pin(async move { self.resource.delete(cx, self.state(&state)?).await })
+        Box::pin(async move { self.resource.delete(cx, open_state(R::TYPE, &state)?).await })
     }
 
     fn import<'a>(&'a self, cx: &'a Cx<D>, id: &'a str) -> BoxFuture<'a, Result<RawState, Diagnostics>> {
-        Box::pin(async move { self.raw(self.resource.import(cx, id).await?) })
+        Box::pin(async move { seal_state(R::TYPE, self.resource.import(cx, id).await?) })
     }
 
     fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics> {
@@ -370,29 +370,24 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
     }
 }
 
-impl<R> Erased<R> {
-    fn state<D, M: DeserializeOwned, P: DeserializeOwned + Default>(
-        &self,
-        state: &RawState,
-    ) -> Result<State<M, P>, Diagnostics>
-    where
-        R: Resource<D, Model = M, Private = P>,
-    {
-        Ok(State {
-            value: typed(R::TYPE, &state.value)?,
-            private: open::<P>(R::TYPE, &state.private)?.data,
-        })
-    }
+fn open_state<M: DeserializeOwned, P: DeserializeOwned + Default>(
+    type_name: &str,
+    state: &RawState,
+) -> Result<State<M, P>, Diagnostics> {
+    Ok(State {
+        value: typed(type_name, &state.value)?,
+        private: open::<P>(type_name, &state.private)?.data,
+    })
+}
 
-    fn raw<D, M: Serialize, P: Serialize>(&self, state: State<M, P>) -> Result<RawState, Diagnostics>
-    where
-        R: Resource<D, Model = M, Private = P>,
-    {
-        Ok(RawState {
-            value: own_value(R::TYPE, &state.value)?,
-            private: seal(R::TYPE, state.private, None)?,
-        })
-    }
+fn seal_state<M: Serialize, P: Serialize>(
+    type_name: &str,
+    state: State<M, P>,
+) -> Result<RawState, Diagnostics> {
+    Ok(RawState {
+        value: own_value(type_name, &state.value)?,
+        private: seal(type_name, state.private, None)?,
+    })
 }
 
 fn seal<P: Serialize>(type_name: &str, data: P, prior: Option<P>) -> Result<Vec<u8>, Diagnostics> {

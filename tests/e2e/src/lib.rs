@@ -226,7 +226,7 @@ impl Run {
     }
 }
 
-/// Terraform, or `OpenTofu`: what `TERRAFORM` says, else what is on PATH.
+/// Terraform, or OpenTofu: what `TERRAFORM` says, else what is on PATH.
 pub fn terraform() -> Result<PathBuf, WorldError> {
     if let Some(path) = std::env::var_os("TERRAFORM") {
         return Ok(canonical(Path::new(&path)));

@@ -27,16 +27,19 @@ pub(crate) fn demo() -> Result<(), TaskError> {
         "1. A network of two machines. web's configuration contains db's address, which comes from Terraform.",
     );
     expect(
-        terraform(
+        &terraform(
             &world,
             &["init"],
             &["Terraform has been successfully initialized"],
         ),
         0,
     )?;
-    expect(terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]), 0)?;
     expect(
-        terraform(
+        &terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]),
+        0,
+    )?;
+    expect(
+        &terraform(
             &world,
             &["apply", "-auto-approve"],
             &["complete after", "Apply complete"],
@@ -48,16 +51,19 @@ pub(crate) fn demo() -> Result<(), TaskError> {
 
     say("2. The same plan again.");
     expect(
-        terraform(&world, &["plan", "-detailed-exitcode"], &["No changes"]),
+        &terraform(&world, &["plan", "-detailed-exitcode"], &["No changes"]),
         0,
     )?;
 
     say("3. The page is edited. The plan names web's old and new system; db is not touched.");
     edit(&world, "Welcome to", "Hello from")?;
     let db = world.current_system("db");
-    expect(terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]), 0)?;
     expect(
-        terraform(
+        &terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]),
+        0,
+    )?;
+    expect(
+        &terraform(
             &world,
             &["apply", "-auto-approve"],
             &["complete after", "Apply complete"],
@@ -84,18 +90,21 @@ pub(crate) fn demo() -> Result<(), TaskError> {
             "Failed with result",
         ],
     );
-    expect(failed, 1)?;
+    expect(&failed, 1)?;
     check(
         world.current_system("web") == before,
         "web was to go back to what it ran before",
     )?;
     fetch(&world, "Hello from")?;
     println!("   What is left to do:");
-    expect(terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]), 0)?;
+    expect(
+        &terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]),
+        0,
+    )?;
     edit(&world, "-p eighty", "-p 80")?;
     println!("   Corrected:");
     expect(
-        terraform(&world, &["plan"], &["No changes", "Plan:", "Changes to Outputs"]),
+        &terraform(&world, &["plan"], &["No changes", "Plan:", "Changes to Outputs"]),
         0,
     )?;
 
@@ -104,11 +113,11 @@ pub(crate) fn demo() -> Result<(), TaskError> {
     println!("   web# {by_hand} switch");
     world.lab.host("web").exec(&[by_hand, "switch"])?;
     expect(
-        terraform(&world, &["plan"], &["has changed", "toplevel", "Plan:"]),
+        &terraform(&world, &["plan"], &["has changed", "toplevel", "Plan:"]),
         0,
     )?;
     expect(
-        terraform(
+        &terraform(
             &world,
             &["apply", "-auto-approve"],
             &["complete after", "Apply complete"],
@@ -120,7 +129,7 @@ pub(crate) fn demo() -> Result<(), TaskError> {
 
     say("6. Destroy forgets the deployment; the machines keep running what they run.");
     expect(
-        terraform(&world, &["destroy", "-auto-approve"], &["Destroy complete"]),
+        &terraform(&world, &["destroy", "-auto-approve"], &["Destroy complete"]),
         0,
     )?;
     fetch(&world, "Hello from")?;
@@ -154,7 +163,7 @@ fn terraform(world: &World, arguments: &[&str], telling: &[&str]) -> Run {
     run
 }
 
-fn expect(run: Run, code: i32) -> Result<(), TaskError> {
+fn expect(run: &Run, code: i32) -> Result<(), TaskError> {
     if run.code == code {
         return Ok(());
     }

@@ -1,0 +1,286 @@
+//! The main story: deploy, nothing to do, edit, fail, drift, destroy.
+
+use crate::support::{TWO, apply, fails_saying, no_changes, one, plan, says, set_up, site, succeeds, world};
+
+fn page(world: &e2e::World) -> String {
+    let address = world.lab.host("web").address();
+    let page = world
+        .lab
+        .host("db")
+        .exec(&["curl", "--silent", &format!("http://{address}/")])
+        .unwrap();
+    page.stdout.trim().to_owned()
+}
+
+#[test]
+fn a_network_is_deployed_edited_and_forgotten() {
+    let world = world(&["db", "web"]);
+    set_up(
+        &world,
+        &site(&world, &["db", "web"], "arguments = { greeting = \"hello\" }"),
+        TWO,
+    );
+
+    // The first plan is exact although no machine was ever seen.
+    let plan_json = world.plan_json();
+    let planned = plan_json["planned_values"]["root_module"]["resources"]
+        .as_array()
+        .expect("a plan");
+    let deployment = planned
+        .iter()
+        .find(|r| r["address"] == "nixos_deployment.site")
+        .unwrap();
+    let toplevel = deployment["values"]["systems"]["web"]["toplevel"]
+        .as_str()
+        .expect("known at plan")
+        .to_owned();
+
+    succeeds(&apply(&world));
+    assert_eq!(
+        world.current_system("web"),
+        toplevel,
+        "apply deploys what the plan named"
+    );
+    assert_eq!(page(&world), "hello from 10.88.0.2");
+    let profile = world
+        .lab
+        .host("web")
+        .exec(&["readlink", "-f", "/nix/var/nix/profiles/system"])
+        .unwrap();
+    assert_eq!(profile.stdout.trim(), toplevel);
+    let boots = world.lab.host("web").read_file("/boot/default-system").unwrap();
+    assert_eq!(boots.trim(), toplevel, "the boot loader knows the new system");
+    no_changes(&world);
+    succeeds(&apply(&world));
+    no_changes(&world);
+
+    // Only web changes.
+    let db = world
+        .lab
+        .host("db")
+        .exec(&["readlink", "/nix/var/nix/profiles/system"])
+        .unwrap()
+        .stdout;
+    world
+        .write(
+            "main.tf",
+            &site(&world, &["db", "web"], "arguments = { greeting = \"good day\" }"),
+        )
+        .unwrap();
+    let run = plan(&world);
+    succeeds(&run);
+    says(
+        &run,
+        &[
+            &format!("\"{toplevel}\" -> \"/nix/store/"),
+            "files changed: /etc/www/index.html",
+        ],
+    );
+    succeeds(&apply(&world));
+    assert_eq!(page(&world), "good day from 10.88.0.2");
+    let same = world
+        .lab
+        .host("db")
+        .exec(&["readlink", "/nix/var/nix/profiles/system"])
+        .unwrap()
+        .stdout;
+    assert_eq!(same, db, "db got no new generation");
+
+    // A reboot keeps it.
+    world.lab.host("web").power_cycle().unwrap();
+    assert_eq!(page(&world), "good day from 10.88.0.2");
+    no_changes(&world);
+
+    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+    assert_eq!(
+        page(&world),
+        "good day from 10.88.0.2",
+        "destroy leaves machines alone"
+    );
+    let roots = world
+        .lab
+        .control()
+        .exec(&["find", "/root/.local/state/nixos-activator", "-type", "l"])
+        .unwrap();
+    assert_eq!(roots.stdout, "", "no roots are left");
+}
+
+#[test]
+fn a_failing_unit_is_rolled_back_and_explained() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(crate::support::SLEEPER));
+    succeeds(&apply(&world));
+    let before = world.current_system("web");
+
+    let broken = "systemd.services.sleeper = { wantedBy = [ \"multi-user.target\" ]; script = \"echo no such luck >&2; exit 7\"; };";
+    world.write("network.nix", &one(broken)).unwrap();
+    let run = apply(&world);
+    fails_saying(
+        &run,
+        &[
+            "The new system failed and was rolled back on machine \"web\"",
+            "no such luck",
+            "sleeper.service failed",
+            "status=7",
+            "went back to",
+        ],
+    );
+    assert_eq!(world.current_system("web"), before, "web runs what it ran before");
+    let active = world
+        .lab
+        .host("web")
+        .exec(&["systemctl", "is-active", "sleeper"])
+        .unwrap();
+    assert_eq!(active.stdout.trim(), "active", "its units do too");
+    let state = world.resource("nixos_deployment.site");
+    assert_eq!(
+        state["systems"]["web"]["toplevel"],
+        before.as_str(),
+        "state tells the truth"
+    );
+    let run = plan(&world);
+    says(&run, &["units changed: sleeper.service", "1 to change"]);
+
+    world.write("network.nix", &one(crate::support::SLEEPER)).unwrap();
+    no_changes(&world);
+}
+
+#[test]
+fn a_first_deployment_that_fails_can_be_repeated() {
+    let world = world(&["web"]);
+    let installed = world.current_system("web");
+    set_up(
+        &world,
+        &site(&world, &["web"], ""),
+        &one("testing.failActivation = true;"),
+    );
+    fails_saying(
+        &apply(&world),
+        &[
+            "rolled back",
+            "The activation script failed",
+            "Activation script snippet 'broken' failed",
+        ],
+    );
+    assert_eq!(world.current_system("web"), installed);
+
+    world.write("network.nix", &one("")).unwrap();
+    succeeds(&apply(&world));
+    no_changes(&world);
+}
+
+#[test]
+fn systems_that_refuse_to_switch_change_nothing() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    let before = world.current_system("web");
+    let unchanged = |why: &str| {
+        assert_eq!(world.current_system("web"), before, "{why}");
+        let profile = world
+            .lab
+            .host("web")
+            .exec(&["readlink", "-f", "/nix/var/nix/profiles/system"])
+            .unwrap();
+        assert_eq!(profile.stdout.trim(), before, "{why}");
+    };
+    world
+        .write("network.nix", &one("testing.failCheck = true;"))
+        .unwrap();
+    fails_saying(
+        &apply(&world),
+        &[
+            "was not accepted by machine \"web\"",
+            "pre-switch check 'broken' failed",
+        ],
+    );
+    unchanged("a failed check");
+    world
+        .write("network.nix", &one("testing.initInterfaceVersion = \"3\";"))
+        .unwrap();
+    fails_saying(
+        &apply(&world),
+        &["needs a reboot of machine \"web\"", "action = \"boot\""],
+    );
+    unchanged("a system that needs a reboot");
+    world
+        .write("network.nix", &one("testing.failBootLoader = true;"))
+        .unwrap();
+    fails_saying(
+        &apply(&world),
+        &["rolled back", "the boot loader could not be installed"],
+    );
+    unchanged("a boot loader that fails");
+}
+
+#[test]
+fn drift_is_shown_and_repaired() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(crate::support::SLEEPER));
+    succeeds(&apply(&world));
+    let wanted = world.current_system("web");
+
+    let by_hand = world
+        .lab
+        .host("web")
+        .exec(&["/root/installer-system/bin/switch-to-configuration", "test"])
+        .unwrap();
+    assert!(by_hand.success, "{}", by_hand.stderr);
+    assert_ne!(world.current_system("web"), wanted);
+    let run = plan(&world);
+    succeeds(&run);
+    says(
+        &run,
+        &[
+            "Objects have changed outside of Terraform",
+            "not deployed from here",
+            "1 to change",
+        ],
+    );
+    succeeds(&apply(&world));
+    assert_eq!(world.current_system("web"), wanted);
+    no_changes(&world);
+
+    // The system runs, but the next boot would start another one: that is drift too.
+    let installer = world
+        .lab
+        .host("web")
+        .exec(&["readlink", "-f", "/root/installer-system"])
+        .unwrap()
+        .stdout;
+    world
+        .lab
+        .host("web")
+        .exec(&[
+            "nix-env",
+            "-p",
+            "/nix/var/nix/profiles/system",
+            "--set",
+            installer.trim(),
+        ])
+        .unwrap();
+    says(&plan(&world), &["1 to change"]);
+    succeeds(&apply(&world));
+    no_changes(&world);
+}
+
+#[test]
+fn the_next_boot_is_an_action_too() {
+    let world = world(&["web"]);
+    set_up(
+        &world,
+        &site(&world, &["web"], "action = \"boot\""),
+        &one(crate::support::SLEEPER),
+    );
+    let running = world.current_system("web");
+    succeeds(&apply(&world));
+    assert_eq!(world.current_system("web"), running, "nothing is activated now");
+    no_changes(&world);
+    world.lab.host("web").power_cycle().unwrap();
+    assert_ne!(
+        world.current_system("web"),
+        running,
+        "the next boot starts the new system"
+    );
+    no_changes(&world);
+}

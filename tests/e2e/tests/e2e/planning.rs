@@ -1,0 +1,276 @@
+//! What a plan says: exactly what it knows, nothing it does not, and clear words for what is wrong.
+
+use crate::support::{
+    HEAD, TWO, apply, fails_saying, machine, no_changes, one, plan, says, set_up, site, succeeds, world,
+};
+
+#[test]
+fn an_unknown_argument_leaves_only_its_users_open() {
+    let world = world(&["db", "web"]);
+    let main = site(
+        &world,
+        &["db", "web"],
+        "arguments = { greeting = terraform_data.late.output }",
+    ) + "resource \"terraform_data\" \"late\" { input = \"late\" }\n";
+    set_up(&world, &main, TWO);
+    let plan = world.plan_json();
+    let change = plan["resource_changes"]
+        .as_array()
+        .expect("a plan")
+        .iter()
+        .find(|change| change["address"] == "nixos_deployment.site")
+        .unwrap()["change"]
+        .clone();
+    assert!(
+        change["after"]["systems"]["db"]["toplevel"].is_string(),
+        "db does not use the argument: {change}"
+    );
+    assert_eq!(
+        change["after_unknown"]["systems"]["web"]["toplevel"], true,
+        "web does: {change}"
+    );
+    succeeds(&apply(&world));
+    assert!(world.current_system("web").contains("nixos-system-web"));
+    no_changes(&world);
+}
+
+#[test]
+fn for_each_and_target_work_as_everywhere() {
+    let world = world(&["db", "web"]);
+    let main = format!(
+        "{HEAD}variable \"machines\" {{ type = map(object({{ host = string, host_public_key = string }})) }}\n\
+         resource \"nixos_machine\" \"this\" {{\n  for_each = var.machines\n  name = each.key\n  ssh = each.value\n}}\n\
+         resource \"nixos_deployment\" \"site\" {{\n  network = [\"${{path.module}}/network.nix\"]\n  \
+         machines = {{ for name, machine in nixos_machine.this : name => machine.target }}\n}}\n"
+    );
+    world
+        .write("terraform.tfvars.json", &world.machines(&["db", "web"]))
+        .unwrap();
+    set_up(&world, &main, TWO);
+    let run = world.terraform(&["apply", "-auto-approve", "-target=nixos_machine.this[\"db\"]"]);
+    succeeds(&run);
+    says(&run, &["1 added"]);
+    succeeds(&apply(&world));
+    no_changes(&world);
+}
+
+#[test]
+fn a_specification_feeds_the_machines_it_describes() {
+    let world = world(&["web"]);
+    let host = world.lab.host("web");
+    let main = format!(
+        "{HEAD}data \"nixos_network\" \"spec\" {{\n  network = \"${{path.module}}/network.nix\"\n  options = [\"services.openssh.ports\"]\n}}\n\
+         resource \"nixos_machine\" \"this\" {{\n  for_each = data.nixos_network.spec.nodes\n  name = each.key\n  \
+         ssh = {{ host = each.value.target_host, host_public_key = \"{}\" }}\n}}\n\
+         resource \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
+         machines = {{ for name, machine in nixos_machine.this : name => machine.target }}\n}}\n\
+         output \"ports\" {{ value = data.nixos_network.spec.values.web[\"services.openssh.ports\"] }}\n",
+        host.host_public_key()
+    );
+    set_up(
+        &world,
+        &main,
+        &one(&format!("deployment.targetHost = \"{}\";", host.address())),
+    );
+    succeeds(&apply(&world));
+    let ports = world.terraform(&["output", "-json", "ports"]);
+    assert_eq!(ports.text.trim(), "[22]");
+    no_changes(&world);
+}
+
+#[test]
+fn a_flake_is_a_specification_too() {
+    let world = world(&["web"]);
+    let control = world.lab.control();
+    let main = format!(
+        "{HEAD}{}resource \"nixos_deployment\" \"site\" {{\n  flake = \"/root/flake\"\n  machines = {{ web = nixos_machine.web.target }}\n  \
+         arguments = {{ word = \"flaky\" }}\n}}\n",
+        machine(&world, "web", "")
+    );
+    let flake = "{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = { self, nixpkgs }: {\n    \
+        nixosConfigurations.web = nixpkgs.lib.nixosSystem { modules = [ ({ arguments, name, ... }: {\n      \
+        nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\";\n      \
+        environment.etc.word.text = \"${name}: ${arguments.word}\"; }) ]; };\n  };\n}\n";
+    control.write_file("/root/flake/flake.nix", flake).unwrap();
+    set_up(&world, &main, "");
+    succeeds(&apply(&world));
+    assert_eq!(
+        world.lab.host("web").exec(&["cat", "/etc/word"]).unwrap().stdout,
+        "web: flaky"
+    );
+    no_changes(&world);
+}
+
+#[test]
+fn mistakes_in_the_specification_are_shown_where_they_are() {
+    let world = world(&["db", "web"]);
+    set_up(&world, &site(&world, &["web"], ""), "{ web = { ");
+    fails_saying(
+        &plan(&world),
+        &[
+            "The specification does not evaluate",
+            "syntax error",
+            "network.nix",
+            "network = ",
+        ],
+    );
+
+    world
+        .write("network.nix", &one("environment.etc.x.text = 42;"))
+        .unwrap();
+    fails_saying(
+        &plan(&world),
+        &[
+            "The configuration of machine \"web\" does not evaluate",
+            "environment.etc.x.text",
+            "is not of type",
+        ],
+    );
+    world
+        .write(
+            "network.nix",
+            &one("environment.etc.x.text = throw \"on purpose\";"),
+        )
+        .unwrap();
+    fails_saying(
+        &plan(&world),
+        &[
+            "The configuration of machine \"web\" does not evaluate",
+            "on purpose",
+            "while evaluating",
+        ],
+    );
+    world
+        .write("network.nix", &one("no.such.option = true;"))
+        .unwrap();
+    fails_saying(&plan(&world), &["does not exist"]);
+    world
+        .write(
+            "network.nix",
+            &one("assertions = [ { assertion = false; message = \"two is three\"; } ];"),
+        )
+        .unwrap();
+    fails_saying(&plan(&world), &["Failed assertions", "two is three"]);
+
+    world
+        .write("network.nix", "{ needed, ... }: { web = { }; }")
+        .unwrap();
+    fails_saying(&plan(&world), &["takes the argument `needed`", "arguments"]);
+
+    world.write("network.nix", "{ other = { }; }").unwrap();
+    fails_saying(
+        &plan(&world),
+        &["The specification has no node \"web\"", "`other`"],
+    );
+
+    world
+        .write(
+            "main.tf",
+            &site(&world, &["web"], "").replace("/network.nix", "/nowhere.nix"),
+        )
+        .unwrap();
+    fails_saying(
+        &plan(&world),
+        &["The network file cannot be read", "nowhere.nix", "No such file"],
+    );
+
+    // web looks at db, which has no machine.
+    world.write("network.nix", TWO).unwrap();
+    world.write("main.tf", &site(&world, &["web"], "")).unwrap();
+    fails_saying(
+        &plan(&world),
+        &[
+            "Node \"web\" needs machine \"db\", which is not in `machines`",
+            "private_ipv4",
+            "db = nixos_machine.db.target",
+        ],
+    );
+    // db alone does not; the other node is mentioned.
+    world.write("main.tf", &site(&world, &["db"], "")).unwrap();
+    let run = plan(&world);
+    succeeds(&run);
+    says(&run, &["Some nodes have no machine", "\"web\""]);
+}
+
+#[test]
+fn mistakes_in_the_configuration_name_the_attribute() {
+    let world = world(&["web"]);
+    let with = |deployment: &str| {
+        world
+            .write("main.tf", &site(&world, &["web"], deployment))
+            .unwrap();
+        plan(&world)
+    };
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    fails_saying(
+        &with("action = \"swich\""),
+        &[
+            "Invalid value for `action`",
+            "Found \"swich\", expected one of \"switch\"",
+        ],
+    );
+    fails_saying(&with("arguments = \"x\""), &["`arguments` is not an object"]);
+    fails_saying(
+        &with("timeouts = { create = \"soon\" }"),
+        &["`timeouts.create`", "a duration such as \"90s\""],
+    );
+    fails_saying(
+        &with("flake = \".\""),
+        &["Only one of `network`, `flake` can be set"],
+    );
+    world
+        .write("main.tf", &machine(&world, "web", "").replace("ssh =", "tags ="))
+        .unwrap();
+    let bad = format!("{HEAD}resource \"nixos_machine\" \"web\" {{ name = \"web 1\" }}\n");
+    world.write("main.tf", &bad).unwrap();
+    fails_saying(
+        &plan(&world),
+        &["`ssh` is missing", "Invalid value for `name`", "Found \"web 1\""],
+    );
+    let bad = format!(
+        "{HEAD}resource \"nixos_machine\" \"web\" {{\n  name = \"web\"\n  ssh = {{ host = \"10.88.0.2\", key = \"admin\" }}\n}}\n"
+    );
+    world.write("main.tf", &bad).unwrap();
+    fails_saying(
+        &apply(&world),
+        &["There is no private key \"admin\"", "ssh.private_keys"],
+    );
+}
+
+#[test]
+fn every_attribute_is_described_and_secrets_are_marked() {
+    let world = world(&[]);
+    set_up(&world, HEAD, "");
+    let schema = world.terraform(&["providers", "schema", "-json"]);
+    let schema: serde_json::Value = serde_json::from_str(&schema.text).expect("a schema");
+    let provider = &schema["provider_schemas"][e2e::SOURCE];
+    let mut missing = vec![];
+    let mut count = 0;
+    undescribed(
+        &provider["provider"]["block"],
+        "provider",
+        &mut missing,
+        &mut count,
+    );
+    for kind in ["resource_schemas", "data_source_schemas"] {
+        for (name, schema) in provider[kind].as_object().expect("schemas") {
+            undescribed(&schema["block"], name, &mut missing, &mut count);
+        }
+    }
+    assert!(count > 80, "only {count} attributes were found");
+    assert_eq!(missing, Vec::<String>::new(), "attributes without a description");
+    let keys =
+        &provider["provider"]["block"]["attributes"]["ssh"]["nested_type"]["attributes"]["private_keys"];
+    assert_eq!(keys["sensitive"], true);
+}
+
+fn undescribed(object: &serde_json::Value, path: &str, missing: &mut Vec<String>, count: &mut usize) {
+    for (name, attribute) in object["attributes"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{name}");
+        *count += 1;
+        if attribute["description"].as_str().unwrap_or_default().is_empty() {
+            missing.push(path.clone());
+        }
+        undescribed(&attribute["nested_type"], &path, missing, count);
+    }
+}

@@ -1,0 +1,104 @@
+//! What the tests share: a world with some hosts, and configurations for it.
+
+use e2e::{Run, World};
+
+/// The two-machine network that most tests deploy.
+pub(crate) const TWO: &str = include_str!("../../../fixtures/networks/two.nix");
+
+/// A network of one machine, `web`, with `body` as its configuration.
+pub(crate) fn one(body: &str) -> String {
+    format!(
+        "{{ ... }}: {{ web = {{ config, lib, pkgs, nodes, resources, arguments, ... }}: {{\n\
+         nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\";\n{body}\n}}; }}"
+    )
+}
+
+/// A unit that serves nothing and never ends.
+pub(crate) const SLEEPER: &str = "systemd.services.sleeper = { wantedBy = [ \"multi-user.target\" ]; \
+    serviceConfig.ExecStart = \"${pkgs.busybox}/bin/busybox sleep 1000000\"; };";
+
+/// Boots these hosts.
+pub(crate) fn world(hosts: &[&str]) -> World {
+    World::boot(hosts, &|step| eprintln!("{step}")).expect("the lab boots")
+}
+
+/// A configuration with a machine for each of `hosts` and a deployment of `network.nix`.
+pub(crate) fn site(world: &World, hosts: &[&str], deployment: &str) -> String {
+    let machines: String = hosts.iter().map(|name| machine(world, name, "")).collect();
+    let targets: Vec<String> = hosts
+        .iter()
+        .map(|name| format!("{name} = nixos_machine.{name}.target"))
+        .collect();
+    format!(
+        "{HEAD}{machines}\nresource \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
+         machines = {{ {} }}\n  {deployment}\n}}\n",
+        targets.join(", ")
+    )
+}
+
+/// What every configuration begins with.
+pub(crate) const HEAD: &str =
+    "terraform {\n  required_providers { nixos = { source = \"terraform-provider-nixos/nixos\" } }\n}\n";
+
+/// A machine whose host key is pinned.
+pub(crate) fn machine(world: &World, name: &str, more: &str) -> String {
+    let host = world.lab.host(name);
+    format!(
+        "resource \"nixos_machine\" \"{name}\" {{\n  name = \"{name}\"\n  ssh = {{ host = \"{}\", host_public_key = \"{}\" }}\n  \
+         {more}\n}}\n",
+        host.address(),
+        host.host_public_key()
+    )
+}
+
+/// Writes configuration and network, and initialises.
+pub(crate) fn set_up(world: &World, main: &str, network: &str) {
+    world.write("main.tf", main).unwrap();
+    world.write("network.nix", network).unwrap();
+    succeeds(&world.terraform(&["init"]));
+}
+
+pub(crate) fn apply(world: &World) -> Run {
+    world.terraform(&["apply", "-auto-approve", "-input=false"])
+}
+
+pub(crate) fn plan(world: &World) -> Run {
+    world.terraform(&["plan", "-input=false"])
+}
+
+/// Fails the test with everything Terraform said.
+#[track_caller]
+pub(crate) fn succeeds(run: &Run) {
+    assert_eq!(run.code, 0, "terraform was to succeed:\n{}", run.text);
+}
+
+/// The run failed, and said each of `texts`. Line breaks and the frame Terraform draws do not count.
+#[track_caller]
+pub(crate) fn fails_saying(run: &Run, texts: &[&str]) {
+    assert_eq!(run.code, 1, "terraform was to fail:\n{}", run.text);
+    says(run, texts);
+}
+
+#[track_caller]
+pub(crate) fn says(run: &Run, texts: &[&str]) {
+    let flat = run
+        .text
+        .replace(['│', '╷', '╵'], " ")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    for text in texts {
+        assert!(
+            flat.contains(text),
+            "terraform was to say {text:?}:\n{}",
+            run.text
+        );
+    }
+}
+
+#[track_caller]
+pub(crate) fn no_changes(world: &World) {
+    let run = plan(world);
+    succeeds(&run);
+    says(&run, &["No changes."]);
+}

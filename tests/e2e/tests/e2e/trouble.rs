@@ -1,0 +1,360 @@
+//! When things are missing, wrong, full, cut off or interrupted.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use e2e::World;
+use lab::HostOptions;
+
+use crate::support::{
+    HEAD, SLEEPER, apply, fails_saying, machine, no_changes, one, plan, says, set_up, site, succeeds, world,
+};
+
+#[test]
+fn an_unreachable_machine_is_a_warning_at_plan_and_an_error_at_apply() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    world.lab.host("web").power_cut().unwrap();
+
+    let quick = "provider \"nixos\" { ssh = { connect_timeout = \"2s\" } }\n";
+    world
+        .write("main.tf", &(site(&world, &["web"], "") + quick))
+        .unwrap();
+    let run = plan(&world);
+    succeeds(&run);
+    says(
+        &run,
+        &["Warning: Machine \"web\" cannot be reached", "No changes."],
+    );
+
+    world
+        .write(
+            "main.tf",
+            &(site(&world, &["web"], "on_unreachable = \"fail\"") + quick),
+        )
+        .unwrap();
+    says(&plan(&world), &["1 to change"]);
+    world
+        .write(
+            "main.tf",
+            &(site(&world, &["web"], "timeouts = { update = \"4s\" }") + quick),
+        )
+        .unwrap();
+    world.write("network.nix", &one(SLEEPER)).unwrap();
+    fails_saying(&apply(&world), &["machine \"web\"", "limit of 4 s"]);
+
+    world.lab.host("web").power_on().unwrap();
+    succeeds(&apply(&world));
+    no_changes(&world);
+}
+
+#[test]
+fn a_machine_that_never_answers_is_not_created() {
+    let world = world(&[]);
+    let main = format!(
+        "{HEAD}provider \"nixos\" {{ ssh = {{ connect_timeout = \"1s\" }} }}\nresource \"nixos_machine\" \"gone\" {{\n  name = \"gone\"\n  \
+         ssh = {{ host = \"10.88.0.99\" }}\n  timeouts = {{ create = \"3s\" }}\n}}\n"
+    );
+    set_up(&world, &main, "");
+    fails_saying(
+        &apply(&world),
+        &["Machine \"gone\" cannot be reached", "10.88.0.99", "ssh = "],
+    );
+    assert!(
+        world.resource("nixos_machine.gone").is_null(),
+        "nothing is in state"
+    );
+}
+
+#[test]
+fn only_the_right_host_key_is_accepted() {
+    let world = world(&["db", "web"]);
+    let (db, web) = (world.lab.host("db"), world.lab.host("web"));
+    let wrong = machine(&world, "web", "").replace(&web.host_public_key(), &db.host_public_key());
+    set_up(&world, &format!("{HEAD}{wrong}"), "");
+    fails_saying(
+        &apply(&world),
+        &["The host key of machine \"web\"", "host_public_key"],
+    );
+
+    // Strict is the default, and known_hosts knows nothing.
+    let unpinned = format!(
+        "{HEAD}resource \"nixos_machine\" \"web\" {{\n  name = \"web\"\n  ssh = {{ host = \"{}\" }}\n}}\n",
+        web.address()
+    );
+    world.write("main.tf", &unpinned).unwrap();
+    fails_saying(
+        &apply(&world),
+        &["The host key of machine \"web\" is not known", "accept_new"],
+    );
+
+    // Trust on first use, pinned from then on.
+    world
+        .write(
+            "main.tf",
+            &(unpinned + "provider \"nixos\" { ssh = { host_key_policy = \"accept_new\" } }\n"),
+        )
+        .unwrap();
+    succeeds(&apply(&world));
+    assert_eq!(
+        world.resource("nixos_machine.web")["host_public_key"],
+        web.host_public_key().as_str()
+    );
+    no_changes(&world);
+    let known = world
+        .lab
+        .control()
+        .exec(&["ls", "-A", "/root/.ssh"])
+        .unwrap()
+        .stdout;
+    assert!(
+        !known.contains("known_hosts"),
+        "the user's own known_hosts is left alone: {known}"
+    );
+    web.exec(&["sh", "-c", "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; systemctl restart ssh"]).unwrap();
+    fails_saying(
+        &plan(&world),
+        &["The host key of machine \"web\" is not the expected one"],
+    );
+}
+
+#[test]
+fn missing_tools_are_named() {
+    let world = world(&["web"]);
+    let control = world.lab.control();
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    // PATH with everything but the one tool.
+    let without = |tool: &str| {
+        let script = format!(
+            "rm -rf /root/bin; mkdir /root/bin; for f in /usr/bin/* /usr/local/bin/*; do ln -sf $f /root/bin/; done; rm -f /root/bin/{tool}*"
+        );
+        control.exec(&["sh", "-c", &script]).unwrap();
+    };
+    let path = [("PATH", "/root/bin")];
+    without("nix");
+    fails_saying(
+        &world.terraform_with(&path, &["plan"]),
+        &["Nix was not found", "2.8", "nixos.org/download"],
+    );
+    // Debian has no Nix that is too old any more; its version is all that is asked of this one.
+    control
+        .write_file("/root/bin/nix", "#!/bin/sh\necho 'nix (Nix) 2.3.16'\n")
+        .unwrap();
+    control.exec(&["chmod", "+x", "/root/bin/nix"]).unwrap();
+    fails_saying(
+        &world.terraform_with(&path, &["plan"]),
+        &["Nix is too old", "version 2.3; 2.8 or later is needed"],
+    );
+    without("ssh");
+    let run = world.terraform_with(&path, &["apply", "-auto-approve"]);
+    fails_saying(&run, &["OpenSSH's client was not found", "openssh-client"]);
+}
+
+#[test]
+fn without_root_nothing_is_sent() {
+    let world = World::boot_with(
+        &[(
+            "web",
+            HostOptions {
+                sudo: true,
+                ..HostOptions::default()
+            },
+        )],
+        &|_| {},
+    )
+    .unwrap();
+    let user = |more: &str| {
+        site(&world, &["web"], "")
+            + &format!("provider \"nixos\" {{ ssh = {{ user = \"deploy\"{more} }} }}\n")
+    };
+    let installed = world.current_system("web");
+    set_up(&world, &user(""), &one(SLEEPER));
+    fails_saying(
+        &apply(&world),
+        &["No root login on machine \"web\"", "deploy", "elevate"],
+    );
+    assert_eq!(world.current_system("web"), installed);
+
+    world
+        .write("main.tf", &user(", elevate = [\"sudo\", \"-n\"]"))
+        .unwrap();
+    succeeds(&apply(&world));
+    assert_ne!(world.current_system("web"), installed);
+    no_changes(&world);
+
+    world
+        .lab
+        .host("web")
+        .exec(&["rm", "/etc/sudoers.d/deploy"])
+        .unwrap();
+    world.write("network.nix", &one("")).unwrap();
+    fails_saying(
+        &apply(&world),
+        &["No root login on machine \"web\"", "`sudo -n` did not give root"],
+    );
+}
+
+#[test]
+fn a_full_disk_stops_before_anything_is_activated() {
+    let small = HostOptions {
+        disk_bytes: Some(24 << 20),
+        ..HostOptions::default()
+    };
+    let world = World::boot_with(&[("web", small)], &|_| {}).unwrap();
+    let installed = world.current_system("web");
+    set_up(
+        &world,
+        &site(&world, &["web"], ""),
+        &one("environment.etc.big.source = pkgs.runCommand \"big\" {} \
+        ''/bin/busybox dd if=/dev/urandom of=$out bs=1M count=48'';"),
+    );
+    fails_saying(
+        &apply(&world),
+        &[
+            "No space is left on machine \"web\"",
+            "still runs what it ran before",
+        ],
+    );
+    assert_eq!(world.current_system("web"), installed);
+}
+
+/// Starts an apply and returns once `until` holds.
+fn apply_until(world: &World, until: impl Fn() -> bool) -> std::process::Child {
+    let mut command = world.terraform_command(&[], &["apply", "-auto-approve", "-input=false"]);
+    let child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while !until() {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "apply did not get that far"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child
+}
+
+fn runs(host: &lab::Host, pattern: &str) -> bool {
+    host.exec(&["pgrep", "-f", pattern])
+        .is_ok_and(|found| found.success)
+}
+
+fn interrupt(world: &World, pattern: &str, signal: &str) {
+    world
+        .lab
+        .control()
+        .exec(&["pkill", signal, "-f", pattern])
+        .unwrap();
+}
+
+#[test]
+fn ctrl_c_during_a_build_leaves_everything_as_it_was() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    let before = world.current_system("web");
+
+    let slow =
+        "environment.etc.slow.source = pkgs.runCommand \"slow\" {} ''/bin/busybox sleep 300; echo > $out'';";
+    world.write("network.nix", &one(slow)).unwrap();
+    let child = apply_until(&world, || runs(world.lab.control(), "busybox sleep 300"));
+    let start = Instant::now();
+    interrupt(&world, "^terraform", "-INT");
+    let output = child.wait_with_output().unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(
+        start.elapsed() < Duration::from_secs(20),
+        "it took {:?} to stop",
+        start.elapsed()
+    );
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("Cancelled"), "{text}");
+    assert_eq!(world.current_system("web"), before);
+    assert!(
+        !runs(world.lab.control(), "busybox sleep 300"),
+        "the build is gone"
+    );
+    assert!(
+        !runs(world.lab.control(), "terraform-provider-nixos"),
+        "the provider is gone"
+    );
+    assert!(!runs(world.lab.control(), "ssh -F"), "the connections are gone");
+
+    world.write("network.nix", &one("")).unwrap();
+    no_changes(&world);
+}
+
+/// A system whose activation takes a while.
+const SLOW: &str = "system.activationScripts.slow = \"sleep 4\";";
+
+#[test]
+fn ctrl_c_during_activation_waits_for_the_outcome() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    world.write("network.nix", &one(SLOW)).unwrap();
+    let child = apply_until(&world, || runs(world.lab.host("web"), "sleep 4"));
+    interrupt(&world, "^terraform", "-INT");
+    child.wait_with_output().unwrap();
+    let state = world.resource("nixos_deployment.site");
+    assert_eq!(
+        state["systems"]["web"]["toplevel"],
+        world.current_system("web").as_str(),
+        "state tells the truth"
+    );
+    no_changes(&world);
+}
+
+#[test]
+fn an_activation_survives_the_death_of_terraform_and_the_provider() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    let before = world.current_system("web");
+    world.write("network.nix", &one(SLOW)).unwrap();
+    let child = apply_until(&world, || runs(world.lab.host("web"), "sleep 4"));
+    interrupt(&world, "terraform", "-KILL");
+    child.wait_with_output().unwrap();
+    assert_eq!(world.current_system("web"), before, "it is not done yet");
+    let start = Instant::now();
+    while world.current_system("web") == before || runs(world.lab.host("web"), "nixos-agent run") {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "the agent goes on by itself"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(
+        !runs(world.lab.control(), "ssh -F"),
+        "no connection outlives the provider"
+    );
+    // The killed run could not write its state, and its lock is still there; the machine's own word is what counts.
+    let run = world.terraform(&["apply", "-auto-approve", "-lock=false"]);
+    succeeds(&run);
+    no_changes(&world);
+}
+
+#[test]
+fn a_broken_connection_during_activation_is_taken_up_again() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    world.write("network.nix", &one(SLOW)).unwrap();
+    let child = apply_until(&world, || runs(world.lab.host("web"), "sleep 4"));
+    // As when the switch restarts the network: every connection dies, sshd comes back.
+    world
+        .lab
+        .host("web")
+        .exec(&["pkill", "-KILL", "-f", "sshd-session"])
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    no_changes(&world);
+}
