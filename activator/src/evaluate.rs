@@ -366,7 +366,8 @@ fn unexpected(reason: &dyn std::fmt::Display) -> NixError {
 
 /// Finds `<prefix>a:b:` in an error message and returns its parts.
 fn marker<'a, const N: usize>(message: &'a str, prefix: &str) -> Option<[&'a str; N]> {
-    let start = message.find(prefix)? + prefix.len();
+    // The error itself comes last; traces before it quote the source that throws it.
+    let start = message.rfind(prefix)? + prefix.len();
     let parts: Vec<&str> = message.get(start..)?.splitn(N + 1, ':').collect();
     // The last piece is what follows the closing colon.
     (parts.len() > N)

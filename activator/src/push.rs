@@ -49,11 +49,16 @@ pub async fn push(
         .await
     {
         Ok(_) => Ok(()),
-        Err(NixError::Failed { message, .. }) if message.contains("No space left on device") => {
-            Err(PushError::DiskFull { message })
-        }
+        Err(NixError::Failed { message, .. }) if is_full(&message) => Err(PushError::DiskFull { message }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// How Nix and its database say that a disk is full.
+fn is_full(message: &str) -> bool {
+    ["No space left on device", "database or disk is full"]
+        .iter()
+        .any(|text| message.contains(text))
 }
 
 fn store_url(connection: &Connection, settings: CopySettings) -> String {

@@ -123,11 +123,11 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostic {
         }
         EvaluateError::Node { node, trace } => {
             Diagnostic::error(format!("The configuration of machine \"{node}\" does not evaluate"))
-                .detail(shortened(trace))
+                .detail(cause_first(trace))
                 .at(machine(node.as_str()))
         }
         EvaluateError::Network { trace } => {
-            Diagnostic::error("The specification does not evaluate").detail(shortened(trace)).at(spec.clone())
+            Diagnostic::error("The specification does not evaluate").detail(cause_first(trace)).at(spec.clone())
         }
         EvaluateError::Input(error) => {
             Diagnostic::error("The evaluator's input cannot be written").detail(error.to_string())
@@ -227,9 +227,28 @@ fn indented(lines: &[String]) -> String {
         .join("\n")
 }
 
+/// A Nix trace with the error on top, where people look first; Nix prints it last, below its innermost frames.
+fn cause_first(trace: &str) -> String {
+    let trace = trace.trim_end();
+    let cause = trace.rmatch_indices("error: ").map(|(at, _)| at).find(|at| {
+        let line = trace.get(..*at).and_then(|before| before.rsplit('\n').next());
+        line.is_some_and(|indent| indent.trim().is_empty())
+    });
+    match cause.map(|at| trace.split_at(at)) {
+        Some((frames, cause)) if !frames.trim().trim_start_matches("error:").is_empty() => {
+            format!(
+                "{}\n\nThe way there, innermost last:\n{}",
+                cause.trim_end(),
+                shortened(frames)
+            )
+        }
+        _ => shortened(trace),
+    }
+}
+
 /// The end of a long message: Nix prints the outermost frames first and the cause last.
 fn shortened(text: &str) -> String {
-    const LINES: usize = 60;
+    const LINES: usize = 40;
     let lines: Vec<&str> = text.trim_end().lines().collect();
     match lines.len().checked_sub(LINES) {
         None | Some(0) => lines.join("\n"),
@@ -237,5 +256,30 @@ fn shortened(text: &str) -> String {
             "… ({more} lines before)\n{}",
             lines.get(more..).unwrap_or_default().join("\n")
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_of_a_trace_comes_first() {
+        let trace = "error:\n       … while evaluating x\n         at a.nix:1:2:\n\n       error: on purpose\n       more";
+        let text = cause_first(trace);
+        assert!(
+            text.starts_with("error: on purpose\n       more\n\nThe way there"),
+            "{text}"
+        );
+        assert!(text.ends_with("at a.nix:1:2:"), "{text}");
+        assert_eq!(cause_first("error: syntax error"), "error: syntax error");
+    }
+
+    #[test]
+    fn long_messages_keep_their_end() {
+        let text: String = (0..100).map(|n| format!("{n}\n")).collect();
+        let text = shortened(&text);
+        assert!(text.starts_with("… (60 lines before)\n60\n"), "{text}");
+        assert!(text.ends_with("\n99"), "{text}");
     }
 }

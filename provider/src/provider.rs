@@ -242,3 +242,39 @@ fn nix_attribute() -> Attribute {
         .optional()
         .description("How Nix runs on the machine where Terraform runs.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_schemas_keep_terraforms_rules_and_describe_everything() {
+        let tools = Tools {
+            pool: Pool::default(),
+            scheduler: Scheduler::default(),
+            progress: Progress::default(),
+        };
+        let provider = NixosProvider {
+            tools: Arc::new(tools),
+        };
+        let mut problems = vec![];
+        let mut check = |name: &str, schema: &Schema| {
+            problems.extend(
+                schema
+                    .problems()
+                    .into_iter()
+                    .map(|problem| format!("{name}: {problem}")),
+            );
+        };
+        check("provider", &provider.schema());
+        provider
+            .resources()
+            .iter()
+            .for_each(|resource| check(resource.type_name(), resource.schema()));
+        provider
+            .data_sources()
+            .iter()
+            .for_each(|source| check(source.type_name(), source.schema()));
+        assert_eq!(problems, Vec::<String>::new());
+    }
+}

@@ -11,6 +11,8 @@ const TAIL: usize = 60;
 #[derive(Debug, Default)]
 pub struct Log {
     errors: Vec<String>,
+    /// What programs that Nix runs (`ssh`, a remote Nix) wrote to standard error themselves.
+    foreign: VecDeque<String>,
     other: VecDeque<String>,
 }
 
@@ -44,13 +46,15 @@ impl Log {
     pub(super) fn take(&mut self, line: &str, on_line: &(dyn Fn(&str) + Sync)) {
         let Some(entry) = line.strip_prefix("@nix ") else {
             if !line.trim().is_empty() {
-                self.remember(without_colours(line));
+                remember(&mut self.foreign, without_colours(line));
             }
             return;
         };
         match serde_json::from_str(entry) {
             Ok(Entry::Msg { level: ERROR, msg }) => self.errors.push(without_colours(&msg)),
-            Ok(Entry::Msg { level, msg }) if level <= NOTICE => self.remember(without_colours(&msg)),
+            Ok(Entry::Msg { level, msg }) if level <= NOTICE => {
+                remember(&mut self.other, without_colours(&msg));
+            }
             Ok(Entry::Result {
                 kind: BUILD_LOG_LINE,
                 fields,
@@ -58,23 +62,16 @@ impl Log {
                 if let Some(line) = fields.first().and_then(serde_json::Value::as_str) {
                     let line = without_colours(line);
                     on_line(&line);
-                    self.remember(line);
+                    remember(&mut self.other, line);
                 }
             }
             _ => {}
         }
     }
 
-    fn remember(&mut self, line: String) {
-        if self.other.len() == TAIL {
-            self.other.pop_front();
-        }
-        self.other.push_back(line);
-    }
-
-    /// The errors, or where Nix gave none the last lines it printed.
+    /// The errors, after what other programs said; where there are none the last lines that were printed.
     pub fn error(&self) -> String {
-        if self.errors.is_empty() {
+        if self.errors.is_empty() && self.foreign.is_empty() {
             return self
                 .other
                 .iter()
@@ -82,13 +79,26 @@ impl Log {
                 .collect::<Vec<_>>()
                 .join("\n");
         }
-        self.errors.join("\n")
+        self.foreign
+            .iter()
+            .chain(&self.errors)
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// The last lines that builds printed and warnings.
     pub fn tail(&self) -> impl Iterator<Item = &str> {
         self.other.iter().map(String::as_str)
     }
+}
+
+/// Adds a line and forgets the oldest one where there are too many.
+fn remember(lines: &mut VecDeque<String>, line: String) {
+    if lines.len() == TAIL {
+        lines.pop_front();
+    }
+    lines.push_back(line);
 }
 
 /// Removes ANSI escape sequences, which Nix puts into messages even here.
@@ -129,8 +139,8 @@ mod tests {
         ] {
             log.take(line, &on_line);
         }
-        assert_eq!(log.error(), "error: builder failed");
+        assert_eq!(log.error(), "plain text\nerror: builder failed");
         assert_eq!(*seen.lock().unwrap(), ["compiling x"]);
-        assert_eq!(log.tail().collect::<Vec<_>>(), ["compiling x", "plain text"]);
+        assert_eq!(log.tail().collect::<Vec<_>>(), ["compiling x"]);
     }
 }
