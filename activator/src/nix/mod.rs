@@ -2,7 +2,7 @@
 //!
 //! Any Nix from 2.8 is good enough: only commands and options that exist from there to today are used. A child never
 //! gets our standard input (Terraform's lives there), runs in a process group of its own (Ctrl-C in the terminal must not
-//! hit it before we decide), and speaks `--log-format internal-json`, which [`log`] turns into messages.
+//! hit it before we decide), and speaks `--log-format internal-json`, which `log` turns into messages.
 
 mod log;
 

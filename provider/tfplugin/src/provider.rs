@@ -34,10 +34,10 @@ pub trait Provider: Send + Sync + 'static {
         config: Self::Config,
     ) -> impl Future<Output = Result<Self::Data, Diagnostics>> + Send;
 
-    /// Everything the provider manages; each item made by [`resource`](crate::resource).
+    /// Everything the provider manages; each item made by [`resource`](crate::resource()).
     fn resources(&self) -> Vec<Box<dyn DynResource<Self::Data>>>;
 
-    /// Everything it can look up; each item made by [`data_source`](crate::data_source).
+    /// Everything it can look up; each item made by [`data_source`](crate::data_source()).
     fn data_sources(&self) -> Vec<Box<dyn DynDataSource<Self::Data>>>;
 }
 

@@ -109,7 +109,7 @@ fn nothing_stays_when_the_owner_is_killed() {
         .unwrap()
         .join("examples/hold");
     let mut owner = Command::new(hold).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines();
+    let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
     let booted = lines.map_while(Result::ok).next();
     let root = booted.expect("the lab boots");
     let id = format!("nixlab-{}-", owner.id());
