@@ -13,7 +13,8 @@ let
     else
       configuration.extendModules {
         modules = [
-          (import ../modules request { inherit name; platform = true; })
+          # A flake says itself for which platform its systems are.
+          (import ../modules request { inherit name; platform = false; })
           {
             # Not special arguments: those are fixed by the flake. They cannot be used in `imports`.
             _module.args = {

@@ -19,11 +19,13 @@ in
     uuid = mkOption {
       type = types.str;
       default = request.deployment.uuid;
+      defaultText = "the deployment's id";
       description = "Identity of the deployment.";
     };
     arguments = mkOption {
       type = types.raw or types.unspecified;
       default = request.arguments;
+      defaultText = "the deployment's arguments";
       description = "Arguments of the deployment.";
     };
     targetEnv = text "none" "The kind of place the machine is meant for.";

@@ -26,11 +26,13 @@ in
     privateIPv4 = mkOption {
       type = types.str;
       default = facts.get name "private_ipv4";
+      defaultText = "the machine's private_ipv4";
       description = "The machine's address in its own network.";
     };
     publicIPv4 = mkOption {
       type = types.nullOr types.str;
       default = if !(facts.hasMachine name) || facts.has name "public_ipv4" then facts.get name "public_ipv4" else null;
+      defaultText = "the machine's public_ipv4";
       description = "The machine's address on the internet.";
     };
   };

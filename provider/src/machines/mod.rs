@@ -142,8 +142,8 @@ pub(crate) fn bastion_attributes(set: &impl Fn(Attribute) -> Attribute) -> Neste
 }
 
 impl Target {
-    /// How to connect, or which value is missing for it.
-    pub(crate) fn endpoint(&self, defaults: &SshDefaults, path: &Path) -> Result<Endpoint, Diagnostic> {
+    /// How to connect, or why that cannot be said.
+    pub(crate) fn endpoint(&self, defaults: &SshDefaults, path: &Path) -> Result<Endpoint, NoEndpoint> {
         let known = |value: &Attr<String>, name: &str| match value {
             Attr::Known(text) => Ok(Some(text.clone())),
             Attr::Null => Ok(None),
@@ -216,7 +216,7 @@ impl Target {
 }
 
 impl Bastion {
-    fn resolve(&self, defaults: &SshDefaults, path: &Path) -> Result<activator_ssh::Bastion, Diagnostic> {
+    fn resolve(&self, defaults: &SshDefaults, path: &Path) -> Result<activator_ssh::Bastion, NoEndpoint> {
         let host = self
             .host
             .known()
@@ -256,18 +256,24 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl SshDefaults {
     /// The private key called `name`.
-    fn key(&self, name: &str, path: &Path) -> Result<Key, Diagnostic> {
+    fn key(&self, name: &str, path: &Path) -> Result<Key, NoEndpoint> {
         match self.private_keys.get(name) {
             Some(Some(text)) => Ok(Key::Text(Secret::new(text.expose()))),
-            Some(None) => Err(Diagnostic::error(format!("The private key \"{name}\" is not known yet"))
-                .detail("The provider's `ssh.private_keys` takes it from something that does not exist before apply.")
-                .at(path.clone())),
+            Some(None) => Err(NoEndpoint::Later(
+                Diagnostic::error(format!("The private key \"{name}\" is not known yet"))
+                    .detail("The provider's `ssh.private_keys` takes it from something that does not exist before apply.")
+                    .at(path.clone()),
+            )),
             None => {
                 let names: Vec<&str> = self.private_keys.keys().map(String::as_str).collect();
                 let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-                Err(Diagnostic::error(format!("There is no private key \"{name}\""))
-                    .detail(format!("Expected the name of a key in the provider's `ssh.private_keys`, which has: {names}."))
-                    .at(path.clone()))
+                Err(NoEndpoint::Wrong(
+                    Diagnostic::error(format!("There is no private key \"{name}\""))
+                        .detail(format!(
+                            "Expected the name of a key in the provider's `ssh.private_keys`, which has: {names}."
+                        ))
+                        .at(path.clone()),
+                ))
             }
         }
     }
@@ -281,10 +287,44 @@ fn fact<T: Clone>(value: &Attr<T>) -> Fact<T> {
     }
 }
 
-fn not_known(path: &Path) -> Diagnostic {
-    Diagnostic::error("The machine's address is not known yet")
-        .detail(format!(
-            "`{path}` has no known value, so the machine cannot be reached."
-        ))
-        .at(path.clone())
+fn not_known(path: &Path) -> NoEndpoint {
+    NoEndpoint::Later(
+        Diagnostic::error("The machine's address is not known yet")
+            .detail(format!(
+                "`{path}` has no known value, so the machine cannot be reached."
+            ))
+            .at(path.clone()),
+    )
+}
+
+/// Why a machine cannot be connected to.
+#[derive(Clone, Debug)]
+pub(crate) enum NoEndpoint {
+    /// Something will be known only after apply.
+    Later(Diagnostic),
+    /// Something is configured wrongly.
+    Wrong(Diagnostic),
+}
+
+impl From<NoEndpoint> for Diagnostic {
+    fn from(reason: NoEndpoint) -> Self {
+        match reason {
+            NoEndpoint::Later(diagnostic) | NoEndpoint::Wrong(diagnostic) => diagnostic,
+        }
+    }
+}
+
+/// Says at a refresh that a machine could not be asked yet.
+pub(crate) fn not_refreshed(machine: &str, why: &Diagnostic) -> Diagnostic {
+    Diagnostic::warning(format!("Machine \"{machine}\" was not refreshed")).detail(format!(
+        "{} {}\n\nIts last known state is kept; the plan may not show what has changed on it since.",
+        why.summary, why.detail
+    ))
+}
+
+/// The provider's `ssh` block depends on something that does not exist yet.
+pub(crate) fn provider_unknown() -> Diagnostic {
+    Diagnostic::error("The provider's `ssh` block is not known yet.").detail(
+        "It takes a value from something that does not exist before apply, so no machine can be reached.",
+    )
 }

@@ -15,7 +15,7 @@ use tfplugin::{
 use crate::context::{Context, SshDefaults};
 use crate::diagnose;
 use crate::machines::ssh::SshBlock;
-use crate::machines::{Direction, Target, target_attributes};
+use crate::machines::{Direction, NoEndpoint, Target, not_refreshed, provider_unknown, target_attributes};
 use crate::settings::{Timeouts, duration_or, timeouts_attribute};
 
 /// How long creation waits for a machine that does not answer yet.
@@ -105,7 +105,7 @@ impl Resource<Context> for MachineResource {
     ) -> Result<Option<State<Machine, Private>>, Diagnostics> {
         let mut machine = state.value;
         let Some(defaults) = cx.data.ssh.as_ref() else {
-            // Reading has to wait for apply; the last state stands.
+            cx.warn(not_refreshed(machine.label(), &provider_unknown()));
             return Ok(Some(State {
                 value: machine,
                 private: (),
@@ -262,7 +262,7 @@ struct Seen {
 
 /// Why a visit brought nothing.
 enum VisitError {
-    Setting(Diagnostic),
+    Setting(NoEndpoint),
     Ssh(SshError),
     Facts(FactsError),
 }
@@ -271,7 +271,7 @@ impl VisitError {
     fn diagnostic(&self, machine: &str) -> Diagnostic {
         let path = Path::root().attribute("ssh");
         match self {
-            Self::Setting(diagnostic) => diagnostic.clone(),
+            Self::Setting(reason) => reason.clone().into(),
             Self::Ssh(error) => diagnose::ssh(machine, error, &path),
             Self::Facts(error) => diagnose::facts(machine, error, &path),
         }
@@ -467,14 +467,6 @@ pub(crate) fn parse_id(id: &str) -> Result<SshBlock, Diagnostics> {
         user: Attr::from(user.map(str::to_owned)),
         ..SshBlock::default()
     })
-}
-
-fn provider_unknown() -> Diagnostics {
-    Diagnostic::error("The provider's `ssh` block is not known yet")
-        .detail(
-            "It takes a value from something that does not exist before apply, so no machine can be reached.",
-        )
-        .into()
 }
 
 fn unreachable(machine: &str, error: &SshError) -> Diagnostic {

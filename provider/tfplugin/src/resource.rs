@@ -313,43 +313,15 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
         config: Value,
     ) -> BoxFuture<'a, RawApplied> {
         Box::pin(async move {
-            let outcome = async {
-                let envelope: Envelope<R::Private> = open(R::TYPE, &planned.private)?;
-                let request = ApplyRequest {
-                    planned: typed(R::TYPE, &planned.value)?,
-                    config: typed(R::TYPE, &config)?,
-                    private: envelope.data,
-                };
-                if prior.is_null() {
-                    return self.resource.create(cx, request).await;
-                }
-                let prior = State {
-                    value: typed(R::TYPE, &prior)?,
-                    private: envelope.prior.unwrap_or_default(),
-                };
-                self.resource.update(cx, prior, request).await
-            };
-            match outcome.await {
-                Ok(state) => match seal_state(R::TYPE, state) {
-                    Ok(state) => RawApplied {
-                        state: Some(state),
-                        diagnostics: Diagnostics::default(),
-                    },
-                    Err(diagnostics) => RawApplied {
-                        state: None,
-                        diagnostics,
-                    },
+            match self.try_apply(cx, &prior, &planned, &config).await {
+                Ok(state) => RawApplied {
+                    state: Some(state),
+                    diagnostics: Diagnostics::default(),
                 },
-                Err(Failed {
-                    mut diagnostics,
-                    partial,
-                }) => {
-                    let state = partial.and_then(|state| match seal_state(R::TYPE, state) {
-                        Ok(state) => Some(state),
-                        Err(more) => {
-                            diagnostics.extend(more);
-                            None
-                        }
+                Err(Failed { diagnostics, partial }) => {
+                    let state = partial.map(|state| RawState {
+                        value: state.value,
+                        private: state.private,
                     });
                     RawApplied { state, diagnostics }
                 }
@@ -367,6 +339,63 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
 
     fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics> {
         self.resource.upgrade(version, state)
+    }
+}
+
+impl<R> Erased<R> {
+    /// Creates or updates. A failure that says nothing of the state leaves the prior one, with the private data that belong
+    /// to it and not those of the plan.
+    async fn try_apply<D: Send + Sync + 'static>(
+        &self,
+        cx: &Cx<D>,
+        prior: &Value,
+        planned: &RawState,
+        config: &Value,
+    ) -> Result<RawState, Failed<Value, Vec<u8>>>
+    where
+        R: Resource<D>,
+    {
+        let envelope: Envelope<R::Private> = open(R::TYPE, &planned.private)?;
+        let request = ApplyRequest {
+            planned: typed(R::TYPE, &planned.value)?,
+            config: typed(R::TYPE, config)?,
+            private: envelope.data,
+        };
+        let outcome = if prior.is_null() {
+            self.resource.create(cx, request).await
+        } else {
+            let private = envelope.prior.unwrap_or_default();
+            let state = State {
+                value: typed(R::TYPE, prior)?,
+                private: private.clone(),
+            };
+            self.resource.update(cx, state, request).await.map_err(|failed| {
+                let unchanged = || typed(R::TYPE, prior).ok().map(|value| State { value, private });
+                Failed {
+                    partial: failed.partial.or_else(unchanged),
+                    ..failed
+                }
+            })
+        };
+        match outcome {
+            Ok(state) => Ok(seal_state(R::TYPE, state)?),
+            Err(Failed {
+                mut diagnostics,
+                partial,
+            }) => {
+                let partial = partial.and_then(|state| match seal_state(R::TYPE, state) {
+                    Ok(state) => Some(State {
+                        value: state.value,
+                        private: state.private,
+                    }),
+                    Err(more) => {
+                        diagnostics.extend(more);
+                        None
+                    }
+                });
+                Err(Failed { diagnostics, partial })
+            }
+        }
     }
 }
 

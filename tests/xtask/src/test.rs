@@ -60,6 +60,7 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
             "lab",
             "-p",
             "e2e",
+            "--tests",
             "--no-fail-fast",
             "--",
         ];

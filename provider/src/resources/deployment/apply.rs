@@ -226,7 +226,7 @@ fn jobs(
                 toplevel,
                 system,
             }),
-            Err(diagnostic) => errors.push(diagnostic),
+            Err(reason) => errors.push(reason.into()),
         }
     }
     if errors.is_empty() { Ok(jobs) } else { Err(errors) }

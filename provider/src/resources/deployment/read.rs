@@ -12,7 +12,7 @@ use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, State, Value};
 use super::model::{Deployment, Private, System};
 use crate::context::Context;
 use crate::diagnose;
-use crate::machines::Target;
+use crate::machines::{NoEndpoint, Target, not_refreshed, provider_unknown};
 use crate::resources::machine::parse_id;
 use crate::settings::duration_or;
 
@@ -59,7 +59,8 @@ pub(super) async fn read(
                     .unwrap_or_default();
                 systems.insert(name.clone(), Attr::Known(refreshed(before, &facts, &action)));
             }
-            Err(Silent::Setting(diagnostic)) => errors.push(diagnostic),
+            Err(Silent::Setting(NoEndpoint::Later(why))) => cx.warn(not_refreshed(name, &why).at(path)),
+            Err(Silent::Setting(NoEndpoint::Wrong(diagnostic))) => errors.push(diagnostic),
             Err(Silent::Facts(FactsError::Ssh(error))) if error.is_unreachable() && !must_answer => {
                 cx.warn(unreachable(name, &error).at(path));
             }
@@ -78,7 +79,7 @@ pub(super) async fn read(
 
 /// Why a machine said nothing.
 enum Silent {
-    Setting(Diagnostic),
+    Setting(NoEndpoint),
     Facts(FactsError),
 }
 
@@ -89,11 +90,12 @@ async fn visit(
     limit: Duration,
 ) -> Result<Facts, Silent> {
     let path = Path::root().attribute("machines").key(name);
-    let not_known = || Silent::Setting(Diagnostic::error("The machine is not known yet").at(path.clone()));
-    let defaults = cx.data.ssh.as_ref().ok_or_else(not_known)?;
+    let later = |why: Diagnostic| Silent::Setting(NoEndpoint::Later(why));
+    let defaults = cx.data.ssh.as_ref().ok_or_else(|| later(provider_unknown()))?;
+    let unknown = || later(Diagnostic::error("The machine is not known yet."));
     let endpoint = target
         .known()
-        .ok_or_else(not_known)?
+        .ok_or_else(unknown)?
         .endpoint(defaults, &path)
         .map_err(Silent::Setting)?;
     let connection = cx

@@ -477,7 +477,7 @@ impl<P: Provider> Service for Rpc<P> {
     ) -> Result<Response<proto::apply_resource_change::Response>, Status> {
         let request = request.into_inner();
         let name = request.type_name.clone();
-        let prior = request.prior_state.clone();
+        let (prior, private) = (request.prior_state.clone(), request.planned_private.clone());
         let result = self.run("ApplyResourceChange", &name, |shared| async move {
             let schema = shared.resource(&request.type_name)?.schema();
             let applied = shared.apply(request).await?;
@@ -491,8 +491,8 @@ impl<P: Provider> Service for Rpc<P> {
             },
             Err(errors) => proto::apply_resource_change::Response {
                 new_state: prior,
+                private,
                 diagnostics: to_wire(errors),
-                ..Default::default()
             },
         }))
     }

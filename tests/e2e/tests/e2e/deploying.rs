@@ -277,3 +277,67 @@ fn the_next_boot_is_an_action_too() {
     );
     no_changes(&world);
 }
+
+#[test]
+fn a_failed_build_touches_nothing_and_forgets_nothing() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    let before = world.current_system("web");
+    let broken = "environment.etc.x.source = pkgs.runCommand \"x\" {} \"echo out of luck; exit 3\";";
+    world.write("network.nix", &one(broken)).unwrap();
+    fails_saying(
+        &apply(&world),
+        &["The build failed", "out of luck", "No machine was changed"],
+    );
+    assert_eq!(world.current_system("web"), before);
+
+    // What was deployed last is still known, so the next plan can say what changes.
+    world.write("network.nix", &one(crate::support::SLEEPER)).unwrap();
+    let run = plan(&world);
+    succeeds(&run);
+    says(&run, &["units added: sleeper.service"]);
+}
+
+#[test]
+fn two_deployments_of_one_machine_do_not_mix() {
+    let world = world(&["web"]);
+    let slow = |seconds: u32| one(&format!("system.activationScripts.slow = \"sleep {seconds}\";"));
+    set_up(&world, &site(&world, &["web"], ""), &slow(3));
+    let directory = e2e::DIRECTORY;
+    let control = world.lab.control();
+    control
+        .exec(&["sh", "-c", &format!("cp -r {directory} /root/other")])
+        .unwrap();
+    control.write_file("/root/other/network.nix", slow(4)).unwrap();
+    let mut first = world
+        .terraform_command(&[], &["apply", "-auto-approve"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = std::time::Instant::now();
+    while !world
+        .lab
+        .host("web")
+        .exec(&["pgrep", "-f", "sleep 3"])
+        .unwrap()
+        .success
+    {
+        assert!(start.elapsed().as_secs() < 60, "the first activation begins");
+    }
+    let second = control
+        .exec(&[
+            "env",
+            "NIX_PATH=nixpkgs=/root/mini-nixos",
+            "TF_CLI_ARGS=-no-color",
+            "terraform",
+            "-chdir=/root/other",
+            "apply",
+            "-auto-approve",
+        ])
+        .unwrap();
+    assert!(!second.success, "the second one is refused");
+    assert!(second.stderr.contains("Another activation"), "{}", second.stderr);
+    assert!(first.wait().unwrap().success(), "the first one is not disturbed");
+    no_changes(&world);
+}
