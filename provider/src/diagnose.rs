@@ -138,10 +138,17 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostic {
 /// A build that failed; no machine has been touched.
 pub(crate) fn build(error: &BuildError) -> Diagnostic {
     match error {
-        BuildError::Nix(NixError::Failed { message, .. }) => {
+        BuildError::Nix(NixError::Failed { message, output, .. }) => {
+            let mut detail = shortened(message);
+            if !output.is_empty() {
+                let lines = output.get(output.len().saturating_sub(20)..).unwrap_or_default();
+                detail = format!(
+                    "{detail}\n\nThe last lines of what was built:\n{}",
+                    indented(lines)
+                );
+            }
             Diagnostic::error("The build failed").detail(format!(
-                "{}\n\nNo machine was changed: everything is built before anything is deployed.",
-                shortened(message)
+                "{detail}\n\nNo machine was changed: everything is built before anything is deployed."
             ))
         }
         BuildError::Nix(error) => nix(error),

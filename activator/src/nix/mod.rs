@@ -101,6 +101,8 @@ pub enum NixError {
         status: ExitStatus,
         /// Nix' error, with its trace, without colours.
         message: String,
+        /// The last lines that builds printed.
+        output: Vec<String>,
     },
     /// Its output is not what this version of Nix is known to print.
     #[error("`{program}` printed something unexpected: {reason}")]
@@ -211,6 +213,7 @@ impl Nix {
                 program: described,
                 status,
                 message: log.error(),
+                output: log.tail().map(str::to_owned).collect(),
             });
         }
         let stdout = String::from_utf8(text).map_err(|_| NixError::Output {
