@@ -124,6 +124,19 @@ pub(crate) fn unit_is_alive(unit: &str) -> bool {
         })
 }
 
+/// Whether a unit whose name matches one of these patterns runs or is about to.
+pub(crate) fn any_unit_is_alive(patterns: &[&str]) -> bool {
+    let fixed = [
+        "list-units",
+        "--state=active,activating",
+        "--plain",
+        "--no-legend",
+        "--no-pager",
+    ];
+    let units = output("systemctl", &[&fixed[..], patterns].concat());
+    units.is_ok_and(|units| !units.trim().is_empty())
+}
+
 /// Keeps a store path from the garbage collector under a name.
 pub(crate) fn keep(name: &str, path: &str) -> Result<(), AgentError> {
     let link = Path::new(ROOTS).join(name);

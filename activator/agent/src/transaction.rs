@@ -321,9 +321,11 @@ fn preflight(toplevel: &str) -> Result<(), String> {
     }
     host::output("nix-store", &["--check-validity", toplevel])
         .map_err(|message| format!("The system is not complete in the machine's store: {message}."))?;
-    // The name nixos-rebuild gives its own.
-    if host::unit_is_alive("nixos-rebuild-switch-to-configuration") {
-        return Err("nixos-rebuild is switching this machine right now; nothing was changed.".to_owned());
+    // The name nixos-rebuild gives its own unit, and the units of an agent that was killed: both may still be at work.
+    if host::any_unit_is_alive(&["nixos-rebuild-switch-to-configuration*", "nixos-agent-switch-*"]) {
+        return Err(
+            "Another switch-to-configuration is at work on the machine; nothing was changed.".to_owned(),
+        );
     }
     Ok(())
 }

@@ -33,6 +33,20 @@ pub(crate) fn bench() -> Result<(), TaskError> {
     let (mut ours, mut theirs) = (vec![], vec![]);
     for _ in 0..RUNS {
         let start = Instant::now();
+        control.exec(&[&floor[..], &["providers", "schema", "-json"]].concat())?;
+        theirs.push(start.elapsed());
+        ours.push(world.terraform(&["providers", "schema", "-json"]).took);
+    }
+    let (with, without) = (median(ours), median(theirs));
+    println!(
+        "start, handshake, schema, end        {:>7.0} ms  (terraform providers schema, with and without: {:.0} and {:.0} ms)",
+        millis(with.saturating_sub(without)),
+        millis(with),
+        millis(without)
+    );
+    let (mut ours, mut theirs) = (vec![], vec![]);
+    for _ in 0..RUNS {
+        let start = Instant::now();
         control.exec(&[&floor[..], &["plan"]].concat())?;
         theirs.push(start.elapsed());
         ours.push(world.terraform(&["plan"]).took);

@@ -22,7 +22,7 @@ struct Arguments {
 enum Task {
     /// Show the product doing its job: real terraform deploys two real hosts, and what happens when things go wrong
     Demo,
-    /// Run all checks: formatting, lints, unit tests, Nix tests, then the end-to-end tests on real hosts
+    /// Run all checks: formatting, lints, unit tests, then the end-to-end tests on real hosts
     Test {
         /// Only tests whose name contains this
         filter: Option<String>,

@@ -52,6 +52,11 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
     })?;
     step("provider", || build(false).map(drop))?;
     step("lab and end-to-end tests on real hosts", || {
+        // `--tests` leaves out the examples, one of which a test starts.
+        run(
+            &mut cargo(&["build", "--quiet", "--locked", "-p", "lab", "--examples"]),
+            "cargo build --examples",
+        )?;
         // Each test boots hosts of its own; two at a time is what two cores carry.
         let e2e = [
             "test",

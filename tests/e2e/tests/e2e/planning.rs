@@ -238,6 +238,18 @@ fn mistakes_in_the_configuration_name_the_attribute() {
 }
 
 #[test]
+fn the_quickstart_passes_its_own_tests() {
+    let world = world(&["db", "web"]);
+    world.use_example("quickstart").unwrap();
+    succeeds(&world.terraform(&["init"]));
+    succeeds(&world.terraform(&["fmt", "-check", "-diff"]));
+    succeeds(&world.terraform(&["validate"]));
+    let run = world.terraform(&["test"]);
+    succeeds(&run);
+    says(&run, &["2 passed, 0 failed"]);
+}
+
+#[test]
 fn every_attribute_is_described_and_secrets_are_marked() {
     let world = world(&[]);
     set_up(&world, HEAD, "");

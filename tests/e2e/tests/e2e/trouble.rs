@@ -290,7 +290,7 @@ fn ctrl_c_during_a_build_leaves_everything_as_it_was() {
 }
 
 /// A system whose activation takes a while.
-const SLOW: &str = "system.activationScripts.slow = \"sleep 4\";";
+const SLOW: &str = "system.activationScripts.slow = \"sleep 6\";";
 
 #[test]
 fn ctrl_c_during_activation_waits_for_the_outcome() {
@@ -298,7 +298,7 @@ fn ctrl_c_during_activation_waits_for_the_outcome() {
     set_up(&world, &site(&world, &["web"], ""), &one(""));
     succeeds(&apply(&world));
     world.write("network.nix", &one(SLOW)).unwrap();
-    let child = apply_until(&world, || runs(world.lab.host("web"), "sleep 4"));
+    let child = apply_until(&world, || runs(world.lab.host("web"), "sleep 6"));
     interrupt(&world, "^terraform", "-INT");
     child.wait_with_output().unwrap();
     let state = world.resource("nixos_deployment.site");
@@ -317,7 +317,7 @@ fn an_activation_survives_the_death_of_terraform_and_the_provider() {
     succeeds(&apply(&world));
     let before = world.current_system("web");
     world.write("network.nix", &one(SLOW)).unwrap();
-    let child = apply_until(&world, || runs(world.lab.host("web"), "sleep 4"));
+    let child = apply_until(&world, || runs(world.lab.host("web"), "sleep 6"));
     interrupt(&world, "terraform", "-KILL");
     child.wait_with_output().unwrap();
     assert_eq!(world.current_system("web"), before, "it is not done yet");
@@ -345,7 +345,7 @@ fn a_broken_connection_during_activation_is_taken_up_again() {
     set_up(&world, &site(&world, &["web"], ""), &one(""));
     succeeds(&apply(&world));
     world.write("network.nix", &one(SLOW)).unwrap();
-    let child = apply_until(&world, || runs(world.lab.host("web"), "sleep 4"));
+    let child = apply_until(&world, || runs(world.lab.host("web"), "sleep 6"));
     // As when the switch restarts the network: every connection dies, sshd comes back.
     world
         .lab
@@ -356,5 +356,33 @@ fn a_broken_connection_during_activation_is_taken_up_again() {
     let text =
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{text}");
+    no_changes(&world);
+}
+
+#[test]
+fn a_killed_agent_is_reported_and_the_next_apply_repairs() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    world.write("network.nix", &one(SLOW)).unwrap();
+    let web = world.lab.host("web");
+    let child = apply_until(&world, || runs(web, "sleep 6"));
+    web.exec(&["pkill", "-KILL", "-f", "nixos-agent run"]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr)
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("the agent was killed on the machine"), "{text}");
+
+    // Its switch goes on by itself; another one does not get in its way.
+    fails_saying(&apply(&world), &["Another switch-to-configuration is at work"]);
+    let start = Instant::now();
+    while runs(web, "switch-to-configuration test") {
+        assert!(start.elapsed() < Duration::from_secs(30), "the switch ends");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    succeeds(&apply(&world));
     no_changes(&world);
 }
