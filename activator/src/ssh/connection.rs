@@ -1,6 +1,6 @@
 //! An open connection and the commands that run over it.
 
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -234,7 +234,9 @@ fn directory(host: &str) -> Result<TempDir, SshError> {
         reason: error.to_string(),
     };
     let mut builder = tempfile::Builder::new();
-    builder.prefix("nixos-ssh-");
+    builder
+        .prefix("nixos-ssh-")
+        .permissions(std::fs::Permissions::from_mode(0o700));
     let usual = builder.tempdir().map_err(local)?;
     if control_socket(usual.path()).as_os_str().len() <= LONGEST_SOCKET {
         return Ok(usual);

@@ -224,6 +224,8 @@ pub trait DynResource<D>: Send + Sync {
     ) -> BoxFuture<'a, RawApplied>;
     /// See [`Resource::delete`].
     fn delete<'a>(&'a self, cx: &'a Cx<D>, state: RawState) -> BoxFuture<'a, Result<(), Diagnostics>>;
+    /// The private data of what exists, taken from those of a plan.
+    fn prior_private(&self, planned: &[u8]) -> Vec<u8>;
     /// See [`Resource::import`].
     fn import<'a>(&'a self, cx: &'a Cx<D>, id: &'a str) -> BoxFuture<'a, Result<RawState, Diagnostics>>;
     /// See [`Resource::upgrade`].
@@ -274,12 +276,18 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
         proposed: Value,
     ) -> BoxFuture<'a, Result<RawPlan, Diagnostics>> {
         Box::pin(async move {
+            let prior_private = prior.private.clone();
             let prior = if prior.value.is_null() {
                 None
             } else {
                 Some(open_state::<R::Model, R::Private>(R::TYPE, &prior)?)
             };
-            let prior_private = prior.as_ref().map(|state| state.private.clone());
+            // A replacement is planned twice, the second time without the prior state but with the private data of the first
+            // plan: what belongs to the old object must not get lost, for deleting it comes first.
+            let prior_private = match &prior {
+                Some(state) => Some(state.private.clone()),
+                None => open::<R::Private>(R::TYPE, &prior_private)?.prior,
+            };
             let request = PlanRequest {
                 prior,
                 config: typed(R::TYPE, &config)?,
@@ -330,7 +338,24 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
     }
 
     fn delete<'a>(&'a self, cx: &'a Cx<D>, state: RawState) -> BoxFuture<'a, Result<(), Diagnostics>> {
-        Box::pin(async move { self.resource.delete(cx, open_state(R::TYPE, &state)?).await })
+        Box::pin(async move {
+            let private = open_prior(R::TYPE, &state.private)?;
+            self.resource
+                .delete(
+                    cx,
+                    State {
+                        value: typed(R::TYPE, &state.value)?,
+                        private,
+                    },
+                )
+                .await
+        })
+    }
+
+    fn prior_private(&self, planned: &[u8]) -> Vec<u8> {
+        let sealed =
+            open_prior::<R::Private>(R::TYPE, planned).and_then(|private| seal(R::TYPE, private, None));
+        sealed.unwrap_or_else(|_| planned.to_vec())
     }
 
     fn import<'a>(&'a self, cx: &'a Cx<D>, id: &'a str) -> BoxFuture<'a, Result<RawState, Diagnostics>> {
@@ -426,6 +451,12 @@ fn seal<P: Serialize>(type_name: &str, data: P, prior: Option<P>) -> Result<Vec<
         prior,
     })
     .map_err(|error| mistake(type_name, &format!("its private data cannot be written: {error}")).into())
+}
+
+/// The private data that belong to what exists, also where `bytes` come from a plan to replace it.
+fn open_prior<P: DeserializeOwned + Default>(type_name: &str, bytes: &[u8]) -> Result<P, Diagnostics> {
+    let envelope: Envelope<P> = open(type_name, bytes)?;
+    Ok(envelope.prior.unwrap_or(envelope.data))
 }
 
 fn open<P: DeserializeOwned + Default>(type_name: &str, bytes: &[u8]) -> Result<Envelope<P>, Diagnostics> {

@@ -41,14 +41,22 @@ pub(crate) enum Repr {
 }
 
 impl Value {
-    /// Whether it is null.
+    /// Whether it is null, also where it carries its type.
     pub fn is_null(&self) -> bool {
-        matches!(self, Self::Null)
+        match self {
+            Self::Null => true,
+            Self::Dynamic(typed) => typed.1.is_null(),
+            _ => false,
+        }
     }
 
-    /// Whether it is not known itself.
+    /// Whether it is not known itself, also where it carries its type.
     pub fn is_unknown(&self) -> bool {
-        matches!(self, Self::Unknown)
+        match self {
+            Self::Unknown => true,
+            Self::Dynamic(typed) => typed.1.is_unknown(),
+            _ => false,
+        }
     }
 
     /// Whether something in it is not known.
@@ -151,11 +159,7 @@ impl Number {
             Repr::Signed(number) => Some(*number),
             Repr::Unsigned(number) => i64::try_from(*number).ok(),
             Repr::Float(number) => integer(*number),
-            Repr::Text(text) => text
-                .parse::<f64>()
-                .ok()
-                .filter(|n| n.abs() < 2f64.powi(53))
-                .and_then(integer),
+            Repr::Text(text) => whole(text),
         }
     }
 
@@ -192,6 +196,19 @@ fn integer(number: f64) -> Option<i64> {
     (number.fract() == 0.0 && number.abs() < 2f64.powi(63)).then_some(number as i64)
 }
 
+/// The integer that a decimal text is, exactly, if it is one: `1e3` is, `1.00000000000000000001` is not.
+fn whole(text: &str) -> Option<i64> {
+    let (negative, digits, exponent) = canonical(text);
+    if digits.is_empty() {
+        return Some(0);
+    }
+    let zeros = usize::try_from(exponent)
+        .ok()
+        .filter(|zeros| digits.len() + zeros <= 19)?;
+    let sign = if negative { "-" } else { "" };
+    format!("{sign}{digits}{}", "0".repeat(zeros)).parse().ok()
+}
+
 impl From<i64> for Number {
     fn from(number: i64) -> Self {
         Self(Repr::Signed(number))
@@ -217,9 +234,12 @@ impl PartialEq for Number {
 /// Digits without leading and trailing zeros, and the exponent: equal numbers have equal canonical forms.
 fn canonical(text: &str) -> (bool, String, i64) {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let (mantissa, exponent) = text
-        .split_once(['e', 'E'])
-        .map_or((text, 0), |(m, e)| (m, e.parse().unwrap_or(0)));
+    let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, 0), |(m, e)| {
+        (
+            m,
+            e.parse::<i64>().unwrap_or(0).clamp(-1_000_000_000, 1_000_000_000),
+        )
+    });
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{}{fraction}", whole.trim_start_matches('+'));
     let exponent = exponent - i64::try_from(fraction.len()).unwrap_or(0);
@@ -288,5 +308,12 @@ mod tests {
         assert_eq!(number("1e3"), Number::from(1000i64));
         assert_eq!(Number::from_f64(0.1).unwrap(), number("0.1"));
         assert_ne!(number("0.1"), number("0.10000000000000001"));
+        assert_ne!(number("1.00000000000000000001"), Number::from(1i64));
+        assert_ne!(
+            number("9007199254740991.3"),
+            Number::from(9_007_199_254_740_991i64)
+        );
+        assert_eq!(number("1e17"), Number::from(100_000_000_000_000_000i64));
+        assert_eq!(number("0e99999999999999999999"), Number::from(0i64));
     }
 }

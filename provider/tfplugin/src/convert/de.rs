@@ -117,8 +117,8 @@ impl<'de> EnumAccess<'de> for De<'_> {
 
     fn variant_seed<S: DeserializeSeed<'de>>(self, seed: S) -> Result<(S::Value, Self), ConvertError> {
         let variant = match self.0 {
-            Value::Null => "Null",
-            Value::Unknown => "Unknown",
+            value if value.is_null() => "Null",
+            value if value.is_unknown() => "Unknown",
             _ => "Known",
         };
         Ok((seed.deserialize(variant.into_deserializer())?, self))

@@ -85,7 +85,14 @@ thread_local! {
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         HANDOVER.set(Some(self.clone()));
-        serializer.serialize_unit_struct(VALUE)
+        let done = serializer.serialize_unit_struct(VALUE)?;
+        // Our own serializer has taken it. Another one has written something else, which would be lost.
+        match HANDOVER.take() {
+            None => Ok(done),
+            Some(_) => Err(serde::ser::Error::custom(
+                "a Terraform value outside of Terraform's own format",
+            )),
+        }
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) fn check_planned(
 ) -> Diagnostics {
     let mut broken = Broken {
         type_name,
+        schema,
         rule: "planned",
         found: Diagnostics::default(),
     };
@@ -35,9 +36,15 @@ pub(crate) fn check_planned(
 }
 
 /// Whether a result agrees with its plan.
-pub(crate) fn check_applied(type_name: &str, planned: &Value, actual: &Value) -> Diagnostics {
+pub(crate) fn check_applied(
+    type_name: &str,
+    schema: &Schema,
+    planned: &Value,
+    actual: &Value,
+) -> Diagnostics {
     let mut broken = Broken {
         type_name,
+        schema,
         rule: "returned",
         found: Diagnostics::default(),
     };
@@ -47,19 +54,32 @@ pub(crate) fn check_applied(type_name: &str, planned: &Value, actual: &Value) ->
 
 struct Broken<'a> {
     type_name: &'a str,
+    schema: &'a Schema,
     rule: &'a str,
     found: Diagnostics,
 }
 
 impl Broken<'_> {
     fn report(&mut self, path: &Path, expected: &Value, found: &Value) {
-        let Self { type_name, rule, .. } = self;
+        let Self {
+            type_name,
+            schema,
+            rule,
+            ..
+        } = self;
+        let show = |value: &Value| {
+            if schema.hides(path) {
+                "a sensitive value".to_owned()
+            } else {
+                brief(value)
+            }
+        };
         self.found.push(
             Diagnostic::error("The provider contradicts itself")
                 .detail(format!(
                     "{type_name} {rule} {} for `{path}` where {} was due. This is a mistake in the provider; please report it.",
-                    brief(found),
-                    brief(expected)
+                    show(found),
+                    show(expected)
                 ))
                 .at(path.clone()),
         );
@@ -203,8 +223,10 @@ mod tests {
     #[test]
     fn a_result_keeps_what_was_planned_and_knows_everything() {
         let planned = value("a", Value::Unknown, "x".into());
-        assert!(check_applied("t", &planned, &value("a", "o".into(), "x".into())).is_empty());
-        assert!(check_applied("t", &planned, &value("a", "o".into(), "y".into())).has_errors());
-        assert!(check_applied("t", &planned, &value("a", Value::Unknown, "x".into())).has_errors());
+        assert!(check_applied("t", &schema(), &planned, &value("a", "o".into(), "x".into())).is_empty());
+        assert!(check_applied("t", &schema(), &planned, &value("a", "o".into(), "y".into())).has_errors());
+        assert!(
+            check_applied("t", &schema(), &planned, &value("a", Value::Unknown, "x".into())).has_errors()
+        );
     }
 }

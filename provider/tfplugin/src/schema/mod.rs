@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 pub use validators::Validator;
 
-use crate::{Type, Value};
+use crate::{Path, Step, Type, Value};
 
 /// The schema of a provider, resource or data source.
 #[derive(Clone, Debug, Default)]
@@ -97,6 +97,26 @@ impl Schema {
     /// The type of a whole value.
     pub(crate) fn ty(&self) -> Type {
         object_type(&self.attributes)
+    }
+
+    /// Whether the value at `path` must not be shown.
+    pub(crate) fn hides(&self, path: &Path) -> bool {
+        let mut attributes = Some(&self.attributes);
+        for step in path.steps() {
+            // Keys of maps stand among the steps too; they lead to no other attributes.
+            let Step::Attribute(name) = step else { continue };
+            let Some(attribute) = attributes.and_then(|attributes| attributes.get(name)) else {
+                continue;
+            };
+            if attribute.sensitive || attribute.write_only {
+                return true;
+            }
+            attributes = match &attribute.kind {
+                Kind::Nested(_, nested) => Some(&nested.attributes),
+                Kind::Plain(_) => None,
+            };
+        }
+        false
     }
 }
 

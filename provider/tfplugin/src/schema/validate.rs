@@ -75,7 +75,7 @@ fn validate_object(
         }
         for validator in &attribute.validators {
             if let Err(expected) = validator.check(value) {
-                let shown = if attribute.sensitive {
+                let shown = if attribute.sensitive || attribute.write_only {
                     "(sensitive)".to_owned()
                 } else {
                     brief(value)

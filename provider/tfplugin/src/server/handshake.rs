@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -73,7 +74,9 @@ impl Handshake {
 fn directory() -> std::io::Result<TempDir> {
     const LONGEST: usize = 100;
     let mut builder = tempfile::Builder::new();
-    builder.prefix("tfplugin-");
+    builder
+        .prefix("tfplugin-")
+        .permissions(std::fs::Permissions::from_mode(0o700));
     if let Some(asked) = std::env::var_os("PLUGIN_UNIX_SOCKET_DIR").filter(|asked| !asked.is_empty()) {
         return builder.tempdir_in(asked);
     }

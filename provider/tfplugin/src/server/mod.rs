@@ -65,7 +65,8 @@ pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) 
     };
     let outcome = runtime.block_on(async {
         let outcome = run(provider, handshake).await;
-        at_end.await;
+        // Terraform kills us after two seconds; until then is the time to put things away.
+        let _ = tokio::time::timeout(Duration::from_millis(1500), at_end).await;
         outcome
     });
     // Nothing that is still running may keep Terraform waiting.
@@ -96,10 +97,10 @@ async fn run<P: Provider>(provider: P, handshake: Handshake) -> std::io::Result<
     match mode {
         Mode::Terraform => {
             tokio::spawn(ignore_interrupts());
-            tokio::spawn(end_with_parent(shutdown.clone(), stop));
+            tokio::spawn(end_with_parent(shutdown.clone(), stop.clone()));
         }
         Mode::Debug => {
-            tokio::spawn(end_on_interrupt(shutdown.clone(), stop));
+            tokio::spawn(end_on_interrupt(shutdown.clone(), stop.clone()));
         }
     }
     let server = tonic::transport::Server::builder()
@@ -107,6 +108,7 @@ async fn run<P: Provider>(provider: P, handshake: Handshake) -> std::io::Result<
         .add_service(GrpcControllerServer::new(Controller {
             mode,
             shutdown: shutdown.clone(),
+            stop: stop.clone(),
         }))
         .add_service(GrpcStdioServer::new(Stdio))
         .serve_with_incoming(listen::connections(listener, tls.map(|tls| tls.acceptor)));
@@ -125,12 +127,14 @@ async fn run<P: Provider>(provider: P, handshake: Handshake) -> std::io::Result<
 struct Controller {
     mode: Mode,
     shutdown: CancellationToken,
+    stop: CancellationToken,
 }
 
 #[tonic::async_trait]
 impl GrpcController for Controller {
     async fn shutdown(&self, _request: Request<plugin::Empty>) -> Result<Response<plugin::Empty>, Status> {
         if self.mode == Mode::Terraform {
+            self.stop.cancel();
             self.shutdown.cancel();
         }
         Ok(Response::new(plugin::Empty {}))

@@ -17,7 +17,7 @@ use crate::codec::{json, msgpack};
 use crate::path::Step;
 use crate::plan::{check_applied, check_planned, null_write_only, propose, replaced};
 use crate::provider::{ConfigureCx, Cx};
-use crate::resource::{RawState, typed};
+use crate::resource::{RawState, mistake, typed};
 use crate::{Diagnostic, Diagnostics, DynDataSource, DynResource, Path, Provider, Schema, Severity, Value};
 
 /// The state of the server.
@@ -64,6 +64,8 @@ impl<P: Provider> Rpc<P> {
         let span = tracing::debug_span!("rpc", tf_rpc = rpc, tf_resource_type = type_name);
         let work = AssertUnwindSafe(work(self.shared.clone())).catch_unwind();
         match tokio::spawn(work.instrument(span)).await {
+            // An empty list of errors would look like success without a result.
+            Ok(Ok(Err(errors))) if !errors.has_errors() => Err(mistake(type_name, "it failed without saying why").into()),
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(Diagnostic::error("The provider crashed")
                 .detail(format!(
@@ -142,7 +144,7 @@ impl<P: Provider> Shared<P> {
             value: prior.clone(),
             private: request.prior_private.clone(),
         };
-        let plan = resource.plan(&cx, state, config.clone(), start).await?;
+        let plan = with_warnings(&cx, resource.plan(&cx, state, config.clone(), start).await)?;
         let value = null_write_only(schema, &plan.planned);
         let broken = check_planned(resource.type_name(), schema, &prior, &config, &value);
         if broken.has_errors() {
@@ -183,7 +185,7 @@ impl<P: Provider> Shared<P> {
                     diagnostics.extend(errors);
                     Applied {
                         value: prior,
-                        private: state.private,
+                        private: resource.prior_private(&state.private),
                         diagnostics,
                     }
                 }
@@ -201,13 +203,15 @@ impl<P: Provider> Shared<P> {
         let Some(state) = applied.state else {
             return Ok(Applied {
                 value: prior,
-                private,
+                private: resource.prior_private(&private),
                 diagnostics,
             });
         };
         let value = null_write_only(schema, &state.value);
+        // A failed apply may not have come to know everything; what it does not know is not there.
+        let value = if failed { known_only(value) } else { value };
         if !failed {
-            diagnostics.extend(check_applied(resource.type_name(), &planned, &value));
+            diagnostics.extend(check_applied(resource.type_name(), schema, &planned, &value));
         }
         Ok(Applied {
             value,
@@ -221,15 +225,11 @@ impl<P: Provider> Shared<P> {
         let schema = resource.schema();
         let value = decode(schema, request.current_state.as_ref())?;
         let cx = self.cx()?;
-        let state = resource
-            .read(
-                &cx,
-                RawState {
-                    value,
-                    private: request.private.clone(),
-                },
-            )
-            .await?;
+        let state = RawState {
+            value,
+            private: request.private.clone(),
+        };
+        let state = with_warnings(&cx, resource.read(&cx, state).await)?;
         let diagnostics = cx.take_warnings();
         let state = state.unwrap_or(RawState {
             value: Value::Null,
@@ -261,7 +261,9 @@ impl<P: Provider> Shared<P> {
         if request.version != schema.version {
             state = resource.upgrade(request.version, state)?;
         }
-        json::decode_state(&state, &schema.ty()).map_err(|error| unreadable(error.to_string()))
+        let value =
+            json::decode_state(&state, &schema.ty()).map_err(|error| unreadable(error.to_string()))?;
+        Ok(null_write_only(schema, &value))
     }
 }
 
@@ -477,7 +479,12 @@ impl<P: Provider> Service for Rpc<P> {
     ) -> Result<Response<proto::apply_resource_change::Response>, Status> {
         let request = request.into_inner();
         let name = request.type_name.clone();
-        let (prior, private) = (request.prior_state.clone(), request.planned_private.clone());
+        let prior = request.prior_state.clone();
+        let private = self
+            .shared
+            .resource(&name)
+            .map(|resource| resource.prior_private(&request.planned_private));
+        let private = private.unwrap_or_default();
         let result = self.run("ApplyResourceChange", &name, |shared| async move {
             let schema = shared.resource(&request.type_name)?.schema();
             let applied = shared.apply(request).await?;
@@ -506,10 +513,13 @@ impl<P: Provider> Service for Rpc<P> {
         let result = self.run("ImportResourceState", &name, |shared| async move {
             let resource = shared.resource(&request.type_name)?;
             let cx = shared.cx()?;
-            let state = resource.import(&cx, &request.id).await?;
+            let state = with_warnings(&cx, resource.import(&cx, &request.id).await)?;
             let imported = proto::import_resource_state::ImportedResource {
                 type_name: request.type_name.clone(),
-                state: Some(encode(resource.schema(), &state.value)?),
+                state: Some(encode(
+                    resource.schema(),
+                    &null_write_only(resource.schema(), &state.value),
+                )?),
                 private: state.private,
             };
             Ok((imported, cx.take_warnings()))
@@ -536,7 +546,7 @@ impl<P: Provider> Service for Rpc<P> {
             let source = shared.data_source(&request.type_name)?;
             let config = decode(source.schema(), request.config.as_ref())?;
             let cx = shared.cx()?;
-            let value = source.read(&cx, config).await?;
+            let value = with_warnings(&cx, source.read(&cx, config).await)?;
             Ok((encode(source.schema(), &value)?, cx.take_warnings()))
         });
         Ok(Response::new(match result.await {
@@ -559,6 +569,31 @@ impl<P: Provider> Service for Rpc<P> {
         self.shared.stop.cancel();
         Ok(Response::new(proto::stop_provider::Response::default()))
     }
+}
+
+/// The value with null where something is unknown: no state may hold an unknown value.
+fn known_only(value: Value) -> Value {
+    match value {
+        Value::Unknown => Value::Null,
+        Value::List(items) => Value::List(items.into_iter().map(known_only).collect()),
+        Value::Map(entries) => Value::Map(
+            entries
+                .into_iter()
+                .map(|(name, value)| (name, known_only(value)))
+                .collect(),
+        ),
+        Value::Dynamic(typed) => Value::Dynamic(Box::new((typed.0, known_only(typed.1)))),
+        value => value,
+    }
+}
+
+/// The warnings of an operation are worth as much when it fails.
+fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) -> Result<T, Diagnostics> {
+    result.map_err(|errors| {
+        let mut all = cx.take_warnings();
+        all.extend(errors);
+        all
+    })
 }
 
 fn decode(schema: &Schema, value: Option<&DynamicValue>) -> Result<Value, Diagnostics> {

@@ -386,3 +386,51 @@ fn a_killed_agent_is_reported_and_the_next_apply_repairs() {
     succeeds(&apply(&world));
     no_changes(&world);
 }
+
+#[test]
+fn a_private_key_given_as_a_value_is_seen_nowhere() {
+    let world = world(&["web"]);
+    let control = world.lab.control();
+    // The only key there is, and not where OpenSSH would find it by itself.
+    control
+        .exec(&["mv", "/root/.ssh/id_ed25519", "/root/admin-key"])
+        .unwrap();
+    let provider = "variable \"key\" {\n  type = string\n  sensitive = true\n}\n\
+        provider \"nixos\" { ssh = { private_keys = { admin = var.key } } }\n";
+    let address = world.lab.host("web").address();
+    let main = format!("{}{provider}", site(&world, &["web"], "")).replace(
+        &format!("host = \"{address}\""),
+        &format!("host = \"{address}\", key = \"admin\""),
+    );
+    set_up(&world, &main, &one(""));
+    let key = control.read_file("/root/admin-key").unwrap();
+    let run = world.terraform_with(
+        &[("TF_LOG_PROVIDER", "TRACE"), ("TF_VAR_key", &key)],
+        &["apply", "-auto-approve"],
+    );
+    succeeds(&run);
+    let secret = key.lines().nth(2).unwrap();
+    assert!(
+        run.text.contains("@module=provider.nixos"),
+        "the provider logs where it is asked to"
+    );
+    assert!(!run.text.contains(secret), "the log must not have the key");
+    let found = control
+        .exec(&[
+            "grep",
+            "-rlF",
+            secret,
+            e2e::DIRECTORY,
+            "/tmp",
+            "/nix/store",
+            "/root/.local",
+        ])
+        .unwrap();
+    assert_eq!(found.stdout, "", "the key was written down");
+    let left = control
+        .exec(&["find", "/tmp", "-mindepth", "1", "-not", "-name", ".*"])
+        .unwrap();
+    assert_eq!(left.stdout, "", "nothing is left in /tmp");
+    let wrong = world.terraform_with(&[("TF_VAR_key", "no key at all")], &["plan"]);
+    fails_saying(&wrong, &["Machine \"web\" refused the login", "private_keys"]);
+}
