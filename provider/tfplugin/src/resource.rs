@@ -501,3 +501,134 @@ pub(crate) fn own_value<M: Serialize>(type_name: &str, model: &M) -> Result<Valu
 pub(crate) fn mistake(type_name: &str, what: &str) -> Diagnostic {
     Diagnostic::error("The provider made a mistake").detail(format!("{type_name}: {what}. Please report it."))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::Attribute;
+
+    /// Remembers its name in private data, and only deletes what it remembers rightly.
+    struct Thing;
+
+    #[derive(Clone, Serialize, Deserialize)]
+    struct Model {
+        name: String,
+    }
+
+    impl Resource<()> for Thing {
+        const TYPE: &'static str = "test_thing";
+        type Model = Model;
+        type Private = String;
+
+        fn schema(&self) -> Schema {
+            Schema::new(0).attribute("name", Attribute::string().required().requires_replace())
+        }
+
+        async fn plan(
+            &self,
+            _cx: &Cx<()>,
+            request: PlanRequest<Model, String>,
+        ) -> Result<PlanResponse<Model, String>, Diagnostics> {
+            let private = request.proposed.name.clone();
+            Ok(PlanResponse {
+                planned: request.proposed,
+                private,
+                requires_replace: vec![],
+            })
+        }
+
+        async fn read(
+            &self,
+            _cx: &Cx<()>,
+            state: State<Model, String>,
+        ) -> Result<Option<State<Model, String>>, Diagnostics> {
+            Ok(Some(state))
+        }
+
+        async fn create(
+            &self,
+            _cx: &Cx<()>,
+            request: ApplyRequest<Model, String>,
+        ) -> Result<State<Model, String>, Failed<Model, String>> {
+            Ok(State {
+                value: request.planned,
+                private: request.private,
+            })
+        }
+
+        async fn update(
+            &self,
+            _cx: &Cx<()>,
+            _prior: State<Model, String>,
+            _request: ApplyRequest<Model, String>,
+        ) -> Result<State<Model, String>, Failed<Model, String>> {
+            Err(Diagnostic::error("no luck").into())
+        }
+
+        async fn delete(&self, _cx: &Cx<()>, state: State<Model, String>) -> Result<(), Diagnostics> {
+            assert_eq!(
+                state.private, state.value.name,
+                "delete gets what belongs to the old object"
+            );
+            Ok(())
+        }
+    }
+
+    fn named(name: &str) -> Value {
+        Value::Map([("name".to_owned(), name.into())].into())
+    }
+
+    #[tokio::test]
+    async fn a_replacement_deletes_with_the_old_private_data() {
+        let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
+        let old = RawState {
+            value: named("old"),
+            private: seal("t", "old".to_owned(), None).unwrap(),
+        };
+        // As Terraform plans a replacement: once with the old state, once without it but with the first plan's private data.
+        let first = thing.plan(&cx, old, named("new"), named("new")).await.unwrap();
+        let none = RawState {
+            value: Value::Null,
+            private: first.private,
+        };
+        let second = thing.plan(&cx, none, named("new"), named("new")).await.unwrap();
+        let doomed = RawState {
+            value: named("old"),
+            private: second.private.clone(),
+        };
+        thing.delete(&cx, doomed).await.unwrap();
+        let planned = RawState {
+            value: named("new"),
+            private: second.private,
+        };
+        let created = thing
+            .apply(&cx, Value::Null, planned, named("new"))
+            .await
+            .state
+            .unwrap();
+        assert_eq!(open_prior::<String>("t", &created.private).unwrap(), "new");
+    }
+
+    #[tokio::test]
+    async fn a_failed_update_keeps_state_and_private_data_together() {
+        let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
+        let old = RawState {
+            value: named("old"),
+            private: seal("t", "old".to_owned(), None).unwrap(),
+        };
+        let plan = thing.plan(&cx, old, named("new"), named("new")).await.unwrap();
+        let planned = RawState {
+            value: plan.planned,
+            private: plan.private,
+        };
+        let applied = thing.apply(&cx, named("old"), planned, named("new")).await;
+        assert!(applied.diagnostics.has_errors());
+        let state = applied.state.unwrap();
+        assert_eq!(state.value, named("old"));
+        assert_eq!(open_prior::<String>("t", &state.private).unwrap(), "old");
+    }
+}

@@ -286,6 +286,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_null_that_carries_its_type_is_null() {
+        let typed = |value| Value::Dynamic(Box::new((Type::String, value)));
+        assert!(typed(Value::Null).is_null());
+        assert!(typed(Value::Unknown).is_unknown());
+        assert!(!typed("x".into()).is_null());
+    }
+
+    #[test]
     fn numbers_keep_every_digit() {
         for text in [
             "0.1",
