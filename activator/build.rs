@@ -32,16 +32,7 @@ fn build(
 ) -> Result<(), Box<dyn std::error::Error>> {
     let mut cargo = Command::new(std::env::var("CARGO")?);
     cargo.current_dir(manifest.join("agent"));
-    cargo.args([
-        "build",
-        "--release",
-        "--quiet",
-        "--locked",
-        "--bin",
-        "nixos-agent",
-        "--target",
-        target,
-    ]);
+    cargo.args(["build", "--release", "--quiet", "--locked", "--bin", "nixos-agent", "--target", target]);
     cargo.arg("--target-dir").arg(directory);
     for (name, _) in std::env::vars() {
         let ours = [
@@ -59,13 +50,9 @@ fn build(
         }
     }
     cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
-    for (setting, value) in [
-        ("OPT_LEVEL", "z"),
-        ("LTO", "fat"),
-        ("CODEGEN_UNITS", "1"),
-        ("PANIC", "abort"),
-        ("STRIP", "symbols"),
-    ] {
+    for (setting, value) in
+        [("OPT_LEVEL", "z"), ("LTO", "fat"), ("CODEGEN_UNITS", "1"), ("PANIC", "abort"), ("STRIP", "symbols")]
+    {
         cargo.env(format!("CARGO_PROFILE_RELEASE_{setting}"), value);
     }
     let status = cargo.status()?;

@@ -74,17 +74,12 @@ pub enum ActivateError {
 
 /// Makes sure that we are or can become root before anything is sent.
 pub async fn check_root(connection: &Connection, facts: &Facts) -> Result<(), ActivateError> {
-    let Endpoint {
-        host, user, elevate, ..
-    } = connection.endpoint();
+    let Endpoint { host, user, elevate, .. } = connection.endpoint();
     if elevate.is_empty() {
         return if facts.uid == Some(0) {
             Ok(())
         } else {
-            Err(ActivateError::NotRoot {
-                host: host.clone(),
-                user: user.clone(),
-            })
+            Err(ActivateError::NotRoot { host: host.clone(), user: user.clone() })
         };
     }
     let answer = connection.run_as_root(&["id", "-u"], b"").await?;
@@ -92,11 +87,7 @@ pub async fn check_root(connection: &Connection, facts: &Facts) -> Result<(), Ac
         return Ok(());
     }
     let message = answer.stderr.trim().to_owned();
-    Err(ActivateError::Elevate {
-        host: host.clone(),
-        command: elevate.join(" "),
-        message,
-    })
+    Err(ActivateError::Elevate { host: host.clone(), command: elevate.join(" "), message })
 }
 
 /// Activates as `request` says and returns the agent's report, which says what runs now.
@@ -108,20 +99,15 @@ pub async fn activate(
     request: &Request,
     progress: &Progress,
 ) -> Result<Report, ActivateError> {
-    let binary = agent_binary::binary(system).ok_or_else(|| ActivateError::Platform {
-        system: system.to_owned(),
-    })?;
+    let binary =
+        agent_binary::binary(system).ok_or_else(|| ActivateError::Platform { system: system.to_owned() })?;
     let agent = install(connection, &binary).await?;
     let json = serde_json::to_vec(request).map_err(|error| ActivateError::Agent {
         host: connection.endpoint().host.clone(),
         code: None,
         message: error.to_string(),
     })?;
-    let mut listener = Listener {
-        machine,
-        progress,
-        next: 0,
-    };
+    let mut listener = Listener { machine, progress, next: 0 };
     let first = listener.listen(connection, &[&agent, "activate"], &json).await;
     match first {
         Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
@@ -143,14 +129,9 @@ async fn attach(
     let id = id.to_string();
     loop {
         // Not cancellable: the outcome has to be known, or the state would not be true.
-        let connection = pool
-            .connect(endpoint, RECONNECT, &CancellationToken::new())
-            .await?;
+        let connection = pool.connect(endpoint, RECONNECT, &CancellationToken::new()).await?;
         let from = listener.next.to_string();
-        match listener
-            .listen(&connection, &[agent, "attach", &id, "--from", &from], b"")
-            .await
-        {
+        match listener.listen(&connection, &[agent, "attach", &id, "--from", &from], b"").await {
             Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
@@ -167,24 +148,15 @@ async fn install(connection: &Connection, binary: &AgentBinary) -> Result<String
     }
     // Complete or not there at all: the rename is the last step.
     let script = r#"set -e; umask 022; d=$(dirname "$1"); mkdir -p "$d"; t="$d/.new.$$"; trap 'rm -f "$t"' EXIT; cat > "$t"; chmod 755 "$t"; mv "$t" "$1"; "$1" --version"#;
-    let answer = connection
-        .run_as_root(&["sh", "-c", script, "sh", &path], binary.bytes)
-        .await?;
+    let answer = connection.run_as_root(&["sh", "-c", script, "sh", &path], binary.bytes).await?;
     if answer.code == Some(0) {
         return Ok(path);
     }
-    let (host, message) = (
-        connection.endpoint().host.clone(),
-        answer.stderr.trim().to_owned(),
-    );
+    let (host, message) = (connection.endpoint().host.clone(), answer.stderr.trim().to_owned());
     if message.contains("No space left on device") {
         return Err(ActivateError::DiskFull { host, message });
     }
-    Err(ActivateError::Agent {
-        host,
-        code: answer.code,
-        message,
-    })
+    Err(ActivateError::Agent { host, code: answer.code, message })
 }
 
 /// Follows an agent's events and remembers how far it came.
@@ -220,17 +192,11 @@ impl Listener<'_> {
         match (report, status) {
             (Some(report), _) => Ok(report),
             (None, Ok(status)) if status.code().is_some_and(|code| code != 255) => {
-                Err(ActivateError::Agent {
-                    host: host(),
-                    code: status.code(),
-                    message,
-                })
+                Err(ActivateError::Agent { host: host(), code: status.code(), message })
             }
-            (None, _) => Err(SshError::Lost {
-                host: host(),
-                reason: "no answer from the agent".to_owned(),
+            (None, _) => {
+                Err(SshError::Lost { host: host(), reason: "no answer from the agent".to_owned() }.into())
             }
-            .into()),
         }
     }
 
@@ -245,8 +211,7 @@ impl Listener<'_> {
             self.next = event.seq + 1;
             match event.kind {
                 EventKind::Phase(phase) => {
-                    self.progress
-                        .machine(self.machine, Stage::Activate, format!("{phase:?}"));
+                    self.progress.machine(self.machine, Stage::Activate, format!("{phase:?}"));
                 }
                 EventKind::Output(line) => self.progress.machine(self.machine, Stage::Activate, line),
                 EventKind::Done(report) => return Some(*report),

@@ -16,8 +16,5 @@ pub(crate) fn binary(system: &str) -> Option<AgentBinary> {
     // A 32-bit system on a 64-bit machine: the machine's kernel runs the agent.
     let matches = system == env!("NIXOS_AGENT_SYSTEM")
         || (system == "i686-linux" && env!("NIXOS_AGENT_SYSTEM") == "x86_64-linux");
-    (matches && !BYTES.is_empty()).then_some(AgentBinary {
-        bytes: BYTES,
-        sha256: env!("NIXOS_AGENT_SHA256"),
-    })
+    (matches && !BYTES.is_empty()).then_some(AgentBinary { bytes: BYTES, sha256: env!("NIXOS_AGENT_SHA256") })
 }

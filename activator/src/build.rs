@@ -96,9 +96,7 @@ impl Roots {
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
             .or_else(|| Some(std::env::home_dir()?.join(".local/state")))?;
-        Some(Self {
-            directory: state.join("nixos-activator/roots").join(deployment),
-        })
+        Some(Self { directory: state.join("nixos-activator/roots").join(deployment) })
     }
 
     /// Keeps exactly `paths` in the set `kept`.
@@ -110,18 +108,11 @@ impl Roots {
         cancel: &CancellationToken,
     ) -> Result<(), BuildError> {
         let set = self.directory.join(kept.name());
-        let failed = |source| BuildError::Roots {
-            path: set.clone(),
-            source,
-        };
+        let failed = |source| BuildError::Roots { path: set.clone(), source };
         let old: Vec<PathBuf> = entries(&set).map_err(failed)?;
         if !paths.is_empty() {
             std::fs::create_dir_all(&set).map_err(failed)?;
-            let new = tempfile::Builder::new()
-                .prefix("set-")
-                .tempdir_in(&set)
-                .map_err(failed)?
-                .keep();
+            let new = tempfile::Builder::new().prefix("set-").tempdir_in(&set).map_err(failed)?.keep();
             let link = new.join("root").display().to_string();
             let result = match kept {
                 Kept::Deployed => {
@@ -146,10 +137,9 @@ impl Roots {
     /// Gives up all roots of the deployment.
     pub fn remove(&self) -> Result<(), BuildError> {
         match std::fs::remove_dir_all(&self.directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(BuildError::Roots {
-                path: self.directory.clone(),
-                source: error,
-            }),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(BuildError::Roots { path: self.directory.clone(), source: error })
+            }
             _ => Ok(()),
         }
     }

@@ -115,28 +115,16 @@ pub async fn deploy(
     settings: &Settings,
     cancel: &CancellationToken,
 ) -> Result<BTreeMap<MachineName, Ended>, BuildError> {
-    let systems: Vec<_> = jobs
-        .iter()
-        .map(|job| (job.drv.clone(), job.toplevel.clone()))
-        .collect();
+    let systems: Vec<_> = jobs.iter().map(|job| (job.drv.clone(), job.toplevel.clone())).collect();
     build::build(nix, &systems, &tools.progress, cancel).await?;
     let machines: Vec<_> = jobs
         .iter()
         .map(|job| {
-            async {
-                (
-                    job.machine.clone(),
-                    deploy_one(tools, nix, job, settings, cancel).await,
-                )
-            }
-            .boxed()
+            async { (job.machine.clone(), deploy_one(tools, nix, job, settings, cancel).await) }.boxed()
         })
         .collect();
     let at_once = tools.scheduler.machines();
-    Ok(futures::stream::iter(machines)
-        .buffer_unordered(at_once)
-        .collect()
-        .await)
+    Ok(futures::stream::iter(machines).buffer_unordered(at_once).collect().await)
 }
 
 async fn deploy_one(
@@ -148,23 +136,15 @@ async fn deploy_one(
 ) -> Ended {
     let mut now = None;
     match try_deploy(tools, nix, job, settings, cancel, &mut now).await {
-        Ok(report) if report.as_ref().is_none_or(runs_what_was_asked) => Ended {
-            now: report.as_ref().map(|report| report.system.clone()).or(now),
-            report,
-            error: None,
-        },
+        Ok(report) if report.as_ref().is_none_or(runs_what_was_asked) => {
+            Ended { now: report.as_ref().map(|report| report.system.clone()).or(now), report, error: None }
+        }
         Ok(report) => {
             let now = report.as_ref().map(|report| report.system.clone()).or(now);
-            let error = report
-                .clone()
-                .map(|report| DeployError::Refused(Box::new(report)));
+            let error = report.clone().map(|report| DeployError::Refused(Box::new(report)));
             Ended { now, report, error }
         }
-        Err(error) => Ended {
-            now,
-            report: None,
-            error: Some(error),
-        },
+        Err(error) => Ended { now, report: None, error: Some(error) },
     }
 }
 
@@ -188,15 +168,13 @@ async fn try_deploy(
     activate::check_root(&connection, &facts).await?;
     {
         let _slot = tools.scheduler.push().await;
-        tools
-            .progress
-            .machine(machine, Stage::Push, format!("copying {}", job.toplevel.name()));
-        push::push(nix, &connection, &job.toplevel, settings.copy, cancel)
-            .await
-            .map_err(|error| match error {
+        tools.progress.machine(machine, Stage::Push, format!("copying {}", job.toplevel.name()));
+        push::push(nix, &connection, &job.toplevel, settings.copy, cancel).await.map_err(
+            |error| match error {
                 PushError::Nix(crate::nix::NixError::Cancelled) => DeployError::Cancelled,
                 error => error.into(),
-            })?;
+            },
+        )?;
     }
     let Some(action) = settings.action else {
         return Ok(None);
@@ -215,15 +193,8 @@ async fn try_deploy(
         activation_timeout_seconds: settings.activation_timeout.as_secs(),
     };
     tools.progress.machine(machine, Stage::Activate, "activating");
-    let report = activate::activate(
-        &tools.pool,
-        &connection,
-        machine,
-        &job.system,
-        &request,
-        &tools.progress,
-    )
-    .await?;
+    let report =
+        activate::activate(&tools.pool, &connection, machine, &job.system, &request, &tools.progress).await?;
     Ok(Some(report))
 }
 
@@ -233,14 +204,10 @@ async fn connect(
     settings: &Settings,
     cancel: &CancellationToken,
 ) -> Result<Arc<Connection>, DeployError> {
-    tools
-        .pool
-        .connect(&job.endpoint, settings.connect_deadline, cancel)
-        .await
-        .map_err(|error| match error {
-            SshError::Cancelled => DeployError::Cancelled,
-            error => error.into(),
-        })
+    tools.pool.connect(&job.endpoint, settings.connect_deadline, cancel).await.map_err(|error| match error {
+        SshError::Cancelled => DeployError::Cancelled,
+        error => error.into(),
+    })
 }
 
 fn check(job: &Job, facts: &Facts) -> Result<(), DeployError> {
@@ -248,10 +215,9 @@ fn check(job: &Job, facts: &Facts) -> Result<(), DeployError> {
         return Err(DeployError::NoNix);
     }
     match &facts.system {
-        Some(found) if !runs_on(&job.system, found) => Err(DeployError::Platform {
-            system: job.system.clone(),
-            found: found.clone(),
-        }),
+        Some(found) if !runs_on(&job.system, found) => {
+            Err(DeployError::Platform { system: job.system.clone(), found: found.clone() })
+        }
         _ => Ok(()),
     }
 }

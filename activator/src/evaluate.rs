@@ -125,14 +125,8 @@ const TREE: &[(&str, &str)] = &[
     ("lib/input.nix", include_str!("../../nix/lib/input.nix")),
     ("lib/network.nix", include_str!("../../nix/lib/network.nix")),
     ("lib/system.nix", include_str!("../../nix/lib/system.nix")),
-    (
-        "modules/default.nix",
-        include_str!("../../nix/modules/default.nix"),
-    ),
-    (
-        "modules/deployment.nix",
-        include_str!("../../nix/modules/deployment.nix"),
-    ),
+    ("modules/default.nix", include_str!("../../nix/modules/default.nix")),
+    ("modules/deployment.nix", include_str!("../../nix/modules/deployment.nix")),
     ("modules/facts.nix", include_str!("../../nix/modules/facts.nix")),
 ];
 
@@ -145,10 +139,7 @@ struct Caught<T> {
 impl Evaluator {
     /// At most `limit` evaluations at once.
     pub fn new(limit: usize) -> Self {
-        Self {
-            tree: OnceCell::new(),
-            slots: Semaphore::new(limit.max(1)),
-        }
+        Self { tree: OnceCell::new(), slots: Semaphore::new(limit.max(1)) }
     }
 
     /// Evaluates the wanted nodes; the derivations are in the local store afterwards.
@@ -166,15 +157,9 @@ impl Evaluator {
         if let (Some(wanted), Some(known)) = (&request.nodes, &names.ok)
             && let Some(name) = wanted.iter().find(|name| !known.contains(name))
         {
-            return Err(EvaluateError::NoSuchNode {
-                name: name.clone(),
-                known: known.clone(),
-            });
+            return Err(EvaluateError::NoSuchNode { name: name.clone(), known: known.clone() });
         }
-        let mut evaluation = Evaluation {
-            names: names.ok,
-            nodes: BTreeMap::new(),
-        };
+        let mut evaluation = Evaluation { names: names.ok, nodes: BTreeMap::new() };
         for (name, node) in nodes {
             let node = match node.ok {
                 Some(system) => Node::Exact(Box::new(system)),
@@ -201,9 +186,9 @@ impl Evaluator {
             let node = match node.ok {
                 Some(system) => Node::Exact(Box::new(system)),
                 None => match run.second_look(&name).await {
-                    Err(EvaluateError::NoMachine { of, fact, .. }) => Node::Waits {
-                        on: format!("machines.{of}.{fact}"),
-                    },
+                    Err(EvaluateError::NoMachine { of, fact, .. }) => {
+                        Node::Waits { on: format!("machines.{of}.{fact}") }
+                    }
                     node => node?,
                 },
             };
@@ -230,25 +215,13 @@ impl Evaluator {
         request: &Request,
         cancel: &'a CancellationToken,
     ) -> Result<Run<'a>, EvaluateError> {
-        let request = Request {
-            spec: request.spec.resolve()?,
-            ..request.clone()
-        };
+        let request = Request { spec: request.spec.resolve()?, ..request.clone() };
         let tree = self.tree.get_or_try_init(|| add_tree(nix, cancel)).await?;
-        let mut input = tempfile::Builder::new()
-            .prefix("nixos-eval-")
-            .suffix(".json")
-            .tempfile()?;
+        let mut input = tempfile::Builder::new().prefix("nixos-eval-").suffix(".json").tempfile()?;
         input.write_all(request.to_input().to_string().as_bytes())?;
         input.flush()?;
         let slot = self.slots.acquire().await.map_err(|_| NixError::Cancelled)?;
-        Ok(Run {
-            nix,
-            cancel,
-            expression: format!("{tree}/eval.nix"),
-            input,
-            _slot: slot,
-        })
+        Ok(Run { nix, cancel, expression: format!("{tree}/eval.nix"), input, _slot: slot })
     }
 }
 
@@ -265,15 +238,9 @@ async fn add_tree(nix: &Nix, cancel: &CancellationToken) -> Result<StorePath, Ev
         std::fs::write(path, text)?;
     }
     let root = root.display().to_string();
-    let finished = nix
-        .run("nix-store", &["--add", &root], &[], cancel, &|_| {})
-        .await?;
+    let finished = nix.run("nix-store", &["--add", &root], &[], cancel, &|_| {}).await?;
     finished.stdout.trim().parse().map_err(|error: crate::NameError| {
-        NixError::Output {
-            program: "nix-store --add".to_owned(),
-            reason: error.to_string(),
-        }
-        .into()
+        NixError::Output { program: "nix-store --add".to_owned(), reason: error.to_string() }.into()
     })
 }
 
@@ -307,10 +274,7 @@ impl Run<'_> {
     /// Evaluates one node alone, where its error is not caught.
     async fn second_look(&self, name: &MachineName) -> Result<Node, EvaluateError> {
         let node = name.clone();
-        match self
-            .instantiate(&["-A", "node", "--argstr", "node", name.as_str(), "--show-trace"])
-            .await
-        {
+        match self.instantiate(&["-A", "node", "--argstr", "node", name.as_str(), "--show-trace"]).await {
             Ok(stdout) => {
                 let system = serde_json::from_str(&stdout).map_err(|error| unexpected(&error))?;
                 Ok(Node::Exact(system))
@@ -319,11 +283,7 @@ impl Run<'_> {
                 if let Some([on]) = marker(&message, "nixos-unknown:") {
                     Ok(Node::Waits { on: on.to_owned() })
                 } else if let Some([of, fact]) = marker(&message, "nixos-missing:") {
-                    Err(EvaluateError::NoMachine {
-                        node,
-                        of: of.to_owned(),
-                        fact: fact.to_owned(),
-                    })
+                    Err(EvaluateError::NoMachine { node, of: of.to_owned(), fact: fact.to_owned() })
                 } else {
                     Err(EvaluateError::Node { node, trace: message })
                 }
@@ -345,11 +305,7 @@ impl Run<'_> {
             &input,
         ];
         let arguments = [&fixed[..], what].concat();
-        Ok(self
-            .nix
-            .run("nix-instantiate", &arguments, &[], self.cancel, &|_| {})
-            .await?
-            .stdout)
+        Ok(self.nix.run("nix-instantiate", &arguments, &[], self.cancel, &|_| {}).await?.stdout)
     }
 }
 
@@ -358,10 +314,7 @@ fn parse<T: serde::de::DeserializeOwned>(json: Json) -> Result<T, NixError> {
 }
 
 fn unexpected(reason: &dyn std::fmt::Display) -> NixError {
-    NixError::Output {
-        program: PROGRAM.to_owned(),
-        reason: reason.to_string(),
-    }
+    NixError::Output { program: PROGRAM.to_owned(), reason: reason.to_string() }
 }
 
 /// Finds `<prefix>a:b:` in an error message and returns its parts.
@@ -370,20 +323,14 @@ fn marker<'a, const N: usize>(message: &'a str, prefix: &str) -> Option<[&'a str
     let start = message.rfind(prefix)? + prefix.len();
     let parts: Vec<&str> = message.get(start..)?.splitn(N + 1, ':').collect();
     // The last piece is what follows the closing colon.
-    (parts.len() > N)
-        .then(|| parts.into_iter().take(N).collect::<Vec<_>>().try_into().ok())
-        .flatten()
+    (parts.len() > N).then(|| parts.into_iter().take(N).collect::<Vec<_>>().try_into().ok()).flatten()
 }
 
 fn list(names: &[MachineName]) -> String {
     if names.is_empty() {
         return "none".to_owned();
     }
-    names
-        .iter()
-        .map(|name| format!("`{name}`"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -412,10 +359,7 @@ mod tests {
                 } else if path.extension().is_some_and(|extension| extension == "nix")
                     && !name.starts_with("tests")
                 {
-                    assert!(
-                        TREE.iter().any(|(known, _)| *known == name),
-                        "nix/{name} is missing in TREE"
-                    );
+                    assert!(TREE.iter().any(|(known, _)| *known == name), "nix/{name} is missing in TREE");
                 }
             }
         }

@@ -47,40 +47,19 @@ impl Inventory {
         parts.extend(named("- ", packages.removed.iter().map(with_version)));
 
         let units = Difference::between(&self.units, &new.units);
-        parts.extend(named(
-            "units added: ",
-            units.added.iter().map(|(name, _)| (*name).to_owned()),
-        ));
-        parts.extend(named(
-            "units changed: ",
-            units.changed.iter().map(|(name, ..)| (*name).to_owned()),
-        ));
-        parts.extend(named(
-            "units removed: ",
-            units.removed.iter().map(|(name, _)| (*name).to_owned()),
-        ));
+        parts.extend(named("units added: ", units.added.iter().map(|(name, _)| (*name).to_owned())));
+        parts.extend(named("units changed: ", units.changed.iter().map(|(name, ..)| (*name).to_owned())));
+        parts.extend(named("units removed: ", units.removed.iter().map(|(name, _)| (*name).to_owned())));
 
         // systemd's own directory in /etc changes with every unit, which has been said already.
         let listed = |name: &&str| !name.starts_with("systemd/");
         let files = Difference::between(&self.files, &new.files);
         let one = |(name, _): &(&str, &str)| format!("/etc/{name}");
-        parts.extend(named(
-            "files added: ",
-            keep(&files.added, |(name, _)| listed(name)).iter().map(one),
-        ));
-        let changed = files
-            .changed
-            .iter()
-            .map(|(name, ..)| (*name, ""))
-            .collect::<Vec<_>>();
-        parts.extend(named(
-            "files changed: ",
-            keep(&changed, |(name, _)| listed(name)).iter().map(one),
-        ));
-        parts.extend(named(
-            "files removed: ",
-            keep(&files.removed, |(name, _)| listed(name)).iter().map(one),
-        ));
+        parts.extend(named("files added: ", keep(&files.added, |(name, _)| listed(name)).iter().map(one)));
+        let changed = files.changed.iter().map(|(name, ..)| (*name, "")).collect::<Vec<_>>();
+        parts.extend(named("files changed: ", keep(&changed, |(name, _)| listed(name)).iter().map(one)));
+        parts
+            .extend(named("files removed: ", keep(&files.removed, |(name, _)| listed(name)).iter().map(one)));
         if parts.is_empty() {
             // Something differs, or nobody would ask.
             return "details of its derivation".to_owned();
@@ -90,11 +69,7 @@ impl Inventory {
 
     /// The same for a machine of which nothing is known yet.
     pub fn summary(&self) -> String {
-        let mut text = format!(
-            "new: {} packages, {} units",
-            self.packages.len(),
-            self.units.len()
-        );
+        let mut text = format!("new: {} packages, {} units", self.packages.len(), self.units.len());
         if let Some(kernel) = &self.kernel {
             let _ = write!(text, ", kernel {kernel}");
         }
@@ -134,11 +109,7 @@ struct Difference<'a> {
 
 impl<'a> Difference<'a> {
     fn between(old: &'a BTreeMap<String, String>, new: &'a BTreeMap<String, String>) -> Self {
-        let mut difference = Self {
-            added: vec![],
-            removed: vec![],
-            changed: vec![],
-        };
+        let mut difference = Self { added: vec![], removed: vec![], changed: vec![] };
         for (name, value) in new {
             match old.get(name) {
                 None => difference.added.push((name, value)),
@@ -158,12 +129,8 @@ mod tests {
     use super::*;
 
     fn inventory(packages: &[(&str, &str)], units: &[(&str, &str)]) -> Inventory {
-        let map = |pairs: &[(&str, &str)]| {
-            pairs
-                .iter()
-                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
-                .collect()
-        };
+        let map =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
         Inventory {
             kernel: Some("6.6".into()),
             packages: map(packages),
@@ -174,14 +141,10 @@ mod tests {
 
     #[test]
     fn changes_read_like_a_changelog() {
-        let old = inventory(
-            &[("nginx", "1.26.2"), ("wget", "1.2")],
-            &[("a.service", "1"), ("b.service", "1")],
-        );
-        let new = inventory(
-            &[("nginx", "1.28.0"), ("curl", "8.11")],
-            &[("a.service", "2"), ("c.service", "1")],
-        );
+        let old =
+            inventory(&[("nginx", "1.26.2"), ("wget", "1.2")], &[("a.service", "1"), ("b.service", "1")]);
+        let new =
+            inventory(&[("nginx", "1.28.0"), ("curl", "8.11")], &[("a.service", "2"), ("c.service", "1")]);
         assert_eq!(
             old.changes(&new),
             "nginx 1.26.2 -> 1.28.0; + curl 8.11; - wget 1.2; units added: c.service; units changed: a.service; \
@@ -198,18 +161,12 @@ mod tests {
     #[test]
     fn files_are_named_but_not_those_that_units_explain() {
         let with = |files: &[(&str, &str)]| Inventory {
-            files: files
-                .iter()
-                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
-                .collect(),
+            files: files.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
             ..Inventory::default()
         };
         let old = with(&[("motd", "1"), ("systemd/system", "1")]);
         let new = with(&[("motd", "2"), ("systemd/system", "2"), ("www/index.html", "1")]);
-        assert_eq!(
-            old.changes(&new),
-            "files added: /etc/www/index.html; files changed: /etc/motd"
-        );
+        assert_eq!(old.changes(&new), "files added: /etc/www/index.html; files changed: /etc/motd");
     }
 
     #[test]

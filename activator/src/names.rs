@@ -123,9 +123,7 @@ mod tests {
 
     #[test]
     fn store_paths_are_parsed_strictly() {
-        let path: StorePath = "/nix/store/00000000000000000000000000000000-a-1.0.drv"
-            .parse()
-            .unwrap();
+        let path: StorePath = "/nix/store/00000000000000000000000000000000-a-1.0.drv".parse().unwrap();
         assert_eq!(path.name(), "a-1.0.drv");
         assert!(path.is_derivation());
         for bad in [

@@ -94,39 +94,28 @@ impl Spec {
     /// Makes paths absolute against the current directory and checks that network files are there.
     pub fn resolve(&self) -> Result<Self, SpecError> {
         match self {
-            Self::Network(files) => files
-                .iter()
-                .map(|file| absolute(file))
-                .collect::<Result<_, _>>()
-                .map(Self::Network),
+            Self::Network(files) => {
+                files.iter().map(|file| absolute(file)).collect::<Result<_, _>>().map(Self::Network)
+            }
             Self::Flake(reference) => {
                 if reference.trim().is_empty() || reference.contains(char::is_control) {
                     return Err(SpecError::Flake(reference.clone()));
                 }
                 let (path, rest) = reference
                     .split_once(['?', '#'])
-                    .map_or((reference.as_str(), None), |(path, _)| {
-                        (path, reference.get(path.len()..))
-                    });
+                    .map_or((reference.as_str(), None), |(path, _)| (path, reference.get(path.len()..)));
                 if !path.starts_with(['.', '/']) {
                     return Ok(self.clone());
                 }
                 let path = std::fs::canonicalize(path).map_err(|_| SpecError::Flake(reference.clone()))?;
-                Ok(Self::Flake(format!(
-                    "{}{}",
-                    path.display(),
-                    rest.unwrap_or_default()
-                )))
+                Ok(Self::Flake(format!("{}{}", path.display(), rest.unwrap_or_default())))
             }
         }
     }
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, SpecError> {
-    std::fs::canonicalize(path).map_err(|source| SpecError::Missing {
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::canonicalize(path).map_err(|source| SpecError::Missing { path: path.to_owned(), source })
 }
 
 impl Request {
@@ -136,11 +125,8 @@ impl Request {
             Spec::Network(files) => json!({ "kind": "network", "files": files }),
             Spec::Flake(reference) => json!({ "kind": "flake", "ref": reference }),
         };
-        let machines: serde_json::Map<_, _> = self
-            .machines
-            .iter()
-            .map(|(name, facts)| (name.to_string(), facts.to_input(name)))
-            .collect();
+        let machines: serde_json::Map<_, _> =
+            self.machines.iter().map(|(name, facts)| (name.to_string(), facts.to_input(name))).collect();
         json!({
             "spec": spec,
             "deployment": { "name": self.deployment_name, "uuid": self.uuid.to_input("the deployment's id") },
@@ -200,16 +186,9 @@ mod tests {
 
     #[test]
     fn unknown_facts_say_where_they_come_from() {
-        let facts = MachineFacts {
-            private_ipv4: Fact::Unknown,
-            port: Fact::Known(22),
-            ..Default::default()
-        };
+        let facts = MachineFacts { private_ipv4: Fact::Unknown, port: Fact::Known(22), ..Default::default() };
         let input = facts.to_input(&"db".parse().unwrap());
-        assert_eq!(
-            input["private_ipv4"],
-            json!({ "__unknown": "machines.db.private_ipv4" })
-        );
+        assert_eq!(input["private_ipv4"], json!({ "__unknown": "machines.db.private_ipv4" }));
         assert_eq!(input["port"], json!(22));
         assert_eq!(input["host"], Value::Null);
     }
@@ -218,10 +197,7 @@ mod tests {
     fn local_flakes_become_absolute_and_keep_their_query() {
         let here = std::env::current_dir().unwrap();
         let resolved = Spec::Flake("./src?dir=x".into()).resolve().unwrap();
-        assert_eq!(
-            resolved,
-            Spec::Flake(format!("{}?dir=x", here.join("src").display()))
-        );
+        assert_eq!(resolved, Spec::Flake(format!("{}?dir=x", here.join("src").display())));
         let remote = Spec::Flake("github:owner/repo?ref=main".into());
         assert_eq!(remote.resolve().unwrap(), remote);
         assert!(Spec::Flake("./missing".into()).resolve().is_err());

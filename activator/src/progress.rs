@@ -40,20 +40,12 @@ impl Progress {
 
     /// Reports a line about one machine.
     pub fn machine(&self, machine: &MachineName, stage: Stage, message: impl Into<String>) {
-        (self.0)(&Event {
-            machine: Some(machine.clone()),
-            stage,
-            message: message.into(),
-        });
+        (self.0)(&Event { machine: Some(machine.clone()), stage, message: message.into() });
     }
 
     /// Reports a line about the whole deployment.
     pub fn all(&self, stage: Stage, message: impl Into<String>) {
-        (self.0)(&Event {
-            machine: None,
-            stage,
-            message: message.into(),
-        });
+        (self.0)(&Event { machine: None, stage, message: message.into() });
     }
 }
 

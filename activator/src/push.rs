@@ -44,10 +44,7 @@ pub async fn push(
     }
     arguments.push(path.as_str());
     let options = connection.ssh_options();
-    match nix
-        .run("nix", &arguments, &[("NIX_SSHOPTS", &options)], cancel, &|_| {})
-        .await
-    {
+    match nix.run("nix", &arguments, &[("NIX_SSHOPTS", &options)], cancel, &|_| {}).await {
         Ok(_) => Ok(()),
         Err(NixError::Failed { message, .. }) if is_full(&message) => Err(PushError::DiskFull { message }),
         Err(error) => Err(error.into()),
@@ -56,34 +53,22 @@ pub async fn push(
 
 /// How Nix and its database say that a disk is full.
 fn is_full(message: &str) -> bool {
-    ["No space left on device", "database or disk is full"]
-        .iter()
-        .any(|text| message.contains(text))
+    ["No space left on device", "database or disk is full"].iter().any(|text| message.contains(text))
 }
 
 fn store_url(connection: &Connection, settings: CopySettings) -> String {
     let endpoint = connection.endpoint();
     // An IPv6 address needs brackets in a URL.
-    let host = if endpoint.host.contains(':') {
-        format!("[{}]", endpoint.host)
-    } else {
-        endpoint.host.clone()
-    };
+    let host =
+        if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
     let mut query = vec![];
     if settings.compress {
         query.push("compress=true".to_owned());
     }
     if !endpoint.elevate.is_empty() {
         // Spaces separate words here in every version of Nix; elevate's words contain none.
-        query.push(format!(
-            "remote-program={}%20nix-store",
-            endpoint.elevate.join("%20")
-        ));
+        query.push(format!("remote-program={}%20nix-store", endpoint.elevate.join("%20")));
     }
-    let query = if query.is_empty() {
-        String::new()
-    } else {
-        format!("?{}", query.join("&"))
-    };
+    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
     format!("ssh://{}@{host}{query}", endpoint.user)
 }

@@ -65,19 +65,11 @@ impl Context {
         evaluations: usize,
         tools: Arc<Tools>,
     ) -> Self {
-        Self {
-            ssh,
-            evaluator: Evaluator::new(evaluations),
-            tools,
-            nix_settings,
-            nix: OnceCell::new(),
-        }
+        Self { ssh, evaluator: Evaluator::new(evaluations), tools, nix_settings, nix: OnceCell::new() }
     }
 
     /// The Nix on PATH; looked for once.
     pub(crate) async fn nix(&self) -> Result<&Nix, NixError> {
-        self.nix
-            .get_or_try_init(|| Nix::find(self.nix_settings.clone()))
-            .await
+        self.nix.get_or_try_init(|| Nix::find(self.nix_settings.clone())).await
     }
 }

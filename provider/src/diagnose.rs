@@ -20,10 +20,9 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
             "Install it where Terraform runs (`apt-get install openssh-client`, `nix profile install nixpkgs#openssh`) or add \
              it to PATH.",
         ),
-        SshError::Setting { .. } => (
-            format!("A connection setting of machine \"{machine}\" is not usable"),
-            "Correct the value.",
-        ),
+        SshError::Setting { .. } => {
+            (format!("A connection setting of machine \"{machine}\" is not usable"), "Correct the value.")
+        }
         SshError::Unreachable { .. } => (
             format!("Machine \"{machine}\" cannot be reached"),
             "Check that it is running, that the address and port are right, and that the network, firewall and bastion let \
@@ -48,18 +47,14 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
             format!("The connection to machine \"{machine}\" broke"),
             "Run the operation again; what was done on the machine is detected.",
         ),
-        SshError::Other { .. } | SshError::Local { .. } => (
-            format!("No connection to machine \"{machine}\""),
-            "The message above is from `ssh`.",
-        ),
-        SshError::Cancelled => (
-            format!("Cancelled while connecting to machine \"{machine}\""),
-            "Nothing was changed.",
-        ),
+        SshError::Other { .. } | SshError::Local { .. } => {
+            (format!("No connection to machine \"{machine}\""), "The message above is from `ssh`.")
+        }
+        SshError::Cancelled => {
+            (format!("Cancelled while connecting to machine \"{machine}\""), "Nothing was changed.")
+        }
     };
-    Diagnostic::error(summary)
-        .detail(format!("{error}\n\n{advice}"))
-        .at(path.clone())
+    Diagnostic::error(summary).detail(format!("{error}\n\n{advice}")).at(path.clone())
 }
 
 /// A machine that was connected to but did not say what it is.
@@ -142,10 +137,7 @@ pub(crate) fn build(error: &BuildError) -> Diagnostic {
             let mut detail = shortened(message);
             if !output.is_empty() {
                 let lines = output.get(output.len().saturating_sub(20)..).unwrap_or_default();
-                detail = format!(
-                    "{detail}\n\nThe last lines of what was built:\n{}",
-                    indented(lines)
-                );
+                detail = format!("{detail}\n\nThe last lines of what was built:\n{}", indented(lines));
             }
             Diagnostic::error("The build failed").detail(format!(
                 "{detail}\n\nNo machine was changed: everything is built before anything is deployed."
@@ -227,11 +219,7 @@ fn report_detail(report: &Report) -> String {
 }
 
 fn indented(lines: &[String]) -> String {
-    lines
-        .iter()
-        .map(|line| format!("  {line}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// A Nix trace with the error on top, where people look first; Nix prints it last, below its innermost frames.
@@ -243,11 +231,7 @@ fn cause_first(trace: &str) -> String {
     });
     match cause.map(|at| trace.split_at(at)) {
         Some((frames, cause)) if !frames.trim().trim_start_matches("error:").is_empty() => {
-            format!(
-                "{}\n\nThe way there, innermost last:\n{}",
-                cause.trim_end(),
-                shortened(frames)
-            )
+            format!("{}\n\nThe way there, innermost last:\n{}", cause.trim_end(), shortened(frames))
         }
         _ => shortened(trace),
     }
@@ -259,10 +243,9 @@ fn shortened(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     match lines.len().checked_sub(LINES) {
         None | Some(0) => lines.join("\n"),
-        Some(more) => format!(
-            "… ({more} lines before)\n{}",
-            lines.get(more..).unwrap_or_default().join("\n")
-        ),
+        Some(more) => {
+            format!("… ({more} lines before)\n{}", lines.get(more..).unwrap_or_default().join("\n"))
+        }
     }
 }
 
@@ -274,10 +257,7 @@ mod tests {
     fn the_cause_of_a_trace_comes_first() {
         let trace = "error:\n       … while evaluating x\n         at a.nix:1:2:\n\n       error: on purpose\n       more";
         let text = cause_first(trace);
-        assert!(
-            text.starts_with("error: on purpose\n       more\n\nThe way there"),
-            "{text}"
-        );
+        assert!(text.starts_with("error: on purpose\n       more\n\nThe way there"), "{text}");
         assert!(text.ends_with("at a.nix:1:2:"), "{text}");
         assert_eq!(cause_first("error: syntax error"), "error: syntax error");
     }

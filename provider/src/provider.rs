@@ -98,23 +98,12 @@ impl Provider for NixosProvider {
             Attr::Unknown => None,
         };
         let nix = config.nix.known().cloned().unwrap_or_default();
-        let workers = nix
-            .evaluation
-            .known()
-            .and_then(|evaluation| evaluation.workers.known().copied());
-        Ok(Context::new(
-            ssh,
-            nix.settings(),
-            workers.unwrap_or(1),
-            self.tools.clone(),
-        ))
+        let workers = nix.evaluation.known().and_then(|evaluation| evaluation.workers.known().copied());
+        Ok(Context::new(ssh, nix.settings(), workers.unwrap_or(1), self.tools.clone()))
     }
 
     fn resources(&self) -> Vec<Box<dyn DynResource<Context>>> {
-        vec![
-            tfplugin::resource(MachineResource),
-            tfplugin::resource(DeploymentResource),
-        ]
+        vec![tfplugin::resource(MachineResource), tfplugin::resource(DeploymentResource)]
     }
 
     fn data_sources(&self) -> Vec<Box<dyn DynDataSource<Context>>> {
@@ -137,10 +126,7 @@ impl SshConfig {
         Some(SshDefaults {
             user: self.user.known().cloned().unwrap_or_else(|| "root".to_owned()),
             port: self.port.known().copied(),
-            private_keys: keys
-                .into_iter()
-                .map(|(name, key)| (name, key.into_known()))
-                .collect(),
+            private_keys: keys.into_iter().map(|(name, key)| (name, key.into_known())).collect(),
             private_key_file: self.private_key_file.known().cloned(),
             bastion: self.bastion.known().cloned(),
             host_key_policy: self
@@ -158,13 +144,7 @@ impl SshConfig {
 impl NixConfig {
     fn settings(&self) -> NixSettings {
         NixSettings {
-            options: self
-                .options
-                .known()
-                .cloned()
-                .unwrap_or_default()
-                .into_iter()
-                .collect(),
+            options: self.options.known().cloned().unwrap_or_default().into_iter().collect(),
             nix_path: self.nix_path.known().cloned().unwrap_or_default(),
             builders: self.builders.known().cloned().unwrap_or_default(),
             max_jobs: self.max_jobs.known().cloned(),
@@ -185,20 +165,15 @@ fn ssh_attribute() -> Attribute {
         .attribute("connect_timeout", Attribute::string().optional().validate(validators::duration()).description("How long one attempt to connect may take. Default: `10s`."))
         .attribute("options", Attribute::list(Type::String).optional().description("Further lines for `ssh_config`, each as `Keyword=value`."))
         .attribute("elevate", Attribute::list(Type::String).optional().description("The command that runs its arguments as root where `user` is not root, e.g. `[\"sudo\", \"-n\"]`."));
-    Attribute::nested_single(nested)
-        .optional()
-        .description("Defaults for every SSH connection.")
+    Attribute::nested_single(nested).optional().description("Defaults for every SSH connection.")
 }
 
 fn nix_attribute() -> Attribute {
     let evaluation = Nested::new().attribute(
         "workers",
-        Attribute::number()
-            .optional()
-            .validate(validators::integer_between(1, 64))
-            .description(
-                "How many evaluations run at once. Default: 1, as a NixOS system takes a gigabyte or two.",
-            ),
+        Attribute::number().optional().validate(validators::integer_between(1, 64)).description(
+            "How many evaluations run at once. Default: 1, as a NixOS system takes a gigabyte or two.",
+        ),
     );
     let nested = Nested::new()
         .attribute(
@@ -234,9 +209,7 @@ fn nix_attribute() -> Attribute {
         )
         .attribute(
             "evaluation",
-            Attribute::nested_single(evaluation)
-                .optional()
-                .description("Limits for evaluation."),
+            Attribute::nested_single(evaluation).optional().description("Limits for evaluation."),
         );
     Attribute::nested_single(nested)
         .optional()
@@ -249,32 +222,16 @@ mod tests {
 
     #[test]
     fn all_schemas_keep_terraforms_rules_and_describe_everything() {
-        let tools = Tools {
-            pool: Pool::default(),
-            scheduler: Scheduler::default(),
-            progress: Progress::default(),
-        };
-        let provider = NixosProvider {
-            tools: Arc::new(tools),
-        };
+        let tools =
+            Tools { pool: Pool::default(), scheduler: Scheduler::default(), progress: Progress::default() };
+        let provider = NixosProvider { tools: Arc::new(tools) };
         let mut problems = vec![];
         let mut check = |name: &str, schema: &Schema| {
-            problems.extend(
-                schema
-                    .problems()
-                    .into_iter()
-                    .map(|problem| format!("{name}: {problem}")),
-            );
+            problems.extend(schema.problems().into_iter().map(|problem| format!("{name}: {problem}")));
         };
         check("provider", &provider.schema());
-        provider
-            .resources()
-            .iter()
-            .for_each(|resource| check(resource.type_name(), resource.schema()));
-        provider
-            .data_sources()
-            .iter()
-            .for_each(|source| check(source.type_name(), source.schema()));
+        provider.resources().iter().for_each(|resource| check(resource.type_name(), resource.schema()));
+        provider.data_sources().iter().for_each(|source| check(source.type_name(), source.schema()));
         assert_eq!(problems, Vec::<String>::new());
     }
 }

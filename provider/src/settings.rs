@@ -61,10 +61,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 
 /// The configured duration, or the default.
 pub(crate) fn duration_or(configured: Option<&Attr<String>>, default: Duration) -> Duration {
-    configured
-        .and_then(Attr::known)
-        .and_then(|text| duration(text))
-        .unwrap_or(default)
+    configured.and_then(Attr::known).and_then(|text| duration(text)).unwrap_or(default)
 }
 
 /// A configuration value as JSON for Nix; what is not known yet becomes a marker that names its place.
@@ -80,11 +77,9 @@ pub(crate) fn to_json(value: &Value, origin: &str) -> Json {
             // Nix has nothing larger than a double either; its text is the best there is.
             (None, None) => Json::String(number.to_string()),
         },
-        Value::List(items) => items
-            .iter()
-            .enumerate()
-            .map(|(n, item)| to_json(item, &format!("{origin}[{n}]")))
-            .collect(),
+        Value::List(items) => {
+            items.iter().enumerate().map(|(n, item)| to_json(item, &format!("{origin}[{n}]"))).collect()
+        }
         Value::Map(entries) => entries
             .iter()
             .map(|(key, item)| (key.clone(), to_json(item, &format!("{origin}.{key}"))))
@@ -110,13 +105,8 @@ mod tests {
 
     #[test]
     fn unknown_arguments_keep_their_place() {
-        let value = Value::Map(
-            [(
-                "a".to_owned(),
-                Value::List(vec![Value::Bool(true), Value::Unknown]),
-            )]
-            .into(),
-        );
+        let value =
+            Value::Map([("a".to_owned(), Value::List(vec![Value::Bool(true), Value::Unknown]))].into());
         assert_eq!(
             to_json(&value, "arguments"),
             serde_json::json!({ "a": [true, { "__unknown": "arguments.a[1]" }] })

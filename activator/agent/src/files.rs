@@ -24,10 +24,7 @@ pub(crate) struct Deployment {
 impl Deployment {
     /// The files of an activation that exists.
     pub(crate) fn open(id: &DeploymentId) -> Self {
-        Self {
-            id: id.clone(),
-            directory: Path::new(DEPLOYMENTS).join(id.as_str()),
-        }
+        Self { id: id.clone(), directory: Path::new(DEPLOYMENTS).join(id.as_str()) }
     }
 
     /// Writes a new activation down.
@@ -61,12 +58,8 @@ impl Deployment {
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), AgentError> {
         let (path, new) = (self.path(name), self.path(&format!(".{name}.new")));
         let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
             file.write_all(content)?;
             file.sync_all()?;
             std::fs::rename(&new, &path)?;
@@ -85,15 +78,8 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn open(deployment: &Deployment) -> Result<Self, AgentError> {
         let path = deployment.path("events.ndjson");
-        let open = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path);
-        Ok(Self {
-            file: open.map_err(failed(&path.display().to_string()))?,
-            seq: 0,
-        })
+        let open = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+        Ok(Self { file: open.map_err(failed(&path.display().to_string()))?, seq: 0 })
     }
 
     /// The phase is on disk before its work begins.
@@ -134,8 +120,5 @@ fn forget_old() {
 
 pub(crate) fn failed(what: &str) -> impl Fn(std::io::Error) -> AgentError {
     let what = what.to_owned();
-    move |source| AgentError::Io {
-        what: what.clone(),
-        source,
-    }
+    move |source| AgentError::Io { what: what.clone(), source }
 }

@@ -26,16 +26,12 @@ pub(crate) fn follow(deployment: &Deployment, from: u64) -> Result<(), AgentErro
             reader = std::fs::File::open(&path).ok().map(BufReader::new);
         }
         let read = match reader.as_mut() {
-            Some(reader) => reader
-                .read_line(&mut line)
-                .map_err(crate::files::failed("events"))?,
+            Some(reader) => reader.read_line(&mut line).map_err(crate::files::failed("events"))?,
             None => 0,
         };
         if read > 0 && line.ends_with('\n') {
             let event: Option<Event> = serde_json::from_str(&line).ok();
-            let is_last = event
-                .as_ref()
-                .is_some_and(|event| matches!(event.kind, EventKind::Done(_)));
+            let is_last = event.as_ref().is_some_and(|event| matches!(event.kind, EventKind::Done(_)));
             next = event.map_or(next, |event| event.seq + 1);
             if next > from {
                 print(line.trim_end())?;
@@ -69,11 +65,7 @@ fn orphaned(deployment: &Deployment, seq: u64) -> Result<(), AgentError> {
         "The new system does not run"
     };
     let report = Report {
-        outcome: if runs {
-            Outcome::NotPersisted
-        } else {
-            Outcome::RollbackFailed
-        },
+        outcome: if runs { Outcome::NotPersisted } else { Outcome::RollbackFailed },
         message: format!("{what}: the agent was killed on the machine."),
         exit_code: None,
         system,
@@ -81,10 +73,7 @@ fn orphaned(deployment: &Deployment, seq: u64) -> Result<(), AgentError> {
         failed_units: vec![],
         output_tail: tail(&deployment.path("output.log")),
     };
-    let event = Event {
-        seq,
-        kind: EventKind::Done(Box::new(report)),
-    };
+    let event = Event { seq, kind: EventKind::Done(Box::new(report)) };
     print(&serde_json::to_string(&event).map_err(|error| AgentError::Request(error.to_string()))?)
 }
 
@@ -94,16 +83,10 @@ pub(crate) fn tail(path: &Path) -> Vec<String> {
     let text = std::fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
-    lines
-        .iter()
-        .skip(lines.len().saturating_sub(LINES))
-        .map(|line| (*line).to_owned())
-        .collect()
+    lines.iter().skip(lines.len().saturating_sub(LINES)).map(|line| (*line).to_owned()).collect()
 }
 
 fn print(line: &str) -> Result<(), AgentError> {
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{line}")
-        .and_then(|()| stdout.flush())
-        .map_err(crate::files::failed("standard output"))
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(crate::files::failed("standard output"))
 }

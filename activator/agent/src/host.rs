@@ -26,12 +26,7 @@ pub(crate) fn command(program: &str) -> Command {
 
 /// What the machine runs.
 pub(crate) fn state() -> SystemState {
-    let text = |path| {
-        std::fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
+    let text = |path| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     SystemState {
         current: resolve("/run/current-system"),
         booted: resolve("/run/booted-system"),
@@ -47,44 +42,24 @@ fn resolve(link: &str) -> Option<String> {
 
 fn generation() -> Option<u64> {
     let link = std::fs::read_link(PROFILE).ok()?;
-    link.file_name()?
-        .to_str()?
-        .strip_prefix("system-")?
-        .strip_suffix("-link")?
-        .parse()
-        .ok()
+    link.file_name()?.to_str()?.strip_prefix("system-")?.strip_suffix("-link")?.parse().ok()
 }
 
 /// Runs a program to its end and returns what it printed.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
     match command(program).args(arguments).output() {
         Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        Ok(output) => Err(format!(
-            "{program}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )),
+        Ok(output) => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
         Err(error) => Err(format!("{program}: {error}")),
     }
 }
 
 /// The units that have failed, sorted.
 pub(crate) fn failed_units() -> Vec<String> {
-    let text = output(
-        "systemctl",
-        &[
-            "list-units",
-            "--state=failed",
-            "--plain",
-            "--no-legend",
-            "--no-pager",
-        ],
-    );
+    let text = output("systemctl", &["list-units", "--state=failed", "--plain", "--no-legend", "--no-pager"]);
     let text = text.unwrap_or_default();
-    let mut units: Vec<String> = text
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .map(str::to_owned)
-        .collect();
+    let mut units: Vec<String> =
+        text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
     units.sort();
     units
 }
@@ -92,23 +67,8 @@ pub(crate) fn failed_units() -> Vec<String> {
 /// The last lines a unit wrote to the journal since a moment (seconds since 1970).
 pub(crate) fn journal(unit: &str, since: u64) -> Vec<String> {
     let since = format!("@{since}");
-    let arguments = [
-        "-u",
-        unit,
-        "--since",
-        &since,
-        "-n",
-        "20",
-        "-o",
-        "cat",
-        "--no-pager",
-        "-q",
-    ];
-    output("journalctl", &arguments)
-        .unwrap_or_default()
-        .lines()
-        .map(str::to_owned)
-        .collect()
+    let arguments = ["-u", unit, "--since", &since, "-n", "20", "-o", "cat", "--no-pager", "-q"];
+    output("journalctl", &arguments).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 /// Whether a unit runs or is about to.
@@ -116,23 +76,12 @@ pub(crate) fn unit_is_alive(unit: &str) -> bool {
     command("systemctl")
         .args(["is-active", unit])
         .output()
-        .is_ok_and(|output| {
-            matches!(
-                output.stdout.trim_ascii(),
-                b"active" | b"activating" | b"reloading"
-            )
-        })
+        .is_ok_and(|output| matches!(output.stdout.trim_ascii(), b"active" | b"activating" | b"reloading"))
 }
 
 /// Whether a unit whose name matches one of these patterns runs or is about to.
 pub(crate) fn any_unit_is_alive(patterns: &[&str]) -> bool {
-    let fixed = [
-        "list-units",
-        "--state=active,activating",
-        "--plain",
-        "--no-legend",
-        "--no-pager",
-    ];
+    let fixed = ["list-units", "--state=active,activating", "--plain", "--no-legend", "--no-pager"];
     let units = output("systemctl", &[&fixed[..], patterns].concat());
     units.is_ok_and(|units| !units.trim().is_empty())
 }
@@ -167,26 +116,13 @@ pub(crate) fn switch(
     let mut read = std::fs::metadata(&log).map_or(0, |meta| meta.len());
     let append = format!("append:{}", log.display());
     let started = command("systemd-run")
-        .args([
-            "--quiet",
-            "--collect",
-            "--wait",
-            "--no-ask-password",
-            "--service-type=exec",
-        ])
+        .args(["--quiet", "--collect", "--wait", "--no-ask-password", "--service-type=exec"])
         .arg(format!("--unit=nixos-agent-switch-{}-{step}", deployment.id()))
         .args(["-p", "StandardInput=null", "-p", "IgnoreOnIsolate=yes"])
-        .args([
-            "-p",
-            &format!("StandardOutput={append}"),
-            "-p",
-            &format!("StandardError={append}"),
-        ])
+        .args(["-p", &format!("StandardOutput={append}"), "-p", &format!("StandardError={append}")])
         .args(["-p", &format!("RuntimeMaxSec={}", limit.as_secs().max(1))])
         .args(
-            std::env::var("LOCALE_ARCHIVE")
-                .ok()
-                .map(|archive| format!("--setenv=LOCALE_ARCHIVE={archive}")),
+            std::env::var("LOCALE_ARCHIVE").ok().map(|archive| format!("--setenv=LOCALE_ARCHIVE={archive}")),
         )
         .arg(own)
         .args(["exec", deployment.id().as_str(), step])
@@ -206,9 +142,7 @@ pub(crate) fn switch(
         std::thread::sleep(Duration::from_millis(30));
     }
     let code = std::fs::read_to_string(deployment.path(&format!("{step}.exit")));
-    code.ok()
-        .and_then(|code| code.trim().parse().ok())
-        .map_or(Exit::Killed, Exit::Code)
+    code.ok().and_then(|code| code.trim().parse().ok()).map_or(Exit::Killed, Exit::Code)
 }
 
 /// Reads whole lines (or, at the end, what is left) from an offset on, and returns the next offset.
@@ -222,15 +156,10 @@ fn new_lines(log: &Path, offset: u64, at_end: bool, on_line: &mut dyn FnMut(Stri
     if read.is_err() {
         return offset;
     }
-    let whole = if at_end {
-        bytes.len()
-    } else {
-        bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |n| n + 1)
-    };
+    let whole =
+        if at_end { bytes.len() } else { bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |n| n + 1) };
     let text = bytes.get(..whole).unwrap_or_default();
-    String::from_utf8_lossy(text)
-        .lines()
-        .for_each(|line| on_line(line.to_owned()));
+    String::from_utf8_lossy(text).lines().for_each(|line| on_line(line.to_owned()));
     offset + u64::try_from(whole).unwrap_or(0)
 }
 
@@ -241,13 +170,7 @@ pub(crate) fn execute(
     program: &str,
     action: &str,
 ) -> Result<(), AgentError> {
-    let status = command(program)
-        .arg(action)
-        .current_dir("/")
-        .status()
-        .map_err(failed(program))?;
-    let code = status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let status = command(program).arg(action).current_dir("/").status().map_err(failed(program))?;
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     deployment.write(&format!("{step}.exit"), code.to_string().as_bytes())
 }

@@ -87,10 +87,7 @@ fn activate() -> Result<(), AgentError> {
     let mut text = String::new();
     std::io::stdin()
         .read_to_string(&mut text)
-        .map_err(|source| AgentError::Io {
-            what: "standard input".to_owned(),
-            source,
-        })?;
+        .map_err(|source| AgentError::Io { what: "standard input".to_owned(), source })?;
     let request: Request =
         serde_json::from_str(&text).map_err(|error| AgentError::Request(error.to_string()))?;
     let deployment = Deployment::create(&request)?;
@@ -100,10 +97,8 @@ fn activate() -> Result<(), AgentError> {
 
 /// Starts `run` where neither the end of this session nor that of its user reaches it.
 fn start(id: &DeploymentId) -> Result<(), AgentError> {
-    let own = std::env::current_exe().map_err(|source| AgentError::Io {
-        what: "own path".to_owned(),
-        source,
-    })?;
+    let own =
+        std::env::current_exe().map_err(|source| AgentError::Io { what: "own path".to_owned(), source })?;
     let started = host::command("systemd-run")
         .args([
             "--quiet",
@@ -112,23 +107,14 @@ fn start(id: &DeploymentId) -> Result<(), AgentError> {
             "--service-type=exec",
             &format!("--unit=nixos-agent-{id}"),
         ])
-        .args([
-            "-p",
-            "StandardInput=null",
-            "-p",
-            "KillMode=mixed",
-            "-p",
-            "OOMScoreAdjust=-900",
-        ])
+        .args(["-p", "StandardInput=null", "-p", "KillMode=mixed", "-p", "OOMScoreAdjust=-900"])
         .args(["-p", "IgnoreOnIsolate=yes", "-p", "SyslogIdentifier=nixos-agent"])
         .arg(own)
         .args(["run", id.as_str()])
         .output();
     match started {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(AgentError::Start(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        )),
+        Ok(output) => Err(AgentError::Start(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
         Err(error) => Err(AgentError::Start(format!("systemd-run: {error}"))),
     }
 }

@@ -56,12 +56,7 @@ struct End {
 
 impl End {
     fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self {
-            outcome,
-            message: message.into(),
-            exit: None,
-            failed_units: vec![],
-        }
+        Self { outcome, message: message.into(), exit: None, failed_units: vec![] }
     }
 
     fn rejected(message: impl Into<String>) -> Self {
@@ -109,11 +104,8 @@ impl Transaction<'_> {
             return End::rejected(message);
         }
         self.events.phase(Phase::Recorded);
-        let recorded = host::keep("new", &toplevel).and_then(|()| {
-            current
-                .as_deref()
-                .map_or(Ok(()), |current| host::keep("old", current))
-        });
+        let recorded = host::keep("new", &toplevel)
+            .and_then(|()| current.as_deref().map_or(Ok(()), |current| host::keep("old", current)));
         if let Err(error) = recorded {
             return End::rejected(error.to_string());
         }
@@ -136,10 +128,7 @@ impl Transaction<'_> {
         match judge(exit, &newly) {
             Verdict::Good if self.request.action == Action::Test => End {
                 exit: Some(exit),
-                ..End::new(
-                    Outcome::Activated,
-                    "The system runs; the next boot starts the one before.",
-                )
+                ..End::new(Outcome::Activated, "The system runs; the next boot starts the one before.")
             },
             Verdict::Good => self.commit(toplevel, Some(exit)),
             Verdict::NotStarted => End {
@@ -162,11 +151,7 @@ impl Transaction<'_> {
                     Exit::Code(code) => format!("Activation failed with exit code {code}"),
                 };
                 let end = self.roll_back(&why);
-                End {
-                    exit: Some(exit),
-                    failed_units,
-                    ..end
-                }
+                End { exit: Some(exit), failed_units, ..end }
             }
         }
     }
@@ -175,15 +160,11 @@ impl Transaction<'_> {
     fn commit(&mut self, toplevel: &str, exit: Option<Exit>) -> End {
         self.events.phase(Phase::Committing);
         let set = host::output("nix-env", &["-p", PROFILE, "--set", toplevel]);
-        let result = set
-            .map(drop)
-            .and_then(|()| match self.switch("boot", toplevel, "boot") {
-                Exit::Code(0) => Ok(()),
-                Exit::Code(code) => Err(format!(
-                    "the boot loader could not be installed (exit code {code})"
-                )),
-                Exit::Killed => Err("installing the boot loader took too long".to_owned()),
-            });
+        let result = set.map(drop).and_then(|()| match self.switch("boot", toplevel, "boot") {
+            Exit::Code(0) => Ok(()),
+            Exit::Code(code) => Err(format!("the boot loader could not be installed (exit code {code})")),
+            Exit::Killed => Err("installing the boot loader took too long".to_owned()),
+        });
         let Err(why) = result else {
             return End {
                 exit,
@@ -195,18 +176,8 @@ impl Transaction<'_> {
             let end = self.roll_back(&format!("Committing failed: {why}"));
             return End { exit, ..end };
         }
-        let outcome = if exit.is_some() {
-            Outcome::NotPersisted
-        } else {
-            Outcome::Rejected
-        };
-        End {
-            exit,
-            ..End::new(
-                outcome,
-                format!("The next boot will not start the system: {why}."),
-            )
-        }
+        let outcome = if exit.is_some() { Outcome::NotPersisted } else { Outcome::Rejected };
+        End { exit, ..End::new(outcome, format!("The next boot will not start the system: {why}.")) }
     }
 
     fn roll_back(&mut self, why: &str) -> End {
@@ -227,10 +198,9 @@ impl Transaction<'_> {
         let exit = self.switch("rollback", &old, "test");
         let back = host::state().current.as_deref() == Some(old.as_str());
         match exit {
-            Exit::Code(0 | 4) if back => End::new(
-                Outcome::RolledBack,
-                format!("{why}. The machine went back to {old}."),
-            ),
+            Exit::Code(0 | 4) if back => {
+                End::new(Outcome::RolledBack, format!("{why}. The machine went back to {old}."))
+            }
             _ => End::new(
                 Outcome::RollbackFailed,
                 format!("{why}, and going back to {old} failed too ({exit:?})."),
@@ -244,14 +214,8 @@ impl Transaction<'_> {
             return;
         };
         if old != new {
-            let _ = host::output(
-                "nix-env",
-                &["-p", PROFILE, "--switch-generation", &old.to_string()],
-            );
-            let _ = host::output(
-                "nix-env",
-                &["-p", PROFILE, "--delete-generations", &new.to_string()],
-            );
+            let _ = host::output("nix-env", &["-p", PROFILE, "--switch-generation", &old.to_string()]);
+            let _ = host::output("nix-env", &["-p", PROFILE, "--delete-generations", &new.to_string()]);
         }
     }
 
@@ -265,10 +229,8 @@ impl Transaction<'_> {
     }
 
     fn failed_units(&self, names: &[String]) -> Vec<FailedUnit> {
-        let unit = |name: &String| FailedUnit {
-            name: name.clone(),
-            journal: host::journal(name, self.since),
-        };
+        let unit =
+            |name: &String| FailedUnit { name: name.clone(), journal: host::journal(name, self.since) };
         names.iter().map(unit).collect()
     }
 
@@ -291,13 +253,8 @@ impl Transaction<'_> {
 /// One activation at a time. The kernel gives the lock back whatever becomes of us.
 fn lock(request: &Request) -> Result<File, String> {
     let failed = |error: std::io::Error| format!("The lock {LOCK} cannot be taken: {error}.");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(LOCK)
-        .map_err(failed)?;
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(LOCK).map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut holder = String::new();
         let _ = file.read_to_string(&mut holder);
@@ -306,25 +263,21 @@ fn lock(request: &Request) -> Result<File, String> {
             holder.trim()
         ));
     }
-    let _ = file
-        .set_len(0)
-        .and_then(|()| file.write_all(request.id.as_str().as_bytes()));
+    let _ = file.set_len(0).and_then(|()| file.write_all(request.id.as_str().as_bytes()));
     Ok(file)
 }
 
 /// What must be true before anything is touched.
 fn preflight(toplevel: &str) -> Result<(), String> {
     if !Path::new(toplevel).join("bin/switch-to-configuration").is_file() {
-        return Err(format!(
-            "{toplevel} is not a NixOS system: it has no bin/switch-to-configuration."
-        ));
+        return Err(format!("{toplevel} is not a NixOS system: it has no bin/switch-to-configuration."));
     }
     host::output("nix-store", &["--check-validity", toplevel])
         .map_err(|message| format!("The system is not complete in the machine's store: {message}."))?;
     // The name nixos-rebuild gives its own unit, and the units of an agent that was killed: both may still be at work.
     if host::any_unit_is_alive(&["nixos-rebuild-switch-to-configuration*", "nixos-agent-switch-*"]) {
         return Err(
-            "Another switch-to-configuration is at work on the machine; nothing was changed.".to_owned(),
+            "Another switch-to-configuration is at work on the machine; nothing was changed.".to_owned()
         );
     }
     Ok(())
@@ -344,7 +297,5 @@ fn forget_pending(old: &str) {
 }
 
 fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -36,11 +36,7 @@ pub(crate) fn judge(exit: Exit, newly_failed: &[String]) -> Verdict {
 
 /// Units that have failed since `before`.
 pub(crate) fn newly_failed(before: &[String], after: &[String]) -> Vec<String> {
-    after
-        .iter()
-        .filter(|unit| !before.contains(unit))
-        .cloned()
-        .collect()
+    after.iter().filter(|unit| !before.contains(unit)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -51,10 +47,7 @@ mod tests {
     fn a_unit_that_had_failed_before_is_not_the_new_systems_fault() {
         let units = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let (before, after) = (units(&["old.service"]), units(&["old.service", "new.service"]));
-        assert_eq!(
-            judge(Exit::Code(4), &newly_failed(&before, &before)),
-            Verdict::Good
-        );
+        assert_eq!(judge(Exit::Code(4), &newly_failed(&before, &before)), Verdict::Good);
         assert_eq!(newly_failed(&before, &after), ["new.service"]);
         assert_eq!(judge(Exit::Code(4), &newly_failed(&before, &after)), Verdict::Bad);
     }
@@ -67,13 +60,7 @@ mod tests {
 
     #[test]
     fn whatever_is_not_known_to_be_good_is_bad() {
-        for exit in [
-            Exit::Killed,
-            Exit::Code(2),
-            Exit::Code(3),
-            Exit::Code(101),
-            Exit::Code(-1),
-        ] {
+        for exit in [Exit::Killed, Exit::Code(2), Exit::Code(3), Exit::Code(101), Exit::Code(-1)] {
             assert_eq!(judge(exit, &[]), Verdict::Bad, "{exit:?}");
         }
     }

@@ -55,10 +55,7 @@ impl Log {
             Ok(Entry::Msg { level, msg }) if level <= NOTICE => {
                 remember(&mut self.other, without_colours(&msg));
             }
-            Ok(Entry::Result {
-                kind: BUILD_LOG_LINE,
-                fields,
-            }) => {
+            Ok(Entry::Result { kind: BUILD_LOG_LINE, fields }) => {
                 if let Some(line) = fields.first().and_then(serde_json::Value::as_str) {
                     let line = without_colours(line);
                     on_line(&line);
@@ -72,19 +69,9 @@ impl Log {
     /// The errors, after what other programs said; where there are none the last lines that were printed.
     pub fn error(&self) -> String {
         if self.errors.is_empty() && self.foreign.is_empty() {
-            return self
-                .other
-                .iter()
-                .map(String::as_str)
-                .collect::<Vec<_>>()
-                .join("\n");
+            return self.other.iter().map(String::as_str).collect::<Vec<_>>().join("\n");
         }
-        self.foreign
-            .iter()
-            .chain(&self.errors)
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join("\n")
+        self.foreign.iter().chain(&self.errors).map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
     /// The last lines that builds printed and warnings.

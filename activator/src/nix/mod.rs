@@ -126,10 +126,7 @@ impl Nix {
             .stdin(Stdio::null())
             .output()
             .await
-            .map_err(|source| NixError::Run {
-                program: program.display().to_string(),
-                source,
-            })?;
+            .map_err(|source| NixError::Run { program: program.display().to_string(), source })?;
         let text = String::from_utf8_lossy(&output.stdout);
         let version = Version::parse(&text).ok_or_else(|| NixError::Version {
             program: program.display().to_string(),
@@ -139,11 +136,7 @@ impl Nix {
             return Err(NixError::TooOld { found: version });
         }
         let bin = program.parent().map(Path::to_path_buf).unwrap_or_default();
-        Ok(Self {
-            bin,
-            version,
-            settings,
-        })
+        Ok(Self { bin, version, settings })
     }
 
     /// The version found.
@@ -163,19 +156,13 @@ impl Nix {
         on_line: &(dyn Fn(&str) + Sync),
     ) -> Result<Finished, NixError> {
         let described = describe(program, arguments);
-        let failed_to_run = |source| NixError::Run {
-            program: described.clone(),
-            source,
-        };
+        let failed_to_run = |source| NixError::Run { program: described.clone(), source };
         let mut command = Command::new(self.bin.join(program));
         // A verb such as `copy` stands before every option.
         command.args(arguments).args(["--log-format", "internal-json"]);
         self.add_settings(&mut command);
         command.envs(environment.iter().copied());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         tracing::debug!(command = %described, "running");
         let mut child = command.spawn().map_err(failed_to_run)?;
@@ -216,10 +203,8 @@ impl Nix {
                 output: log.tail().map(str::to_owned).collect(),
             });
         }
-        let stdout = String::from_utf8(text).map_err(|_| NixError::Output {
-            program: described,
-            reason: "not UTF-8".to_owned(),
-        })?;
+        let stdout = String::from_utf8(text)
+            .map_err(|_| NixError::Output { program: described, reason: "not UTF-8".to_owned() })?;
         Ok(Finished { stdout, log })
     }
 
@@ -257,10 +242,7 @@ pub(crate) fn find_on_path(program: &str) -> Option<PathBuf> {
 
 /// Asks the whole process group to stop, then makes sure of it.
 pub(crate) async fn interrupt(child: &mut Child) {
-    let group = child
-        .id()
-        .and_then(|id| i32::try_from(id).ok())
-        .and_then(Pid::from_raw);
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(group) = group {
         // The group may be gone already, which is what we want.
         let _ = kill_process_group(group, Signal::INT);
@@ -285,12 +267,7 @@ impl Version {
     fn parse(output: &str) -> Option<Self> {
         let last = output.lines().next()?.split_whitespace().last()?;
         let mut parts = last.split('.');
-        let number = |text: &str| {
-            text.chars()
-                .take_while(char::is_ascii_digit)
-                .collect::<String>()
-                .parse()
-        };
+        let number = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse();
         let major = number(parts.next()?).ok()?;
         let minor = number(parts.next()?).ok()?;
         Some(Self { major, minor })

@@ -36,10 +36,7 @@ pub(super) fn render(endpoint: &Endpoint, files: &Files, home: Option<&Path>) ->
         line(format!("  Port {port}"));
     }
     line("  BatchMode yes".to_owned());
-    line(format!(
-        "  ConnectTimeout {}",
-        endpoint.connect_timeout.as_secs().max(1)
-    ));
+    line(format!("  ConnectTimeout {}", endpoint.connect_timeout.as_secs().max(1)));
     line("  ServerAliveInterval 10".to_owned());
     line("  ServerAliveCountMax 3".to_owned());
     line("  ForwardAgent no\n  ForwardX11 no\n  ClearAllForwardings yes".to_owned());
@@ -113,10 +110,7 @@ fn bastion_lines(bastion: &Bastion, files: &Files) -> Result<Vec<String>, SshErr
         lines.push("  IdentitiesOnly yes".to_owned());
     }
     if bastion.host_public_key.is_some() {
-        lines.push(format!(
-            "  UserKnownHostsFile {}",
-            quoted(&files.bastion_known_hosts)?
-        ));
+        lines.push(format!("  UserKnownHostsFile {}", quoted(&files.bastion_known_hosts)?));
         lines.push("  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes".to_owned());
     }
     Ok(lines)
@@ -155,24 +149,16 @@ pub(super) fn host(name: &str) -> Result<&str, SshError> {
 fn word<'a>(name: &'static str, text: &'a str) -> Result<&'a str, SshError> {
     if text.is_empty()
         || text.starts_with('-')
-        || text
-            .chars()
-            .any(|c| c.is_whitespace() || c.is_control() || c == '"')
+        || text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '"')
     {
-        return Err(SshError::Setting {
-            name,
-            found: text.to_owned(),
-            expected: "one word",
-        });
+        return Err(SshError::Setting { name, found: text.to_owned(), expected: "one word" });
     }
     Ok(text)
 }
 
 fn one_line<'a>(name: &'static str, text: &'a str) -> Result<&'a str, SshError> {
     let keyword = text.split([' ', '=']).next().unwrap_or_default();
-    let opens_block = ["host", "match", "include"]
-        .iter()
-        .any(|word| keyword.eq_ignore_ascii_case(word));
+    let opens_block = ["host", "match", "include"].iter().any(|word| keyword.eq_ignore_ascii_case(word));
     if text.contains(['\n', '\r']) || opens_block || keyword.is_empty() {
         return Err(SshError::Setting {
             name,
@@ -233,10 +219,7 @@ mod tests {
 
     #[test]
     fn a_pinned_key_is_the_only_one_accepted() {
-        let text = rendered(&Endpoint {
-            host_public_key: Some("ssh-ed25519 AAAA".into()),
-            ..endpoint()
-        });
+        let text = rendered(&Endpoint { host_public_key: Some("ssh-ed25519 AAAA".into()), ..endpoint() });
         assert!(text.contains("StrictHostKeyChecking yes"), "{text}");
         assert!(text.contains("GlobalKnownHostsFile /dev/null"), "{text}");
     }
@@ -261,30 +244,16 @@ mod tests {
     fn nothing_can_break_out_of_its_line() {
         for host in ["-oProxyCommand=x", "a b", "a\nb", "", "a*"] {
             assert!(
-                render(
-                    &Endpoint {
-                        host: host.into(),
-                        ..endpoint()
-                    },
-                    &files(),
-                    None
-                )
-                .is_err(),
+                render(&Endpoint { host: host.into(), ..endpoint() }, &files(), None).is_err(),
                 "{host:?}"
             );
         }
         for option in ["Compression=yes\nProxyCommand=x", "Host *", "", "include /etc/x"] {
-            let endpoint = Endpoint {
-                options: vec![option.into()],
-                ..endpoint()
-            };
+            let endpoint = Endpoint { options: vec![option.into()], ..endpoint() };
             assert!(render(&endpoint, &files(), None).is_err(), "{option:?}");
         }
         assert!(known_hosts_line("ssh-ed25519 AAAA\n* ssh-rsa BBBB").is_err());
         assert!(known_hosts_line("@revoked ssh-ed25519 AAAA").is_err());
-        assert_eq!(
-            known_hosts_line("ssh-ed25519 AAAA root@web").unwrap(),
-            "* ssh-ed25519 AAAA\n"
-        );
+        assert_eq!(known_hosts_line("ssh-ed25519 AAAA root@web").unwrap(), "* ssh-ed25519 AAAA\n");
     }
 }

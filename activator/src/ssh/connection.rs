@@ -75,17 +75,8 @@ impl Connection {
             return Err(error);
         }
         let session = Session::resume_mux(control_socket(directory.path()).into(), None);
-        let login = Login {
-            port,
-            accepted_key: accepted_key(endpoint, &files),
-        };
-        Ok(Self {
-            endpoint: endpoint.clone(),
-            session,
-            master: master.into(),
-            login,
-            directory,
-        })
+        let login = Login { port, accepted_key: accepted_key(endpoint, &files) };
+        Ok(Self { endpoint: endpoint.clone(), session, master: master.into(), login, directory })
     }
 
     /// Connects; where the host does not answer (yet), tries again with growing pauses until `deadline` has passed.
@@ -188,12 +179,7 @@ impl Connection {
     }
 
     fn elevated<'a>(&'a self, command: &[&'a str]) -> Vec<&'a str> {
-        self.endpoint
-            .elevate
-            .iter()
-            .map(String::as_str)
-            .chain(command.iter().copied())
-            .collect()
+        self.endpoint.elevate.iter().map(String::as_str).chain(command.iter().copied()).collect()
     }
 
     async fn spawn(&self, command: &[&str]) -> Result<RemoteChild<'_>, SshError> {
@@ -210,10 +196,7 @@ impl Connection {
     }
 
     fn lost(&self, error: &openssh::Error) -> SshError {
-        SshError::Lost {
-            host: self.endpoint.host.clone(),
-            reason: with_causes(error),
-        }
+        SshError::Lost { host: self.endpoint.host.clone(), reason: with_causes(error) }
     }
 }
 
@@ -229,14 +212,9 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 
 /// A private directory whose path is short enough for a socket.
 fn directory(host: &str) -> Result<TempDir, SshError> {
-    let local = |error: std::io::Error| SshError::Local {
-        host: host.to_owned(),
-        reason: error.to_string(),
-    };
+    let local = |error: std::io::Error| SshError::Local { host: host.to_owned(), reason: error.to_string() };
     let mut builder = tempfile::Builder::new();
-    builder
-        .prefix("nixos-ssh-")
-        .permissions(std::fs::Permissions::from_mode(0o700));
+    builder.prefix("nixos-ssh-").permissions(std::fs::Permissions::from_mode(0o700));
     let usual = builder.tempdir().map_err(local)?;
     if control_socket(usual.path()).as_os_str().len() <= LONGEST_SOCKET {
         return Ok(usual);
@@ -316,14 +294,9 @@ async fn resolved_port(ssh: &Path, endpoint: &Endpoint, directory: &Path) -> Res
         .stdin(Stdio::null())
         .output()
         .await
-        .map_err(|error| SshError::Local {
-            host: endpoint.host.clone(),
-            reason: error.to_string(),
-        })?;
+        .map_err(|error| SshError::Local { host: endpoint.host.clone(), reason: error.to_string() })?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let port = text
-        .lines()
-        .find_map(|line| line.strip_prefix("port ")?.parse().ok());
+    let port = text.lines().find_map(|line| line.strip_prefix("port ")?.parse().ok());
     port.ok_or_else(|| SshError::Other {
         host: endpoint.host.clone(),
         reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
@@ -332,23 +305,14 @@ async fn resolved_port(ssh: &Path, endpoint: &Endpoint, directory: &Path) -> Res
 
 fn start_master(ssh: &Path, endpoint: &Endpoint, directory: &Path) -> Result<Child, SshError> {
     let mut command = Command::new(ssh);
-    command
-        .arg("-F")
-        .arg(config_file(directory))
-        .args(["-M", "-T", "-o", "ControlPersist=no", "-S"]);
-    command
-        .arg(control_socket(directory))
-        .args(["--", config::host(&endpoint.host)?]);
+    command.arg("-F").arg(config_file(directory)).args(["-M", "-T", "-o", "ControlPersist=no", "-S"]);
+    command.arg(control_socket(directory)).args(["--", config::host(&endpoint.host)?]);
     command.arg(format!("echo '{READY}'; exec cat"));
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
-    command.spawn().map_err(|error| SshError::Local {
-        host: endpoint.host.clone(),
-        reason: error.to_string(),
-    })
+    command
+        .spawn()
+        .map_err(|error| SshError::Local { host: endpoint.host.clone(), reason: error.to_string() })
 }
 
 /// Returns when the remote shell has spoken: only then does a login really work.

@@ -95,11 +95,7 @@ impl SshError {
         } else if has(&["Host key verification failed", "host key is known for"]) {
             Self::HostKeyUnknown { host, reason }
         } else if has(&["Permission denied", "Too many authentication failures"]) {
-            Self::Denied {
-                host,
-                user: user.to_owned(),
-                reason,
-            }
+            Self::Denied { host, user: user.to_owned(), reason }
         } else if has(&[
             "Connection refused",
             "timed out",
@@ -120,16 +116,9 @@ impl SshError {
 
 /// The lines of `ssh` that say something: without the frame around the warning of a changed key.
 fn said(stderr: &str) -> String {
-    let lines = stderr
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with("@@@"));
+    let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("@@@"));
     let text = lines.collect::<Vec<_>>().join("\n");
-    if text.is_empty() {
-        "ssh ended without a word".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "ssh ended without a word".to_owned() } else { text }
 }
 
 #[cfg(test)]
@@ -141,10 +130,7 @@ mod tests {
         let sort = |text| SshError::from_stderr("h", "root", text);
         assert!(sort("ssh: connect to host h port 22: Connection refused").is_unreachable());
         assert!(sort("ssh: Could not resolve hostname h: Name or service not known").is_unreachable());
-        assert!(matches!(
-            sort("root@h: Permission denied (publickey)."),
-            SshError::Denied { .. }
-        ));
+        assert!(matches!(sort("root@h: Permission denied (publickey)."), SshError::Denied { .. }));
         assert!(matches!(
             sort(
                 "No ED25519 host key is known for h and you have requested strict checking.\r\nHost key verification failed."

@@ -80,38 +80,21 @@ impl DataSource<Context> for NetworkDataSource {
         };
         let path = spec_path(&config.flake);
         let Some(request) = evaluation_request(&spec, Fact::Unknown, None)? else {
-            return Err(Diagnostic::error("The specification is not known yet")
-                .at(path)
-                .into());
+            return Err(Diagnostic::error("The specification is not known yet").at(path).into());
         };
-        let request = Request {
-            options: config.options.known().cloned().unwrap_or_default(),
-            ..request
-        };
+        let request = Request { options: config.options.known().cloned().unwrap_or_default(), ..request };
         let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
         let failed = |error| Diagnostics::from(diagnose::evaluation(&error, &path));
-        let described = cx
-            .data
-            .evaluator
-            .describe(nix, &request, &cx.cancel)
-            .await
-            .map_err(failed)?;
-        let evaluated = cx
-            .data
-            .evaluator
-            .survey(nix, &request, &cx.cancel)
-            .await
-            .map_err(failed)?;
+        let described = cx.data.evaluator.describe(nix, &request, &cx.cancel).await.map_err(failed)?;
+        let evaluated = cx.data.evaluator.survey(nix, &request, &cx.cancel).await.map_err(failed)?;
 
         let mut nodes = BTreeMap::new();
         for (name, description) in &described {
             nodes.insert(name.to_string(), node_model(description, evaluated.get(name)));
         }
         let values = described.iter().map(|(name, node)| {
-            let options = node
-                .options
-                .iter()
-                .map(|(option, value)| (option.clone(), Value::from_json(value)));
+            let options =
+                node.options.iter().map(|(option, value)| (option.clone(), Value::from_json(value)));
             (name.to_string(), Value::Map(options.collect()))
         });
         config.values = Value::Map(values.collect()).into_dynamic();
@@ -127,9 +110,7 @@ fn node_model(description: &Description, node: Option<&Node>) -> NodeModel {
         target_env: text("targetEnv"),
         target_host: text("targetHost"),
         target_port: Attr::from(
-            value("targetPort")
-                .and_then(Json::as_u64)
-                .and_then(|port| port.try_into().ok()),
+            value("targetPort").and_then(Json::as_u64).and_then(|port| port.try_into().ok()),
         ),
         target_user: text("targetUser"),
         ..NodeModel::default()

@@ -112,20 +112,14 @@ pub(crate) fn connection_attributes(nested: Nested, set: impl Fn(Attribute) -> A
 /// The attributes of a bastion.
 pub(crate) fn bastion_attributes(set: &impl Fn(Attribute) -> Attribute) -> Nested {
     Nested::new()
-        .attribute(
-            "host",
-            set(Attribute::string()).description("Host name or address of the bastion."),
-        )
+        .attribute("host", set(Attribute::string()).description("Host name or address of the bastion."))
         .attribute(
             "port",
             set(Attribute::number())
                 .validate(validators::integer_between(1, 65535))
                 .description("Port of its SSH server."),
         )
-        .attribute(
-            "user",
-            set(Attribute::string()).description("The user who logs in there."),
-        )
+        .attribute("user", set(Attribute::string()).description("The user who logs in there."))
         .attribute(
             "key",
             set(Attribute::string())
@@ -150,16 +144,12 @@ impl Target {
             Attr::Unknown => Err(not_known(&path.clone().attribute(name))),
         };
         let host = known(&self.host, "host")?.ok_or_else(|| not_known(&path.clone().attribute("host")))?;
-        let key = match (
-            known(&self.key, "key")?,
-            known(&self.private_key_file, "private_key_file")?,
-        ) {
+        let key = match (known(&self.key, "key")?, known(&self.private_key_file, "private_key_file")?) {
             (Some(name), _) => defaults.key(&name, &path.clone().attribute("key"))?,
             (None, Some(file)) => Key::File(file.into()),
-            (None, None) => defaults
-                .private_key_file
-                .clone()
-                .map_or(Key::Ambient, |file| Key::File(file.into())),
+            (None, None) => {
+                defaults.private_key_file.clone().map_or(Key::Ambient, |file| Key::File(file.into()))
+            }
         };
         let bastion = match &self.bastion {
             Attr::Known(bastion) => Some(bastion.resolve(defaults, &path.clone().attribute("bastion"))?),
@@ -178,20 +168,10 @@ impl Target {
             user: known(&self.user, "user")?.unwrap_or_else(|| defaults.user.clone()),
             key,
             host_public_key: known(&self.host_public_key, "host_public_key")?,
-            host_key_policy: policy
-                .as_deref()
-                .map_or(defaults.host_key_policy, host_key_policy),
+            host_key_policy: policy.as_deref().map_or(defaults.host_key_policy, host_key_policy),
             bastion,
-            options: [
-                self.options.known().cloned().unwrap_or_default(),
-                defaults.options.clone(),
-            ]
-            .concat(),
-            elevate: self
-                .elevate
-                .known()
-                .cloned()
-                .unwrap_or_else(|| defaults.elevate.clone()),
+            options: [self.options.known().cloned().unwrap_or_default(), defaults.options.clone()].concat(),
+            elevate: self.elevate.known().cloned().unwrap_or_else(|| defaults.elevate.clone()),
             connect_timeout: defaults.connect_timeout,
         })
     }
@@ -217,11 +197,7 @@ impl Target {
 
 impl Bastion {
     fn resolve(&self, defaults: &SshDefaults, path: &Path) -> Result<activator_ssh::Bastion, NoEndpoint> {
-        let host = self
-            .host
-            .known()
-            .cloned()
-            .ok_or_else(|| not_known(&path.clone().attribute("host")))?;
+        let host = self.host.known().cloned().ok_or_else(|| not_known(&path.clone().attribute("host")))?;
         let key = match (self.key.known(), self.private_key_file.known()) {
             (Some(name), _) => defaults.key(name, &path.clone().attribute("key"))?,
             (None, Some(file)) => Key::File(file.into()),
@@ -290,9 +266,7 @@ fn fact<T: Clone>(value: &Attr<T>) -> Fact<T> {
 fn not_known(path: &Path) -> NoEndpoint {
     NoEndpoint::Later(
         Diagnostic::error("The machine's address is not known yet")
-            .detail(format!(
-                "`{path}` has no known value, so the machine cannot be reached."
-            ))
+            .detail(format!("`{path}` has no known value, so the machine cannot be reached."))
             .at(path.clone()),
     )
 }

@@ -86,16 +86,9 @@ impl Resource<Context> for MachineResource {
         cx: &Cx<Context>,
         request: PlanRequest<Machine, Private>,
     ) -> Result<PlanResponse<Machine, Private>, Diagnostics> {
-        let planned = planned(
-            cx.data.ssh.as_ref(),
-            request.prior.as_ref().map(|state| &state.value),
-            request.proposed,
-        );
-        Ok(PlanResponse {
-            planned,
-            private: (),
-            requires_replace: vec![],
-        })
+        let planned =
+            planned(cx.data.ssh.as_ref(), request.prior.as_ref().map(|state| &state.value), request.proposed);
+        Ok(PlanResponse { planned, private: (), requires_replace: vec![] })
     }
 
     async fn read(
@@ -106,15 +99,9 @@ impl Resource<Context> for MachineResource {
         let mut machine = state.value;
         let Some(defaults) = cx.data.ssh.as_ref() else {
             cx.warn(not_refreshed(machine.label(), &provider_unknown()));
-            return Ok(Some(State {
-                value: machine,
-                private: (),
-            }));
+            return Ok(Some(State { value: machine, private: () }));
         };
-        let limit = duration_or(
-            machine.timeouts.known().map(|timeouts| &timeouts.read),
-            Duration::ZERO,
-        );
+        let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.read), Duration::ZERO);
         match visit(cx, defaults, &machine, limit).await {
             Ok(seen) => machine.refresh(&seen.facts),
             Err(VisitError::Ssh(error)) if error.is_unreachable() => {
@@ -122,10 +109,7 @@ impl Resource<Context> for MachineResource {
             }
             Err(error) => return Err(error.diagnostic(machine.label()).into()),
         }
-        Ok(Some(State {
-            value: machine,
-            private: (),
-        }))
+        Ok(Some(State { value: machine, private: () }))
     }
 
     async fn create(
@@ -136,10 +120,7 @@ impl Resource<Context> for MachineResource {
         let mut machine = request.planned;
         let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.create), CREATE);
         settle(cx, &mut machine, None, limit).await?;
-        Ok(State {
-            value: machine,
-            private: (),
-        })
+        Ok(State { value: machine, private: () })
     }
 
     async fn update(
@@ -153,10 +134,7 @@ impl Resource<Context> for MachineResource {
             let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.update), CREATE);
             settle(cx, &mut machine, Some(&prior.value), limit).await?;
         }
-        Ok(State {
-            value: machine,
-            private: (),
-        })
+        Ok(State { value: machine, private: () })
     }
 
     async fn delete(&self, _cx: &Cx<Context>, _state: State<Machine, Private>) -> Result<(), Diagnostics> {
@@ -167,20 +145,13 @@ impl Resource<Context> for MachineResource {
     async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Machine, Private>, Diagnostics> {
         let block = parse_id(id)?;
         let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
-        let stub = Machine {
-            ssh: Attr::Known(block),
-            ..Machine::default()
-        };
-        let mut machine = planned(Some(defaults), None, stub);
-        let seen = visit(cx, defaults, &machine, CREATE)
-            .await
-            .map_err(|error| error.diagnostic(machine.label()))?;
+        let bare = Machine { ssh: Attr::Known(block), ..Machine::default() };
+        let mut machine = planned(Some(defaults), None, bare);
+        let seen =
+            visit(cx, defaults, &machine, CREATE).await.map_err(|error| error.diagnostic(machine.label()))?;
         machine.settle(&seen, None)?;
         machine.name = Attr::from(seen.facts.hostname);
-        Ok(State {
-            value: machine,
-            private: (),
-        })
+        Ok(State { value: machine, private: () })
     }
 }
 
@@ -218,11 +189,7 @@ fn planned(defaults: Option<&SshDefaults>, prior: Option<&Machine>, proposed: Ma
         target.system = open(&planned.system, &old.system);
         target.public_ipv4 = open(&planned.public_ipv4, &old.public_ipv4);
         target.private_ipv4 = open(&planned.private_ipv4, &old.private_ipv4);
-        planned.port = if block.port.is_null() {
-            prior.port.clone()
-        } else {
-            block.port.clone()
-        };
+        planned.port = if block.port.is_null() { prior.port.clone() } else { block.port.clone() };
         planned.os_release = prior.os_release.clone();
         planned.machine_id = prior.machine_id.clone();
         planned.boot_id = prior.boot_id.clone();
@@ -232,11 +199,7 @@ fn planned(defaults: Option<&SshDefaults>, prior: Option<&Machine>, proposed: Ma
         target.system = open(&planned.system, &target.system);
         target.public_ipv4 = open(&planned.public_ipv4, &target.public_ipv4);
         target.private_ipv4 = open(&planned.private_ipv4, &target.private_ipv4);
-        planned.port = if block.port.is_null() {
-            Attr::Unknown
-        } else {
-            block.port.clone()
-        };
+        planned.port = if block.port.is_null() { Attr::Unknown } else { block.port.clone() };
     }
     planned.id = match (target.host.known(), target.user.known(), block.port.is_unknown()) {
         (Some(host), Some(user), false) => Attr::Known(id(user, host, block.port.known().copied())),
@@ -287,29 +250,13 @@ async fn visit(
 ) -> Result<Seen, VisitError> {
     let target = machine.target.known().cloned().unwrap_or_default();
     // A key that is not known yet is not pinned yet.
-    let target = Target {
-        host_public_key: Attr::from(target.host_public_key.known().cloned()),
-        ..target
-    };
-    let endpoint = target
-        .endpoint(defaults, &Path::root().attribute("ssh"))
-        .map_err(VisitError::Setting)?;
-    let connection = cx
-        .data
-        .tools
-        .pool
-        .connect(&endpoint, limit, &cx.cancel)
-        .await
-        .map_err(VisitError::Ssh)?;
-    let facts = facts::gather(machine.label(), &connection)
-        .await
-        .map_err(VisitError::Facts)?;
+    let target = Target { host_public_key: Attr::from(target.host_public_key.known().cloned()), ..target };
+    let endpoint = target.endpoint(defaults, &Path::root().attribute("ssh")).map_err(VisitError::Setting)?;
+    let connection =
+        cx.data.tools.pool.connect(&endpoint, limit, &cx.cancel).await.map_err(VisitError::Ssh)?;
+    let facts = facts::gather(machine.label(), &connection).await.map_err(VisitError::Facts)?;
     let login = connection.login();
-    Ok(Seen {
-        facts,
-        port: login.port,
-        accepted_key: login.accepted_key.clone(),
-    })
+    Ok(Seen { facts, port: login.port, accepted_key: login.accepted_key.clone() })
 }
 
 /// Visits the machine and fills in what was still open.
@@ -330,10 +277,7 @@ async fn settle(
 impl Machine {
     /// How messages call the machine.
     fn label(&self) -> &str {
-        self.name
-            .known()
-            .or(self.host.known())
-            .map_or("?", String::as_str)
+        self.name.known().or(self.host.known()).map_or("?", String::as_str)
     }
 
     /// Whether a visit is needed to complete the state.
@@ -383,19 +327,13 @@ impl Machine {
         }
         self.refresh(facts);
         let same_machine = prior.is_some_and(|prior| prior.machine_id == self.machine_id);
-        let release = prior
-            .filter(|_| same_machine)
-            .map(|prior| prior.state_version.clone());
+        let release = prior.filter(|_| same_machine).map(|prior| prior.state_version.clone());
         let (public, private) = addresses(facts);
 
         fill(&mut self.port, || Attr::Known(seen.port));
         let mut target = self.target.known().cloned().unwrap_or_default();
         fill(&mut target.host_public_key, || {
-            Attr::from(
-                seen.accepted_key
-                    .clone()
-                    .or_else(|| facts.host_keys.first().cloned()),
-            )
+            Attr::from(seen.accepted_key.clone().or_else(|| facts.host_keys.first().cloned()))
         });
         fill(&mut target.system, || Attr::from(facts.system.clone()));
         fill(&mut target.state_version, || {
@@ -429,23 +367,17 @@ fn addresses(facts: &Facts) -> (Option<String>, Option<String>) {
 }
 
 fn id(user: &str, host: &str, port: Option<u16>) -> String {
-    port.map_or_else(
-        || format!("{user}@{host}"),
-        |port| format!("{user}@{host}:{port}"),
-    )
+    port.map_or_else(|| format!("{user}@{host}"), |port| format!("{user}@{host}:{port}"))
 }
 
 /// Reads `[user@]host[:port]`, with IPv6 addresses in brackets.
 pub(crate) fn parse_id(id: &str) -> Result<SshBlock, Diagnostics> {
     let wrong = || {
-        Diagnostics::from(
-            Diagnostic::error("This is not the id of a machine")
-                .detail(format!("Found \"{id}\", expected [user@]host[:port], e.g. `root@203.0.113.7` or `[2001:db8::7]:2222`.")),
-        )
+        Diagnostics::from(Diagnostic::error("This is not the id of a machine").detail(format!(
+            "Found \"{id}\", expected [user@]host[:port], e.g. `root@203.0.113.7` or `[2001:db8::7]:2222`."
+        )))
     };
-    let (user, rest) = id
-        .split_once('@')
-        .map_or((None, id), |(user, rest)| (Some(user), rest));
+    let (user, rest) = id.split_once('@').map_or((None, id), |(user, rest)| (Some(user), rest));
     let (host, port) = if let Some(rest) = rest.strip_prefix('[') {
         let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
         (host, port.strip_prefix(':'))
@@ -455,9 +387,7 @@ pub(crate) fn parse_id(id: &str) -> Result<SshBlock, Diagnostics> {
             _ => (rest, None),
         }
     };
-    let port = port
-        .map(|port| port.parse::<u16>().map_err(|_| wrong()))
-        .transpose()?;
+    let port = port.map(|port| port.parse::<u16>().map_err(|_| wrong())).transpose()?;
     if host.is_empty() || user.is_some_and(str::is_empty) || host.contains(char::is_whitespace) {
         return Err(wrong());
     }
@@ -482,18 +412,11 @@ mod tests {
     use super::*;
 
     fn block(host: &str) -> SshBlock {
-        SshBlock {
-            host: Attr::Known(host.into()),
-            ..SshBlock::default()
-        }
+        SshBlock { host: Attr::Known(host.into()), ..SshBlock::default() }
     }
 
     fn configured(host: &str) -> Machine {
-        Machine {
-            name: Attr::Known("web".into()),
-            ssh: Attr::Known(block(host)),
-            ..Machine::default()
-        }
+        Machine { name: Attr::Known("web".into()), ssh: Attr::Known(block(host)), ..Machine::default() }
     }
 
     fn defaults() -> SshDefaults {
@@ -509,19 +432,12 @@ mod tests {
             address: Some("10.0.0.2".parse().unwrap()),
             ..Facts::default()
         };
-        Seen {
-            facts,
-            port: 22,
-            accepted_key: None,
-        }
+        Seen { facts, port: 22, accepted_key: None }
     }
 
     #[test]
     fn a_literal_address_is_a_fact_before_the_machine_was_seen() {
-        let target = planned(Some(&defaults()), None, configured("10.0.0.2"))
-            .target
-            .into_known()
-            .unwrap();
+        let target = planned(Some(&defaults()), None, configured("10.0.0.2")).target.into_known().unwrap();
         assert_eq!(target.private_ipv4, Attr::Known("10.0.0.2".into()));
         assert_eq!(target.public_ipv4, Attr::Null);
         assert!(target.state_version.is_unknown());
@@ -542,10 +458,7 @@ mod tests {
     fn the_state_version_is_that_of_the_first_visit() {
         let mut machine = planned(Some(&defaults()), None, configured("web.example"));
         machine.settle(&seen(), None).unwrap();
-        let moved = Machine {
-            ssh: Attr::Known(block("10.9.9.9")),
-            ..machine.clone()
-        };
+        let moved = Machine { ssh: Attr::Known(block("10.9.9.9")), ..machine.clone() };
         let mut moved = planned(Some(&defaults()), Some(&machine), moved);
         assert!(moved.is_open());
         let mut later = seen();
@@ -556,10 +469,7 @@ mod tests {
 
     #[test]
     fn a_declared_platform_must_be_the_real_one() {
-        let declared = Machine {
-            system: Attr::Known("aarch64-linux".into()),
-            ..configured("10.0.0.2")
-        };
+        let declared = Machine { system: Attr::Known("aarch64-linux".into()), ..configured("10.0.0.2") };
         let mut machine = planned(Some(&defaults()), None, declared);
         assert!(machine.settle(&seen(), None).is_err());
     }
@@ -567,20 +477,12 @@ mod tests {
     #[test]
     fn ids_are_read_as_people_write_them() {
         let read = |id: &str| {
-            parse_id(id)
-                .map(|b| (b.user.into_known(), b.host.into_known(), b.port.into_known()))
-                .ok()
+            parse_id(id).map(|b| (b.user.into_known(), b.host.into_known(), b.port.into_known())).ok()
         };
         let some = |text: &str| Some(text.to_owned());
         assert_eq!(read("web"), Some((None, some("web"), None)));
-        assert_eq!(
-            read("root@10.0.0.1:2222"),
-            Some((some("root"), some("10.0.0.1"), Some(2222)))
-        );
-        assert_eq!(
-            read("[2001:db8::7]:22"),
-            Some((None, some("2001:db8::7"), Some(22)))
-        );
+        assert_eq!(read("root@10.0.0.1:2222"), Some((some("root"), some("10.0.0.1"), Some(2222))));
+        assert_eq!(read("[2001:db8::7]:22"), Some((None, some("2001:db8::7"), Some(22))));
         assert_eq!(read("2001:db8::7"), Some((None, some("2001:db8::7"), None)));
         for bad in ["", "@web", "web:ssh", "root@", "a b"] {
             assert_eq!(read(bad), None, "{bad}");

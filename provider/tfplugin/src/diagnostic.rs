@@ -27,48 +27,31 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error with its headline.
     pub fn error(summary: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Error,
-            summary: summary.into(),
-            detail: String::new(),
-            path: None,
-        }
+        Self { severity: Severity::Error, summary: summary.into(), detail: String::new(), path: None }
     }
 
     /// A warning with its headline.
     pub fn warning(summary: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(summary)
-        }
+        Self { severity: Severity::Warning, ..Self::error(summary) }
     }
 
     /// With the whole story.
     #[must_use]
     pub fn detail(self, detail: impl Into<String>) -> Self {
-        Self {
-            detail: detail.into(),
-            ..self
-        }
+        Self { detail: detail.into(), ..self }
     }
 
     /// With another paragraph at the end of the story.
     #[must_use]
     pub fn appended(self, paragraph: &str) -> Self {
         let separator = if self.detail.is_empty() { "" } else { "\n\n" };
-        Self {
-            detail: format!("{}{separator}{paragraph}", self.detail),
-            ..self
-        }
+        Self { detail: format!("{}{separator}{paragraph}", self.detail), ..self }
     }
 
     /// About the attribute at `path`.
     #[must_use]
     pub fn at(self, path: Path) -> Self {
-        Self {
-            path: Some(path),
-            ..self
-        }
+        Self { path: Some(path), ..self }
     }
 }
 
@@ -89,9 +72,7 @@ impl Diagnostics {
 
     /// Whether one of them is an error.
     pub fn has_errors(&self) -> bool {
-        self.0
-            .iter()
-            .any(|diagnostic| diagnostic.severity == Severity::Error)
+        self.0.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
     /// One after the other.

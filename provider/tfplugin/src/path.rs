@@ -75,11 +75,7 @@ mod tests {
 
     #[test]
     fn paths_read_as_in_configurations() {
-        let path = Path::root()
-            .attribute("machines")
-            .key("web")
-            .attribute("options")
-            .index(1);
+        let path = Path::root().attribute("machines").key("web").attribute("options").index(1);
         assert_eq!(path.to_string(), r#"machines["web"].options[1]"#);
     }
 }

@@ -62,19 +62,12 @@ pub struct Cx<D> {
 
 impl<D> Cx<D> {
     pub(crate) fn new(data: Arc<D>, cancel: CancellationToken) -> Self {
-        Self {
-            data,
-            cancel,
-            warnings: Mutex::default(),
-        }
+        Self { data, cancel, warnings: Mutex::default() }
     }
 
     /// Tells the user something without failing.
     pub fn warn(&self, warning: Diagnostic) {
-        self.warnings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(warning);
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
     }
 
     pub(crate) fn take_warnings(&self) -> Diagnostics {

@@ -36,11 +36,7 @@ pub trait Resource<D>: Send + Sync + 'static {
         let _ = cx;
         async {
             let private = request.prior.map(|state| state.private).unwrap_or_default();
-            Ok(PlanResponse {
-                planned: request.proposed,
-                private,
-                requires_replace: vec![],
-            })
+            Ok(PlanResponse { planned: request.proposed, private, requires_replace: vec![] })
         }
     }
 
@@ -90,9 +86,7 @@ pub trait Resource<D>: Send + Sync + 'static {
             "The state of {} was written by another version of the provider",
             Self::TYPE
         ))
-        .detail(format!(
-            "It has schema version {version}, which this version cannot read."
-        ))
+        .detail(format!("It has schema version {version}, which this version cannot read."))
         .into())
     }
 }
@@ -150,10 +144,7 @@ pub struct Failed<M, P> {
 
 impl<M, P> From<Diagnostics> for Failed<M, P> {
     fn from(diagnostics: Diagnostics) -> Self {
-        Self {
-            diagnostics,
-            partial: None,
-        }
+        Self { diagnostics, partial: None }
     }
 }
 
@@ -288,11 +279,8 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
                 Some(state) => Some(state.private.clone()),
                 None => open::<R::Private>(R::TYPE, &prior_private)?.prior,
             };
-            let request = PlanRequest {
-                prior,
-                config: typed(R::TYPE, &config)?,
-                proposed: typed(R::TYPE, &proposed)?,
-            };
+            let request =
+                PlanRequest { prior, config: typed(R::TYPE, &config)?, proposed: typed(R::TYPE, &proposed)? };
             let response = self.resource.plan(cx, request).await?;
             Ok(RawPlan {
                 planned: own_value(R::TYPE, &response.planned)?,
@@ -322,15 +310,9 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
     ) -> BoxFuture<'a, RawApplied> {
         Box::pin(async move {
             match self.try_apply(cx, &prior, &planned, &config).await {
-                Ok(state) => RawApplied {
-                    state: Some(state),
-                    diagnostics: Diagnostics::default(),
-                },
+                Ok(state) => RawApplied { state: Some(state), diagnostics: Diagnostics::default() },
                 Err(Failed { diagnostics, partial }) => {
-                    let state = partial.map(|state| RawState {
-                        value: state.value,
-                        private: state.private,
-                    });
+                    let state = partial.map(|state| RawState { value: state.value, private: state.private });
                     RawApplied { state, diagnostics }
                 }
             }
@@ -340,15 +322,7 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
     fn delete<'a>(&'a self, cx: &'a Cx<D>, state: RawState) -> BoxFuture<'a, Result<(), Diagnostics>> {
         Box::pin(async move {
             let private = open_prior(R::TYPE, &state.private)?;
-            self.resource
-                .delete(
-                    cx,
-                    State {
-                        value: typed(R::TYPE, &state.value)?,
-                        private,
-                    },
-                )
-                .await
+            self.resource.delete(cx, State { value: typed(R::TYPE, &state.value)?, private }).await
         })
     }
 
@@ -390,29 +364,17 @@ impl<R> Erased<R> {
             self.resource.create(cx, request).await
         } else {
             let private = envelope.prior.unwrap_or_default();
-            let state = State {
-                value: typed(R::TYPE, prior)?,
-                private: private.clone(),
-            };
+            let state = State { value: typed(R::TYPE, prior)?, private: private.clone() };
             self.resource.update(cx, state, request).await.map_err(|failed| {
                 let unchanged = || typed(R::TYPE, prior).ok().map(|value| State { value, private });
-                Failed {
-                    partial: failed.partial.or_else(unchanged),
-                    ..failed
-                }
+                Failed { partial: failed.partial.or_else(unchanged), ..failed }
             })
         };
         match outcome {
             Ok(state) => Ok(seal_state(R::TYPE, state)?),
-            Err(Failed {
-                mut diagnostics,
-                partial,
-            }) => {
+            Err(Failed { mut diagnostics, partial }) => {
                 let partial = partial.and_then(|state| match seal_state(R::TYPE, state) {
-                    Ok(state) => Some(State {
-                        value: state.value,
-                        private: state.private,
-                    }),
+                    Ok(state) => Some(State { value: state.value, private: state.private }),
                     Err(more) => {
                         diagnostics.extend(more);
                         None
@@ -428,10 +390,7 @@ fn open_state<M: DeserializeOwned, P: DeserializeOwned + Default>(
     type_name: &str,
     state: &RawState,
 ) -> Result<State<M, P>, Diagnostics> {
-    Ok(State {
-        value: typed(type_name, &state.value)?,
-        private: open::<P>(type_name, &state.private)?.data,
-    })
+    Ok(State { value: typed(type_name, &state.value)?, private: open::<P>(type_name, &state.private)?.data })
 }
 
 fn seal_state<M: Serialize, P: Serialize>(
@@ -445,12 +404,8 @@ fn seal_state<M: Serialize, P: Serialize>(
 }
 
 fn seal<P: Serialize>(type_name: &str, data: P, prior: Option<P>) -> Result<Vec<u8>, Diagnostics> {
-    serde_json::to_vec(&Envelope {
-        format: FORMAT,
-        data,
-        prior,
-    })
-    .map_err(|error| mistake(type_name, &format!("its private data cannot be written: {error}")).into())
+    serde_json::to_vec(&Envelope { format: FORMAT, data, prior })
+        .map_err(|error| mistake(type_name, &format!("its private data cannot be written: {error}")).into())
 }
 
 /// The private data that belong to what exists, also where `bytes` come from a plan to replace it.
@@ -461,23 +416,14 @@ fn open_prior<P: DeserializeOwned + Default>(type_name: &str, bytes: &[u8]) -> R
 
 fn open<P: DeserializeOwned + Default>(type_name: &str, bytes: &[u8]) -> Result<Envelope<P>, Diagnostics> {
     if bytes.is_empty() {
-        return Ok(Envelope {
-            format: FORMAT,
-            data: P::default(),
-            prior: None,
-        });
+        return Ok(Envelope { format: FORMAT, data: P::default(), prior: None });
     }
     let envelope: Envelope<P> = serde_json::from_slice(bytes)
         .map_err(|error| mistake(type_name, &format!("its private data cannot be read: {error}")))?;
     if envelope.format != FORMAT {
-        return Err(Diagnostic::error(format!(
-            "The state of {type_name} was written by a newer provider"
-        ))
-        .detail(format!(
-            "Its private data has format {}, this version reads {FORMAT}.",
-            envelope.format
-        ))
-        .into());
+        return Err(Diagnostic::error(format!("The state of {type_name} was written by a newer provider"))
+            .detail(format!("Its private data has format {}, this version reads {FORMAT}.", envelope.format))
+            .into());
     }
     Ok(envelope)
 }
@@ -534,11 +480,7 @@ mod tests {
             request: PlanRequest<Model, String>,
         ) -> Result<PlanResponse<Model, String>, Diagnostics> {
             let private = request.proposed.name.clone();
-            Ok(PlanResponse {
-                planned: request.proposed,
-                private,
-                requires_replace: vec![],
-            })
+            Ok(PlanResponse { planned: request.proposed, private, requires_replace: vec![] })
         }
 
         async fn read(
@@ -554,10 +496,7 @@ mod tests {
             _cx: &Cx<()>,
             request: ApplyRequest<Model, String>,
         ) -> Result<State<Model, String>, Failed<Model, String>> {
-            Ok(State {
-                value: request.planned,
-                private: request.private,
-            })
+            Ok(State { value: request.planned, private: request.private })
         }
 
         async fn update(
@@ -570,10 +509,7 @@ mod tests {
         }
 
         async fn delete(&self, _cx: &Cx<()>, state: State<Model, String>) -> Result<(), Diagnostics> {
-            assert_eq!(
-                state.private, state.value.name,
-                "delete gets what belongs to the old object"
-            );
+            assert_eq!(state.private, state.value.name, "delete gets what belongs to the old object");
             Ok(())
         }
     }
@@ -585,46 +521,24 @@ mod tests {
     #[tokio::test]
     async fn a_replacement_deletes_with_the_old_private_data() {
         let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
-        let old = RawState {
-            value: named("old"),
-            private: seal("t", "old".to_owned(), None).unwrap(),
-        };
+        let old = RawState { value: named("old"), private: seal("t", "old".to_owned(), None).unwrap() };
         // As Terraform plans a replacement: once with the old state, once without it but with the first plan's private data.
         let first = thing.plan(&cx, old, named("new"), named("new")).await.unwrap();
-        let none = RawState {
-            value: Value::Null,
-            private: first.private,
-        };
+        let none = RawState { value: Value::Null, private: first.private };
         let second = thing.plan(&cx, none, named("new"), named("new")).await.unwrap();
-        let doomed = RawState {
-            value: named("old"),
-            private: second.private.clone(),
-        };
+        let doomed = RawState { value: named("old"), private: second.private.clone() };
         thing.delete(&cx, doomed).await.unwrap();
-        let planned = RawState {
-            value: named("new"),
-            private: second.private,
-        };
-        let created = thing
-            .apply(&cx, Value::Null, planned, named("new"))
-            .await
-            .state
-            .unwrap();
+        let planned = RawState { value: named("new"), private: second.private };
+        let created = thing.apply(&cx, Value::Null, planned, named("new")).await.state.unwrap();
         assert_eq!(open_prior::<String>("t", &created.private).unwrap(), "new");
     }
 
     #[tokio::test]
     async fn a_failed_update_keeps_state_and_private_data_together() {
         let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
-        let old = RawState {
-            value: named("old"),
-            private: seal("t", "old".to_owned(), None).unwrap(),
-        };
+        let old = RawState { value: named("old"), private: seal("t", "old".to_owned(), None).unwrap() };
         let plan = thing.plan(&cx, old, named("new"), named("new")).await.unwrap();
-        let planned = RawState {
-            value: plan.planned,
-            private: plan.private,
-        };
+        let planned = RawState { value: plan.planned, private: plan.private };
         let applied = thing.apply(&cx, named("old"), planned, named("new")).await;
         assert!(applied.diagnostics.has_errors());
         let state = applied.state.unwrap();

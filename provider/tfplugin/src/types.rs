@@ -43,10 +43,8 @@ impl Type {
             Self::Map(element) => json!(["map", element.to_json()]),
             Self::Tuple(elements) => json!(["tuple", elements.iter().map(Self::to_json).collect::<Vec<_>>()]),
             Self::Object(attributes) => {
-                let attributes: serde_json::Map<_, _> = attributes
-                    .iter()
-                    .map(|(name, ty)| (name.clone(), ty.to_json()))
-                    .collect();
+                let attributes: serde_json::Map<_, _> =
+                    attributes.iter().map(|(name, ty)| (name.clone(), ty.to_json())).collect();
                 json!(["object", attributes])
             }
         }
@@ -78,12 +76,7 @@ impl Type {
             "list" => Some(Self::List(Box::new(inner(of)?))),
             "set" => Some(Self::Set(Box::new(inner(of)?))),
             "map" => Some(Self::Map(Box::new(inner(of)?))),
-            "tuple" => of
-                .as_array()?
-                .iter()
-                .map(inner)
-                .collect::<Option<_>>()
-                .map(Self::Tuple),
+            "tuple" => of.as_array()?.iter().map(inner).collect::<Option<_>>().map(Self::Tuple),
             "object" => {
                 let attributes = of.as_object()?.iter();
                 attributes

@@ -103,10 +103,7 @@ impl Value {
             Self::String(_) => Type::String,
             Self::List(items) => Type::Tuple(items.iter().map(Self::natural_type).collect()),
             Self::Map(entries) => Type::Object(
-                entries
-                    .iter()
-                    .map(|(name, value)| (name.clone(), value.natural_type()))
-                    .collect(),
+                entries.iter().map(|(name, value)| (name.clone(), value.natural_type())).collect(),
             ),
         }
     }
@@ -121,10 +118,7 @@ impl Value {
             Json::String(text) => Self::String(text.clone()),
             Json::Array(items) => Self::List(items.iter().map(Self::from_json).collect()),
             Json::Object(entries) => Self::Map(
-                entries
-                    .iter()
-                    .map(|(name, value)| (name.clone(), Self::from_json(value)))
-                    .collect(),
+                entries.iter().map(|(name, value)| (name.clone(), Self::from_json(value))).collect(),
             ),
         }
     }
@@ -141,9 +135,7 @@ impl Number {
         }
         let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
         let decimal = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
-            && digits
-                .chars()
-                .all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'))
+            && digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'))
             && text.parse::<f64>().is_ok();
         decimal.then(|| Self(Repr::Text(text.to_owned())))
     }
@@ -172,10 +164,7 @@ impl Number {
     }
 
     /// The nearest float; `None` beyond its range.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "the nearest float is what is asked for"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "the nearest float is what is asked for")]
     pub fn as_f64(&self) -> Option<f64> {
         match &self.0 {
             Repr::Signed(number) => Some(*number as f64),
@@ -202,9 +191,7 @@ fn whole(text: &str) -> Option<i64> {
     if digits.is_empty() {
         return Some(0);
     }
-    let zeros = usize::try_from(exponent)
-        .ok()
-        .filter(|zeros| digits.len() + zeros <= 19)?;
+    let zeros = usize::try_from(exponent).ok().filter(|zeros| digits.len() + zeros <= 19)?;
     let sign = if negative { "-" } else { "" };
     format!("{sign}{digits}{}", "0".repeat(zeros)).parse().ok()
 }
@@ -234,12 +221,9 @@ impl PartialEq for Number {
 /// Digits without leading and trailing zeros, and the exponent: equal numbers have equal canonical forms.
 fn canonical(text: &str) -> (bool, String, i64) {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let (mantissa, exponent) = text.split_once(['e', 'E']).map_or((text, 0), |(m, e)| {
-        (
-            m,
-            e.parse::<i64>().unwrap_or(0).clamp(-1_000_000_000, 1_000_000_000),
-        )
-    });
+    let (mantissa, exponent) = text
+        .split_once(['e', 'E'])
+        .map_or((text, 0), |(m, e)| (m, e.parse::<i64>().unwrap_or(0).clamp(-1_000_000_000, 1_000_000_000)));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{}{fraction}", whole.trim_start_matches('+'));
     let exponent = exponent - i64::try_from(fraction.len()).unwrap_or(0);
@@ -295,13 +279,7 @@ mod tests {
 
     #[test]
     fn numbers_keep_every_digit() {
-        for text in [
-            "0.1",
-            "3.14159265358979323846264338327950288",
-            "1e30",
-            "18446744073709551615",
-            "-7",
-        ] {
+        for text in ["0.1", "3.14159265358979323846264338327950288", "1e30", "18446744073709551615", "-7"] {
             assert_eq!(Number::parse(text).unwrap().to_string(), text);
         }
         for bad in ["", "NaN", "inf", "1x", "-", "e5"] {
@@ -317,10 +295,7 @@ mod tests {
         assert_eq!(Number::from_f64(0.1).unwrap(), number("0.1"));
         assert_ne!(number("0.1"), number("0.10000000000000001"));
         assert_ne!(number("1.00000000000000000001"), Number::from(1i64));
-        assert_ne!(
-            number("9007199254740991.3"),
-            Number::from(9_007_199_254_740_991i64)
-        );
+        assert_ne!(number("9007199254740991.3"), Number::from(9_007_199_254_740_991i64));
         assert_eq!(number("1e17"), Number::from(100_000_000_000_000_000i64));
         assert_eq!(number("0e99999999999999999999"), Number::from(0i64));
     }

@@ -69,24 +69,12 @@ impl World {
             return Err(WorldError::NoProvider(mirror));
         }
         let terraform = terraform()?;
-        let binds = vec![
-            (mirror, MIRROR.into()),
-            (terraform, "/usr/local/bin/terraform".into()),
-        ];
-        let binds = binds
-            .into_iter()
-            .map(|(here, there)| (canonical(&here), there))
-            .collect();
+        let binds = vec![(mirror, MIRROR.into()), (terraform, "/usr/local/bin/terraform".into())];
+        let binds = binds.into_iter().map(|(here, there)| (canonical(&here), there)).collect();
         let fixture = root.join("tests/fixtures/mini-nixos");
         let mut builder = Lab::builder(&root.join("target/lab"), &fixture)
             .on_progress(progress)
-            .host_with(
-                "control",
-                HostOptions {
-                    binds,
-                    ..HostOptions::default()
-                },
-            );
+            .host_with("control", HostOptions { binds, ..HostOptions::default() });
         for (name, options) in hosts {
             builder = builder.host_with(name, options.clone());
         }
@@ -103,17 +91,12 @@ impl World {
 
     /// Writes a file into Terraform's directory.
     pub fn write(&self, name: &str, content: &str) -> Result<(), WorldError> {
-        Ok(self
-            .lab
-            .control()
-            .write_file(&format!("{DIRECTORY}/{name}"), content)?)
+        Ok(self.lab.control().write_file(&format!("{DIRECTORY}/{name}"), content)?)
     }
 
     /// Copies an example into Terraform's directory and says where the hosts are.
     pub fn use_example(&self, name: &str) -> Result<(), WorldError> {
-        self.lab
-            .control()
-            .copy_in(&repository().join("terraform-examples").join(name), DIRECTORY)?;
+        self.lab.control().copy_in(&repository().join("terraform-examples").join(name), DIRECTORY)?;
         self.write("terraform.tfvars.json", &self.machines(&["db", "web"]))
     }
 
@@ -136,17 +119,11 @@ impl World {
         environment: &[(&str, &str)],
         arguments: &[&str],
     ) -> std::process::Command {
-        let environment: Vec<String> = environment
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect();
+        let environment: Vec<String> =
+            environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let chdir = format!("-chdir={DIRECTORY}");
-        let mut words = vec![
-            "env",
-            "NIX_PATH=nixpkgs=/root/mini-nixos",
-            "TF_IN_AUTOMATION=1",
-            "TF_CLI_ARGS=-no-color",
-        ];
+        let mut words =
+            vec!["env", "NIX_PATH=nixpkgs=/root/mini-nixos", "TF_IN_AUTOMATION=1", "TF_CLI_ARGS=-no-color"];
         words.extend(environment.iter().map(String::as_str));
         words.extend(["terraform", &chdir]);
         words.extend(arguments);
@@ -173,16 +150,9 @@ impl World {
     /// The attributes of a resource in state.
     pub fn resource(&self, address: &str) -> serde_json::Value {
         let state = self.state();
-        let resources = state["values"]["root_module"]["resources"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let found = resources
-            .into_iter()
-            .find(|resource| resource["address"] == address);
-        found
-            .map(|resource| resource["values"].clone())
-            .unwrap_or_default()
+        let resources = state["values"]["root_module"]["resources"].as_array().cloned().unwrap_or_default();
+        let found = resources.into_iter().find(|resource| resource["address"] == address);
+        found.map(|resource| resource["values"].clone()).unwrap_or_default()
     }
 
     /// A plan as `terraform show -json` tells it.
@@ -196,13 +166,8 @@ impl World {
 
     /// The system a host really runs.
     pub fn current_system(&self, host: &str) -> String {
-        let finished = self
-            .lab
-            .host(host)
-            .exec(&["readlink", "-f", "/run/current-system"]);
-        finished
-            .map(|finished| finished.stdout.trim().to_owned())
-            .unwrap_or_default()
+        let finished = self.lab.host(host).exec(&["readlink", "-f", "/run/current-system"]);
+        finished.map(|finished| finished.stdout.trim().to_owned()).unwrap_or_default()
     }
 }
 
@@ -217,11 +182,7 @@ impl Run {
                     took,
                 }
             }
-            Err(error) => Self {
-                code: -1,
-                text: error.to_string(),
-                took,
-            },
+            Err(error) => Self { code: -1, text: error.to_string(), took },
         }
     }
 }

@@ -14,11 +14,7 @@ fn main() -> Result<(), lab::LabError> {
     println!(
         "You are on control; the others: see `ip neigh` or 10.88.0.2 and on. Leave the shell to end the lab."
     );
-    let shell = lab
-        .control()
-        .command(&["bash", "-i"])
-        .stdin(Stdio::inherit())
-        .status();
+    let shell = lab.control().command(&["bash", "-i"]).stdin(Stdio::inherit()).status();
     drop(shell);
     Ok(())
 }

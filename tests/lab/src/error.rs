@@ -60,12 +60,7 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, LabError>
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<&str> = said.trim().lines().collect();
-        return Err(failed(
-            lines
-                .get(lines.len().saturating_sub(15)..)
-                .unwrap_or_default()
-                .join("\n"),
-        ));
+        return Err(failed(lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n")));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -67,9 +67,7 @@ impl Host {
 
     /// Its public SSH host key.
     pub fn host_public_key(&self) -> String {
-        let key = self
-            .read_file("/etc/ssh/ssh_host_ed25519_key.pub")
-            .unwrap_or_default();
+        let key = self.read_file("/etc/ssh/ssh_host_ed25519_key.pub").unwrap_or_default();
         key.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
     }
 
@@ -81,9 +79,7 @@ impl Host {
     /// A command that will run on the host as root, with a clean environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        let leader = self
-            .leader()
-            .map_or_else(|| "0".to_owned(), |pid| pid.to_string());
+        let leader = self.leader().map_or_else(|| "0".to_owned(), |pid| pid.to_string());
         command.args([
             "-t",
             &leader,
@@ -97,21 +93,14 @@ impl Host {
             "/usr/bin/env",
             "-i",
         ]);
-        command.args([
-            "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME=/root",
-            "LANG=C.UTF-8",
-        ]);
+        command.args(["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]);
         command.args(arguments).stdin(Stdio::null());
         command
     }
 
     /// Runs a command on the host as root, to its end.
     pub fn exec(&self, arguments: &[&str]) -> Result<Finished, LabError> {
-        let output = self
-            .command(arguments)
-            .output()
-            .map_err(LabError::io(Path::new("nsenter")))?;
+        let output = self.command(arguments).output().map_err(LabError::io(Path::new("nsenter")))?;
         Ok(Finished {
             success: output.status.success(),
             code: output.status.code(),
@@ -186,10 +175,7 @@ impl Host {
         let text = fs::read(self.directory.join("console")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
-        lines
-            .get(lines.len().saturating_sub(20)..)
-            .unwrap_or_default()
-            .join("\n")
+        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
     }
 
     /// Makes the disk: an overlay with the keys of this lab.
@@ -199,48 +185,17 @@ impl Host {
             fs::create_dir_all(path).map_err(LabError::io(path))?;
         }
         if let Some(bytes) = self.options.disk_bytes {
-            run(
-                "mount",
-                &[
-                    "-t",
-                    "tmpfs",
-                    "-o",
-                    &format!("size={bytes}"),
-                    "tmpfs",
-                    &text(&disk),
-                ],
-            )?;
+            run("mount", &["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs", &text(&disk)])?;
         }
         let (upper, work) = (disk.join("upper"), disk.join("work"));
         for path in [&upper, &work] {
             fs::create_dir_all(path).map_err(LabError::io(path))?;
         }
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            layers.lower,
-            text(&upper),
-            text(&work)
-        );
-        run(
-            "mount",
-            &["-t", "overlay", "overlay", "-o", &options, &text(&self.root())],
-        )?;
+        let options = format!("lowerdir={},upperdir={},workdir={}", layers.lower, text(&upper), text(&work));
+        run("mount", &["-t", "overlay", "overlay", "-o", &options, &text(&self.root())])?;
 
         let host_key = self.outside("/etc/ssh/ssh_host_ed25519_key");
-        run(
-            "ssh-keygen",
-            &[
-                "-q",
-                "-t",
-                "ed25519",
-                "-N",
-                "",
-                "-C",
-                &self.name,
-                "-f",
-                &text(&host_key),
-            ],
-        )?;
+        run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", &self.name, "-f", &text(&host_key)])?;
         self.write_file("/etc/hostname", format!("{}\n", self.name))?;
         let public = fs::read(key.with_extension("pub")).map_err(LabError::io(key))?;
         let private = fs::read(key).map_err(LabError::io(key))?;
@@ -249,16 +204,7 @@ impl Host {
         }
         self.write_private("/root/.ssh/authorized_keys", &public)?;
         self.write_private("/home/deploy/.ssh/authorized_keys", &public)?;
-        run(
-            "chroot",
-            &[
-                &text(&self.root()),
-                "chown",
-                "-R",
-                "deploy:deploy",
-                "/home/deploy/.ssh",
-            ],
-        )?;
+        run("chroot", &[&text(&self.root()), "chown", "-R", "deploy:deploy", "/home/deploy/.ssh"])?;
         if self.options.sudo {
             self.write_file("/etc/sudoers.d/deploy", "deploy ALL=(ALL) NOPASSWD: ALL\n")?;
         }
@@ -281,23 +227,10 @@ impl Host {
         run("ip", &["netns", "add", own])?;
         run(
             "ip",
-            &[
-                "-n", switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", own,
-            ],
+            &["-n", switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", own],
         )?;
         run("ip", &["-n", switch, "link", "set", &port, "master", "br0", "up"])?;
-        run(
-            "ip",
-            &[
-                "-n",
-                own,
-                "addr",
-                "add",
-                &format!("{}/24", self.address),
-                "dev",
-                "eth0",
-            ],
-        )?;
+        run("ip", &["-n", own, "addr", "add", &format!("{}/24", self.address), "dev", "eth0"])?;
         run("ip", &["-n", own, "link", "set", "lo", "up"])?;
         run("ip", &["-n", own, "link", "set", "eth0", "up"]).map(drop)
     }
@@ -312,58 +245,35 @@ impl Host {
         let again = log.try_clone().map_err(LabError::io(&console))?;
         let pid = self.directory.join("pid");
         let mut command = Command::new("setsid");
-        command
-            .args(["--fork", "unshare", "-m", "sh", "-c", BOOT, "boot", &self.unique])
-            .arg(&pid);
+        command.args(["--fork", "unshare", "-m", "sh", "-c", BOOT, "boot", &self.unique]).arg(&pid);
         command.args(["systemd-nspawn", "-q", "-D"]).arg(self.root());
-        command.args([
-            "-M",
-            &self.unique,
-            "--boot",
-            "--register=no",
-            "--keep-unit",
-            "--console=pipe",
-        ]);
+        command.args(["-M", &self.unique, "--boot", "--register=no", "--keep-unit", "--console=pipe"]);
         command.arg(format!("--hostname={}", self.name));
         command.arg(format!("--network-namespace-path=/run/netns/{}", self.unique));
         for (here, there) in &self.options.binds {
             command.arg(format!("--bind-ro={}:{}", here.display(), there.display()));
         }
         command.stdin(Stdio::null()).stdout(log).stderr(again);
-        command
-            .status()
-            .map(drop)
-            .map_err(LabError::io(Path::new("setsid")))
+        command.status().map(drop).map_err(LabError::io(Path::new("setsid")))
     }
 
     pub(crate) fn wait_until_up(&self, limit: Duration) -> Result<(), LabError> {
         // Logged in to from outside only when the first system runs and sshd listens.
-        let ready = [
-            "bash",
-            "-c",
-            "test -e /run/current-system && exec 3<>/dev/tcp/127.0.0.1/22",
-        ];
+        let ready = ["bash", "-c", "test -e /run/current-system && exec 3<>/dev/tcp/127.0.0.1/22"];
         let start = Instant::now();
         loop {
             if self.leader().is_some() && self.exec(&ready).is_ok_and(|finished| finished.success) {
                 return Ok(());
             }
             if start.elapsed() > limit {
-                return Err(LabError::Boot {
-                    host: self.name.clone(),
-                    console: self.console(),
-                });
+                return Err(LabError::Boot { host: self.name.clone(), console: self.console() });
             }
             std::thread::sleep(Duration::from_millis(40));
         }
     }
 
     fn outer(&self) -> Option<u32> {
-        fs::read_to_string(self.directory.join("pid"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+        fs::read_to_string(self.directory.join("pid")).ok()?.trim().parse().ok()
     }
 
     /// Process 1 of the container, as a process of this machine.

@@ -85,31 +85,15 @@ pub(crate) fn layers(cache: &Path, fixture: &Path, progress: &dyn Fn(&str)) -> R
         build_machine(&machine, &base, fixture)?;
     }
     let absolute = |path: &Path| fs::canonicalize(path).map_err(LabError::io(path));
-    Ok(Layers {
-        lower: format!("{}:{}", text(&absolute(&machine)?), text(&absolute(&base)?)),
-    })
+    Ok(Layers { lower: format!("{}:{}", text(&absolute(&machine)?), text(&absolute(&base)?)) })
 }
 
 fn build_base(base: &Path, mirror: &str) -> Result<(), LabError> {
     let new = base.with_extension("new");
     let _ = fs::remove_dir_all(&new);
-    let hook = format!(
-        "--customize-hook=sh -c '{}' hook \"$1\"",
-        CUSTOMIZE.replace('\'', r"'\''")
-    );
+    let hook = format!("--customize-hook=sh -c '{}' hook \"$1\"", CUSTOMIZE.replace('\'', r"'\''"));
     let include = format!("--include={PACKAGES}");
-    run(
-        "mmdebstrap",
-        &[
-            "--quiet",
-            "--variant=minbase",
-            &include,
-            &hook,
-            RELEASE,
-            &text(&new),
-            mirror,
-        ],
-    )?;
+    run("mmdebstrap", &["--quiet", "--variant=minbase", &include, &hook, RELEASE, &text(&new), mirror])?;
     fs::rename(&new, base).map_err(LabError::io(base))
 }
 
@@ -120,20 +104,9 @@ fn build_machine(machine: &Path, base: &Path, fixture: &Path) -> Result<(), LabE
     for name in ["upper/root/fixture", "work", "root"] {
         fs::create_dir_all(part(name)).map_err(LabError::io(&new))?;
     }
-    run(
-        "cp",
-        &[
-            "-r",
-            &format!("{}/.", text(fixture)),
-            &text(&part("upper/root/fixture")),
-        ],
-    )?;
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        text(base),
-        text(&part("upper")),
-        text(&part("work"))
-    );
+    run("cp", &["-r", &format!("{}/.", text(fixture)), &text(&part("upper/root/fixture"))])?;
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", text(base), text(&part("upper")), text(&part("work")));
     let root = text(&part("root"));
     // In a mount namespace of its own, nothing stays mounted whatever happens.
     let script = format!("mount -t overlay overlay -o '{options}' '{root}' && sh -c \"$0\" install '{root}'");
@@ -145,21 +118,13 @@ fn build_machine(machine: &Path, base: &Path, fixture: &Path) -> Result<(), LabE
 /// The mirror this machine itself uses.
 fn mirror() -> Result<String, LabError> {
     let sources = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
-    let lines = sources
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .collect::<Vec<_>>()
-        .join("\n");
-    let url = lines
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .find_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let is_source = matches!(words.first(), Some(&"URIs:" | &"deb"));
-            words
-                .into_iter()
-                .find(|word| is_source && word.contains("://") && !word.contains("security"))
-        });
+    let lines =
+        sources.iter().filter_map(|path| fs::read_to_string(path).ok()).collect::<Vec<_>>().join("\n");
+    let url = lines.lines().filter(|line| !line.trim_start().starts_with('#')).find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let is_source = matches!(words.first(), Some(&"URIs:" | &"deb"));
+        words.into_iter().find(|word| is_source && word.contains("://") && !word.contains("security"))
+    });
     url.map(str::to_owned).ok_or_else(|| LabError::Command {
         command: "apt sources".to_owned(),
         message: "no Debian mirror found in /etc/apt/sources.list or sources.list.d/debian.sources"
@@ -189,10 +154,5 @@ fn hash(parts: &[impl AsRef<[u8]>]) -> String {
         hasher.update(part.as_ref().len().to_le_bytes());
         hasher.update(part.as_ref());
     }
-    hasher
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

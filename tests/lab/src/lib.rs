@@ -138,10 +138,7 @@ impl<'a> Builder<'a> {
         run("ip", &["-n", &switch, "link", "add", "br0", "type", "bridge"])?;
         run("ip", &["-n", &switch, "link", "set", "br0", "up"])?;
         let key = directory.join("key");
-        run(
-            "ssh-keygen",
-            &["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", &text(&key)],
-        )?;
+        run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", &text(&key)])?;
 
         let mut hosts = vec![];
         for (n, (name, options)) in (1u8..).zip(self.hosts) {
@@ -155,10 +152,7 @@ impl<'a> Builder<'a> {
         for host in &hosts {
             host.wait_until_up(BOOT)?;
         }
-        Ok(Lab {
-            hosts,
-            _reaper: reaper,
-        })
+        Ok(Lab { hosts, _reaper: reaper })
     }
 }
 
@@ -179,25 +173,16 @@ pub fn missing_packages() -> Vec<&'static str> {
             .chain(["/usr/sbin".into(), "/sbin".into()])
             .any(|dir| dir.join(program).is_file())
     };
-    programs
-        .iter()
-        .filter(|(program, _)| !found(program))
-        .map(|(_, package)| *package)
-        .collect()
+    programs.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect()
 }
 
 /// What labs have left on this machine: processes, mounts and namespaces of labs whose owner is gone.
 pub fn leftovers() -> Vec<String> {
     let namespaces = run("ip", &["netns", "list"]).unwrap_or_default();
-    let namespaces = namespaces
-        .lines()
-        .filter(|line| line.starts_with("nixlab-"))
-        .map(|line| format!("namespace {line}"));
+    let namespaces =
+        namespaces.lines().filter(|line| line.starts_with("nixlab-")).map(|line| format!("namespace {line}"));
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let mounts = mounts
-        .lines()
-        .filter(|line| line.contains("/lab/run/"))
-        .map(|line| format!("mount {line}"));
+    let mounts = mounts.lines().filter(|line| line.contains("/lab/run/")).map(|line| format!("mount {line}"));
     let processes = run("pgrep", &["-af", "systemd-nspawn.*nixlab-"]).unwrap_or_default();
     let processes = processes.lines().map(|line| format!("process {line}"));
     namespaces.chain(mounts).chain(processes).collect()

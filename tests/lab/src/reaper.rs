@@ -43,20 +43,13 @@ pub(crate) struct Reaper {
 impl Reaper {
     pub(crate) fn start(id: &str, directory: &Path) -> Result<Self, LabError> {
         let mut command = Command::new("setsid");
-        command
-            .args(["sh", "-c", SCRIPT, "nixlab-reaper", id])
-            .arg(directory);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.args(["sh", "-c", SCRIPT, "nixlab-reaper", id]).arg(directory);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let failed = |error: std::io::Error| LabError::Command {
             command: "setsid sh".into(),
             message: error.to_string(),
         };
-        Ok(Self {
-            shell: command.spawn().map_err(failed)?,
-        })
+        Ok(Self { shell: command.spawn().map_err(failed)? })
     }
 }
 

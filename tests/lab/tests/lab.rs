@@ -1,10 +1,6 @@
 //! The lab itself: what the end-to-end tests take for granted.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -18,25 +14,14 @@ fn root() -> PathBuf {
 }
 
 fn builder<'a>() -> lab::Builder<'a> {
-    Lab::builder(
-        &root().join("target/lab"),
-        &root().join("tests/fixtures/mini-nixos"),
-    )
+    Lab::builder(&root().join("target/lab"), &root().join("tests/fixtures/mini-nixos"))
 }
 
 fn ssh(lab: &Lab, host: &str, command: &str) -> lab::Finished {
     let address = lab.host(host).address().to_string();
-    let options = [
-        "-o",
-        "StrictHostKeyChecking=no",
-        "-o",
-        "UserKnownHostsFile=/dev/null",
-        "-o",
-        "ConnectTimeout=2",
-    ];
-    lab.control()
-        .exec(&[&["ssh"][..], &options, &[&address, command]].concat())
-        .unwrap()
+    let options =
+        ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ConnectTimeout=2"];
+    lab.control().exec(&[&["ssh"][..], &options, &[&address, command]].concat()).unwrap()
 }
 
 #[test]
@@ -46,19 +31,13 @@ fn hosts_boot_are_reached_and_survive_power_and_network() {
     assert!(ssh(&lab, "b", "systemctl is-active mini-nixos-boot").success);
     let b = lab.host("b");
     assert!(
-        lab.host("a")
-            .exec(&["bash", "-c", &format!("exec 3<>/dev/tcp/{}/22", b.address())])
-            .unwrap()
-            .success
+        lab.host("a").exec(&["bash", "-c", &format!("exec 3<>/dev/tcp/{}/22", b.address())]).unwrap().success
     );
 
     b.write_file("/root/kept", "yes").unwrap();
     let boot = ssh(&lab, "b", "cat /proc/sys/kernel/random/boot_id; cat /proc/1/stat").stdout;
     b.power_cycle().unwrap();
-    assert_ne!(
-        ssh(&lab, "b", "cat /proc/sys/kernel/random/boot_id; cat /proc/1/stat").stdout,
-        boot
-    );
+    assert_ne!(ssh(&lab, "b", "cat /proc/sys/kernel/random/boot_id; cat /proc/1/stat").stdout, boot);
     assert_eq!(ssh(&lab, "b", "cat /root/kept").stdout, "yes");
 
     b.link_down().unwrap();
@@ -66,11 +45,7 @@ fn hosts_boot_are_reached_and_survive_power_and_network() {
     b.link_up().unwrap();
     assert!(ssh(&lab, "b", "true").success);
 
-    let system = lab
-        .control()
-        .exec(&["readlink", "-f", "/nix/var/nix/profiles/system"])
-        .unwrap()
-        .stdout;
+    let system = lab.control().exec(&["readlink", "-f", "/nix/var/nix/profiles/system"]).unwrap().stdout;
     let copy = format!(
         "NIX_SSHOPTS='-o StrictHostKeyChecking=no' nix copy --to ssh://root@{} {}",
         b.address(),
@@ -83,19 +58,10 @@ fn hosts_boot_are_reached_and_survive_power_and_network() {
 #[test]
 fn a_small_disk_is_full_when_it_is_full() {
     let lab = builder()
-        .host_with(
-            "small",
-            HostOptions {
-                disk_bytes: Some(16 << 20),
-                ..HostOptions::default()
-            },
-        )
+        .host_with("small", HostOptions { disk_bytes: Some(16 << 20), ..HostOptions::default() })
         .boot()
         .unwrap();
-    let full = lab
-        .host("small")
-        .exec(&["dd", "if=/dev/zero", "of=/root/big", "bs=1M", "count=32"])
-        .unwrap();
+    let full = lab.host("small").exec(&["dd", "if=/dev/zero", "of=/root/big", "bs=1M", "count=32"]).unwrap();
     assert!(full.stderr.contains("No space left on device"), "{}", full.stderr);
 }
 
@@ -103,11 +69,7 @@ fn a_small_disk_is_full_when_it_is_full() {
 fn nothing_stays_when_the_owner_is_killed() {
     // Cargo builds the examples beside the tests.
     let tests = std::env::current_exe().unwrap();
-    let hold = tests
-        .parent()
-        .and_then(Path::parent)
-        .unwrap()
-        .join("examples/hold");
+    let hold = tests.parent().and_then(Path::parent).unwrap().join("examples/hold");
     let mut owner = Command::new(hold).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(owner.stdout.take().unwrap()).lines();
     let booted = lines.map_while(Result::ok).next();
@@ -124,11 +86,7 @@ fn nothing_stays_when_the_owner_is_killed() {
     owner.wait().unwrap();
     let start = Instant::now();
     while !left().is_empty() || Path::new(&root).exists() {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "left behind: {:?}",
-            left()
-        );
+        assert!(start.elapsed() < Duration::from_secs(20), "left behind: {:?}", left());
         std::thread::sleep(Duration::from_millis(100));
     }
 }

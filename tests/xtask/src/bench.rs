@@ -63,21 +63,14 @@ pub(crate) fn bench() -> Result<(), TaskError> {
 }
 
 fn sizes(provider: &std::path::Path) -> Result<(), TaskError> {
-    let size = std::fs::metadata(provider)
-        .map_err(TaskError::io(provider.display()))?
-        .len();
+    let size = std::fs::metadata(provider).map_err(TaskError::io(provider.display()))?.len();
     println!("provider, release                    {:>7.1} MB", megabytes(size));
     if let Some(agent) = agent() {
-        let size = std::fs::metadata(&agent)
-            .map_err(TaskError::io(agent.display()))?
-            .len();
+        let size = std::fs::metadata(&agent).map_err(TaskError::io(agent.display()))?.len();
         println!("agent, static                        {:>7.1} MB", megabytes(size));
     }
     let starts: Vec<Duration> = (0..RUNS).map(|_| start_up(provider)).collect::<Result<_, _>>()?;
-    println!(
-        "provider, start to handshake         {:>7.1} ms",
-        millis(median(starts))
-    );
+    println!("provider, start to handshake         {:>7.1} ms", millis(median(starts)));
     Ok(())
 }
 
@@ -87,10 +80,7 @@ fn start_up(provider: &std::path::Path) -> Result<Duration, TaskError> {
     let failed = || TaskError::io(provider.display());
     let start = Instant::now();
     let mut child = Command::new(provider)
-        .env(
-            "TF_PLUGIN_MAGIC_COOKIE",
-            "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2",
-        )
+        .env("TF_PLUGIN_MAGIC_COOKIE", "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2")
         .stdout(std::process::Stdio::piped())
         .spawn()
         .map_err(failed())?;

@@ -19,16 +19,11 @@ pub(crate) fn build(release: bool) -> Result<PathBuf, TaskError> {
         "aarch64" => "arm64",
         other => other,
     };
-    let directory = root
-        .join("target/mirror")
-        .join(e2e::SOURCE)
-        .join(version)
-        .join(format!("linux_{architecture}"));
+    let directory =
+        root.join("target/mirror").join(e2e::SOURCE).join(version).join(format!("linux_{architecture}"));
     std::fs::create_dir_all(&directory).map_err(TaskError::io(directory.display()))?;
-    let built = root
-        .join("target")
-        .join(if release { "release" } else { "debug" })
-        .join("terraform-provider-nixos");
+    let built =
+        root.join("target").join(if release { "release" } else { "debug" }).join("terraform-provider-nixos");
     let placed = directory.join(format!("terraform-provider-nixos_v{version}"));
     // A new file: a provider that still runs keeps the old one.
     let _ = std::fs::remove_file(&placed);
@@ -46,9 +41,5 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 /// Runs a command whose output the user sees.
 pub(crate) fn run(command: &mut Command, what: &str) -> Result<(), TaskError> {
     let status = command.status().map_err(TaskError::io(what))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(TaskError::Failed(format!("{what} failed")))
-    }
+    if status.success() { Ok(()) } else { Err(TaskError::Failed(format!("{what} failed"))) }
 }

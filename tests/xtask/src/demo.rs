@@ -17,59 +17,25 @@ pub(crate) fn demo() -> Result<(), TaskError> {
     let timer = Instant::now();
     let world = World::boot(&["db", "web"], &|step| println!("   {step}"))?;
     world.use_example("quickstart")?;
-    println!(
-        "   built in {:.1} s, booted in {:.1} s",
-        built.as_secs_f64(),
-        timer.elapsed().as_secs_f64()
-    );
+    println!("   built in {:.1} s, booted in {:.1} s", built.as_secs_f64(), timer.elapsed().as_secs_f64());
 
     say(
         "1. A network of two machines. web's configuration contains db's address, which comes from Terraform.",
     );
-    expect(
-        &terraform(
-            &world,
-            &["init"],
-            &["Terraform has been successfully initialized"],
-        ),
-        0,
-    )?;
-    expect(
-        &terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]),
-        0,
-    )?;
-    expect(
-        &terraform(
-            &world,
-            &["apply", "-auto-approve"],
-            &["complete after", "Apply complete"],
-        ),
-        0,
-    )?;
+    expect(&terraform(&world, &["init"], &["Terraform has been successfully initialized"]), 0)?;
+    expect(&terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]), 0)?;
+    expect(&terraform(&world, &["apply", "-auto-approve"], &["complete after", "Apply complete"]), 0)?;
     what_runs(&world)?;
     fetch(&world, "The database is at 10.88.0.2")?;
 
     say("2. The same plan again.");
-    expect(
-        &terraform(&world, &["plan", "-detailed-exitcode"], &["No changes"]),
-        0,
-    )?;
+    expect(&terraform(&world, &["plan", "-detailed-exitcode"], &["No changes"]), 0)?;
 
     say("3. The page is edited. The plan names web's old and new system; db is not touched.");
     edit(&world, "Welcome to", "Hello from")?;
     let db = world.current_system("db");
-    expect(
-        &terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]),
-        0,
-    )?;
-    expect(
-        &terraform(
-            &world,
-            &["apply", "-auto-approve"],
-            &["complete after", "Apply complete"],
-        ),
-        0,
-    )?;
+    expect(&terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]), 0)?;
+    expect(&terraform(&world, &["apply", "-auto-approve"], &["complete after", "Apply complete"]), 0)?;
     fetch(&world, "Hello from")?;
     check(world.current_system("db") == db, "db was not to be touched")?;
 
@@ -81,57 +47,28 @@ pub(crate) fn demo() -> Result<(), TaskError> {
     let failed = terraform(
         &world,
         &["apply", "-auto-approve"],
-        &[
-            "Error:",
-            "went back",
-            "nixos-system-web",
-            "its journal",
-            "httpd:",
-            "Failed with result",
-        ],
+        &["Error:", "went back", "nixos-system-web", "its journal", "httpd:", "Failed with result"],
     );
     expect(&failed, 1)?;
-    check(
-        world.current_system("web") == before,
-        "web was to go back to what it ran before",
-    )?;
+    check(world.current_system("web") == before, "web was to go back to what it ran before")?;
     fetch(&world, "Hello from")?;
     println!("   What is left to do:");
-    expect(
-        &terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]),
-        0,
-    )?;
+    expect(&terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]), 0)?;
     edit(&world, "-p eighty", "-p 80")?;
     println!("   Corrected:");
-    expect(
-        &terraform(&world, &["plan"], &["No changes", "Plan:", "Changes to Outputs"]),
-        0,
-    )?;
+    expect(&terraform(&world, &["plan"], &["No changes", "Plan:", "Changes to Outputs"]), 0)?;
 
     say("5. Somebody switches web by hand to another system. The plan shows it, apply repairs it.");
     let by_hand = "/root/installer-system/bin/switch-to-configuration";
     println!("   web# {by_hand} switch");
     world.lab.host("web").exec(&[by_hand, "switch"])?;
-    expect(
-        &terraform(&world, &["plan"], &["has changed", "toplevel", "Plan:"]),
-        0,
-    )?;
-    expect(
-        &terraform(
-            &world,
-            &["apply", "-auto-approve"],
-            &["complete after", "Apply complete"],
-        ),
-        0,
-    )?;
+    expect(&terraform(&world, &["plan"], &["has changed", "toplevel", "Plan:"]), 0)?;
+    expect(&terraform(&world, &["apply", "-auto-approve"], &["complete after", "Apply complete"]), 0)?;
     check(world.current_system("web") == before, "web was to be repaired")?;
     fetch(&world, "Hello from")?;
 
     say("6. Destroy forgets the deployment; the machines keep running what they run.");
-    expect(
-        &terraform(&world, &["destroy", "-auto-approve"], &["Destroy complete"]),
-        0,
-    )?;
+    expect(&terraform(&world, &["destroy", "-auto-approve"], &["Destroy complete"]), 0)?;
     fetch(&world, "Hello from")?;
     drop(world);
     println!(
@@ -174,20 +111,14 @@ fn expect(run: &Run, code: i32) -> Result<(), TaskError> {
 }
 
 fn check(fact: bool, otherwise: &str) -> Result<(), TaskError> {
-    if fact {
-        Ok(())
-    } else {
-        Err(TaskError::Failed(otherwise.to_owned()))
-    }
+    if fact { Ok(()) } else { Err(TaskError::Failed(otherwise.to_owned())) }
 }
 
 fn what_runs(world: &World) -> Result<(), TaskError> {
     for host in ["db", "web"] {
         println!("   {host} runs {}", world.current_system(host));
         check(
-            world
-                .current_system(host)
-                .contains(&format!("nixos-system-{host}")),
+            world.current_system(host).contains(&format!("nixos-system-{host}")),
             "the host runs another system",
         )?;
     }
@@ -199,15 +130,9 @@ fn fetch(world: &World, expected: &str) -> Result<(), TaskError> {
     let address = world.lab.host("web").address();
     println!("   db# curl http://{address}/");
     let page =
-        world
-            .lab
-            .host("db")
-            .exec(&["curl", "--silent", "--show-error", &format!("http://{address}/")])?;
+        world.lab.host("db").exec(&["curl", "--silent", "--show-error", &format!("http://{address}/")])?;
     page.stdout.lines().for_each(|line| println!("     {line}"));
-    check(
-        page.stdout.contains(expected),
-        &format!("the page was to contain \"{expected}\": {}", page.stderr),
-    )
+    check(page.stdout.contains(expected), &format!("the page was to contain \"{expected}\": {}", page.stderr))
 }
 
 fn edit(world: &World, from: &str, to: &str) -> Result<(), TaskError> {

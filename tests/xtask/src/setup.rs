@@ -19,11 +19,7 @@ pub(crate) fn setup() -> Result<(), TaskError> {
     println!("installing Debian packages: {list}");
     // Package lists may be older than the packages in the archive, or not there at all.
     apt(&["update", "-qq"])?;
-    apt(&[
-        &["install", "-y", "-qq", "--no-install-recommends"],
-        missing.as_slice(),
-    ]
-    .concat())
+    apt(&[&["install", "-y", "-qq", "--no-install-recommends"], missing.as_slice()].concat())
 }
 
 /// Fails early and clearly where real hosts cannot be booted.
@@ -40,10 +36,7 @@ pub(crate) fn check_lab() -> Result<(), TaskError> {
 }
 
 pub(crate) fn is_root() -> bool {
-    Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
 }
 
 fn apt(arguments: &[&str]) -> Result<(), TaskError> {
@@ -57,9 +50,6 @@ fn apt(arguments: &[&str]) -> Result<(), TaskError> {
     if status.success() || arguments.first() == Some(&"update") {
         Ok(())
     } else {
-        Err(TaskError::Failed(format!(
-            "apt-get {} failed",
-            arguments.join(" ")
-        )))
+        Err(TaskError::Failed(format!("apt-get {} failed", arguments.join(" "))))
     }
 }

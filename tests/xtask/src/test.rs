@@ -9,45 +9,19 @@ use crate::{TaskError, setup};
 pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
     setup::check_lab()?;
     if filter.is_none() {
-        step("formatting", || {
-            run(&mut cargo(&["fmt", "--all", "--check"]), "cargo fmt --check")
-        })?;
+        step("formatting", || run(&mut cargo(&["fmt", "--all", "--check"]), "cargo fmt --check"))?;
         step("lints", || {
-            let lints = [
-                "clippy",
-                "--quiet",
-                "--locked",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ];
+            let lints =
+                ["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
             run(&mut cargo(&lints), "cargo clippy")
         })?;
         step("documentation", || {
-            let doc = [
-                "doc",
-                "--quiet",
-                "--locked",
-                "--workspace",
-                "--no-deps",
-                "--document-private-items",
-            ];
+            let doc = ["doc", "--quiet", "--locked", "--workspace", "--no-deps", "--document-private-items"];
             run(cargo(&doc).env("RUSTDOCFLAGS", "-D warnings"), "cargo doc")
         })?;
     }
     step("unit tests", || {
-        let unit = [
-            "test",
-            "--quiet",
-            "--locked",
-            "--workspace",
-            "--exclude",
-            "e2e",
-            "--exclude",
-            "lab",
-        ];
+        let unit = ["test", "--quiet", "--locked", "--workspace", "--exclude", "e2e", "--exclude", "lab"];
         run(cargo(&unit).args(filter), "cargo test")
     })?;
     step("provider", || build(false).map(drop))?;
@@ -58,28 +32,12 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
             "cargo build --examples",
         )?;
         // Each test boots hosts of its own; two at a time is what two cores carry.
-        let e2e = [
-            "test",
-            "--locked",
-            "-p",
-            "lab",
-            "-p",
-            "e2e",
-            "--tests",
-            "--no-fail-fast",
-            "--",
-        ];
-        run(
-            cargo(&e2e).args(filter).arg("--test-threads=2"),
-            "cargo test -p lab -p e2e",
-        )
+        let e2e = ["test", "--locked", "-p", "lab", "-p", "e2e", "--tests", "--no-fail-fast", "--"];
+        run(cargo(&e2e).args(filter).arg("--test-threads=2"), "cargo test -p lab -p e2e")
     })?;
     let left = lab::leftovers();
     if !left.is_empty() {
-        return Err(TaskError::Failed(format!(
-            "something was left behind:\n{}",
-            left.join("\n")
-        )));
+        return Err(TaskError::Failed(format!("something was left behind:\n{}", left.join("\n"))));
     }
     println!("all tests passed; no process, mount or namespace is left");
     Ok(())

@@ -32,25 +32,17 @@ pub(super) async fn apply(
     prior: Option<State<Deployment, Private>>,
     request: ApplyRequest<Deployment, Private>,
 ) -> Result<State<Deployment, Private>, Failed<Deployment, Private>> {
-    let ApplyRequest {
-        planned: mut deployment,
-        mut private,
-        ..
-    } = request;
-    let (prior, prior_private) = prior.map_or((None, Private::default()), |state| {
-        (Some(state.value), state.private)
-    });
+    let ApplyRequest { planned: mut deployment, mut private, .. } = request;
+    let (prior, prior_private) =
+        prior.map_or((None, Private::default()), |state| (Some(state.value), state.private));
     if !deployment.id.is_known() {
         deployment.id = Attr::Known(DeploymentId::random().to_string());
     }
     // A limit of time ends as a cancellation does: at the next safe point, with a true state.
-    let limit = deployment.timeouts.known().map(|timeouts| {
-        if prior.is_some() {
-            &timeouts.update
-        } else {
-            &timeouts.create
-        }
-    });
+    let limit = deployment
+        .timeouts
+        .known()
+        .map(|timeouts| if prior.is_some() { &timeouts.update } else { &timeouts.create });
     let stop = Stop::after(&cx.cancel, duration_or(limit, APPLY));
 
     complete(cx, &mut deployment, &mut private).await?;
@@ -59,11 +51,7 @@ pub(super) async fn apply(
     let ended = if jobs.is_empty() {
         BTreeMap::new()
     } else {
-        let nix = cx
-            .data
-            .nix()
-            .await
-            .map_err(|error| Diagnostics::from(diagnose::nix(&error)))?;
+        let nix = cx.data.nix().await.map_err(|error| Diagnostics::from(diagnose::nix(&error)))?;
         let settings = settings(&deployment);
         deploy::deploy(&cx.data.tools, nix, &jobs, &settings, &stop.token)
             .await
@@ -92,22 +80,14 @@ pub(super) async fn apply(
     }
     deployment.systems = Attr::Known(systems);
     keep_deployed(cx, &deployment).await;
-    let state = State {
-        value: deployment,
-        private,
-    };
+    let state = State { value: deployment, private };
     if diagnostics.is_empty() {
         return Ok(state);
     }
     // Where nothing came to be there is nothing to keep, and Terraform need not destroy it before the next try.
-    let nothing = prior.is_none()
-        && ended
-            .values()
-            .all(|ended| ended.error.is_some() && ended.report.is_none());
-    Err(Failed {
-        diagnostics,
-        partial: (!nothing).then_some(state),
-    })
+    let nothing =
+        prior.is_none() && ended.values().all(|ended| ended.error.is_some() && ended.report.is_none());
+    Err(Failed { diagnostics, partial: (!nothing).then_some(state) })
 }
 
 /// Evaluates what could not be evaluated at plan.
@@ -121,10 +101,7 @@ async fn complete(
     let open: Vec<MachineName> = machines
         .keys()
         .filter(|name| {
-            systems
-                .get(*name)
-                .and_then(Attr::known)
-                .is_none_or(|system| !system.toplevel.is_known())
+            systems.get(*name).and_then(Attr::known).is_none_or(|system| !system.toplevel.is_known())
         })
         .filter_map(|name| name.parse().ok())
         .collect();
@@ -135,10 +112,7 @@ async fn complete(
     let evaluation = plan::evaluate(cx, deployment, uuid, &open).await?;
     for name in open {
         let path = Path::root().attribute("machines").key(name.as_str());
-        match evaluation
-            .as_ref()
-            .and_then(|evaluation| evaluation.nodes.get(&name))
-        {
+        match evaluation.as_ref().and_then(|evaluation| evaluation.nodes.get(&name)) {
             Some(Node::Exact(system)) => {
                 systems.insert(
                     name.to_string(),
@@ -197,35 +171,18 @@ fn jobs(
         }
         let parsed = (
             name.parse::<MachineName>().ok(),
-            planned
-                .drv
-                .known()
-                .and_then(|path| path.parse::<StorePath>().ok()),
-            planned
-                .toplevel
-                .known()
-                .and_then(|path| path.parse::<StorePath>().ok()),
+            planned.drv.known().and_then(|path| path.parse::<StorePath>().ok()),
+            planned.toplevel.known().and_then(|path| path.parse::<StorePath>().ok()),
             target.known(),
         );
         let (Some(machine), Some(drv), Some(toplevel), Some(target)) = parsed else {
             errors.push(Diagnostic::error(format!("The plan has no system for machine \"{name}\"")).at(path));
             continue;
         };
-        let system = private
-            .deployed
-            .get(&machine)
-            .and_then(|deployed| deployed.system.clone());
-        let system = system
-            .or_else(|| target.system.known().cloned())
-            .unwrap_or_default();
+        let system = private.deployed.get(&machine).and_then(|deployed| deployed.system.clone());
+        let system = system.or_else(|| target.system.known().cloned()).unwrap_or_default();
         match target.endpoint(&defaults, &path) {
-            Ok(endpoint) => jobs.push(Job {
-                machine,
-                endpoint,
-                drv,
-                toplevel,
-                system,
-            }),
+            Ok(endpoint) => jobs.push(Job { machine, endpoint, drv, toplevel, system }),
             Err(reason) => errors.push(reason.into()),
         }
     }
@@ -244,11 +201,7 @@ fn settings(deployment: &Deployment) -> Settings {
     Settings {
         action,
         copy: CopySettings {
-            substitute_on_destination: copy
-                .substitute_on_destination
-                .known()
-                .copied()
-                .unwrap_or_default(),
+            substitute_on_destination: copy.substitute_on_destination.known().copied().unwrap_or_default(),
             compress: copy.compress.known().copied().unwrap_or_default(),
         },
         rollback: deployment.rollback.known().copied().unwrap_or(true),
@@ -274,10 +227,7 @@ async fn real_system(
     // A machine that runs what was planned, or was only to be given it, has what the plan says.
     let as_planned = read::refreshed(planned.clone(), &facts, action);
     if ended.error.is_none() && as_planned.toplevel == planned.toplevel {
-        return System {
-            generation: known_or_null(as_planned.generation),
-            ..as_planned
-        };
+        return System { generation: known_or_null(as_planned.generation), ..as_planned };
     }
     read::refreshed(before.unwrap_or_default(), &facts, action)
 }
@@ -295,14 +245,9 @@ async fn look_again(cx: &Cx<Context>, job: &Job, ended: &Ended) -> Option<Facts>
     }
     let pool = &cx.data.tools.pool;
     // Not cancellable: the state has to be true also when the user wants to leave.
-    let connection = pool
-        .connect(&job.endpoint, Duration::from_secs(10), &CancellationToken::new())
-        .await
-        .ok()?;
-    facts::gather(job.machine.as_str(), &connection)
-        .await
-        .ok()
-        .or(seen)
+    let connection =
+        pool.connect(&job.endpoint, Duration::from_secs(10), &CancellationToken::new()).await.ok()?;
+    facts::gather(job.machine.as_str(), &connection).await.ok().or(seen)
 }
 
 fn facts_of(state: &SystemState) -> Facts {
@@ -331,10 +276,7 @@ async fn keep_deployed(cx: &Cx<Context>, deployment: &Deployment) {
         .filter_map(|system| system.known()?.toplevel.known()?.parse().ok())
         .filter(|path: &StorePath| std::path::Path::new(path.as_str()).exists())
         .collect();
-    if let Err(error) = roots
-        .keep(nix, Kept::Deployed, &paths, &CancellationToken::new())
-        .await
-    {
+    if let Err(error) = roots.keep(nix, Kept::Deployed, &paths, &CancellationToken::new()).await {
         tracing::warn!(%error, "deployed systems are not protected from garbage collection");
     }
 }
@@ -355,12 +297,7 @@ impl Stop {
             tokio::time::sleep(limit).await;
             cancel.cancel();
         });
-        Self {
-            token,
-            limit,
-            user: user.clone(),
-            timer,
-        }
+        Self { token, limit, user: user.clone(), timer }
     }
 
     /// Says so where it was the limit, not the user, that ended something.

@@ -38,10 +38,7 @@ impl Resource<Context> for DeploymentResource {
             found.push(problem);
         }
         for (name, value) in [("arguments", &config.arguments), ("resources", &config.resources)] {
-            if !matches!(
-                model::untyped(value),
-                Value::Map(_) | Value::Null | Value::Unknown
-            ) {
+            if !matches!(model::untyped(value), Value::Map(_) | Value::Null | Value::Unknown) {
                 found.push(
                     Diagnostic::error(format!("`{name}` is not an object"))
                         .detail(format!(
@@ -55,11 +52,7 @@ impl Resource<Context> for DeploymentResource {
             machines.keys().filter_map(|name| {
                 let error = name.parse::<nixos_activator::MachineName>().err()?;
                 let path = Path::root().attribute("machines").key(name);
-                Some(
-                    Diagnostic::error("The key is not a machine name")
-                        .detail(format!("{error}."))
-                        .at(path),
-                )
+                Some(Diagnostic::error("The key is not a machine name").detail(format!("{error}.")).at(path))
             })
         }));
         if found.is_empty() { Ok(()) } else { Err(found) }

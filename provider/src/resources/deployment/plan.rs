@@ -16,33 +16,21 @@ pub(super) async fn plan(
     cx: &Cx<Context>,
     request: PlanRequest<Deployment, Private>,
 ) -> Result<PlanResponse<Deployment, Private>, Diagnostics> {
-    let PlanRequest {
-        prior, mut proposed, ..
-    } = request;
-    let (prior, mut private) = prior.map_or((None, Private::default()), |state| {
-        (Some(state.value), state.private)
-    });
+    let PlanRequest { prior, mut proposed, .. } = request;
+    let (prior, mut private) =
+        prior.map_or((None, Private::default()), |state| (Some(state.value), state.private));
     let Some(names) = machine_names(&proposed)? else {
         // Not even the set of machines is known.
         proposed.systems = Attr::Unknown;
-        return Ok(PlanResponse {
-            planned: proposed,
-            private,
-            requires_replace: vec![],
-        });
+        return Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] });
     };
-    let uuid = prior
-        .as_ref()
-        .and_then(|prior| prior.id.known().cloned())
-        .map_or(Fact::Unknown, Fact::Known);
+    let uuid = prior.as_ref().and_then(|prior| prior.id.known().cloned()).map_or(Fact::Unknown, Fact::Known);
     let evaluation = evaluate(cx, &proposed, uuid, &names).await?;
 
     let mut systems = BTreeMap::new();
     let mut pinned = vec![];
     for name in &names {
-        let node = evaluation
-            .as_ref()
-            .and_then(|evaluation| evaluation.nodes.get(name));
+        let node = evaluation.as_ref().and_then(|evaluation| evaluation.nodes.get(name));
         let system = match node {
             None | Some(Node::Waits { .. }) => {
                 if let Some(Node::Waits { on }) = node {
@@ -71,11 +59,7 @@ pub(super) async fn plan(
     private.deployed.retain(|name, _| names.contains(name));
     keep_planned(cx, &proposed, &pinned).await;
     proposed.systems = Attr::Known(systems);
-    Ok(PlanResponse {
-        planned: proposed,
-        private,
-        requires_replace: vec![],
-    })
+    Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] })
 }
 
 fn machine_names(deployment: &Deployment) -> Result<Option<Vec<MachineName>>, Diagnostics> {
@@ -85,10 +69,7 @@ fn machine_names(deployment: &Deployment) -> Result<Option<Vec<MachineName>>, Di
     let parse = |name: &String| {
         name.parse::<MachineName>().map_err(|error| {
             let path = Path::root().attribute("machines").key(name);
-            Diagnostic::error("The key is not a machine name")
-                .detail(error.to_string())
-                .at(path)
-                .into()
+            Diagnostic::error("The key is not a machine name").detail(error.to_string()).at(path).into()
         })
     };
     machines.keys().map(parse).collect::<Result<_, _>>().map(Some)
@@ -184,9 +165,8 @@ fn changes(
         _ if runs == system.toplevel.as_str() => "same system, activated again".to_owned(),
         Some(before) if before.toplevel.as_str() == runs => before.inventory.changes(&system.inventory),
         _ => {
-            let foreign = runs
-                .parse::<StorePath>()
-                .map_or_else(|_| runs.clone(), |path| path.name().to_owned());
+            let foreign =
+                runs.parse::<StorePath>().map_or_else(|_| runs.clone(), |path| path.name().to_owned());
             format!("replaces {foreign}, which was not deployed from here")
         }
     }

@@ -23,40 +23,24 @@ pub(super) async fn read(
     cx: &Cx<Context>,
     state: State<Deployment, Private>,
 ) -> Result<State<Deployment, Private>, Diagnostics> {
-    let State {
-        value: mut deployment,
-        private,
-    } = state;
+    let State { value: mut deployment, private } = state;
     let machines = deployment.machines.known().cloned().unwrap_or_default();
-    let limit = duration_or(
-        deployment.timeouts.known().map(|timeouts| &timeouts.read),
-        Duration::ZERO,
-    );
+    let limit = duration_or(deployment.timeouts.known().map(|timeouts| &timeouts.read), Duration::ZERO);
     let visits: Vec<_> = machines
         .iter()
         .map(|(name, target)| async move { (name, visit(cx, target, name, limit).await) }.boxed())
         .collect();
-    let answers: Vec<_> = futures::stream::iter(visits)
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
+    let answers: Vec<_> = futures::stream::iter(visits).buffer_unordered(AT_ONCE).collect().await;
 
     let mut systems = deployment.systems.known().cloned().unwrap_or_default();
     let mut errors = Diagnostics::default();
-    let must_answer = deployment
-        .on_unreachable
-        .known()
-        .is_some_and(|policy| policy == "fail");
+    let must_answer = deployment.on_unreachable.known().is_some_and(|policy| policy == "fail");
     let action = deployment.action.known().cloned().unwrap_or_default();
     for (name, answer) in answers {
         let path = Path::root().attribute("machines").key(name);
         match answer {
             Ok(facts) => {
-                let before = systems
-                    .get(name)
-                    .and_then(Attr::known)
-                    .cloned()
-                    .unwrap_or_default();
+                let before = systems.get(name).and_then(Attr::known).cloned().unwrap_or_default();
                 systems.insert(name.clone(), Attr::Known(refreshed(before, &facts, &action)));
             }
             Err(Silent::Setting(NoEndpoint::Later(why))) => cx.warn(not_refreshed(name, &why).at(path)),
@@ -71,10 +55,7 @@ pub(super) async fn read(
         return Err(errors);
     }
     deployment.systems = Attr::Known(systems);
-    Ok(State {
-        value: deployment,
-        private,
-    })
+    Ok(State { value: deployment, private })
 }
 
 /// Why a machine said nothing.
@@ -93,11 +74,7 @@ async fn visit(
     let later = |why: Diagnostic| Silent::Setting(NoEndpoint::Later(why));
     let defaults = cx.data.ssh.as_ref().ok_or_else(|| later(provider_unknown()))?;
     let unknown = || later(Diagnostic::error("The machine is not known yet."));
-    let endpoint = target
-        .known()
-        .ok_or_else(unknown)?
-        .endpoint(defaults, &path)
-        .map_err(Silent::Setting)?;
+    let endpoint = target.known().ok_or_else(unknown)?.endpoint(defaults, &path).map_err(Silent::Setting)?;
     let connection = cx
         .data
         .tools
@@ -118,16 +95,11 @@ pub(super) fn refreshed(before: System, facts: &Facts, action: &str) -> System {
         _ => &facts.current_system,
     };
     let toplevel = found.as_ref().map(ToString::to_string);
-    let generation = facts
-        .generation
-        .filter(|_| facts.profile.is_some() && facts.profile == *found);
+    let generation = facts.generation.filter(|_| facts.profile.is_some() && facts.profile == *found);
     let known = if before.toplevel.known() == toplevel.as_ref() {
         before
     } else {
-        System {
-            changes: Attr::Known("not deployed from here".to_owned()),
-            ..System::default()
-        }
+        System { changes: Attr::Known("not deployed from here".to_owned()), ..System::default() }
     };
     System {
         toplevel: Attr::from(toplevel),
@@ -169,7 +141,7 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         }
         machines.insert(name.to_owned(), Attr::Known(target));
     }
-    let stub = Deployment {
+    let bare = Deployment {
         id: Attr::Known(DeploymentId::random().to_string()),
         name: Attr::Null,
         network: Value::Null,
@@ -185,14 +157,7 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         systems: Attr::Known(BTreeMap::new()),
     };
     // What cannot be seen cannot be imported: unreachable machines are errors here.
-    let mut state = read(
-        cx,
-        State {
-            value: stub,
-            private: Private::default(),
-        },
-    )
-    .await?;
+    let mut state = read(cx, State { value: bare, private: Private::default() }).await?;
     state.value.on_unreachable = Attr::Known("warn".to_owned());
     Ok(state)
 }

@@ -56,10 +56,7 @@ fn from_json(json: &Json, ty: &Type, missing: Missing, depth: usize) -> Result<V
         (Json::Object(entries), Type::Map(element)) => entries
             .iter()
             .map(|(name, value)| {
-                Ok((
-                    name.clone(),
-                    inside(value, element.as_ref(), Step::Key(name.clone()))?,
-                ))
+                Ok((name.clone(), inside(value, element.as_ref(), Step::Key(name.clone()))?))
             })
             .collect::<Result<_, _>>()
             .map(Value::Map),
@@ -110,19 +107,12 @@ mod tests {
     #[test]
     fn state_may_be_of_another_shape_and_keeps_numbers_exact() {
         let ty = Type::Object(
-            [
-                ("n".to_owned(), Type::Number),
-                ("d".to_owned(), Type::Dynamic),
-                ("new".to_owned(), Type::Bool),
-            ]
-            .into(),
+            [("n".to_owned(), Type::Number), ("d".to_owned(), Type::Dynamic), ("new".to_owned(), Type::Bool)]
+                .into(),
         );
         let text = r#"{"n":3.14159265358979323846,"d":{"value":["a"],"type":["list","string"]},"gone":1}"#;
         let state = decode_state(&serde_json::from_str(text).unwrap(), &ty).unwrap();
-        assert_eq!(
-            state.get("n").unwrap(),
-            &Value::Number(Number::parse("3.14159265358979323846").unwrap())
-        );
+        assert_eq!(state.get("n").unwrap(), &Value::Number(Number::parse("3.14159265358979323846").unwrap()));
         assert_eq!(state.get("new").unwrap(), &Value::Null);
         assert!(decode(text.as_bytes(), &ty).is_err());
     }

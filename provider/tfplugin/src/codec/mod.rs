@@ -15,10 +15,7 @@ pub(crate) struct CodecError {
 
 impl CodecError {
     fn new(message: impl Into<String>) -> Self {
-        Self {
-            path: Path::root(),
-            message: message.into(),
-        }
+        Self { path: Path::root(), message: message.into() }
     }
 
     fn expected(ty: &Type, found: &str) -> Self {
@@ -26,9 +23,6 @@ impl CodecError {
     }
 
     fn inside(self, step: crate::Step) -> Self {
-        Self {
-            path: self.path.prefixed(step),
-            message: self.message,
-        }
+        Self { path: self.path.prefixed(step), message: self.message }
     }
 }

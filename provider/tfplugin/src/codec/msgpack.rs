@@ -13,11 +13,7 @@ use crate::{Number, Type, Value};
 pub(crate) fn decode(bytes: &[u8], ty: &Type) -> Result<Value, CodecError> {
     let mut reader = Reader { rest: bytes };
     let value = reader.value(ty, 0)?;
-    if reader.rest.is_empty() {
-        Ok(value)
-    } else {
-        Err(CodecError::new("there are bytes after the value"))
-    }
+    if reader.rest.is_empty() { Ok(value) } else { Err(CodecError::new("there are bytes after the value")) }
 }
 
 /// Writes a value of type `ty`.
@@ -56,16 +52,12 @@ impl<'b> Reader<'b> {
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
-        self.take(N)?
-            .try_into()
-            .map_err(|_| CodecError::new("the bytes end within a value"))
+        self.take(N)?.try_into().map_err(|_| CodecError::new("the bytes end within a value"))
     }
 
     fn length(&mut self, width: usize) -> Result<usize, CodecError> {
         let bytes = self.take(width)?;
-        Ok(bytes
-            .iter()
-            .fold(0, |length, byte| (length << 8) | usize::from(*byte)))
+        Ok(bytes.iter().fold(0, |length, byte| (length << 8) | usize::from(*byte)))
     }
 
     fn head(&mut self) -> Result<Head, CodecError> {
@@ -164,10 +156,7 @@ impl<'b> Reader<'b> {
     ) -> Result<Value, CodecError> {
         let mut items = Vec::new();
         for (index, ty) in types.enumerate() {
-            items.push(
-                self.value(ty, depth + 1)
-                    .map_err(|error| error.inside(Step::Index(index)))?,
-            );
+            items.push(self.value(ty, depth + 1).map_err(|error| error.inside(Step::Index(index)))?);
         }
         Ok(Value::List(items))
     }
@@ -185,9 +174,8 @@ impl<'b> Reader<'b> {
             };
             let name = self.text(length)?;
             let ty = ty(&name).ok_or_else(|| CodecError::new(format!("there is no attribute {name:?}")))?;
-            let value = self
-                .value(ty, depth + 1)
-                .map_err(|error| error.inside(Step::Attribute(name.clone())))?;
+            let value =
+                self.value(ty, depth + 1).map_err(|error| error.inside(Step::Attribute(name.clone())))?;
             if entries.insert(name.clone(), value).is_some() {
                 return Err(CodecError::new(format!("the key {name:?} is there twice")));
             }
@@ -347,14 +335,8 @@ mod tests {
                     (Type::Tuple(types), Value::List(values))
                 }),
                 prop::collection::btree_map("[a-z]{1,40}", inner.clone(), 0..20).prop_map(|entries| {
-                    let types = entries
-                        .iter()
-                        .map(|(name, (ty, _))| (name.clone(), ty.clone()))
-                        .collect();
-                    let values = entries
-                        .into_iter()
-                        .map(|(name, (_, value))| (name, value))
-                        .collect();
+                    let types = entries.iter().map(|(name, (ty, _))| (name.clone(), ty.clone())).collect();
+                    let values = entries.into_iter().map(|(name, (_, value))| (name, value)).collect();
                     (Type::Object(types), Value::Map(values))
                 }),
                 (inner.clone(), 0usize..20).prop_map(|((ty, value), count)| {
@@ -384,10 +366,7 @@ mod tests {
     #[test]
     fn the_forms_terraform_sends_are_understood() {
         let number = |bytes: &[u8]| decode(bytes, &Type::Number);
-        assert_eq!(
-            number(b"\xa30.1").unwrap(),
-            Value::Number(Number::parse("0.1").unwrap())
-        );
+        assert_eq!(number(b"\xa30.1").unwrap(), Value::Number(Number::parse("0.1").unwrap()));
         assert_eq!(number(b"\xd4\x00\x00").unwrap(), Value::Unknown);
         // Refined: not null.
         assert_eq!(number(b"\xc7\x03\x0c\x81\x01\xc2").unwrap(), Value::Unknown);

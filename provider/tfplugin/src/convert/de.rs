@@ -28,22 +28,13 @@ impl<'de> Deserializer<'de> for De<'_> {
                 let mut index = 0;
                 let items = items.iter().map(|item| {
                     index += 1;
-                    Placed {
-                        value: item,
-                        step: Step::Index(index - 1),
-                    }
+                    Placed { value: item, step: Step::Index(index - 1) }
                 });
                 visitor.visit_seq(SeqDeserializer::new(items))
             }
             Value::Map(entries) => {
                 visitor.visit_map(MapDeserializer::new(entries.iter().map(|(name, value)| {
-                    (
-                        name.as_str(),
-                        Placed {
-                            value,
-                            step: Step::Attribute(name.clone()),
-                        },
-                    )
+                    (name.as_str(), Placed { value, step: Step::Attribute(name.clone()) })
                 })))
             }
             Value::Dynamic(typed) => De(&typed.1).deserialize_any(visitor),
@@ -51,11 +42,7 @@ impl<'de> Deserializer<'de> for De<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConvertError> {
-        if self.0.is_null() {
-            visitor.visit_none()
-        } else {
-            visitor.visit_some(self)
-        }
+        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(

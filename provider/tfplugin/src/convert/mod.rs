@@ -36,17 +36,11 @@ pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, ConvertError>
 
 impl ConvertError {
     fn new(message: impl fmt::Display) -> Self {
-        Self {
-            path: Path::root(),
-            message: message.to_string(),
-        }
+        Self { path: Path::root(), message: message.to_string() }
     }
 
     fn inside(self, step: Step) -> Self {
-        Self {
-            path: self.path.prefixed(step),
-            message: self.message,
-        }
+        Self { path: self.path.prefixed(step), message: self.message }
     }
 }
 
@@ -89,9 +83,7 @@ impl Serialize for Value {
         // Our own serializer has taken it. Another one has written something else, which would be lost.
         match HANDOVER.take() {
             None => Ok(done),
-            Some(_) => Err(serde::ser::Error::custom(
-                "a Terraform value outside of Terraform's own format",
-            )),
+            Some(_) => Err(serde::ser::Error::custom("a Terraform value outside of Terraform's own format")),
         }
     }
 }
@@ -137,12 +129,7 @@ mod tests {
     }
 
     fn map(entries: &[(&str, Value)]) -> Value {
-        Value::Map(
-            entries
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), value.clone()))
-                .collect(),
-        )
+        Value::Map(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
     }
 
     fn sample() -> Value {
@@ -151,13 +138,7 @@ mod tests {
             ("name", "x".into()),
             ("port", Value::Unknown),
             ("note", Value::Null),
-            (
-                "tags",
-                map(&[
-                    ("a", map(&[("on", true.into()), ("list", list)])),
-                    ("b", Value::Unknown),
-                ]),
-            ),
+            ("tags", map(&[("a", map(&[("on", true.into()), ("list", list)])), ("b", Value::Unknown)])),
             (
                 "any",
                 Value::List(vec![Value::Unknown, Value::Number(Number::parse("0.1").unwrap())])
@@ -177,9 +158,7 @@ mod tests {
     #[test]
     fn errors_name_the_place_and_both_sides() {
         let mut value = sample();
-        let Value::Map(entries) = &mut value else {
-            unreachable!()
-        };
+        let Value::Map(entries) = &mut value else { unreachable!() };
         entries.insert(
             "tags".into(),
             map(&[("a", map(&[("on", "yes".into()), ("list", Value::List(vec![]))]))]),
@@ -192,9 +171,7 @@ mod tests {
     #[test]
     fn a_port_out_of_range_is_an_error() {
         let mut value = sample();
-        let Value::Map(entries) = &mut value else {
-            unreachable!()
-        };
+        let Value::Map(entries) = &mut value else { unreachable!() };
         entries.insert("port".into(), Value::Number(70_000i64.into()));
         assert!(from_value::<Model>(&value).is_err());
     }

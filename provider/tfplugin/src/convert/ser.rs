@@ -85,9 +85,7 @@ impl Serializer for Ser {
     fn serialize_unit_struct(self, name: &'static str) -> Result<Value, ConvertError> {
         match name {
             UNKNOWN => Ok(Value::Unknown),
-            VALUE => HANDOVER
-                .take()
-                .ok_or_else(|| ConvertError::new("a value was lost on the way")),
+            VALUE => HANDOVER.take().ok_or_else(|| ConvertError::new("a value was lost on the way")),
             _ => Ok(Value::Null),
         }
     }
@@ -151,9 +149,7 @@ impl Serializer for Ser {
 }
 
 fn no_enums(name: &str) -> ConvertError {
-    ConvertError::new(format!(
-        "{name} has a variant with content, which Terraform has no type for"
-    ))
+    ConvertError::new(format!("{name} has a variant with content, which Terraform has no type for"))
 }
 
 /// A list being built.
@@ -162,8 +158,7 @@ pub(super) struct List(Vec<Value>);
 impl List {
     fn add<T: Serialize + ?Sized>(&mut self, item: &T) -> Result<(), ConvertError> {
         let step = Step::Index(self.0.len());
-        self.0
-            .push(item.serialize(Ser).map_err(|error| error.inside(step))?);
+        self.0.push(item.serialize(Ser).map_err(|error| error.inside(step))?);
         Ok(())
     }
 }
@@ -210,9 +205,7 @@ pub(super) struct Entries {
 
 impl Entries {
     fn add<T: Serialize + ?Sized>(&mut self, key: String, value: &T) -> Result<(), ConvertError> {
-        let value = value
-            .serialize(Ser)
-            .map_err(|error| error.inside(Step::Attribute(key.clone())))?;
+        let value = value.serialize(Ser).map_err(|error| error.inside(Step::Attribute(key.clone())))?;
         self.done.insert(key, value);
         Ok(())
     }

@@ -18,20 +18,8 @@ pub(crate) fn check_planned(
     config: &Value,
     planned: &Value,
 ) -> Diagnostics {
-    let mut broken = Broken {
-        type_name,
-        schema,
-        rule: "planned",
-        found: Diagnostics::default(),
-    };
-    planned_object(
-        &schema.attributes,
-        prior,
-        config,
-        planned,
-        &Path::root(),
-        &mut broken,
-    );
+    let mut broken = Broken { type_name, schema, rule: "planned", found: Diagnostics::default() };
+    planned_object(&schema.attributes, prior, config, planned, &Path::root(), &mut broken);
     broken.found
 }
 
@@ -42,12 +30,7 @@ pub(crate) fn check_applied(
     planned: &Value,
     actual: &Value,
 ) -> Diagnostics {
-    let mut broken = Broken {
-        type_name,
-        schema,
-        rule: "returned",
-        found: Diagnostics::default(),
-    };
+    let mut broken = Broken { type_name, schema, rule: "returned", found: Diagnostics::default() };
     applied(planned, actual, &Path::root(), &mut broken);
     broken.found
 }
@@ -61,18 +44,9 @@ struct Broken<'a> {
 
 impl Broken<'_> {
     fn report(&mut self, path: &Path, expected: &Value, found: &Value) {
-        let Self {
-            type_name,
-            schema,
-            rule,
-            ..
-        } = self;
+        let Self { type_name, schema, rule, .. } = self;
         let show = |value: &Value| {
-            if schema.hides(path) {
-                "a sensitive value".to_owned()
-            } else {
-                brief(value)
-            }
+            if schema.hides(path) { "a sensitive value".to_owned() } else { brief(value) }
         };
         self.found.push(
             Diagnostic::error("The provider contradicts itself")
@@ -97,14 +71,7 @@ fn planned_object(
     let part = |value: &Value, name: &str| value.get(name).cloned().unwrap_or(Value::Null);
     for (name, attribute) in attributes {
         let (prior, config, planned) = (part(prior, name), part(config, name), part(planned, name));
-        planned_attribute(
-            attribute,
-            &prior,
-            &config,
-            &planned,
-            &path.clone().attribute(name),
-            broken,
-        );
+        planned_attribute(attribute, &prior, &config, &planned, &path.clone().attribute(name), broken);
     }
 }
 
@@ -140,13 +107,7 @@ fn planned_attribute(
         {
             for (key, planned) in entries {
                 let part = |value: &Value| value.get(key).cloned().unwrap_or(Value::Null);
-                inner(
-                    &part(prior),
-                    &part(config),
-                    planned,
-                    &path.clone().key(key),
-                    broken,
-                );
+                inner(&part(prior), &part(config), planned, &path.clone().key(key), broken);
             }
         }
         (Nesting::List, Value::List(configured), Value::List(items)) if configured.len() == items.len() => {
@@ -197,14 +158,7 @@ mod tests {
     }
 
     fn value(set: &str, out: Value, both: Value) -> Value {
-        Value::Map(
-            [
-                ("set".into(), set.into()),
-                ("out".into(), out),
-                ("both".into(), both),
-            ]
-            .into(),
-        )
+        Value::Map([("set".into(), set.into()), ("out".into(), out), ("both".into(), both)].into())
     }
 
     #[test]
@@ -214,10 +168,7 @@ mod tests {
         assert!(check(&value("a", Value::Unknown, "x".into())).is_empty());
         let found = check(&value("b", Value::Unknown, "x".into()));
         let detail = &found.iter().next().unwrap().detail;
-        assert!(
-            detail.contains("t planned \"b\" for `set` where \"a\" was due"),
-            "{detail}"
-        );
+        assert!(detail.contains("t planned \"b\" for `set` where \"a\" was due"), "{detail}");
     }
 
     #[test]

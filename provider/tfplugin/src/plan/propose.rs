@@ -19,13 +19,7 @@ pub(crate) fn propose(schema: &Schema, prior: &Value, config: &Value, proposed: 
 
 /// Removes what only the configuration may have.
 pub(crate) fn null_write_only(schema: &Schema, value: &Value) -> Value {
-    object(
-        &schema.attributes,
-        &Value::Null,
-        value,
-        &Value::Null,
-        Phase::WriteOnly,
-    )
+    object(&schema.attributes, &Value::Null, value, &Value::Null, Phase::WriteOnly)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,11 +85,7 @@ fn attribute(definition: &Attribute, config: &Value, proposed: &Value, prior: &V
                 _ => Value::Null,
             };
             // Elements of a set have no place; nothing of the prior state belongs to one.
-            let prior = if *nesting == Nesting::List {
-                prior.clone()
-            } else {
-                Value::Null
-            };
+            let prior = if *nesting == Nesting::List { prior.clone() } else { Value::Null };
             let items = items
                 .iter()
                 .enumerate()
@@ -158,12 +148,7 @@ mod tests {
     }
 
     fn map(entries: &[(&str, Value)]) -> Value {
-        Value::Map(
-            entries
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), value.clone()))
-                .collect(),
-        )
+        Value::Map(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
     }
 
     fn value(name: &str, mode: Value, computed: [Value; 2], part: Value) -> Value {
@@ -182,15 +167,7 @@ mod tests {
     fn a_create_knows_defaults_and_nothing_computed() {
         let config = value("n", Value::Null, [Value::Null, Value::Null], Value::Null);
         let planned = propose(&schema(), &Value::Null, &config, &config);
-        assert_eq!(
-            planned,
-            value(
-                "n",
-                "soft".into(),
-                [Value::Unknown, Value::Unknown],
-                Value::Unknown
-            )
-        );
+        assert_eq!(planned, value("n", "soft".into(), [Value::Unknown, Value::Unknown], Value::Unknown));
     }
 
     #[test]
@@ -206,14 +183,8 @@ mod tests {
         let prior = value("n", "soft".into(), ["1".into(), "s".into()], "o".into());
         let proposed = value("m", "soft".into(), ["1".into(), "s".into()], "o".into());
         let planned = propose(&schema(), &prior, &config, &proposed);
-        assert_eq!(
-            planned,
-            value("m", "soft".into(), ["1".into(), Value::Unknown], Value::Unknown)
-        );
-        assert_eq!(
-            replaced(&schema(), &prior, &planned),
-            [Path::root().attribute("name")]
-        );
+        assert_eq!(planned, value("m", "soft".into(), ["1".into(), Value::Unknown], Value::Unknown));
+        assert_eq!(replaced(&schema(), &prior, &planned), [Path::root().attribute("name")]);
     }
 
     #[test]
@@ -226,12 +197,7 @@ mod tests {
             entries.insert("secret".into(), secret);
             Value::Map(entries)
         };
-        let planned = propose(
-            &schema(),
-            &Value::Null,
-            &with("hush".into()),
-            &with("hush".into()),
-        );
+        let planned = propose(&schema(), &Value::Null, &with("hush".into()), &with("hush".into()));
         assert_eq!(planned.get("secret"), Some(&Value::Null));
     }
 }

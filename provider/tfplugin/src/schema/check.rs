@@ -6,15 +6,8 @@ use super::{Attribute, Kind, Nesting, Schema};
 use crate::Type;
 
 /// Names that Terraform keeps for itself at the root of a resource.
-const RESERVED: &[&str] = &[
-    "connection",
-    "count",
-    "depends_on",
-    "for_each",
-    "lifecycle",
-    "provider",
-    "provisioner",
-];
+const RESERVED: &[&str] =
+    &["connection", "count", "depends_on", "for_each", "lifecycle", "provider", "provisioner"];
 
 impl Schema {
     /// What is wrong with the schema, one sentence each.

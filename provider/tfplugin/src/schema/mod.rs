@@ -64,19 +64,13 @@ pub struct Nested {
 impl Schema {
     /// A schema; its version grows when states written under the old one need an upgrade.
     pub fn new(version: i64) -> Self {
-        Self {
-            version,
-            ..Self::default()
-        }
+        Self { version, ..Self::default() }
     }
 
     /// What it is for, in Markdown.
     #[must_use]
     pub fn description(self, text: impl Into<String>) -> Self {
-        Self {
-            description: text.into(),
-            ..self
-        }
+        Self { description: text.into(), ..self }
     }
 
     /// With an attribute.
@@ -89,8 +83,7 @@ impl Schema {
     /// One of these attributes must be set, and no two of them.
     #[must_use]
     pub fn exactly_one_of(mut self, names: &[&str]) -> Self {
-        self.exactly_one_of
-            .push(names.iter().map(|name| (*name).to_owned()).collect());
+        self.exactly_one_of.push(names.iter().map(|name| (*name).to_owned()).collect());
         self
     }
 
@@ -135,12 +128,7 @@ impl Nested {
 }
 
 fn object_type(attributes: &BTreeMap<String, Attribute>) -> Type {
-    Type::Object(
-        attributes
-            .iter()
-            .map(|(name, attribute)| (name.clone(), attribute.ty()))
-            .collect(),
-    )
+    Type::Object(attributes.iter().map(|(name, attribute)| (name.clone(), attribute.ty())).collect())
 }
 
 macro_rules! flags {
@@ -244,19 +232,13 @@ impl Attribute {
     /// What it is, in Markdown.
     #[must_use]
     pub fn description(self, text: impl Into<String>) -> Self {
-        Self {
-            description: text.into(),
-            ..self
-        }
+        Self { description: text.into(), ..self }
     }
 
     /// The value where the user sets none; the attribute must be optional and computed.
     #[must_use]
     pub fn default(self, value: impl Into<Value>) -> Self {
-        Self {
-            default: Some(value.into()),
-            ..self
-        }
+        Self { default: Some(value.into()), ..self }
     }
 
     /// With a check of its value.

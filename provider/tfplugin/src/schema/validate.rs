@@ -18,26 +18,14 @@ impl Schema {
 }
 
 fn exactly_one(config: &Value, names: &[String]) -> Option<Diagnostic> {
-    let is = |check: fn(&Value) -> bool| {
-        names
-            .iter()
-            .filter(move |name| config.get(name).is_some_and(check))
-    };
+    let is = |check: fn(&Value) -> bool| names.iter().filter(move |name| config.get(name).is_some_and(check));
     let set: Vec<&String> = is(|value| !value.is_null()).collect();
-    let list = |names: &[&String]| {
-        names
-            .iter()
-            .map(|name| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
+    let list =
+        |names: &[&String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     let all = list(&names.iter().collect::<Vec<_>>());
     if set.is_empty() {
-        let summary = if names.len() == 1 {
-            format!("{all} is missing")
-        } else {
-            format!("One of {all} is missing")
-        };
+        let summary =
+            if names.len() == 1 { format!("{all} is missing") } else { format!("One of {all} is missing") };
         return Some(
             Diagnostic::error(summary)
                 .detail(format!("None of them is set, exactly one of {all} is expected.")),
@@ -94,15 +82,10 @@ fn validate_object(
             match (nesting, value) {
                 (Nesting::Single, value) => inner(value, &path),
                 (_, Value::List(items)) => {
-                    items
-                        .iter()
-                        .enumerate()
-                        .for_each(|(n, item)| inner(item, &path.clone().index(n)));
+                    items.iter().enumerate().for_each(|(n, item)| inner(item, &path.clone().index(n)));
                 }
                 (_, Value::Map(entries)) => {
-                    entries
-                        .iter()
-                        .for_each(|(key, item)| inner(item, &path.clone().key(key)));
+                    entries.iter().for_each(|(key, item)| inner(item, &path.clone().key(key)));
                 }
                 _ => {}
             }

@@ -36,36 +36,20 @@ pub fn one_of(allowed: &[&str]) -> Validator {
         if allowed.iter().any(|text| text == found) {
             return Ok(());
         }
-        let all = allowed
-            .iter()
-            .map(|text| format!("{text:?}"))
-            .collect::<Vec<_>>()
-            .join(", ");
+        let all = allowed.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
         Err(format!("one of {all}"))
     })
 }
 
 /// A string with something in it.
 pub fn not_empty() -> Validator {
-    text(|found| {
-        if found.trim().is_empty() {
-            Err("a string that is not empty".to_owned())
-        } else {
-            Ok(())
-        }
-    })
+    text(|found| if found.trim().is_empty() { Err("a string that is not empty".to_owned()) } else { Ok(()) })
 }
 
 /// A string that passes `check`; `expected` describes those that do.
 pub fn matches(check: impl Fn(&str) -> bool + Send + Sync + 'static, expected: &str) -> Validator {
     let expected = expected.to_owned();
-    text(move |found| {
-        if check(found) {
-            Ok(())
-        } else {
-            Err(expected.clone())
-        }
-    })
+    text(move |found| if check(found) { Ok(()) } else { Err(expected.clone()) })
 }
 
 /// A duration as Go writes it: `90s`, `30m`, `1h30m`.
@@ -91,25 +75,16 @@ pub fn non_null_elements() -> Validator {
             Value::Map(entries) => entries.values().any(Value::is_null),
             _ => false,
         };
-        if null {
-            Err("no null among the elements".to_owned())
-        } else {
-            Ok(())
-        }
+        if null { Err("no null among the elements".to_owned()) } else { Ok(()) }
     })
 }
 
 fn is_duration(text: &str) -> bool {
     let mut rest = text;
     while !rest.is_empty() {
-        let unit_at = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
+        let unit_at = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, after) = rest.split_at(unit_at);
-        let Some(after) = ["ms", "h", "m", "s"]
-            .iter()
-            .find_map(|unit| after.strip_prefix(unit))
-        else {
+        let Some(after) = ["ms", "h", "m", "s"].iter().find_map(|unit| after.strip_prefix(unit)) else {
             return false;
         };
         if number.parse::<f64>().is_err() {
@@ -140,9 +115,6 @@ mod tests {
 
     #[test]
     fn a_rejected_choice_names_all_choices() {
-        assert_eq!(
-            one_of(&["a", "b"]).check(&"c".into()).unwrap_err(),
-            r#"one of "a", "b""#
-        );
+        assert_eq!(one_of(&["a", "b"]).check(&"c".into()).unwrap_err(), r#"one of "a", "b""#);
     }
 }

@@ -21,10 +21,7 @@ impl Schema {
 }
 
 fn attributes(attributes: &BTreeMap<String, Attribute>) -> Vec<proto::schema::Attribute> {
-    attributes
-        .iter()
-        .map(|(name, attribute)| attribute.to_wire(name))
-        .collect()
+    attributes.iter().map(|(name, attribute)| attribute.to_wire(name)).collect()
 }
 
 impl Attribute {

@@ -12,10 +12,8 @@ use tempfile::TempDir;
 use super::tls::{self, Tls, TlsError};
 
 /// Proves that it is Terraform who starts us. It guards against mistakes, not against people.
-const COOKIE: (&str, &str) = (
-    "TF_PLUGIN_MAGIC_COOKIE",
-    "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2",
-);
+const COOKIE: (&str, &str) =
+    ("TF_PLUGIN_MAGIC_COOKIE", "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2");
 
 /// Who the server is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,17 +54,11 @@ impl Handshake {
         if mode == Mode::Terraform && std::env::var(cookie).ok().as_deref() != Some(value) {
             return Err(HandshakeError::NotTerraform);
         }
-        let client = std::env::var("PLUGIN_CLIENT_CERT")
-            .ok()
-            .filter(|pem| !pem.is_empty() && mode == Mode::Terraform);
+        let client =
+            std::env::var("PLUGIN_CLIENT_CERT").ok().filter(|pem| !pem.is_empty() && mode == Mode::Terraform);
         let tls = client.map(|pem| tls::prepare(&pem)).transpose()?;
         let directory = directory()?;
-        Ok(Self {
-            mode,
-            socket: directory.path().join("plugin.sock"),
-            tls,
-            directory,
-        })
+        Ok(Self { mode, socket: directory.path().join("plugin.sock"), tls, directory })
     }
 }
 
@@ -74,9 +66,7 @@ impl Handshake {
 fn directory() -> std::io::Result<TempDir> {
     const LONGEST: usize = 100;
     let mut builder = tempfile::Builder::new();
-    builder
-        .prefix("tfplugin-")
-        .permissions(std::fs::Permissions::from_mode(0o700));
+    builder.prefix("tfplugin-").permissions(std::fs::Permissions::from_mode(0o700));
     if let Some(asked) = std::env::var_os("PLUGIN_UNIX_SOCKET_DIR").filter(|asked| !asked.is_empty()) {
         return builder.tempdir_in(asked);
     }
@@ -110,13 +100,8 @@ pub(super) fn announce(mode: Mode, socket: &Path, tls: Option<&Tls>, name: &str)
 
 /// `CORE|APP|NETWORK|ADDRESS|PROTOCOL|CERTIFICATE`, and whether we multiplex where the client asks.
 fn line(socket: &Path, tls: Option<&Tls>) -> String {
-    let certificate = tls
-        .map(|tls| STANDARD_NO_PAD.encode(&tls.certificate))
-        .unwrap_or_default();
-    let multiplex = if std::env::var_os("PLUGIN_MULTIPLEX_GRPC").is_some_and(|v| !v.is_empty()) {
-        "|false"
-    } else {
-        ""
-    };
+    let certificate = tls.map(|tls| STANDARD_NO_PAD.encode(&tls.certificate)).unwrap_or_default();
+    let multiplex =
+        if std::env::var_os("PLUGIN_MULTIPLEX_GRPC").is_some_and(|v| !v.is_empty()) { "|false" } else { "" };
     format!("1|6|unix|{}|grpc|{certificate}{multiplex}", socket.display())
 }

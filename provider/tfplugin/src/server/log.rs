@@ -27,9 +27,7 @@ pub(super) fn install(provider: &'static str) {
 
 /// Nothing is even formatted when nobody listens.
 fn level() -> LevelFilter {
-    let wanted = ["TF_LOG_PROVIDER", "TF_LOG"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok());
+    let wanted = ["TF_LOG_PROVIDER", "TF_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
     match wanted.unwrap_or_default().to_ascii_uppercase().as_str() {
         "TRACE" | "JSON" => LevelFilter::TRACE,
         "DEBUG" => LevelFilter::DEBUG,
@@ -59,10 +57,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         // HTTP/2 frames are nobody's business here.
         let target = event.metadata().target();
-        if ["h2", "hyper", "tonic", "tower", "rustls"]
-            .iter()
-            .any(|prefix| target.starts_with(prefix))
-        {
+        if ["h2", "hyper", "tonic", "tower", "rustls"].iter().any(|prefix| target.starts_with(prefix)) {
             return;
         }
         let mut line = Map::new();
@@ -76,10 +71,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             Json::String(text) => text,
             other => other.to_string(),
         });
-        line.insert(
-            "@level".into(),
-            event.metadata().level().to_string().to_ascii_lowercase().into(),
-        );
+        line.insert("@level".into(), event.metadata().level().to_string().to_ascii_lowercase().into());
         line.insert("@message".into(), message.unwrap_or_default().into());
         line.insert("@module".into(), self.module.clone().into());
         line.insert("@timestamp".into(), timestamp(SystemTime::now()).into());
@@ -93,8 +85,7 @@ struct Collect<'a>(&'a mut Map<String, Json>);
 
 impl Visit for Collect<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0
-            .insert(field.name().to_owned(), format!("{value:?}").into());
+        self.0.insert(field.name().to_owned(), format!("{value:?}").into());
     }
     fn record_str(&mut self, field: &Field, value: &str) {
         self.0.insert(field.name().to_owned(), value.into());

@@ -41,9 +41,7 @@ const MAX_MESSAGE: usize = 256 << 20;
 /// Started by hand it says so and fails. With `--debug` it needs no Terraform to start it and prints how to attach.
 pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) -> ExitCode {
     log::install(P::NAME);
-    let debug = std::env::args()
-        .skip(1)
-        .any(|argument| argument == "--debug" || argument == "-debug");
+    let debug = std::env::args().skip(1).any(|argument| argument == "--debug" || argument == "-debug");
     let mode = if debug { Mode::Debug } else { Mode::Terraform };
     let handshake = match Handshake::begin(mode) {
         Ok(handshake) => handshake,
@@ -52,10 +50,7 @@ pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) 
             return ExitCode::FAILURE;
         }
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -81,12 +76,7 @@ pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) 
 }
 
 async fn run<P: Provider>(provider: P, handshake: Handshake) -> std::io::Result<()> {
-    let Handshake {
-        socket,
-        tls,
-        mode,
-        directory,
-    } = handshake;
+    let Handshake { socket, tls, mode, directory } = handshake;
     let listener = UnixListener::bind(&socket)?;
     let shutdown = CancellationToken::new();
     let stop = CancellationToken::new();

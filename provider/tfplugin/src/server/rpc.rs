@@ -44,9 +44,7 @@ impl<P: Provider> Rpc<P> {
             data: RwLock::new(None),
             stop,
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Runs `work` in a task of its own, so that a client that goes away does not cut an apply in half, and turns a panic
@@ -84,21 +82,13 @@ impl<P: Provider> Shared<P> {
 
     fn resources(&self) -> &BTreeMap<&'static str, Box<dyn DynResource<P::Data>>> {
         self.resources.get_or_init(|| {
-            self.provider
-                .resources()
-                .into_iter()
-                .map(|resource| (resource.type_name(), resource))
-                .collect()
+            self.provider.resources().into_iter().map(|resource| (resource.type_name(), resource)).collect()
         })
     }
 
     fn data_sources(&self) -> &BTreeMap<&'static str, Box<dyn DynDataSource<P::Data>>> {
         self.data_sources.get_or_init(|| {
-            self.provider
-                .data_sources()
-                .into_iter()
-                .map(|source| (source.type_name(), source))
-                .collect()
+            self.provider.data_sources().into_iter().map(|source| (source.type_name(), source)).collect()
         })
     }
 
@@ -140,10 +130,7 @@ impl<P: Provider> Shared<P> {
         }
         let cx = self.cx()?;
         let start = propose(schema, &prior, &config, &proposed);
-        let state = RawState {
-            value: prior.clone(),
-            private: request.prior_private.clone(),
-        };
+        let state = RawState { value: prior.clone(), private: request.prior_private.clone() };
         let plan = with_warnings(&cx, resource.plan(&cx, state, config.clone(), start).await)?;
         let value = null_write_only(schema, &plan.planned);
         let broken = check_planned(resource.type_name(), schema, &prior, &config, &value);
@@ -152,12 +139,7 @@ impl<P: Provider> Shared<P> {
         }
         let mut replace = replaced(schema, &prior, &value);
         replace.extend(plan.requires_replace);
-        Ok(Planned {
-            value,
-            private: plan.private,
-            replace,
-            warnings: cx.take_warnings(),
-        })
+        Ok(Planned { value, private: plan.private, replace, warnings: cx.take_warnings() })
     }
 
     async fn apply(&self, request: proto::apply_resource_change::Request) -> Result<Applied, Diagnostics> {
@@ -169,43 +151,25 @@ impl<P: Provider> Shared<P> {
         let private = request.planned_private.clone();
         let cx = self.cx()?;
         if planned.is_null() {
-            let state = RawState {
-                value: prior.clone(),
-                private,
-            };
+            let state = RawState { value: prior.clone(), private };
             let result = resource.delete(&cx, state.clone()).await;
             let mut diagnostics = cx.take_warnings();
             return Ok(match result {
-                Ok(()) => Applied {
-                    value: Value::Null,
-                    private: vec![],
-                    diagnostics,
-                },
+                Ok(()) => Applied { value: Value::Null, private: vec![], diagnostics },
                 Err(errors) => {
                     diagnostics.extend(errors);
-                    Applied {
-                        value: prior,
-                        private: resource.prior_private(&state.private),
-                        diagnostics,
-                    }
+                    Applied { value: prior, private: resource.prior_private(&state.private), diagnostics }
                 }
             });
         }
-        let state = RawState {
-            value: planned.clone(),
-            private: private.clone(),
-        };
+        let state = RawState { value: planned.clone(), private: private.clone() };
         let applied = resource.apply(&cx, prior.clone(), state, config).await;
         let mut diagnostics = cx.take_warnings();
         let failed = applied.diagnostics.has_errors();
         diagnostics.extend(applied.diagnostics);
         // Without a state of its own a failed apply has changed nothing.
         let Some(state) = applied.state else {
-            return Ok(Applied {
-                value: prior,
-                private: resource.prior_private(&private),
-                diagnostics,
-            });
+            return Ok(Applied { value: prior, private: resource.prior_private(&private), diagnostics });
         };
         let value = null_write_only(schema, &state.value);
         // A failed apply may not have come to know everything; what it does not know is not there.
@@ -213,11 +177,7 @@ impl<P: Provider> Shared<P> {
         if !failed {
             diagnostics.extend(check_applied(resource.type_name(), schema, &planned, &value));
         }
-        Ok(Applied {
-            value,
-            private: state.private,
-            diagnostics,
-        })
+        Ok(Applied { value, private: state.private, diagnostics })
     }
 
     async fn read(&self, request: proto::read_resource::Request) -> Result<Applied, Diagnostics> {
@@ -225,21 +185,11 @@ impl<P: Provider> Shared<P> {
         let schema = resource.schema();
         let value = decode(schema, request.current_state.as_ref())?;
         let cx = self.cx()?;
-        let state = RawState {
-            value,
-            private: request.private.clone(),
-        };
+        let state = RawState { value, private: request.private.clone() };
         let state = with_warnings(&cx, resource.read(&cx, state).await)?;
         let diagnostics = cx.take_warnings();
-        let state = state.unwrap_or(RawState {
-            value: Value::Null,
-            private: vec![],
-        });
-        Ok(Applied {
-            value: null_write_only(schema, &state.value),
-            private: state.private,
-            diagnostics,
-        })
+        let state = state.unwrap_or(RawState { value: Value::Null, private: vec![] });
+        Ok(Applied { value: null_write_only(schema, &state.value), private: state.private, diagnostics })
     }
 
     fn upgrade(&self, request: &proto::upgrade_resource_state::Request) -> Result<Value, Diagnostics> {
@@ -248,14 +198,9 @@ impl<P: Provider> Shared<P> {
         let unreadable = |what: String| {
             Diagnostics::from(Diagnostic::error("The stored state cannot be read").detail(what))
         };
-        let raw = request
-            .raw_state
-            .as_ref()
-            .ok_or_else(|| unreadable("There is none.".to_owned()))?;
+        let raw = request.raw_state.as_ref().ok_or_else(|| unreadable("There is none.".to_owned()))?;
         if !raw.flatmap.is_empty() {
-            return Err(unreadable(
-                "It was written by Terraform 0.11 or older.".to_owned(),
-            ));
+            return Err(unreadable("It was written by Terraform 0.11 or older.".to_owned()));
         }
         let mut state = serde_json::from_slice(&raw.json).map_err(|error| unreadable(error.to_string()))?;
         if request.version != schema.version {
@@ -292,9 +237,7 @@ impl<P: Provider> Service for Rpc<P> {
         &self,
         _request: Request<proto::get_metadata::Request>,
     ) -> Result<Response<proto::get_metadata::Response>, Status> {
-        let type_name = |name: &&str| proto::get_metadata::TypeName {
-            type_name: (*name).to_owned(),
-        };
+        let type_name = |name: &&str| proto::get_metadata::TypeName { type_name: (*name).to_owned() };
         Ok(Response::new(proto::get_metadata::Response {
             server_capabilities: Some(CAPABILITIES),
             diagnostics: vec![],
@@ -308,14 +251,9 @@ impl<P: Provider> Service for Rpc<P> {
         _request: Request<proto::get_provider_schema::Request>,
     ) -> Result<Response<proto::get_provider_schema::Response>, Status> {
         let shared = &self.shared;
-        let resources = shared
-            .resources()
-            .iter()
-            .map(|(name, r)| ((*name).to_owned(), r.schema().to_wire()));
-        let data_sources = shared
-            .data_sources()
-            .iter()
-            .map(|(name, d)| ((*name).to_owned(), d.schema().to_wire()));
+        let resources = shared.resources().iter().map(|(name, r)| ((*name).to_owned(), r.schema().to_wire()));
+        let data_sources =
+            shared.data_sources().iter().map(|(name, d)| ((*name).to_owned(), d.schema().to_wire()));
         Ok(Response::new(proto::get_provider_schema::Response {
             provider: Some(shared.schema().to_wire()),
             resource_schemas: resources.collect(),
@@ -341,9 +279,7 @@ impl<P: Provider> Service for Rpc<P> {
             shared.provider.validate(typed(P::NAME, &config)?).await
         });
         let diagnostics = only_diagnostics(result.await);
-        Ok(Response::new(proto::validate_provider_config::Response {
-            diagnostics,
-        }))
+        Ok(Response::new(proto::validate_provider_config::Response { diagnostics }))
     }
 
     async fn validate_resource_config(
@@ -355,20 +291,13 @@ impl<P: Provider> Service for Rpc<P> {
         let result = self.run("ValidateResourceConfig", &name, |shared| async move {
             let resource = shared.resource(&request.type_name)?;
             let config = decode(resource.schema(), request.config.as_ref())?;
-            let write_only = request
-                .client_capabilities
-                .is_some_and(|client| client.write_only_attributes_allowed);
+            let write_only =
+                request.client_capabilities.is_some_and(|client| client.write_only_attributes_allowed);
             let found = resource.schema().validate(&config, write_only);
-            if found.has_errors() {
-                Err(found)
-            } else {
-                resource.validate(config).await
-            }
+            if found.has_errors() { Err(found) } else { resource.validate(config).await }
         });
         let diagnostics = only_diagnostics(result.await);
-        Ok(Response::new(proto::validate_resource_config::Response {
-            diagnostics,
-        }))
+        Ok(Response::new(proto::validate_resource_config::Response { diagnostics }))
     }
 
     async fn validate_data_resource_config(
@@ -383,9 +312,7 @@ impl<P: Provider> Service for Rpc<P> {
             if found.has_errors() { Err(found) } else { Ok(()) }
         });
         let diagnostics = only_diagnostics(result.await);
-        Ok(Response::new(proto::validate_data_resource_config::Response {
-            diagnostics,
-        }))
+        Ok(Response::new(proto::validate_data_resource_config::Response { diagnostics }))
     }
 
     async fn upgrade_resource_state(
@@ -399,10 +326,7 @@ impl<P: Provider> Service for Rpc<P> {
             encode(shared.resource(&request.type_name)?.schema(), &value)
         });
         let (upgraded_state, diagnostics) = split(result.await);
-        Ok(Response::new(proto::upgrade_resource_state::Response {
-            upgraded_state,
-            diagnostics,
-        }))
+        Ok(Response::new(proto::upgrade_resource_state::Response { upgraded_state, diagnostics }))
     }
 
     async fn configure_provider(
@@ -441,10 +365,9 @@ impl<P: Provider> Service for Rpc<P> {
                 private: read.private,
                 diagnostics: to_wire(read.diagnostics),
             },
-            Err(errors) => proto::read_resource::Response {
-                diagnostics: to_wire(errors),
-                ..Default::default()
-            },
+            Err(errors) => {
+                proto::read_resource::Response { diagnostics: to_wire(errors), ..Default::default() }
+            }
         }))
     }
 
@@ -466,10 +389,9 @@ impl<P: Provider> Service for Rpc<P> {
                 planned_private: plan.private,
                 diagnostics: to_wire(plan.warnings),
             },
-            Err(errors) => proto::plan_resource_change::Response {
-                diagnostics: to_wire(errors),
-                ..Default::default()
-            },
+            Err(errors) => {
+                proto::plan_resource_change::Response { diagnostics: to_wire(errors), ..Default::default() }
+            }
         }))
     }
 
@@ -480,10 +402,8 @@ impl<P: Provider> Service for Rpc<P> {
         let request = request.into_inner();
         let name = request.type_name.clone();
         let prior = request.prior_state.clone();
-        let private = self
-            .shared
-            .resource(&name)
-            .map(|resource| resource.prior_private(&request.planned_private));
+        let private =
+            self.shared.resource(&name).map(|resource| resource.prior_private(&request.planned_private));
         let private = private.unwrap_or_default();
         let result = self.run("ApplyResourceChange", &name, |shared| async move {
             let schema = shared.resource(&request.type_name)?.schema();
@@ -516,10 +436,7 @@ impl<P: Provider> Service for Rpc<P> {
             let state = with_warnings(&cx, resource.import(&cx, &request.id).await)?;
             let imported = proto::import_resource_state::ImportedResource {
                 type_name: request.type_name.clone(),
-                state: Some(encode(
-                    resource.schema(),
-                    &null_write_only(resource.schema(), &state.value),
-                )?),
+                state: Some(encode(resource.schema(), &null_write_only(resource.schema(), &state.value))?),
                 private: state.private,
             };
             Ok((imported, cx.take_warnings()))
@@ -550,14 +467,10 @@ impl<P: Provider> Service for Rpc<P> {
             Ok((encode(source.schema(), &value)?, cx.take_warnings()))
         });
         Ok(Response::new(match result.await {
-            Ok((state, warnings)) => proto::read_data_source::Response {
-                state: Some(state),
-                diagnostics: to_wire(warnings),
-            },
-            Err(errors) => proto::read_data_source::Response {
-                state: None,
-                diagnostics: to_wire(errors),
-            },
+            Ok((state, warnings)) => {
+                proto::read_data_source::Response { state: Some(state), diagnostics: to_wire(warnings) }
+            }
+            Err(errors) => proto::read_data_source::Response { state: None, diagnostics: to_wire(errors) },
         }))
     }
 
@@ -576,12 +489,9 @@ fn known_only(value: Value) -> Value {
     match value {
         Value::Unknown => Value::Null,
         Value::List(items) => Value::List(items.into_iter().map(known_only).collect()),
-        Value::Map(entries) => Value::Map(
-            entries
-                .into_iter()
-                .map(|(name, value)| (name, known_only(value)))
-                .collect(),
-        ),
+        Value::Map(entries) => {
+            Value::Map(entries.into_iter().map(|(name, value)| (name, known_only(value))).collect())
+        }
         Value::Dynamic(typed) => Value::Dynamic(Box::new((typed.0, known_only(typed.1)))),
         value => value,
     }
@@ -620,10 +530,7 @@ fn encode(schema: &Schema, value: &Value) -> Result<DynamicValue, Diagnostics> {
             .detail(format!("{error}. Please report it."))
             .at(error.path)
     })?;
-    Ok(DynamicValue {
-        msgpack,
-        json: vec![],
-    })
+    Ok(DynamicValue { msgpack, json: vec![] })
 }
 
 fn only_diagnostics(result: Result<(), Diagnostics>) -> Vec<proto::Diagnostic> {
@@ -645,11 +552,7 @@ fn to_wire(diagnostics: Diagnostics) -> Vec<proto::Diagnostic> {
         },
         summary: diagnostic.summary,
         detail: diagnostic.detail,
-        attribute: diagnostic
-            .path
-            .filter(|path| !path.steps().is_empty())
-            .as_ref()
-            .map(path_to_wire),
+        attribute: diagnostic.path.filter(|path| !path.steps().is_empty()).as_ref().map(path_to_wire),
     });
     wire.collect()
 }
@@ -663,7 +566,5 @@ fn path_to_wire(path: &Path) -> proto::AttributePath {
             Step::Index(index) => Selector::ElementKeyInt(i64::try_from(*index).unwrap_or(i64::MAX)),
         }),
     };
-    proto::AttributePath {
-        steps: path.steps().iter().map(step).collect(),
-    }
+    proto::AttributePath { steps: path.steps().iter().map(step).collect() }
 }

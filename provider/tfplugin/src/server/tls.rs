@@ -48,19 +48,13 @@ pub(super) fn prepare(client: &str) -> Result<Tls, TlsError> {
     let certificate = own.cert.der().clone();
     let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
     let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(Pinned {
-        client: client.into_owned(),
-        provider: provider.clone(),
-    });
+    let verifier = Arc::new(Pinned { client: client.into_owned(), provider: provider.clone() });
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
         .with_single_cert(vec![certificate.clone()], key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Tls {
-        certificate: certificate.to_vec(),
-        acceptor: TlsAcceptor::from(Arc::new(config)),
-    })
+    Ok(Tls { certificate: certificate.to_vec(), acceptor: TlsAcceptor::from(Arc::new(config)) })
 }
 
 /// Accepts one certificate.
@@ -97,12 +91,7 @@ impl ClientCertVerifier for Pinned {
         if dss.scheme == SignatureScheme::ECDSA_NISTP521_SHA512 {
             return verify_p521(message, cert, dss.signature());
         }
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -114,19 +103,11 @@ impl ClientCertVerifier for Pinned {
         if dss.scheme == SignatureScheme::ECDSA_NISTP521_SHA512 {
             return verify_p521(message, cert, dss.signature());
         }
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let mut schemes = self
-            .provider
-            .signature_verification_algorithms
-            .supported_schemes();
+        let mut schemes = self.provider.signature_verification_algorithms.supported_schemes();
         schemes.push(SignatureScheme::ECDSA_NISTP521_SHA512);
         schemes
     }
@@ -144,13 +125,9 @@ fn verify_p521(
 ) -> Result<HandshakeSignatureValid, Error> {
     let bad = |what: &str| Error::General(format!("the client's P-521 {what}"));
     let bytes: &[u8] = cert.as_ref();
-    let start = bytes
-        .windows(POINT.len())
-        .position(|window| window == POINT)
-        .ok_or_else(|| bad("key is missing"))?;
-    let point = bytes
-        .get(start + POINT.len() - 1..)
-        .and_then(|rest| rest.get(..POINT_LENGTH));
+    let start =
+        bytes.windows(POINT.len()).position(|window| window == POINT).ok_or_else(|| bad("key is missing"))?;
+    let point = bytes.get(start + POINT.len() - 1..).and_then(|rest| rest.get(..POINT_LENGTH));
     let key = point
         .and_then(|point| VerifyingKey::from_sec1_bytes(point).ok())
         .ok_or_else(|| bad("key is not valid"))?;
@@ -158,7 +135,6 @@ fn verify_p521(
         .ok()
         .and_then(|signature| Signature::try_from(signature).ok())
         .ok_or_else(|| bad("signature is not readable"))?;
-    key.verify(message, &signature)
-        .map_err(|_| bad("signature is wrong"))?;
+    key.verify(message, &signature).map_err(|_| bad("signature is wrong"))?;
     Ok(HandshakeSignatureValid::assertion())
 }

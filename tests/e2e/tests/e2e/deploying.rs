@@ -4,49 +4,26 @@ use crate::support::{TWO, apply, fails_saying, no_changes, one, plan, says, set_
 
 fn page(world: &e2e::World) -> String {
     let address = world.lab.host("web").address();
-    let page = world
-        .lab
-        .host("db")
-        .exec(&["curl", "--silent", &format!("http://{address}/")])
-        .unwrap();
+    let page = world.lab.host("db").exec(&["curl", "--silent", &format!("http://{address}/")]).unwrap();
     page.stdout.trim().to_owned()
 }
 
 #[test]
 fn a_network_is_deployed_edited_and_forgotten() {
     let world = world(&["db", "web"]);
-    set_up(
-        &world,
-        &site(&world, &["db", "web"], "arguments = { greeting = \"hello\" }"),
-        TWO,
-    );
+    set_up(&world, &site(&world, &["db", "web"], "arguments = { greeting = \"hello\" }"), TWO);
 
     // The first plan is exact although no machine was ever seen.
     let plan_json = world.plan_json();
-    let planned = plan_json["planned_values"]["root_module"]["resources"]
-        .as_array()
-        .expect("a plan");
-    let deployment = planned
-        .iter()
-        .find(|r| r["address"] == "nixos_deployment.site")
-        .unwrap();
-    let toplevel = deployment["values"]["systems"]["web"]["toplevel"]
-        .as_str()
-        .expect("known at plan")
-        .to_owned();
+    let planned = plan_json["planned_values"]["root_module"]["resources"].as_array().expect("a plan");
+    let deployment = planned.iter().find(|r| r["address"] == "nixos_deployment.site").unwrap();
+    let toplevel =
+        deployment["values"]["systems"]["web"]["toplevel"].as_str().expect("known at plan").to_owned();
 
     succeeds(&apply(&world));
-    assert_eq!(
-        world.current_system("web"),
-        toplevel,
-        "apply deploys what the plan named"
-    );
+    assert_eq!(world.current_system("web"), toplevel, "apply deploys what the plan named");
     assert_eq!(page(&world), "hello from 10.88.0.2");
-    let profile = world
-        .lab
-        .host("web")
-        .exec(&["readlink", "-f", "/nix/var/nix/profiles/system"])
-        .unwrap();
+    let profile = world.lab.host("web").exec(&["readlink", "-f", "/nix/var/nix/profiles/system"]).unwrap();
     assert_eq!(profile.stdout.trim(), toplevel);
     let boots = world.lab.host("web").read_file("/boot/default-system").unwrap();
     assert_eq!(boots.trim(), toplevel, "the boot loader knows the new system");
@@ -55,35 +32,14 @@ fn a_network_is_deployed_edited_and_forgotten() {
     no_changes(&world);
 
     // Only web changes.
-    let db = world
-        .lab
-        .host("db")
-        .exec(&["readlink", "/nix/var/nix/profiles/system"])
-        .unwrap()
-        .stdout;
-    world
-        .write(
-            "main.tf",
-            &site(&world, &["db", "web"], "arguments = { greeting = \"good day\" }"),
-        )
-        .unwrap();
+    let db = world.lab.host("db").exec(&["readlink", "/nix/var/nix/profiles/system"]).unwrap().stdout;
+    world.write("main.tf", &site(&world, &["db", "web"], "arguments = { greeting = \"good day\" }")).unwrap();
     let run = plan(&world);
     succeeds(&run);
-    says(
-        &run,
-        &[
-            &format!("\"{toplevel}\" -> \"/nix/store/"),
-            "files changed: /etc/www/index.html",
-        ],
-    );
+    says(&run, &[&format!("\"{toplevel}\" -> \"/nix/store/"), "files changed: /etc/www/index.html"]);
     succeeds(&apply(&world));
     assert_eq!(page(&world), "good day from 10.88.0.2");
-    let same = world
-        .lab
-        .host("db")
-        .exec(&["readlink", "/nix/var/nix/profiles/system"])
-        .unwrap()
-        .stdout;
+    let same = world.lab.host("db").exec(&["readlink", "/nix/var/nix/profiles/system"]).unwrap().stdout;
     assert_eq!(same, db, "db got no new generation");
 
     // A reboot keeps it.
@@ -92,16 +48,9 @@ fn a_network_is_deployed_edited_and_forgotten() {
     no_changes(&world);
 
     succeeds(&world.terraform(&["destroy", "-auto-approve"]));
-    assert_eq!(
-        page(&world),
-        "good day from 10.88.0.2",
-        "destroy leaves machines alone"
-    );
-    let roots = world
-        .lab
-        .control()
-        .exec(&["find", "/root/.local/state/nixos-activator", "-type", "l"])
-        .unwrap();
+    assert_eq!(page(&world), "good day from 10.88.0.2", "destroy leaves machines alone");
+    let roots =
+        world.lab.control().exec(&["find", "/root/.local/state/nixos-activator", "-type", "l"]).unwrap();
     assert_eq!(roots.stdout, "", "no roots are left");
 }
 
@@ -126,18 +75,10 @@ fn a_failing_unit_is_rolled_back_and_explained() {
         ],
     );
     assert_eq!(world.current_system("web"), before, "web runs what it ran before");
-    let active = world
-        .lab
-        .host("web")
-        .exec(&["systemctl", "is-active", "sleeper"])
-        .unwrap();
+    let active = world.lab.host("web").exec(&["systemctl", "is-active", "sleeper"]).unwrap();
     assert_eq!(active.stdout.trim(), "active", "its units do too");
     let state = world.resource("nixos_deployment.site");
-    assert_eq!(
-        state["systems"]["web"]["toplevel"],
-        before.as_str(),
-        "state tells the truth"
-    );
+    assert_eq!(state["systems"]["web"]["toplevel"], before.as_str(), "state tells the truth");
     let run = plan(&world);
     says(&run, &["units changed: sleeper.service", "1 to change"]);
 
@@ -149,18 +90,10 @@ fn a_failing_unit_is_rolled_back_and_explained() {
 fn a_first_deployment_that_fails_can_be_repeated() {
     let world = world(&["web"]);
     let installed = world.current_system("web");
-    set_up(
-        &world,
-        &site(&world, &["web"], ""),
-        &one("testing.failActivation = true;"),
-    );
+    set_up(&world, &site(&world, &["web"], ""), &one("testing.failActivation = true;"));
     fails_saying(
         &apply(&world),
-        &[
-            "rolled back",
-            "The activation script failed",
-            "Activation script snippet 'broken' failed",
-        ],
+        &["rolled back", "The activation script failed", "Activation script snippet 'broken' failed"],
     );
     assert_eq!(world.current_system("web"), installed);
 
@@ -177,39 +110,21 @@ fn systems_that_refuse_to_switch_change_nothing() {
     let before = world.current_system("web");
     let unchanged = |why: &str| {
         assert_eq!(world.current_system("web"), before, "{why}");
-        let profile = world
-            .lab
-            .host("web")
-            .exec(&["readlink", "-f", "/nix/var/nix/profiles/system"])
-            .unwrap();
+        let profile =
+            world.lab.host("web").exec(&["readlink", "-f", "/nix/var/nix/profiles/system"]).unwrap();
         assert_eq!(profile.stdout.trim(), before, "{why}");
     };
-    world
-        .write("network.nix", &one("testing.failCheck = true;"))
-        .unwrap();
+    world.write("network.nix", &one("testing.failCheck = true;")).unwrap();
     fails_saying(
         &apply(&world),
-        &[
-            "was not accepted by machine \"web\"",
-            "pre-switch check 'broken' failed",
-        ],
+        &["was not accepted by machine \"web\"", "pre-switch check 'broken' failed"],
     );
     unchanged("a failed check");
-    world
-        .write("network.nix", &one("testing.initInterfaceVersion = \"3\";"))
-        .unwrap();
-    fails_saying(
-        &apply(&world),
-        &["needs a reboot of machine \"web\"", "action = \"boot\""],
-    );
+    world.write("network.nix", &one("testing.initInterfaceVersion = \"3\";")).unwrap();
+    fails_saying(&apply(&world), &["needs a reboot of machine \"web\"", "action = \"boot\""]);
     unchanged("a system that needs a reboot");
-    world
-        .write("network.nix", &one("testing.failBootLoader = true;"))
-        .unwrap();
-    fails_saying(
-        &apply(&world),
-        &["rolled back", "the boot loader could not be installed"],
-    );
+    world.write("network.nix", &one("testing.failBootLoader = true;")).unwrap();
+    fails_saying(&apply(&world), &["rolled back", "the boot loader could not be installed"]);
     unchanged("a boot loader that fails");
 }
 
@@ -220,11 +135,8 @@ fn drift_is_shown_and_repaired() {
     succeeds(&apply(&world));
     let wanted = world.current_system("web");
 
-    let by_hand = world
-        .lab
-        .host("web")
-        .exec(&["/root/installer-system/bin/switch-to-configuration", "test"])
-        .unwrap();
+    let by_hand =
+        world.lab.host("web").exec(&["/root/installer-system/bin/switch-to-configuration", "test"]).unwrap();
     assert!(by_hand.success, "{}", by_hand.stderr);
     assert_ne!(world.current_system("web"), wanted);
     let run = plan(&world);
@@ -235,22 +147,11 @@ fn drift_is_shown_and_repaired() {
     no_changes(&world);
 
     // The system runs, but the next boot would start another one: that is drift too.
-    let installer = world
-        .lab
-        .host("web")
-        .exec(&["readlink", "-f", "/root/installer-system"])
-        .unwrap()
-        .stdout;
+    let installer = world.lab.host("web").exec(&["readlink", "-f", "/root/installer-system"]).unwrap().stdout;
     world
         .lab
         .host("web")
-        .exec(&[
-            "nix-env",
-            "-p",
-            "/nix/var/nix/profiles/system",
-            "--set",
-            installer.trim(),
-        ])
+        .exec(&["nix-env", "-p", "/nix/var/nix/profiles/system", "--set", installer.trim()])
         .unwrap();
     says(&plan(&world), &["1 to change"]);
     succeeds(&apply(&world));
@@ -260,21 +161,13 @@ fn drift_is_shown_and_repaired() {
 #[test]
 fn the_next_boot_is_an_action_too() {
     let world = world(&["web"]);
-    set_up(
-        &world,
-        &site(&world, &["web"], "action = \"boot\""),
-        &one(crate::support::SLEEPER),
-    );
+    set_up(&world, &site(&world, &["web"], "action = \"boot\""), &one(crate::support::SLEEPER));
     let running = world.current_system("web");
     succeeds(&apply(&world));
     assert_eq!(world.current_system("web"), running, "nothing is activated now");
     no_changes(&world);
     world.lab.host("web").power_cycle().unwrap();
-    assert_ne!(
-        world.current_system("web"),
-        running,
-        "the next boot starts the new system"
-    );
+    assert_ne!(world.current_system("web"), running, "the next boot starts the new system");
     no_changes(&world);
 }
 
@@ -286,10 +179,7 @@ fn a_failed_build_touches_nothing_and_forgets_nothing() {
     let before = world.current_system("web");
     let broken = "environment.etc.x.source = pkgs.runCommand \"x\" {} \"echo out of luck; exit 3\";";
     world.write("network.nix", &one(broken)).unwrap();
-    fails_saying(
-        &apply(&world),
-        &["The build failed", "out of luck", "No machine was changed"],
-    );
+    fails_saying(&apply(&world), &["The build failed", "out of luck", "No machine was changed"]);
     assert_eq!(world.current_system("web"), before);
 
     // What was deployed last is still known, so the next plan can say what changes.
@@ -306,9 +196,7 @@ fn two_deployments_of_one_machine_do_not_mix() {
     set_up(&world, &site(&world, &["web"], ""), &slow(3));
     let directory = e2e::DIRECTORY;
     let control = world.lab.control();
-    control
-        .exec(&["sh", "-c", &format!("cp -r {directory} /root/other")])
-        .unwrap();
+    control.exec(&["sh", "-c", &format!("cp -r {directory} /root/other")]).unwrap();
     control.write_file("/root/other/network.nix", slow(4)).unwrap();
     let mut first = world
         .terraform_command(&[], &["apply", "-auto-approve"])
@@ -316,13 +204,7 @@ fn two_deployments_of_one_machine_do_not_mix() {
         .spawn()
         .unwrap();
     let start = std::time::Instant::now();
-    while !world
-        .lab
-        .host("web")
-        .exec(&["pgrep", "-f", "sleep 3"])
-        .unwrap()
-        .success
-    {
+    while !world.lab.host("web").exec(&["pgrep", "-f", "sleep 3"]).unwrap().success {
         assert!(start.elapsed().as_secs() < 60, "the first activation begins");
     }
     let second = control

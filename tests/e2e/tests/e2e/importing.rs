@@ -9,22 +9,11 @@ fn what_runs_already_is_imported_without_touching_it() {
     let world = world(&["web"]);
     set_up(&world, &site(&world, &["web"], ""), &one(""));
     succeeds(&apply(&world));
-    let system = world
-        .lab
-        .host("web")
-        .exec(&["readlink", "/nix/var/nix/profiles/system"])
-        .unwrap()
-        .stdout;
-    world
-        .lab
-        .control()
-        .exec(&["rm", &format!("{}/terraform.tfstate", e2e::DIRECTORY)])
-        .unwrap();
+    let system = world.lab.host("web").exec(&["readlink", "/nix/var/nix/profiles/system"]).unwrap().stdout;
+    world.lab.control().exec(&["rm", &format!("{}/terraform.tfstate", e2e::DIRECTORY)]).unwrap();
 
     let trust = "provider \"nixos\" { ssh = { host_key_policy = \"accept_new\" } }\n";
-    world
-        .write("main.tf", &format!("{}{trust}", site(&world, &["web"], "")))
-        .unwrap();
+    world.write("main.tf", &format!("{}{trust}", site(&world, &["web"], ""))).unwrap();
     let address = world.lab.host("web").address();
     succeeds(&world.terraform(&["import", "nixos_machine.web", &format!("root@{address}")]));
     succeeds(&world.terraform(&["import", "nixos_deployment.site", &format!("web=root@{address}")]));
@@ -32,21 +21,11 @@ fn what_runs_already_is_imported_without_touching_it() {
     succeeds(&run);
     says(&run, &["0 added", "0 destroyed"]);
     no_changes(&world);
-    let same = world
-        .lab
-        .host("web")
-        .exec(&["readlink", "/nix/var/nix/profiles/system"])
-        .unwrap()
-        .stdout;
+    let same = world.lab.host("web").exec(&["readlink", "/nix/var/nix/profiles/system"]).unwrap().stdout;
     assert_eq!(same, system, "no new generation");
 
-    fails_saying(
-        &world.terraform(&["import", "nixos_machine.other", "a b"]),
-        &["nixos_machine.other"],
-    );
-    world
-        .write("main.tf", &format!("{HEAD}{trust}{}", machine(&world, "web", "")))
-        .unwrap();
+    fails_saying(&world.terraform(&["import", "nixos_machine.other", "a b"]), &["nixos_machine.other"]);
+    world.write("main.tf", &format!("{HEAD}{trust}{}", machine(&world, "web", ""))).unwrap();
     world.terraform(&["state", "rm", "nixos_machine.web"]);
     fails_saying(
         &world.terraform(&["import", "nixos_machine.web", "a b"]),

@@ -1,10 +1,6 @@
 //! Real terraform, real Nix, real OpenSSH, real systemd hosts: what a user does, and what they see.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod deploying;
 mod importing;

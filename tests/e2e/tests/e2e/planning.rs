@@ -7,11 +7,8 @@ use crate::support::{
 #[test]
 fn an_unknown_argument_leaves_only_its_users_open() {
     let world = world(&["db", "web"]);
-    let main = site(
-        &world,
-        &["db", "web"],
-        "arguments = { greeting = terraform_data.late.output }",
-    ) + "resource \"terraform_data\" \"late\" { input = \"late\" }\n";
+    let main = site(&world, &["db", "web"], "arguments = { greeting = terraform_data.late.output }")
+        + "resource \"terraform_data\" \"late\" { input = \"late\" }\n";
     set_up(&world, &main, TWO);
     let plan = world.plan_json();
     let change = plan["resource_changes"]
@@ -25,10 +22,7 @@ fn an_unknown_argument_leaves_only_its_users_open() {
         change["after"]["systems"]["db"]["toplevel"].is_string(),
         "db does not use the argument: {change}"
     );
-    assert_eq!(
-        change["after_unknown"]["systems"]["web"]["toplevel"], true,
-        "web does: {change}"
-    );
+    assert_eq!(change["after_unknown"]["systems"]["web"]["toplevel"], true, "web does: {change}");
     succeeds(&apply(&world));
     assert!(world.current_system("web").contains("nixos-system-web"));
     no_changes(&world);
@@ -43,9 +37,7 @@ fn for_each_and_target_work_as_everywhere() {
          resource \"nixos_deployment\" \"site\" {{\n  network = [\"${{path.module}}/network.nix\"]\n  \
          machines = {{ for name, machine in nixos_machine.this : name => machine.target }}\n}}\n"
     );
-    world
-        .write("terraform.tfvars.json", &world.machines(&["db", "web"]))
-        .unwrap();
+    world.write("terraform.tfvars.json", &world.machines(&["db", "web"])).unwrap();
     set_up(&world, &main, TWO);
     let run = world.terraform(&["apply", "-auto-approve", "-target=nixos_machine.this[\"db\"]"]);
     succeeds(&run);
@@ -67,11 +59,7 @@ fn a_specification_feeds_the_machines_it_describes() {
          output \"ports\" {{ value = data.nixos_network.spec.values.web[\"services.openssh.ports\"] }}\n",
         host.host_public_key()
     );
-    set_up(
-        &world,
-        &main,
-        &one(&format!("deployment.targetHost = \"{}\";", host.address())),
-    );
+    set_up(&world, &main, &one(&format!("deployment.targetHost = \"{}\";", host.address())));
     succeeds(&apply(&world));
     let ports = world.terraform(&["output", "-json", "ports"]);
     assert_eq!(ports.text.trim(), "[22]");
@@ -94,10 +82,7 @@ fn a_flake_is_a_specification_too() {
     control.write_file("/root/flake/flake.nix", flake).unwrap();
     set_up(&world, &main, "");
     succeeds(&apply(&world));
-    assert_eq!(
-        world.lab.host("web").exec(&["cat", "/etc/word"]).unwrap().stdout,
-        "web: flaky"
-    );
+    assert_eq!(world.lab.host("web").exec(&["cat", "/etc/word"]).unwrap().stdout, "web: flaky");
     no_changes(&world);
 }
 
@@ -107,17 +92,10 @@ fn mistakes_in_the_specification_are_shown_where_they_are() {
     set_up(&world, &site(&world, &["web"], ""), "{ web = { ");
     fails_saying(
         &plan(&world),
-        &[
-            "The specification does not evaluate",
-            "syntax error",
-            "network.nix",
-            "network = ",
-        ],
+        &["The specification does not evaluate", "syntax error", "network.nix", "network = "],
     );
 
-    world
-        .write("network.nix", &one("environment.etc.x.text = 42;"))
-        .unwrap();
+    world.write("network.nix", &one("environment.etc.x.text = 42;")).unwrap();
     fails_saying(
         &plan(&world),
         &[
@@ -126,53 +104,26 @@ fn mistakes_in_the_specification_are_shown_where_they_are() {
             "is not of type",
         ],
     );
-    world
-        .write(
-            "network.nix",
-            &one("environment.etc.x.text = throw \"on purpose\";"),
-        )
-        .unwrap();
+    world.write("network.nix", &one("environment.etc.x.text = throw \"on purpose\";")).unwrap();
     fails_saying(
         &plan(&world),
-        &[
-            "The configuration of machine \"web\" does not evaluate",
-            "on purpose",
-            "while evaluating",
-        ],
+        &["The configuration of machine \"web\" does not evaluate", "on purpose", "while evaluating"],
     );
-    world
-        .write("network.nix", &one("no.such.option = true;"))
-        .unwrap();
+    world.write("network.nix", &one("no.such.option = true;")).unwrap();
     fails_saying(&plan(&world), &["does not exist"]);
     world
-        .write(
-            "network.nix",
-            &one("assertions = [ { assertion = false; message = \"two is three\"; } ];"),
-        )
+        .write("network.nix", &one("assertions = [ { assertion = false; message = \"two is three\"; } ];"))
         .unwrap();
     fails_saying(&plan(&world), &["Failed assertions", "two is three"]);
 
-    world
-        .write("network.nix", "{ needed, ... }: { web = { }; }")
-        .unwrap();
+    world.write("network.nix", "{ needed, ... }: { web = { }; }").unwrap();
     fails_saying(&plan(&world), &["takes the argument `needed`", "arguments"]);
 
     world.write("network.nix", "{ other = { }; }").unwrap();
-    fails_saying(
-        &plan(&world),
-        &["The specification has no node \"web\"", "`other`"],
-    );
+    fails_saying(&plan(&world), &["The specification has no node \"web\"", "`other`"]);
 
-    world
-        .write(
-            "main.tf",
-            &site(&world, &["web"], "").replace("/network.nix", "/nowhere.nix"),
-        )
-        .unwrap();
-    fails_saying(
-        &plan(&world),
-        &["The network file cannot be read", "nowhere.nix", "No such file"],
-    );
+    world.write("main.tf", &site(&world, &["web"], "").replace("/network.nix", "/nowhere.nix")).unwrap();
+    fails_saying(&plan(&world), &["The network file cannot be read", "nowhere.nix", "No such file"]);
 
     // web looks at db, which has no machine.
     world.write("network.nix", TWO).unwrap();
@@ -196,45 +147,29 @@ fn mistakes_in_the_specification_are_shown_where_they_are() {
 fn mistakes_in_the_configuration_name_the_attribute() {
     let world = world(&["web"]);
     let with = |deployment: &str| {
-        world
-            .write("main.tf", &site(&world, &["web"], deployment))
-            .unwrap();
+        world.write("main.tf", &site(&world, &["web"], deployment)).unwrap();
         plan(&world)
     };
     set_up(&world, &site(&world, &["web"], ""), &one(""));
     fails_saying(
         &with("action = \"swich\""),
-        &[
-            "Invalid value for `action`",
-            "Found \"swich\", expected one of \"switch\"",
-        ],
+        &["Invalid value for `action`", "Found \"swich\", expected one of \"switch\""],
     );
     fails_saying(&with("arguments = \"x\""), &["`arguments` is not an object"]);
     fails_saying(
         &with("timeouts = { create = \"soon\" }"),
         &["`timeouts.create`", "a duration such as \"90s\""],
     );
-    fails_saying(
-        &with("flake = \".\""),
-        &["Only one of `network`, `flake` can be set"],
-    );
-    world
-        .write("main.tf", &machine(&world, "web", "").replace("ssh =", "tags ="))
-        .unwrap();
+    fails_saying(&with("flake = \".\""), &["Only one of `network`, `flake` can be set"]);
+    world.write("main.tf", &machine(&world, "web", "").replace("ssh =", "tags =")).unwrap();
     let bad = format!("{HEAD}resource \"nixos_machine\" \"web\" {{ name = \"web 1\" }}\n");
     world.write("main.tf", &bad).unwrap();
-    fails_saying(
-        &plan(&world),
-        &["`ssh` is missing", "Invalid value for `name`", "Found \"web 1\""],
-    );
+    fails_saying(&plan(&world), &["`ssh` is missing", "Invalid value for `name`", "Found \"web 1\""]);
     let bad = format!(
         "{HEAD}resource \"nixos_machine\" \"web\" {{\n  name = \"web\"\n  ssh = {{ host = \"10.88.0.2\", key = \"admin\" }}\n}}\n"
     );
     world.write("main.tf", &bad).unwrap();
-    fails_saying(
-        &apply(&world),
-        &["There is no private key \"admin\"", "ssh.private_keys"],
-    );
+    fails_saying(&apply(&world), &["There is no private key \"admin\"", "ssh.private_keys"]);
 }
 
 #[test]
@@ -258,12 +193,7 @@ fn every_attribute_is_described_and_secrets_are_marked() {
     let provider = &schema["provider_schemas"][e2e::SOURCE];
     let mut missing = vec![];
     let mut count = 0;
-    undescribed(
-        &provider["provider"]["block"],
-        "provider",
-        &mut missing,
-        &mut count,
-    );
+    undescribed(&provider["provider"]["block"], "provider", &mut missing, &mut count);
     for kind in ["resource_schemas", "data_source_schemas"] {
         for (name, schema) in provider[kind].as_object().expect("schemas") {
             undescribed(&schema["block"], name, &mut missing, &mut count);

@@ -25,10 +25,8 @@ pub(crate) fn world(hosts: &[&str]) -> World {
 /// A configuration with a machine for each of `hosts` and a deployment of `network.nix`.
 pub(crate) fn site(world: &World, hosts: &[&str], deployment: &str) -> String {
     let machines: String = hosts.iter().map(|name| machine(world, name, "")).collect();
-    let targets: Vec<String> = hosts
-        .iter()
-        .map(|name| format!("{name} = nixos_machine.{name}.target"))
-        .collect();
+    let targets: Vec<String> =
+        hosts.iter().map(|name| format!("{name} = nixos_machine.{name}.target")).collect();
     format!(
         "{HEAD}{machines}\nresource \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
          machines = {{ {} }}\n  {deployment}\n}}\n",
@@ -81,18 +79,9 @@ pub(crate) fn fails_saying(run: &Run, texts: &[&str]) {
 
 #[track_caller]
 pub(crate) fn says(run: &Run, texts: &[&str]) {
-    let flat = run
-        .text
-        .replace(['│', '╷', '╵'], " ")
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
+    let flat = run.text.replace(['│', '╷', '╵'], " ").split_whitespace().collect::<Vec<_>>().join(" ");
     for text in texts {
-        assert!(
-            flat.contains(text),
-            "terraform was to say {text:?}:\n{}",
-            run.text
-        );
+        assert!(flat.contains(text), "terraform was to say {text:?}:\n{}", run.text);
     }
 }
 

@@ -18,29 +18,14 @@ fn an_unreachable_machine_is_a_warning_at_plan_and_an_error_at_apply() {
     world.lab.host("web").power_cut().unwrap();
 
     let quick = "provider \"nixos\" { ssh = { connect_timeout = \"2s\" } }\n";
-    world
-        .write("main.tf", &(site(&world, &["web"], "") + quick))
-        .unwrap();
+    world.write("main.tf", &(site(&world, &["web"], "") + quick)).unwrap();
     let run = plan(&world);
     succeeds(&run);
-    says(
-        &run,
-        &["Warning: Machine \"web\" cannot be reached", "No changes."],
-    );
+    says(&run, &["Warning: Machine \"web\" cannot be reached", "No changes."]);
 
-    world
-        .write(
-            "main.tf",
-            &(site(&world, &["web"], "on_unreachable = \"fail\"") + quick),
-        )
-        .unwrap();
+    world.write("main.tf", &(site(&world, &["web"], "on_unreachable = \"fail\"") + quick)).unwrap();
     says(&plan(&world), &["1 to change"]);
-    world
-        .write(
-            "main.tf",
-            &(site(&world, &["web"], "timeouts = { update = \"4s\" }") + quick),
-        )
-        .unwrap();
+    world.write("main.tf", &(site(&world, &["web"], "timeouts = { update = \"4s\" }") + quick)).unwrap();
     world.write("network.nix", &one(SLEEPER)).unwrap();
     fails_saying(&apply(&world), &["machine \"web\"", "limit of 4 s"]);
 
@@ -57,14 +42,8 @@ fn a_machine_that_never_answers_is_not_created() {
          ssh = {{ host = \"10.88.0.99\" }}\n  timeouts = {{ create = \"3s\" }}\n}}\n"
     );
     set_up(&world, &main, "");
-    fails_saying(
-        &apply(&world),
-        &["Machine \"gone\" cannot be reached", "10.88.0.99", "ssh = "],
-    );
-    assert!(
-        world.resource("nixos_machine.gone").is_null(),
-        "nothing is in state"
-    );
+    fails_saying(&apply(&world), &["Machine \"gone\" cannot be reached", "10.88.0.99", "ssh = "]);
+    assert!(world.resource("nixos_machine.gone").is_null(), "nothing is in state");
 }
 
 #[test]
@@ -73,10 +52,7 @@ fn only_the_right_host_key_is_accepted() {
     let (db, web) = (world.lab.host("db"), world.lab.host("web"));
     let wrong = machine(&world, "web", "").replace(&web.host_public_key(), &db.host_public_key());
     set_up(&world, &format!("{HEAD}{wrong}"), "");
-    fails_saying(
-        &apply(&world),
-        &["The host key of machine \"web\"", "host_public_key"],
-    );
+    fails_saying(&apply(&world), &["The host key of machine \"web\"", "host_public_key"]);
 
     // Strict is the default, and known_hosts knows nothing.
     let unpinned = format!(
@@ -84,39 +60,19 @@ fn only_the_right_host_key_is_accepted() {
         web.address()
     );
     world.write("main.tf", &unpinned).unwrap();
-    fails_saying(
-        &apply(&world),
-        &["The host key of machine \"web\" is not known", "accept_new"],
-    );
+    fails_saying(&apply(&world), &["The host key of machine \"web\" is not known", "accept_new"]);
 
     // Trust on first use, pinned from then on.
     world
-        .write(
-            "main.tf",
-            &(unpinned + "provider \"nixos\" { ssh = { host_key_policy = \"accept_new\" } }\n"),
-        )
+        .write("main.tf", &(unpinned + "provider \"nixos\" { ssh = { host_key_policy = \"accept_new\" } }\n"))
         .unwrap();
     succeeds(&apply(&world));
-    assert_eq!(
-        world.resource("nixos_machine.web")["host_public_key"],
-        web.host_public_key().as_str()
-    );
+    assert_eq!(world.resource("nixos_machine.web")["host_public_key"], web.host_public_key().as_str());
     no_changes(&world);
-    let known = world
-        .lab
-        .control()
-        .exec(&["ls", "-A", "/root/.ssh"])
-        .unwrap()
-        .stdout;
-    assert!(
-        !known.contains("known_hosts"),
-        "the user's own known_hosts is left alone: {known}"
-    );
+    let known = world.lab.control().exec(&["ls", "-A", "/root/.ssh"]).unwrap().stdout;
+    assert!(!known.contains("known_hosts"), "the user's own known_hosts is left alone: {known}");
     web.exec(&["sh", "-c", "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; systemctl restart ssh"]).unwrap();
-    fails_saying(
-        &plan(&world),
-        &["The host key of machine \"web\" is not the expected one"],
-    );
+    fails_saying(&plan(&world), &["The host key of machine \"web\" is not the expected one"]);
 }
 
 #[test]
@@ -138,9 +94,7 @@ fn missing_tools_are_named() {
         &["Nix was not found", "2.8", "nixos.org/download"],
     );
     // Debian has no Nix that is too old any more; its version is all that is asked of this one.
-    control
-        .write_file("/root/bin/nix", "#!/bin/sh\necho 'nix (Nix) 2.3.16'\n")
-        .unwrap();
+    control.write_file("/root/bin/nix", "#!/bin/sh\necho 'nix (Nix) 2.3.16'\n").unwrap();
     control.exec(&["chmod", "+x", "/root/bin/nix"]).unwrap();
     fails_saying(
         &world.terraform_with(&path, &["plan"]),
@@ -153,54 +107,30 @@ fn missing_tools_are_named() {
 
 #[test]
 fn without_root_nothing_is_sent() {
-    let world = World::boot_with(
-        &[(
-            "web",
-            HostOptions {
-                sudo: true,
-                ..HostOptions::default()
-            },
-        )],
-        &|_| {},
-    )
-    .unwrap();
+    let world =
+        World::boot_with(&[("web", HostOptions { sudo: true, ..HostOptions::default() })], &|_| {}).unwrap();
     let user = |more: &str| {
         site(&world, &["web"], "")
             + &format!("provider \"nixos\" {{ ssh = {{ user = \"deploy\"{more} }} }}\n")
     };
     let installed = world.current_system("web");
     set_up(&world, &user(""), &one(SLEEPER));
-    fails_saying(
-        &apply(&world),
-        &["No root login on machine \"web\"", "deploy", "elevate"],
-    );
+    fails_saying(&apply(&world), &["No root login on machine \"web\"", "deploy", "elevate"]);
     assert_eq!(world.current_system("web"), installed);
 
-    world
-        .write("main.tf", &user(", elevate = [\"sudo\", \"-n\"]"))
-        .unwrap();
+    world.write("main.tf", &user(", elevate = [\"sudo\", \"-n\"]")).unwrap();
     succeeds(&apply(&world));
     assert_ne!(world.current_system("web"), installed);
     no_changes(&world);
 
-    world
-        .lab
-        .host("web")
-        .exec(&["rm", "/etc/sudoers.d/deploy"])
-        .unwrap();
+    world.lab.host("web").exec(&["rm", "/etc/sudoers.d/deploy"]).unwrap();
     world.write("network.nix", &one("")).unwrap();
-    fails_saying(
-        &apply(&world),
-        &["No root login on machine \"web\"", "`sudo -n` did not give root"],
-    );
+    fails_saying(&apply(&world), &["No root login on machine \"web\"", "`sudo -n` did not give root"]);
 }
 
 #[test]
 fn a_full_disk_stops_before_anything_is_activated() {
-    let small = HostOptions {
-        disk_bytes: Some(24 << 20),
-        ..HostOptions::default()
-    };
+    let small = HostOptions { disk_bytes: Some(24 << 20), ..HostOptions::default() };
     let world = World::boot_with(&[("web", small)], &|_| {}).unwrap();
     let installed = world.current_system("web");
     set_up(
@@ -209,46 +139,28 @@ fn a_full_disk_stops_before_anything_is_activated() {
         &one("environment.etc.big.source = pkgs.runCommand \"big\" {} \
         ''/bin/busybox dd if=/dev/urandom of=$out bs=1M count=48'';"),
     );
-    fails_saying(
-        &apply(&world),
-        &[
-            "No space is left on machine \"web\"",
-            "still runs what it ran before",
-        ],
-    );
+    fails_saying(&apply(&world), &["No space is left on machine \"web\"", "still runs what it ran before"]);
     assert_eq!(world.current_system("web"), installed);
 }
 
 /// Starts an apply and returns once `until` holds.
 fn apply_until(world: &World, until: impl Fn() -> bool) -> std::process::Child {
     let mut command = world.terraform_command(&[], &["apply", "-auto-approve", "-input=false"]);
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let start = Instant::now();
     while !until() {
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "apply did not get that far"
-        );
+        assert!(start.elapsed() < Duration::from_secs(60), "apply did not get that far");
         std::thread::sleep(Duration::from_millis(50));
     }
     child
 }
 
 fn runs(host: &lab::Host, pattern: &str) -> bool {
-    host.exec(&["pgrep", "-f", pattern])
-        .is_ok_and(|found| found.success)
+    host.exec(&["pgrep", "-f", pattern]).is_ok_and(|found| found.success)
 }
 
 fn interrupt(world: &World, pattern: &str, signal: &str) {
-    world
-        .lab
-        .control()
-        .exec(&["pkill", signal, "-f", pattern])
-        .unwrap();
+    world.lab.control().exec(&["pkill", signal, "-f", pattern]).unwrap();
 }
 
 #[test]
@@ -267,22 +179,12 @@ fn ctrl_c_during_a_build_leaves_everything_as_it_was() {
     let output = child.wait_with_output().unwrap();
     let text =
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    assert!(
-        start.elapsed() < Duration::from_secs(20),
-        "it took {:?} to stop",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_secs(20), "it took {:?} to stop", start.elapsed());
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("Cancelled"), "{text}");
     assert_eq!(world.current_system("web"), before);
-    assert!(
-        !runs(world.lab.control(), "busybox sleep 300"),
-        "the build is gone"
-    );
-    assert!(
-        !runs(world.lab.control(), "terraform-provider-nixos"),
-        "the provider is gone"
-    );
+    assert!(!runs(world.lab.control(), "busybox sleep 300"), "the build is gone");
+    assert!(!runs(world.lab.control(), "terraform-provider-nixos"), "the provider is gone");
     assert!(!runs(world.lab.control(), "ssh -F"), "the connections are gone");
 
     world.write("network.nix", &one("")).unwrap();
@@ -323,16 +225,10 @@ fn an_activation_survives_the_death_of_terraform_and_the_provider() {
     assert_eq!(world.current_system("web"), before, "it is not done yet");
     let start = Instant::now();
     while world.current_system("web") == before || runs(world.lab.host("web"), "nixos-agent run") {
-        assert!(
-            start.elapsed() < Duration::from_secs(30),
-            "the agent goes on by itself"
-        );
+        assert!(start.elapsed() < Duration::from_secs(30), "the agent goes on by itself");
         std::thread::sleep(Duration::from_millis(100));
     }
-    assert!(
-        !runs(world.lab.control(), "ssh -F"),
-        "no connection outlives the provider"
-    );
+    assert!(!runs(world.lab.control(), "ssh -F"), "no connection outlives the provider");
     // The killed run could not write its state, and its lock is still there; the machine's own word is what counts.
     let run = world.terraform(&["apply", "-auto-approve", "-lock=false"]);
     succeeds(&run);
@@ -347,11 +243,7 @@ fn a_broken_connection_during_activation_is_taken_up_again() {
     world.write("network.nix", &one(SLOW)).unwrap();
     let child = apply_until(&world, || runs(world.lab.host("web"), "sleep 6"));
     // As when the switch restarts the network: every connection dies, sshd comes back.
-    world
-        .lab
-        .host("web")
-        .exec(&["pkill", "-KILL", "-f", "sshd-session"])
-        .unwrap();
+    world.lab.host("web").exec(&["pkill", "-KILL", "-f", "sshd-session"]).unwrap();
     let output = child.wait_with_output().unwrap();
     let text =
         String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
@@ -369,10 +261,7 @@ fn a_killed_agent_is_reported_and_the_next_apply_repairs() {
     let child = apply_until(&world, || runs(web, "sleep 6"));
     web.exec(&["pkill", "-KILL", "-f", "nixos-agent run"]).unwrap();
     let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr)
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
+    let text = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("the agent was killed on the machine"), "{text}");
 
@@ -392,44 +281,25 @@ fn a_private_key_given_as_a_value_is_seen_nowhere() {
     let world = world(&["web"]);
     let control = world.lab.control();
     // The only key there is, and not where OpenSSH would find it by itself.
-    control
-        .exec(&["mv", "/root/.ssh/id_ed25519", "/root/admin-key"])
-        .unwrap();
+    control.exec(&["mv", "/root/.ssh/id_ed25519", "/root/admin-key"]).unwrap();
     let provider = "variable \"key\" {\n  type = string\n  sensitive = true\n}\n\
         provider \"nixos\" { ssh = { private_keys = { admin = var.key } } }\n";
     let address = world.lab.host("web").address();
-    let main = format!("{}{provider}", site(&world, &["web"], "")).replace(
-        &format!("host = \"{address}\""),
-        &format!("host = \"{address}\", key = \"admin\""),
-    );
+    let main = format!("{}{provider}", site(&world, &["web"], ""))
+        .replace(&format!("host = \"{address}\""), &format!("host = \"{address}\", key = \"admin\""));
     set_up(&world, &main, &one(""));
     let key = control.read_file("/root/admin-key").unwrap();
-    let run = world.terraform_with(
-        &[("TF_LOG_PROVIDER", "TRACE"), ("TF_VAR_key", &key)],
-        &["apply", "-auto-approve"],
-    );
+    let run = world
+        .terraform_with(&[("TF_LOG_PROVIDER", "TRACE"), ("TF_VAR_key", &key)], &["apply", "-auto-approve"]);
     succeeds(&run);
     let secret = key.lines().nth(2).unwrap();
-    assert!(
-        run.text.contains("@module=provider.nixos"),
-        "the provider logs where it is asked to"
-    );
+    assert!(run.text.contains("@module=provider.nixos"), "the provider logs where it is asked to");
     assert!(!run.text.contains(secret), "the log must not have the key");
     let found = control
-        .exec(&[
-            "grep",
-            "-rlF",
-            secret,
-            e2e::DIRECTORY,
-            "/tmp",
-            "/nix/store",
-            "/root/.local",
-        ])
+        .exec(&["grep", "-rlF", secret, e2e::DIRECTORY, "/tmp", "/nix/store", "/root/.local"])
         .unwrap();
     assert_eq!(found.stdout, "", "the key was written down");
-    let left = control
-        .exec(&["find", "/tmp", "-mindepth", "1", "-not", "-name", ".*"])
-        .unwrap();
+    let left = control.exec(&["find", "/tmp", "-mindepth", "1", "-not", "-name", ".*"]).unwrap();
     assert_eq!(left.stdout, "", "nothing is left in /tmp");
     let wrong = world.terraform_with(&[("TF_VAR_key", "no key at all")], &["plan"]);
     fails_saying(&wrong, &["Machine \"web\" refused the login", "private_keys"]);
