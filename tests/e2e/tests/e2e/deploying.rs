@@ -223,3 +223,22 @@ fn two_deployments_of_one_machine_do_not_mix() {
     assert!(first.wait().unwrap().success(), "the first one is not disturbed");
     no_changes(&world);
 }
+
+#[test]
+fn a_saved_plan_is_applied_as_it_was_or_not_at_all() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    let saved = ["plan", "-input=false", "-out=saved.plan"];
+    succeeds(&world.terraform(&saved));
+    succeeds(&world.terraform(&["apply", "-input=false", "saved.plan"]));
+    no_changes(&world);
+
+    // The source changes between plan and apply: what was never planned is not deployed.
+    let before = world.current_system("web");
+    world.write("network.nix", &one(crate::support::SLEEPER)).unwrap();
+    succeeds(&world.terraform(&saved));
+    world.write("network.nix", &one("environment.etc.other.text = \"other\";")).unwrap();
+    let run = world.terraform(&["apply", "-input=false", "saved.plan"]);
+    assert_eq!(run.code, 1, "{}", run.text);
+    assert_eq!(world.current_system("web"), before);
+}
