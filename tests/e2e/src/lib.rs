@@ -189,8 +189,9 @@ impl Run {
 
 /// Terraform, or OpenTofu: what `TERRAFORM` says, else what is on PATH.
 pub fn terraform() -> Result<PathBuf, WorldError> {
-    if let Some(path) = std::env::var_os("TERRAFORM") {
-        return Ok(canonical(Path::new(&path)));
+    if let Some(path) = std::env::var_os("TERRAFORM").filter(|path| !path.is_empty()) {
+        let path = PathBuf::from(path);
+        return if path.is_file() { Ok(canonical(&path)) } else { Err(WorldError::NoTerraform) };
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     ["terraform", "tofu"]
