@@ -58,7 +58,7 @@ let
       let
         last = builtins.elemAt declared (builtins.length declared - 1);
       in
-      if builtins.isAttrs last then last.path else last;
+      if builtins.isAttrs last then last.path or last.outPath else last;
 
   resources = builtins.foldl' (all: file: all // file.resources) { } (having "resources") // request.resources;
 

@@ -11,6 +11,9 @@ let
   /* Reporting a path must not mean building it. */
   plain = builtins.unsafeDiscardStringContext;
 
+  /* A string without its context; "" for what is none, as null units are. */
+  text = value: if builtins.isString value then plain value else "";
+
   /* name -> version of installed packages. */
   packages =
     config:
@@ -22,7 +25,7 @@ let
         in
         {
           name = plain (package.pname or parsed.name);
-          value = plain (package.version or parsed.version);
+          value = text (package.version or parsed.version);
         };
       named = builtins.filter (package: builtins.isAttrs package && (package ? pname || package ? name)) (
         config.environment.systemPackages or [ ]
@@ -33,7 +36,7 @@ let
   /* unit -> short hash of its text. */
   units =
     config:
-    builtins.mapAttrs (_: unit: builtins.substring 0 12 (builtins.hashString "sha256" (plain (unit.text or "")))) (
+    builtins.mapAttrs (_: unit: builtins.substring 0 12 (builtins.hashString "sha256" (text (unit.text or "")))) (
       removeDisabled (config.systemd.units or { })
     );
 

@@ -56,7 +56,10 @@ pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String, String
 
 /// The units that have failed, sorted.
 pub(crate) fn failed_units() -> Vec<String> {
-    let text = output("systemctl", &["list-units", "--state=failed", "--plain", "--no-legend", "--no-pager"]);
+    let text = output(
+        "systemctl",
+        &["list-units", "--state=failed,auto-restart", "--plain", "--no-legend", "--no-pager"],
+    );
     let text = text.unwrap_or_default();
     let mut units: Vec<String> =
         text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();

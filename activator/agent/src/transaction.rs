@@ -33,6 +33,8 @@ pub(crate) fn run(deployment: &Deployment) -> Result<(), AgentError> {
     };
     let end = match lock(&request) {
         Ok(_lock) => {
+            // Only now is it certain that nobody else changes it.
+            transaction.before = host::state();
             let end = transaction.attempt();
             // The lock lives up to here.
             transaction.events.phase(Phase::Finished);

@@ -157,9 +157,13 @@ fn word<'a>(name: &'static str, text: &'a str) -> Result<&'a str, SshError> {
 }
 
 fn one_line<'a>(name: &'static str, text: &'a str) -> Result<&'a str, SshError> {
-    let keyword = text.split([' ', '=']).next().unwrap_or_default();
+    let keyword = text.split(|c: char| c.is_whitespace() || c == '=').next().unwrap_or_default();
     let opens_block = ["host", "match", "include"].iter().any(|word| keyword.eq_ignore_ascii_case(word));
-    if text.contains(['\n', '\r']) || opens_block || keyword.is_empty() {
+    if text.contains(['\n', '\r'])
+        || opens_block
+        || keyword.is_empty()
+        || !keyword.chars().all(|c| c.is_ascii_alphanumeric())
+    {
         return Err(SshError::Setting {
             name,
             found: text.to_owned(),
@@ -248,7 +252,15 @@ mod tests {
                 "{host:?}"
             );
         }
-        for option in ["Compression=yes\nProxyCommand=x", "Host *", "", "include /etc/x"] {
+        for option in [
+            "Compression=yes\nProxyCommand=x",
+            "Host *",
+            "Host\t*",
+            "\tMatch all",
+            "\"Host\" *",
+            "",
+            "include /etc/x",
+        ] {
             let endpoint = Endpoint { options: vec![option.into()], ..endpoint() };
             assert!(render(&endpoint, &files(), None).is_err(), "{option:?}");
         }

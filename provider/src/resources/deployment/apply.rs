@@ -227,7 +227,11 @@ async fn real_system(
     // A machine that runs what was planned, or was only to be given it, has what the plan says.
     let as_planned = read::refreshed(planned.clone(), &facts, action);
     if ended.error.is_none() && as_planned.toplevel == planned.toplevel {
-        return System { generation: known_or_null(as_planned.generation), ..as_planned };
+        return System {
+            generation: known_or_null(as_planned.generation),
+            reboot_required: Attr::Known(facts.reboot_required),
+            ..as_planned
+        };
     }
     read::refreshed(before.unwrap_or_default(), &facts, action)
 }
@@ -245,8 +249,8 @@ async fn look_again(cx: &Cx<Context>, job: &Job, ended: &Ended) -> Option<Facts>
     }
     let pool = &cx.data.tools.pool;
     // Not cancellable: the state has to be true also when the user wants to leave.
-    let connection =
-        pool.connect(&job.endpoint, Duration::from_secs(10), &CancellationToken::new()).await.ok()?;
+    let connected = pool.connect(&job.endpoint, Duration::from_secs(10), &CancellationToken::new()).await;
+    let Ok(connection) = connected else { return seen };
     facts::gather(job.machine.as_str(), &connection).await.ok().or(seen)
 }
 

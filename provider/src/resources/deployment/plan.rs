@@ -125,6 +125,7 @@ fn planned_system(
         && runs.toplevel.known().map(String::as_str) == Some(system.toplevel.as_str())
         && is_settled(runs, config.action.known().map(String::as_str))
         && same_place(prior, config, name)
+        && was_activated(prior, config)
     {
         return runs.clone();
     }
@@ -142,6 +143,12 @@ fn planned_system(
 /// Whether a machine that runs the right system also has it where `action` wants it.
 fn is_settled(runs: &System, action: Option<&str>) -> bool {
     !matches!(action, Some("switch" | "boot")) || runs.generation.is_known()
+}
+
+/// A system that was only put on the machine, or behind the next boot, is not running because another action is wanted now.
+fn was_activated(prior: &Deployment, config: &Deployment) -> bool {
+    let waiting = |action: &String| matches!(action.as_str(), "boot" | "push" | "dry_activate");
+    prior.action == config.action || !prior.action.known().is_some_and(waiting)
 }
 
 fn same_place(prior: &Deployment, config: &Deployment, name: &MachineName) -> bool {

@@ -28,7 +28,7 @@ pub(crate) fn spec_attributes(schema: Schema) -> Schema {
     schema
         .attribute("name", Attribute::string().optional().description("The deployment's name: `deploymentName` in modules. Default: `default`."))
         .attribute("network", Attribute::dynamic().optional().description("Path of a NixOps network file, or a list of paths that are merged."))
-        .attribute("flake", Attribute::string().optional().description("A flake with `nixosConfigurations` or `nixopsConfigurations.default`: a directory or a reference such as `github:owner/repo`."))
+        .attribute("flake", Attribute::string().optional().description("A flake with `nixosConfigurations`: a directory or a reference such as `github:owner/repo`."))
         .exactly_one_of(&["network", "flake"])
         .attribute("arguments", Attribute::dynamic().optional().description("Any object: the arguments of the network file, and `arguments` in modules. What is in it ends up in the world-readable Nix store, so no secrets."))
         .attribute("resources", Attribute::dynamic().optional().description("Any object: `resources` in modules, the results of other Terraform resources under NixOps' name."))
