@@ -3,7 +3,7 @@
 //! The agent lives at a path that names its own content, so that it travels once per version. It owns the transaction:
 //! when the connection breaks we connect again and listen on, and what it does does not depend on us.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nixos_agent::{DeploymentId, Event, EventKind, Report, Request};
 use openssh::RemoteChild;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio_util::sync::CancellationToken;
 
 use crate::MachineName;
-use crate::agent_binary::{self, AgentBinary};
+use crate::agent_binary;
 use crate::facts::Facts;
 use crate::progress::{Progress, Stage};
 use crate::ssh::{Connection, Endpoint, Pool, SshError};
@@ -20,7 +20,7 @@ use crate::ssh::{Connection, Endpoint, Pool, SshError};
 const AGENTS: &str = "/var/lib/nixos-agent/bin";
 
 /// How long the machine may stay silent after the connection broke: a network restart, at worst a reboot.
-const RECONNECT: Duration = Duration::from_secs(120);
+const RECONNECT: Duration = Duration::from_mins(2);
 
 /// Why it is not known or not true that the machine runs the new system.
 #[derive(Debug, thiserror::Error)]
@@ -90,29 +90,27 @@ pub async fn check_root(connection: &Connection, facts: &Facts) -> Result<(), Ac
     Err(ActivateError::Elevate { host: host.clone(), command: elevate.join(" "), message })
 }
 
-/// Activates as `request` says and returns the agent's report, which says what runs now.
+/// Activates as `request` says and returns the agent's report, which says what runs now. An error means that this is not
+/// known: the agent may have done anything, or nothing.
 pub async fn activate(
     pool: &Pool,
     connection: &Connection,
     machine: &MachineName,
-    system: &str,
+    agent: &str,
     request: &Request,
     progress: &Progress,
 ) -> Result<Report, ActivateError> {
-    let binary =
-        agent_binary::binary(system).ok_or_else(|| ActivateError::Platform { system: system.to_owned() })?;
-    let agent = install(connection, &binary).await?;
     let json = serde_json::to_vec(request).map_err(|error| ActivateError::Agent {
         host: connection.endpoint().host.clone(),
         code: None,
         message: error.to_string(),
     })?;
     let mut listener = Listener { machine, progress, next: 0 };
-    let first = listener.listen(connection, &[&agent, "activate"], &json).await;
+    let first = listener.listen(connection, &[agent, "activate"], &json).await;
     match first {
         Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
             tracing::warn!(%machine, %error, "the connection broke during activation; the agent goes on");
-            attach(pool, connection.endpoint(), &agent, &request.id, &mut listener).await
+            attach(pool, connection.endpoint(), agent, &request.id, &mut listener).await
         }
         result => result,
     }
@@ -127,12 +125,21 @@ async fn attach(
     listener: &mut Listener<'_>,
 ) -> Result<Report, ActivateError> {
     let id = id.to_string();
+    let mut last_heard = Instant::now();
     loop {
         // Not cancellable: the outcome has to be known, or the state would not be true.
         let connection = pool.connect(endpoint, RECONNECT, &CancellationToken::new()).await?;
-        let from = listener.next.to_string();
-        match listener.listen(&connection, &[agent, "attach", &id, "--from", &from], b"").await {
+        let from = listener.next;
+        let number = from.to_string();
+        match listener.listen(&connection, &[agent, "attach", &id, "--from", &number], b"").await {
             Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
+                if listener.next > from {
+                    last_heard = Instant::now();
+                } else if last_heard.elapsed() > RECONNECT {
+                    return Err(error.into());
+                }
+                // A master that lives but gives no session would be handed out again.
+                connection.close().await;
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }
             result => return result,
@@ -140,8 +147,10 @@ async fn attach(
     }
 }
 
-/// The path of this version's agent on the machine, after bringing it there if need be.
-async fn install(connection: &Connection, binary: &AgentBinary) -> Result<String, ActivateError> {
+/// Brings the agent for `system` to the machine unless it is there, and returns its path.
+pub async fn install(connection: &Connection, system: &str) -> Result<String, ActivateError> {
+    let platform = || ActivateError::Platform { system: system.to_owned() };
+    let binary = agent_binary::binary(system).ok_or_else(platform)?;
     let path = format!("{AGENTS}/{}/nixos-agent", binary.sha256);
     if connection.run_as_root(&[&path, "--version"], b"").await?.code == Some(0) {
         return Ok(path);
@@ -188,13 +197,14 @@ impl Listener<'_> {
             String::from_utf8_lossy(&text).trim().to_owned()
         });
         let host = || connection.endpoint().host.clone();
-        let status = child.wait().await;
-        match (report, status) {
+        let code = connection.exit_code(child).await;
+        match (report, code) {
             (Some(report), _) => Ok(report),
-            (None, Ok(status)) if status.code().is_some_and(|code| code != 255) => {
-                Err(ActivateError::Agent { host: host(), code: status.code(), message })
+            (None, Ok(Some(code))) if code != 255 => {
+                Err(ActivateError::Agent { host: host(), code: Some(code), message })
             }
-            (None, _) => {
+            (None, Err(error)) => Err(error.into()),
+            (None, Ok(_)) => {
                 Err(SshError::Lost { host: host(), reason: "no answer from the agent".to_owned() }.into())
             }
         }

@@ -71,6 +71,8 @@ pub struct Ended {
     pub report: Option<Report>,
     /// What went wrong before or beside the agent's report.
     pub error: Option<DeployError>,
+    /// Whether the agent was asked to activate: from then on the machine may have changed, whatever is known about it.
+    pub asked: bool,
 }
 
 /// Why a machine does not run its new system.
@@ -134,18 +136,19 @@ async fn deploy_one(
     settings: &Settings,
     cancel: &CancellationToken,
 ) -> Ended {
-    let mut now = None;
-    match try_deploy(tools, nix, job, settings, cancel, &mut now).await {
-        Ok(report) if report.as_ref().is_none_or(runs_what_was_asked) => {
-            Ended { now: report.as_ref().map(|report| report.system.clone()).or(now), report, error: None }
+    let mut ended = Ended { now: None, report: None, error: None, asked: false };
+    match try_deploy(tools, nix, job, settings, cancel, &mut ended).await {
+        Ok(Some(report)) => {
+            ended.now = Some(report.system.clone());
+            ended.report = Some(report.clone());
+            if !runs_what_was_asked(&report) {
+                ended.error = Some(DeployError::Refused(Box::new(report)));
+            }
         }
-        Ok(report) => {
-            let now = report.as_ref().map(|report| report.system.clone()).or(now);
-            let error = report.clone().map(|report| DeployError::Refused(Box::new(report)));
-            Ended { now, report, error }
-        }
-        Err(error) => Ended { now, report: None, error: Some(error) },
+        Ok(None) => {}
+        Err(error) => ended.error = Some(error),
     }
+    ended
 }
 
 fn runs_what_was_asked(report: &Report) -> bool {
@@ -158,12 +161,12 @@ async fn try_deploy(
     job: &Job,
     settings: &Settings,
     cancel: &CancellationToken,
-    now: &mut Option<SystemState>,
+    ended: &mut Ended,
 ) -> Result<Option<Report>, DeployError> {
     let machine = &job.machine;
     let connection = connect(tools, job, settings, cancel).await?;
     let facts = facts::gather(machine.as_str(), &connection).await?;
-    *now = Some(state_of(&facts));
+    ended.now = Some(state_of(&facts));
     check(job, &facts)?;
     activate::check_root(&connection, &facts).await?;
     {
@@ -179,6 +182,7 @@ async fn try_deploy(
     let Some(action) = settings.action else {
         return Ok(None);
     };
+    let agent = activate::install(&connection, &job.system).await?;
     let _slot = tools.scheduler.activate().await;
     // The last safe point: from here on the agent brings it to an end.
     if cancel.is_cancelled() {
@@ -193,8 +197,9 @@ async fn try_deploy(
         activation_timeout_seconds: settings.activation_timeout.as_secs(),
     };
     tools.progress.machine(machine, Stage::Activate, "activating");
+    ended.asked = true;
     let report =
-        activate::activate(&tools.pool, &connection, machine, &job.system, &request, &tools.progress).await?;
+        activate::activate(&tools.pool, &connection, machine, &agent, &request, &tools.progress).await?;
     Ok(Some(report))
 }
 

@@ -30,7 +30,7 @@ pub struct Facts {
     pub booted_system: Option<StorePath>,
     /// What the system profile points at.
     pub profile: Option<StorePath>,
-    /// The number of the system profile's current generation.
+    /// The number of the system profile's current generation; `None` also where that is not yet the one that boots.
     pub generation: Option<u64>,
     /// Whether the kernel, its modules or the initial RAM disk are others than those booted.
     pub reboot_required: bool,
@@ -78,7 +78,8 @@ link() { [ ! -e "$2" ] || say "$1" "$(readlink -f "$2")"; }
   link current_system /run/current-system
   link booted_system /run/booted-system
   link profile /nix/var/nix/profiles/system
-  say generation "$(readlink /nix/var/nix/profiles/system)"
+  profile="$(readlink -f /nix/var/nix/profiles/system)"; uncommitted=/var/lib/nixos-agent/uncommitted
+  [ -e "$uncommitted" ] && [ "$(cat "$uncommitted")" = "$profile" ] || say generation "$(readlink /nix/var/nix/profiles/system)"
   for part in kernel kernel-modules initrd; do
     now="$(readlink -f "/run/current-system/$part")"; booted="$(readlink -f "/run/booted-system/$part")"
     [ ! -e "$now" ] || [ ! -e "$booted" ] || [ "$now" = "$booted" ] || say reboot_required yes

@@ -88,7 +88,8 @@ in
       drv = plain toplevel.drvPath;
       # Not `outPath`: an attribute of that name would make the whole set print as a string.
       toplevel = plain toplevel.outPath;
-      system = or' null (plain toplevel.system);
+      # The platform it runs on, which need not be the one it is built on.
+      system = or' null (plain (evaluated.pkgs.stdenv.hostPlatform.system or toplevel.system));
       nixosVersion = or' null (plain (config.system.nixos.version or config.system.nixosVersion));
       kernel = or' null (plain (config.boot.kernelPackages.kernel.version or null));
       packages = or' { } (packages config);

@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn durations_are_those_of_go() {
         assert_eq!(duration("90s"), Some(Duration::from_secs(90)));
-        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(duration("1h30m"), Some(Duration::from_mins(90)));
         assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
         for bad in ["", "90", "m", "1x", "-1s"] {
             assert_eq!(duration(bad), None, "{bad}");

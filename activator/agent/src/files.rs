@@ -1,4 +1,5 @@
-//! What is on disk about an activation: `/var/lib/nixos-agent/deployments/ID/`.
+//! What is on disk about an activation: `/var/lib/nixos-agent/deployments/ID/`; and in memory, for what must be written even
+//! when the disk is full: `/run/nixos-agent/ID/`.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
@@ -10,6 +11,8 @@ use nixos_agent::{DeploymentId, Event, EventKind, Phase, Request};
 use crate::AgentError;
 
 const DEPLOYMENTS: &str = "/var/lib/nixos-agent/deployments";
+
+const VOLATILE: &str = "/run/nixos-agent";
 
 /// How many activations are remembered.
 const REMEMBERED: usize = 10;
@@ -35,8 +38,9 @@ impl Deployment {
             |path: &Path, recursive| DirBuilder::new().mode(0o700).recursive(recursive).create(path);
         private(Path::new(DEPLOYMENTS), true).map_err(failed(DEPLOYMENTS))?;
         private(&deployment.directory, false).map_err(failed(&deployment.directory.display().to_string()))?;
+        private(&deployment.volatile(""), true).map_err(failed(VOLATILE))?;
         let json = serde_json::to_vec(request).map_err(|error| AgentError::Request(error.to_string()))?;
-        deployment.write("request.json", &json)?;
+        replace(&deployment.path("request.json"), &json, 0o600)?;
         Ok(deployment)
     }
 
@@ -48,25 +52,29 @@ impl Deployment {
         self.directory.join(name)
     }
 
+    /// A file that is gone after a reboot.
+    pub(crate) fn volatile(&self, name: &str) -> PathBuf {
+        Path::new(VOLATILE).join(self.id.as_str()).join(name)
+    }
+
     pub(crate) fn request(&self) -> Result<Request, AgentError> {
         let path = self.path("request.json");
         let text = std::fs::read(&path).map_err(failed(&path.display().to_string()))?;
         serde_json::from_slice(&text).map_err(|error| AgentError::Request(error.to_string()))
     }
+}
 
-    /// Replaces a file as a whole, so that a power cut leaves the old one or the new one.
-    pub(crate) fn write(&self, name: &str, content: &[u8]) -> Result<(), AgentError> {
-        let (path, new) = (self.path(name), self.path(&format!(".{name}.new")));
-        let write = || {
-            let mut file =
-                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(content)?;
-            file.sync_all()?;
-            std::fs::rename(&new, &path)?;
-            File::open(&self.directory)?.sync_all()
-        };
-        write().map_err(failed(&path.display().to_string()))
-    }
+/// Replaces a file as a whole, so that a power cut leaves the old one or the new one.
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), AgentError> {
+    let new = path.with_added_extension("new");
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&new)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    };
+    write().map_err(failed(&path.display().to_string()))
 }
 
 /// The events of a running activation, in a file and in the journal.

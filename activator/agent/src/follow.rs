@@ -20,7 +20,8 @@ pub(crate) fn follow(deployment: &Deployment, from: u64) -> Result<(), AgentErro
     let mut line = String::new();
     let mut next = 0;
     let mut looked = Instant::now();
-    let mut dead = false;
+    // A manager that is being replaced answers wrongly for a moment: only the second look in a row counts.
+    let mut missed = 0;
     loop {
         if reader.is_none() {
             reader = std::fs::File::open(&path).ok().map(BufReader::new);
@@ -42,13 +43,15 @@ pub(crate) fn follow(deployment: &Deployment, from: u64) -> Result<(), AgentErro
             }
             continue;
         }
-        if dead {
+        if missed > 1 {
             return orphaned(deployment, next.max(from));
         }
         if looked.elapsed() >= PULSE {
             looked = Instant::now();
-            // One more look at the file: it may have written its last event just before it ended.
-            dead = !host::unit_is_alive(&format!("nixos-agent-{}", deployment.id()));
+            let id = deployment.id();
+            let units = [format!("nixos-agent-{id}.service"), format!("nixos-agent-switch-{id}-*")];
+            let gone = host::any_unit_is_alive(&units.each_ref().map(String::as_str)) == Ok(false);
+            missed = if gone { missed + 1 } else { 0 };
         }
         std::thread::sleep(PAUSE);
     }

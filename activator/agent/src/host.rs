@@ -1,5 +1,6 @@
 //! The machine: its systems, units and programs. Thin; every decision is made elsewhere.
 
+use std::io::Read as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,11 +9,14 @@ use std::time::Duration;
 use nixos_agent::SystemState;
 
 use crate::AgentError;
-use crate::files::{Deployment, failed};
+use crate::files::{Deployment, failed, replace};
 use crate::verdict::Exit;
 
 pub(crate) const PROFILE: &str = "/nix/var/nix/profiles/system";
 const ROOTS: &str = "/nix/var/nix/gcroots/nixos-agent";
+
+/// Holds the path of a system that the profile may point at although it does not boot. A plan reads it too.
+const UNCOMMITTED: &str = "/var/lib/nixos-agent/uncommitted";
 
 /// A program of the machine, with nothing on standard input. A login by SSH often has a meagre PATH.
 pub(crate) fn command(program: &str) -> Command {
@@ -31,7 +35,7 @@ pub(crate) fn state() -> SystemState {
         current: resolve("/run/current-system"),
         booted: resolve("/run/booted-system"),
         profile: resolve(PROFILE),
-        generation: generation(),
+        generation: generation().filter(|_| !is_uncommitted()),
         boot_id: text("/proc/sys/kernel/random/boot_id"),
     }
 }
@@ -40,9 +44,22 @@ fn resolve(link: &str) -> Option<String> {
     std::fs::canonicalize(link).ok()?.to_str().map(str::to_owned)
 }
 
-fn generation() -> Option<u64> {
+/// The number of the profile's generation, whether it boots or not.
+pub(crate) fn generation() -> Option<u64> {
     let link = std::fs::read_link(PROFILE).ok()?;
     link.file_name()?.to_str()?.strip_prefix("system-")?.strip_suffix("-link")?.parse().ok()
+}
+
+/// The numbers of all generations of the profile.
+pub(crate) fn generations() -> Vec<u64> {
+    let directory = Path::new(PROFILE).parent().and_then(|profiles| std::fs::read_dir(profiles).ok());
+    let number = |name: &str| name.strip_prefix("system-")?.strip_suffix("-link")?.parse().ok();
+    directory
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| number(entry.file_name().to_str()?))
+        .collect()
 }
 
 /// Runs a program to its end and returns what it printed.
@@ -54,17 +71,29 @@ pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String, String
     }
 }
 
-/// The units that have failed, sorted.
-pub(crate) fn failed_units() -> Vec<String> {
+/// Whether the profile's system may not be the one that boots: the machine died between the two, or the boot loader failed.
+pub(crate) fn is_uncommitted() -> bool {
+    let marked = std::fs::read_to_string(UNCOMMITTED).ok();
+    marked.is_some_and(|marked| resolve(PROFILE).as_deref() == Some(marked.trim()))
+}
+
+/// Writes down that the profile is about to point at a system that does not boot yet.
+pub(crate) fn mark_uncommitted(system: &str) -> Result<(), AgentError> {
+    replace(Path::new(UNCOMMITTED), system.as_bytes(), 0o644)
+}
+
+/// Forgets that again: profile and boot loader agree.
+pub(crate) fn mark_committed() {
+    let _ = std::fs::remove_file(UNCOMMITTED);
+}
+
+/// The units that have failed; `None` when systemd does not say.
+pub(crate) fn failed_units() -> Option<Vec<String>> {
     let text = output(
         "systemctl",
         &["list-units", "--state=failed,auto-restart", "--plain", "--no-legend", "--no-pager"],
     );
-    let text = text.unwrap_or_default();
-    let mut units: Vec<String> =
-        text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
-    units.sort();
-    units
+    Some(text.ok()?.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }
 
 /// The last lines a unit wrote to the journal since a moment (seconds since 1970).
@@ -74,19 +103,16 @@ pub(crate) fn journal(unit: &str, since: u64) -> Vec<String> {
     output("journalctl", &arguments).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// Whether a unit runs or is about to.
-pub(crate) fn unit_is_alive(unit: &str) -> bool {
-    command("systemctl")
-        .args(["is-active", unit])
-        .output()
-        .is_ok_and(|output| matches!(output.stdout.trim_ascii(), b"active" | b"activating" | b"reloading"))
-}
-
-/// Whether a unit whose name matches one of these patterns runs or is about to.
-pub(crate) fn any_unit_is_alive(patterns: &[&str]) -> bool {
-    let fixed = ["list-units", "--state=active,activating", "--plain", "--no-legend", "--no-pager"];
-    let units = output("systemctl", &[&fixed[..], patterns].concat());
-    units.is_ok_and(|units| !units.trim().is_empty())
+/// Whether a unit whose name matches one of these patterns runs, is about to, or is not quite gone.
+pub(crate) fn any_unit_is_alive(patterns: &[&str]) -> Result<bool, String> {
+    let fixed = [
+        "list-units",
+        "--state=active,activating,deactivating,reloading",
+        "--plain",
+        "--no-legend",
+        "--no-pager",
+    ];
+    Ok(!output("systemctl", &[&fixed[..], patterns].concat())?.trim().is_empty())
 }
 
 /// Keeps a store path from the garbage collector under a name.
@@ -116,11 +142,12 @@ pub(crate) fn switch(
         return Exit::Killed;
     };
     let log = deployment.path("output.log");
+    let unit = format!("nixos-agent-switch-{}-{step}", deployment.id());
     let mut read = std::fs::metadata(&log).map_or(0, |meta| meta.len());
     let append = format!("append:{}", log.display());
     let started = command("systemd-run")
         .args(["--quiet", "--collect", "--wait", "--no-ask-password", "--service-type=exec"])
-        .arg(format!("--unit=nixos-agent-switch-{}-{step}", deployment.id()))
+        .arg(format!("--unit={unit}"))
         .args(["-p", "StandardInput=null", "-p", "IgnoreOnIsolate=yes"])
         .args(["-p", &format!("StandardOutput={append}"), "-p", &format!("StandardError={append}")])
         .args(["-p", &format!("RuntimeMaxSec={}", limit.as_secs().max(1))])
@@ -131,26 +158,42 @@ pub(crate) fn switch(
         .args(["exec", deployment.id().as_str(), step])
         .args([format!("{system}/bin/switch-to-configuration").as_str(), action])
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn();
-    let Ok(mut child) = started else {
-        return Exit::Killed;
-    };
-    loop {
-        let ended = !matches!(child.try_wait(), Ok(None));
-        read = new_lines(&log, read, ended, on_line);
-        if ended {
-            break;
+    let mut child = match started {
+        Ok(child) => child,
+        Err(error) => {
+            on_line(format!("systemd-run: {error}"));
+            return Exit::Killed;
         }
+    };
+    // `systemd-run` may go before the unit does, when it loses its connection to a manager that is replaced meanwhile.
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) if any_unit_is_alive(&[&unit]) == Ok(false) => break Some(status),
+            Ok(_) => {}
+            Err(_) => break None,
+        }
+        read = new_lines(&log, read, false, on_line);
         std::thread::sleep(Duration::from_millis(30));
+    };
+    new_lines(&log, read, true, on_line);
+    let noted = std::fs::read_to_string(deployment.volatile(&format!("{step}.exit")));
+    if let Some(code) = noted.ok().and_then(|code| code.trim().parse().ok()) {
+        return Exit::Code(code);
     }
-    let code = std::fs::read_to_string(deployment.path(&format!("{step}.exit")));
-    code.ok().and_then(|code| code.trim().parse().ok()).map_or(Exit::Killed, Exit::Code)
+    if let Some(mut stderr) = child.stderr.take() {
+        let mut text = String::new();
+        let _ = stderr.read_to_string(&mut text);
+        text.lines().for_each(|line| on_line(line.to_owned()));
+    }
+    // 1 is also what it says when it could not do its own part.
+    status.and_then(|status| status.code()).filter(|code| *code != 1).map_or(Exit::Killed, Exit::Code)
 }
 
 /// Reads whole lines (or, at the end, what is left) from an offset on, and returns the next offset.
 fn new_lines(log: &Path, offset: u64, at_end: bool, on_line: &mut dyn FnMut(String)) -> u64 {
-    use std::io::{Read as _, Seek as _, SeekFrom};
+    use std::io::{Seek as _, SeekFrom};
     let mut bytes = Vec::new();
     let read = std::fs::File::open(log).and_then(|mut file| {
         file.seek(SeekFrom::Start(offset))?;
@@ -172,8 +215,9 @@ pub(crate) fn execute(
     step: &str,
     program: &str,
     action: &str,
-) -> Result<(), AgentError> {
+) -> Result<i32, AgentError> {
     let status = command(program).arg(action).current_dir("/").status().map_err(failed(program))?;
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    deployment.write(&format!("{step}.exit"), code.to_string().as_bytes())
+    replace(&deployment.volatile(&format!("{step}.exit")), code.to_string().as_bytes(), 0o600)?;
+    Ok(code)
 }

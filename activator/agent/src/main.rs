@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match dispatch(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("nixos-agent: {error}");
             ExitCode::FAILURE
@@ -54,30 +54,30 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(arguments: &[&str]) -> Result<(), AgentError> {
+fn dispatch(arguments: &[&str]) -> Result<ExitCode, AgentError> {
     match arguments {
         ["--version"] => {
             println!("nixos-agent {}", env!("CARGO_PKG_VERSION"));
-            Ok(())
         }
-        ["activate"] => activate(),
-        ["attach", id] => follow::follow(&Deployment::open(&id.parse()?), 0),
+        ["activate"] => activate()?,
+        ["attach", id] => follow::follow(&Deployment::open(&id.parse()?), 0)?,
         ["attach", id, "--from", from] => {
             let from = from.parse().map_err(|_| AgentError::Usage)?;
-            follow::follow(&Deployment::open(&id.parse()?), from)
+            follow::follow(&Deployment::open(&id.parse()?), from)?;
         }
-        ["run", id] => transaction::run(&Deployment::open(&id.parse()?)),
+        ["run", id] => transaction::run(&Deployment::open(&id.parse()?))?,
         ["exec", id, step, program, action] => {
-            host::execute(&Deployment::open(&id.parse()?), step, program, action)
+            let code = host::execute(&Deployment::open(&id.parse()?), step, program, action)?;
+            return Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from));
         }
         ["status"] => {
             let state = serde_json::to_string(&host::state())
                 .map_err(|error| AgentError::Request(error.to_string()))?;
             println!("{state}");
-            Ok(())
         }
-        _ => Err(AgentError::Usage),
+        _ => return Err(AgentError::Usage),
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn activate() -> Result<(), AgentError> {

@@ -16,7 +16,7 @@ use crate::AgentError;
 use crate::files::{Deployment, Events};
 use crate::follow::tail;
 use crate::host::{self, PROFILE};
-use crate::verdict::{Exit, Verdict, judge, newly_failed};
+use crate::verdict::{Exit, Verdict, judge, newly_failed, shows_a_change};
 
 const LOCK: &str = "/run/nixos-agent.lock";
 
@@ -45,6 +45,7 @@ pub(crate) fn run(deployment: &Deployment) -> Result<(), AgentError> {
     let report = transaction.report(end);
     println!("{:?}: {}", report.outcome, report.message);
     events.add(EventKind::Done(Box::new(report)));
+    let _ = std::fs::remove_dir_all(deployment.volatile(""));
     Ok(())
 }
 
@@ -64,6 +65,13 @@ impl End {
     fn rejected(message: impl Into<String>) -> Self {
         Self::new(Outcome::Rejected, message)
     }
+}
+
+/// How a run of `switch-to-configuration` ended.
+struct Ran {
+    exit: Exit,
+    /// Whether its output shows that it changed something.
+    changed: bool,
 }
 
 struct Transaction<'a> {
@@ -88,7 +96,8 @@ impl Transaction<'_> {
             ));
         }
         let runs = current.as_deref() == Some(toplevel.as_str());
-        let boots = self.before.profile.as_deref() == Some(toplevel.as_str());
+        let boots =
+            self.before.profile.as_deref() == Some(toplevel.as_str()) && self.before.generation.is_some();
         match self.request.action {
             Action::Switch if runs && boots => {
                 return End::new(Outcome::Unchanged, "The machine runs this system already.");
@@ -125,9 +134,10 @@ impl Transaction<'_> {
     fn activate(&mut self, toplevel: &str) -> End {
         let failed_before = host::failed_units();
         self.events.phase(Phase::Activating);
-        let exit = self.switch("activate", toplevel, "test");
-        let newly = newly_failed(&failed_before, &host::failed_units());
-        match judge(exit, &newly) {
+        let Ran { exit, changed } = self.switch("activate", toplevel, "test");
+        let begun = changed || host::state().current != self.before.current;
+        let newly = newly_failed(failed_before.as_deref(), host::failed_units());
+        match judge(exit, begun, newly.as_deref()) {
             Verdict::Good if self.request.action == Action::Test => End {
                 exit: Some(exit),
                 ..End::new(Outcome::Activated, "The system runs; the next boot starts the one before.")
@@ -135,7 +145,7 @@ impl Transaction<'_> {
             Verdict::Good => self.commit(toplevel, Some(exit)),
             Verdict::NotStarted => End {
                 exit: Some(exit),
-                ..End::rejected("The system's own checks refused to switch to it; nothing was changed.")
+                ..End::rejected("`switch-to-configuration` refused to begin; nothing was changed.")
             },
             Verdict::NeedsReboot => End {
                 exit: Some(exit),
@@ -145,7 +155,7 @@ impl Transaction<'_> {
                 )
             },
             Verdict::Bad => {
-                let failed_units = self.failed_units(&newly);
+                let failed_units = self.failed_units(&newly.unwrap_or_default());
                 let why = match exit {
                     Exit::Killed => "Activation took too long or was killed".to_owned(),
                     Exit::Code(4) => "Units failed".to_owned(),
@@ -161,19 +171,22 @@ impl Transaction<'_> {
     /// Makes the system the one that boots. `exit` is how its activation ended, where there was one to undo.
     fn commit(&mut self, toplevel: &str, exit: Option<Exit>) -> End {
         self.events.phase(Phase::Committing);
-        let set = host::output("nix-env", &["-p", PROFILE, "--set", toplevel]);
-        let result = set.map(drop).and_then(|()| match self.switch("boot", toplevel, "boot") {
-            Exit::Code(0) => Ok(()),
-            Exit::Code(code) => Err(format!("the boot loader could not be installed (exit code {code})")),
-            Exit::Killed => Err("installing the boot loader took too long".to_owned()),
-        });
-        let Err(why) = result else {
+        let old = host::generation();
+        let known = host::generations();
+        let set = host::mark_uncommitted(toplevel)
+            .map_err(|error| error.to_string())
+            .and_then(|()| host::output("nix-env", &["-p", PROFILE, "--set", toplevel]));
+        let result = set.and_then(|_| self.install_boot_loader("boot", toplevel));
+        let Err(mut why) = result else {
+            host::mark_committed();
             return End {
                 exit,
                 ..End::new(Outcome::Activated, "The machine runs the system, and boots it.")
             };
         };
-        self.restore_profile();
+        if let Err(also) = self.restore_profile(old, &known) {
+            why = format!("{why}; nor could the one before be made the one that boots: {also}");
+        }
         if exit.is_some() && self.request.rollback {
             let end = self.roll_back(&format!("Committing failed: {why}"));
             return End { exit, ..end };
@@ -197,7 +210,7 @@ impl Transaction<'_> {
         }
         self.events.phase(Phase::RollingBack);
         forget_pending(&old);
-        let exit = self.switch("rollback", &old, "test");
+        let Ran { exit, .. } = self.switch("rollback", &old, "test");
         let back = host::state().current.as_deref() == Some(old.as_str());
         match exit {
             Exit::Code(0 | 4) if back => {
@@ -210,24 +223,44 @@ impl Transaction<'_> {
         }
     }
 
-    /// Back to the profile's generation from before, and without the one that failed.
-    fn restore_profile(&self) {
-        let (Some(old), Some(new)) = (self.before.generation, host::state().generation) else {
-            return;
-        };
-        if old != new {
-            let _ = host::output("nix-env", &["-p", PROFILE, "--switch-generation", &old.to_string()]);
-            let _ = host::output("nix-env", &["-p", PROFILE, "--delete-generations", &new.to_string()]);
+    fn install_boot_loader(&mut self, step: &str, system: &str) -> Result<(), String> {
+        match self.switch(step, system, "boot").exit {
+            Exit::Code(0) => Ok(()),
+            Exit::Code(code) => Err(format!("the boot loader could not be installed (exit code {code})")),
+            Exit::Killed => Err("installing the boot loader took too long or was killed".to_owned()),
         }
     }
 
-    fn switch(&mut self, step: &str, system: &str, action: &str) -> Exit {
+    /// Back to the profile's generation from before and to its boot entries, and without the generation that failed, unless
+    /// it was one of those `known` before.
+    fn restore_profile(&mut self, old: Option<u64>, known: &[u64]) -> Result<(), String> {
+        let new = host::generation();
+        let Some(old) = old else {
+            return Err("there was none".to_owned());
+        };
+        if new != Some(old) {
+            host::output("nix-env", &["-p", PROFILE, "--switch-generation", &old.to_string()])?;
+        }
+        let system = host::state().profile.ok_or("the profile leads nowhere")?;
+        self.install_boot_loader("boot-again", &system)?;
+        host::mark_committed();
+        if let Some(new) = new.filter(|new| *new != old && !known.contains(new)) {
+            // It would only be clutter; that it could not go is no reason to fail.
+            let _ = host::output("nix-env", &["-p", PROFILE, "--delete-generations", &new.to_string()]);
+        }
+        Ok(())
+    }
+
+    fn switch(&mut self, step: &str, system: &str, action: &str) -> Ran {
         let limit = Duration::from_secs(self.request.activation_timeout_seconds);
         let events = &mut *self.events;
-        host::switch(self.deployment, step, system, action, limit, &mut |line| {
+        let mut changed = false;
+        let exit = host::switch(self.deployment, step, system, action, limit, &mut |line| {
             println!("{line}");
+            changed |= shows_a_change(&line);
             events.add(EventKind::Output(line));
-        })
+        });
+        Ran { exit, changed }
     }
 
     fn failed_units(&self, names: &[String]) -> Vec<FailedUnit> {
@@ -277,12 +310,13 @@ fn preflight(toplevel: &str) -> Result<(), String> {
     host::output("nix-store", &["--check-validity", toplevel])
         .map_err(|message| format!("The system is not complete in the machine's store: {message}."))?;
     // The name nixos-rebuild gives its own unit, and the units of an agent that was killed: both may still be at work.
-    if host::any_unit_is_alive(&["nixos-rebuild-switch-to-configuration*", "nixos-agent-switch-*"]) {
-        return Err(
-            "Another switch-to-configuration is at work on the machine; nothing was changed.".to_owned()
-        );
+    match host::any_unit_is_alive(&["nixos-rebuild-switch-to-configuration*", "nixos-agent-switch-*"]) {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            Err("Another switch-to-configuration is at work on the machine; nothing was changed.".to_owned())
+        }
+        Err(why) => Err(format!("systemd does not say which units run: {why}; nothing was changed.")),
     }
-    Ok(())
 }
 
 /// An interrupted switch leaves lists of units for the next one, which may name units that the old system does not have.

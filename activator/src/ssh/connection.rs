@@ -143,13 +143,20 @@ impl Connection {
             String::from_utf8_lossy(&bytes).into_owned()
         };
         let ((), stdout, stderr) = tokio::join!(write, read_stdout, read_stderr);
-        let code = match child.wait().await {
-            Ok(status) => status.code(),
-            // How the crate reports the shell's exit code for a command it does not find.
-            Err(openssh::Error::Remote(error)) if error.kind() == std::io::ErrorKind::NotFound => Some(127),
-            Err(error) => return Err(self.lost(&error)),
-        };
+        let code = self.exit_code(child).await?;
         Ok(Answer { code, stdout, stderr })
+    }
+
+    /// Waits for a command to end; `None` when a signal ended it.
+    pub async fn exit_code(&self, child: RemoteChild<'_>) -> Result<Option<i32>, SshError> {
+        match child.wait().await {
+            Ok(status) => Ok(status.code()),
+            // How the crate reports the shell's exit code for a command it does not find.
+            Err(openssh::Error::Remote(error)) if error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Some(127))
+            }
+            Err(error) => Err(self.lost(&error)),
+        }
     }
 
     /// Runs a command as root: as it is, or through the endpoint's `elevate`.

@@ -19,7 +19,7 @@ use crate::machines::{Direction, NoEndpoint, Target, not_refreshed, provider_unk
 use crate::settings::{Timeouts, duration_or, timeouts_attribute};
 
 /// How long creation waits for a machine that does not answer yet.
-const CREATE: Duration = Duration::from_secs(5 * 60);
+const CREATE: Duration = Duration::from_mins(5);
 
 pub(crate) struct MachineResource;
 
@@ -86,8 +86,8 @@ impl Resource<Context> for MachineResource {
         cx: &Cx<Context>,
         request: PlanRequest<Machine, Private>,
     ) -> Result<PlanResponse<Machine, Private>, Diagnostics> {
-        let planned =
-            planned(cx.data.ssh.as_ref(), request.prior.as_ref().map(|state| &state.value), request.proposed);
+        let prior = request.prior.as_ref().map(|state| &state.value);
+        let planned = planned(cx.data.ssh.as_ref(), prior, &request.config, request.proposed);
         Ok(PlanResponse { planned, private: (), requires_replace: vec![] })
     }
 
@@ -146,7 +146,7 @@ impl Resource<Context> for MachineResource {
         let block = parse_id(id)?;
         let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
         let bare = Machine { ssh: Attr::Known(block), ..Machine::default() };
-        let mut machine = planned(Some(defaults), None, bare);
+        let mut machine = planned(Some(defaults), None, &bare.clone(), bare);
         let seen =
             visit(cx, defaults, &machine, CREATE).await.map_err(|error| error.diagnostic(machine.label()))?;
         machine.settle(&seen, None)?;
@@ -165,7 +165,12 @@ fn is_machine_name(text: &str) -> bool {
 
 /// Completes a proposed state: what the configuration tells already, what the prior state still tells, and what only the
 /// machine can tell.
-fn planned(defaults: Option<&SshDefaults>, prior: Option<&Machine>, proposed: Machine) -> Machine {
+fn planned(
+    defaults: Option<&SshDefaults>,
+    prior: Option<&Machine>,
+    config: &Machine,
+    proposed: Machine,
+) -> Machine {
     if prior.is_some_and(|prior| *prior == proposed) {
         return proposed;
     }
@@ -176,19 +181,20 @@ fn planned(defaults: Option<&SshDefaults>, prior: Option<&Machine>, proposed: Ma
     let prior = prior.filter(|prior| prior.target.known().is_some_and(|old| old.same_place(&target)));
     let mut planned = proposed;
 
-    // An optional value that is configured wins; one that is not keeps the address's meaning or waits for the machine.
+    // An optional value that is configured wins, also where it is not known yet; one that is not keeps the address's meaning or
+    // waits for the machine.
     let open = |configured: &Attr<String>, derived: &Attr<String>| match configured {
-        Attr::Unknown | Attr::Null => derived.clone(),
-        known @ Attr::Known(_) => known.clone(),
+        Attr::Null => derived.clone(),
+        configured => configured.clone(),
     };
     if let Some((prior, old)) = prior.and_then(|prior| Some((prior, prior.target.known()?))) {
         if block.host_public_key.is_null() {
             target.host_public_key = old.host_public_key.clone();
         }
         target.state_version = old.state_version.clone();
-        target.system = open(&planned.system, &old.system);
-        target.public_ipv4 = open(&planned.public_ipv4, &old.public_ipv4);
-        target.private_ipv4 = open(&planned.private_ipv4, &old.private_ipv4);
+        target.system = open(&config.system, &old.system);
+        target.public_ipv4 = open(&config.public_ipv4, &old.public_ipv4);
+        target.private_ipv4 = open(&config.private_ipv4, &old.private_ipv4);
         planned.port = if block.port.is_null() { prior.port.clone() } else { block.port.clone() };
         planned.os_release = prior.os_release.clone();
         planned.machine_id = prior.machine_id.clone();
@@ -196,9 +202,9 @@ fn planned(defaults: Option<&SshDefaults>, prior: Option<&Machine>, proposed: Ma
         planned.current_system = prior.current_system.clone();
         planned.booted_system = prior.booted_system.clone();
     } else {
-        target.system = open(&planned.system, &target.system);
-        target.public_ipv4 = open(&planned.public_ipv4, &target.public_ipv4);
-        target.private_ipv4 = open(&planned.private_ipv4, &target.private_ipv4);
+        target.system = open(&config.system, &target.system);
+        target.public_ipv4 = open(&config.public_ipv4, &target.public_ipv4);
+        target.private_ipv4 = open(&config.private_ipv4, &target.private_ipv4);
         planned.port = if block.port.is_null() { Attr::Unknown } else { block.port.clone() };
     }
     planned.id = match (target.host.known(), target.user.known(), block.port.is_unknown()) {
@@ -419,8 +425,11 @@ mod tests {
         Machine { name: Attr::Known("web".into()), ssh: Attr::Known(block(host)), ..Machine::default() }
     }
 
-    fn defaults() -> SshDefaults {
-        SshDefaults::default()
+    /// As if everything that is proposed were configured, but what `planned` itself had computed.
+    fn plan(prior: Option<&Machine>, proposed: Machine) -> Machine {
+        let config = Machine { name: proposed.name.clone(), ssh: proposed.ssh.clone(), ..Machine::default() };
+        let config = if prior.is_some() { config } else { proposed.clone() };
+        planned(Some(&SshDefaults::default()), prior, &config, proposed)
     }
 
     fn seen() -> Seen {
@@ -437,29 +446,50 @@ mod tests {
 
     #[test]
     fn a_literal_address_is_a_fact_before_the_machine_was_seen() {
-        let target = planned(Some(&defaults()), None, configured("10.0.0.2")).target.into_known().unwrap();
+        let target = plan(None, configured("10.0.0.2")).target.into_known().unwrap();
         assert_eq!(target.private_ipv4, Attr::Known("10.0.0.2".into()));
         assert_eq!(target.public_ipv4, Attr::Null);
         assert!(target.state_version.is_unknown());
     }
 
     #[test]
+    fn an_address_that_another_resource_will_bring_is_not_guessed() {
+        let later = Machine { public_ipv4: Attr::Unknown, ..configured("10.0.0.2") };
+        let machine = plan(None, later.clone());
+        assert!(machine.public_ipv4.is_unknown());
+        let target = machine.target.into_known().unwrap();
+        assert!(target.public_ipv4.is_unknown());
+        assert_eq!(target.private_ipv4, Attr::Known("10.0.0.2".into()));
+
+        // Nor is the one from before kept while a new one is on its way.
+        let mut before = plan(None, configured("10.0.0.2"));
+        before.settle(&seen(), None).unwrap();
+        let machine = planned(
+            Some(&SshDefaults::default()),
+            Some(&before),
+            &later,
+            Machine { public_ipv4: Attr::Unknown, ..before.clone() },
+        );
+        assert!(machine.target.into_known().unwrap().public_ipv4.is_unknown());
+    }
+
+    #[test]
     fn a_visit_leaves_nothing_open_and_a_second_plan_changes_nothing() {
-        let mut machine = planned(Some(&defaults()), None, configured("web.example"));
+        let mut machine = plan(None, configured("web.example"));
         assert!(machine.is_open());
         machine.settle(&seen(), None).unwrap();
         assert!(!machine.is_open());
         assert_eq!(machine.private_ipv4, Attr::Known("10.0.0.2".into()));
-        let again = planned(Some(&defaults()), Some(&machine), machine.clone());
+        let again = plan(Some(&machine), machine.clone());
         assert_eq!(again, machine);
     }
 
     #[test]
     fn the_state_version_is_that_of_the_first_visit() {
-        let mut machine = planned(Some(&defaults()), None, configured("web.example"));
+        let mut machine = plan(None, configured("web.example"));
         machine.settle(&seen(), None).unwrap();
         let moved = Machine { ssh: Attr::Known(block("10.9.9.9")), ..machine.clone() };
-        let mut moved = planned(Some(&defaults()), Some(&machine), moved);
+        let mut moved = plan(Some(&machine), moved);
         assert!(moved.is_open());
         let mut later = seen();
         later.facts.nixos_release = Some("25.05".into());
@@ -470,7 +500,7 @@ mod tests {
     #[test]
     fn a_declared_platform_must_be_the_real_one() {
         let declared = Machine { system: Attr::Known("aarch64-linux".into()), ..configured("10.0.0.2") };
-        let mut machine = planned(Some(&defaults()), None, declared);
+        let mut machine = plan(None, declared);
         assert!(machine.settle(&seen(), None).is_err());
     }
 

@@ -9,6 +9,6 @@ fn main() -> Result<(), lab::LabError> {
         .host("held")
         .boot()?;
     println!("{}", lab.host("held").root().display());
-    std::thread::sleep(Duration::from_secs(120));
+    std::thread::sleep(Duration::from_mins(2));
     Ok(())
 }

@@ -151,7 +151,7 @@ impl Host {
     /// Boots the host and waits until it answers.
     pub fn power_on(&self) -> Result<(), LabError> {
         self.power_on_without_waiting()?;
-        self.wait_until_up(Duration::from_secs(60))
+        self.wait_until_up(Duration::from_mins(1))
     }
 
     /// Cuts the power and boots again.

@@ -35,7 +35,7 @@ pub const PACKAGES: &[&str] = &[
 ];
 
 /// How long a host may take to boot.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_mins(1);
 
 /// A running lab. Dropping it powers everything off and removes it.
 #[derive(Debug)]

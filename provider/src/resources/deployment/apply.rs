@@ -21,11 +21,11 @@ use crate::diagnose;
 use crate::settings::duration_or;
 
 /// The limit for a whole create or update.
-const APPLY: Duration = Duration::from_secs(60 * 60);
+const APPLY: Duration = Duration::from_hours(1);
 /// How long a machine may take to answer: it was there at plan.
-const CONNECT: Duration = Duration::from_secs(60);
+const CONNECT: Duration = Duration::from_mins(1);
 /// How long `switch-to-configuration` may take.
-const ACTIVATION: Duration = Duration::from_secs(10 * 60);
+const ACTIVATION: Duration = Duration::from_mins(10);
 
 pub(super) async fn apply(
     cx: &Cx<Context>,
@@ -67,10 +67,19 @@ pub(super) async fn apply(
             continue;
         };
         let planned = deployment.system(name).cloned().unwrap_or_default();
-        let real = real_system(cx, job, &action, planned, before(name), ended).await;
+        let real = real_system(cx, job, &action, planned.clone(), before(name), ended).await;
+        if ended.error.is_none() && real.toplevel != planned.toplevel {
+            diagnostics.push(changed_meanwhile(job, &real));
+        }
         systems.insert(name.to_owned(), Attr::Known(real));
         if let Some(error) = &ended.error {
-            diagnostics.push(stop.explain(diagnose::deployment(name, error)));
+            let mut diagnostic = stop.explain(diagnose::deployment(name, error));
+            if ended.asked && ended.report.is_none() {
+                diagnostic = diagnostic.appended(
+                    "Its activation had been asked for, and what came of it is not known. The next plan shows what it runs.",
+                );
+            }
+            diagnostics.push(diagnostic);
             // What was planned is not what is there.
             match prior_private.deployed.get(&job.machine) {
                 Some(before) => private.deployed.insert(job.machine.clone(), before.clone()),
@@ -85,8 +94,7 @@ pub(super) async fn apply(
         return Ok(state);
     }
     // Where nothing came to be there is nothing to keep, and Terraform need not destroy it before the next try.
-    let nothing =
-        prior.is_none() && ended.values().all(|ended| ended.error.is_some() && ended.report.is_none());
+    let nothing = prior.is_none() && ended.values().all(|ended| ended.error.is_some() && !ended.asked);
     Err(Failed { diagnostics, partial: (!nothing).then_some(state) })
 }
 
@@ -240,10 +248,22 @@ fn known_or_null<T>(value: Attr<T>) -> Attr<T> {
     if value.is_unknown() { Attr::Null } else { value }
 }
 
+/// The deployment was done, but a look afterwards finds something else.
+fn changed_meanwhile(job: &Job, real: &System) -> Diagnostic {
+    let found = real.toplevel.known().map_or("nothing that is known", String::as_str);
+    Diagnostic::error(format!("Machine \"{}\" does not keep its new system", job.machine))
+        .detail(format!(
+            "{} was activated, but right afterwards the machine has {found}. Someone else changes it at the same time, or it \
+             went back by itself; plan again to see what it runs.",
+            job.toplevel
+        ))
+        .at(Path::root().attribute("machines").key(job.machine.as_str()))
+}
+
 /// A fresh look at the machine, or what the deployment itself saw last.
 async fn look_again(cx: &Cx<Context>, job: &Job, ended: &Ended) -> Option<Facts> {
     let seen = ended.now.as_ref().map(facts_of);
-    if ended.report.is_none() && ended.error.is_some() {
+    if ended.error.is_some() && !ended.asked {
         // Nothing was done there, so nothing is new.
         return seen;
     }

@@ -113,6 +113,8 @@ fn systems_that_refuse_to_switch_change_nothing() {
         let profile =
             world.lab.host("web").exec(&["readlink", "-f", "/nix/var/nix/profiles/system"]).unwrap();
         assert_eq!(profile.stdout.trim(), before, "{why}");
+        let boots = world.lab.host("web").read_file("/boot/default-system").unwrap();
+        assert_eq!(boots.trim(), before, "{why}");
     };
     world.write("network.nix", &one("testing.failCheck = true;")).unwrap();
     fails_saying(
@@ -126,6 +128,68 @@ fn systems_that_refuse_to_switch_change_nothing() {
     world.write("network.nix", &one("testing.failBootLoader = true;")).unwrap();
     fails_saying(&apply(&world), &["rolled back", "the boot loader could not be installed"]);
     unchanged("a boot loader that fails");
+    world.write("network.nix", &one("testing.failLate = true;")).unwrap();
+    fails_saying(&apply(&world), &["was not accepted by", "refused to begin", "Died at line 42"]);
+    unchanged("a switch that dies before it stops anything");
+
+    // As `nixos-rebuild` by hand would hold it.
+    let lock = "exec 9> /run/nixos/switch-to-configuration.lock; flock 9; sleep 20";
+    let mut holder = world.lab.host("web").command(&["sh", "-c", lock]).spawn().unwrap();
+    while world
+        .lab
+        .host("web")
+        .exec(&["flock", "-n", "/run/nixos/switch-to-configuration.lock", "true"])
+        .unwrap()
+        .success
+    {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    world.write("network.nix", &one(crate::support::SLEEPER)).unwrap();
+    fails_saying(&apply(&world), &["was not accepted by", "Could not acquire lock"]);
+    unchanged("a lock that another one holds");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+}
+
+#[test]
+fn a_switch_that_dies_half_way_is_rolled_back() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(crate::support::SLEEPER));
+    succeeds(&apply(&world));
+    let before = world.current_system("web");
+    // It has stopped the sleeper when it dies.
+    world.write("network.nix", &one("testing.failLate = true;")).unwrap();
+    fails_saying(
+        &apply(&world),
+        &["was rolled back on", "exit code 1", "stopping the following units: sleeper.service"],
+    );
+    assert_eq!(world.current_system("web"), before);
+    let active = world.lab.host("web").exec(&["systemctl", "is-active", "sleeper"]).unwrap();
+    assert_eq!(active.stdout.trim(), "active");
+}
+
+#[test]
+fn a_service_that_crashes_again_and_again_is_a_failed_one() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    let before = world.current_system("web");
+    let crashing = "systemd.services.crashing = { wantedBy = [ \"multi-user.target\" ]; script = \"echo again; exit 9\"; \
+        serviceConfig = { Restart = \"always\"; RestartSec = 60; }; };";
+    world.write("network.nix", &one(crashing)).unwrap();
+    fails_saying(&apply(&world), &["was rolled back on", "crashing.service failed", "again"]);
+    assert_eq!(world.current_system("web"), before);
+}
+
+#[test]
+fn systemd_may_be_replaced_during_activation() {
+    let world = world(&["web"]);
+    let network = one(
+        "system.activationScripts.reexec = \"for n in 1 2 3; do /usr/bin/systemctl daemon-reexec; sleep 1; done\";",
+    );
+    set_up(&world, &site(&world, &["web"], ""), &network);
+    succeeds(&apply(&world));
+    no_changes(&world);
 }
 
 #[test]
@@ -169,6 +233,34 @@ fn the_next_boot_is_an_action_too() {
     world.lab.host("web").power_cycle().unwrap();
     assert_ne!(world.current_system("web"), running, "the next boot starts the new system");
     no_changes(&world);
+}
+
+#[test]
+fn what_was_only_put_there_is_activated_when_the_action_changes() {
+    let world = world(&["web"]);
+    let action = |action: &str| site(&world, &["web"], &format!("action = \"{action}\""));
+    let running = world.current_system("web");
+    let boots =
+        || world.lab.host("web").read_file("/boot/default-system").unwrap_or_default().trim().to_owned();
+    let planned = || world.resource("nixos_deployment.site")["systems"]["web"]["toplevel"].clone();
+    set_up(&world, &action("dry_activate"), &one(crate::support::SLEEPER));
+    for (step, runs, stays) in [
+        ("dry_activate", false, false),
+        ("push", false, false),
+        ("boot", false, true),
+        ("switch", true, true),
+    ] {
+        world.write("main.tf", &action(step)).unwrap();
+        succeeds(&apply(&world));
+        let wanted = planned();
+        assert_ne!(wanted, running.as_str());
+        let is_there =
+            world.lab.host("web").exec(&["nix-store", "--check-validity", wanted.as_str().unwrap()]);
+        assert!(is_there.unwrap().success, "{step}: the closure is there");
+        assert_eq!(world.current_system("web") == wanted.as_str().unwrap(), runs, "{step}");
+        assert_eq!(boots() == wanted.as_str().unwrap(), stays, "{step}");
+        no_changes(&world);
+    }
 }
 
 #[test]

@@ -149,7 +149,7 @@ fn apply_until(world: &World, until: impl Fn() -> bool) -> std::process::Child {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let start = Instant::now();
     while !until() {
-        assert!(start.elapsed() < Duration::from_secs(60), "apply did not get that far");
+        assert!(start.elapsed() < Duration::from_mins(1), "apply did not get that far");
         std::thread::sleep(Duration::from_millis(50));
     }
     child
@@ -265,11 +265,92 @@ fn a_killed_agent_is_reported_and_the_next_apply_repairs() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("the agent was killed on the machine"), "{text}");
 
-    // Its switch goes on by itself; another one does not get in its way.
-    fails_saying(&apply(&world), &["Another switch-to-configuration is at work"]);
+    succeeds(&apply(&world));
+    no_changes(&world);
+
+    // With nobody left to wait for it, its switch goes on by itself; another one does not get in its way.
+    world.write("network.nix", &one(&SLOW.replace("sleep 6", "sleep 6; true"))).unwrap();
+    let child = apply_until(&world, || runs(web, "sleep 6"));
+    web.exec(&["pkill", "-KILL", "-f", "nixos-agent run"]).unwrap();
+    interrupt(&world, "terraform", "-KILL");
+    child.wait_with_output().unwrap();
+    let again = || world.terraform(&["apply", "-auto-approve", "-lock=false"]);
+    fails_saying(&again(), &["Another switch-to-configuration is at work"]);
     let start = Instant::now();
     while runs(web, "switch-to-configuration test") {
         assert!(start.elapsed() < Duration::from_secs(30), "the switch ends");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    succeeds(&again());
+    no_changes(&world);
+}
+
+#[test]
+fn a_death_between_profile_and_boot_loader_is_not_forgotten() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    world.write("network.nix", &one("testing.bootLoader = \"[ -e /root/quick ] || sleep 7\";")).unwrap();
+    let web = world.lab.host("web");
+    let boots = || web.read_file("/boot/default-system").unwrap().trim().to_owned();
+    let child = apply_until(&world, || runs(web, "sleep 7"));
+    web.power_cut().unwrap();
+    web.power_on().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("agent was killed on the machine"), "{text}");
+
+    let profile = web.exec(&["readlink", "-f", "/nix/var/nix/profiles/system"]).unwrap().stdout;
+    assert_ne!(boots(), profile.trim(), "the profile was set, the boot loader was not installed");
+    web.write_file("/root/quick", "").unwrap();
+    says(&plan(&world), &["1 to change"]);
+    succeeds(&apply(&world));
+    assert_eq!(boots(), profile.trim());
+    no_changes(&world);
+}
+
+#[test]
+fn a_machine_that_locks_us_out_while_it_activates_is_kept_in_state() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(SLOW));
+    let web = world.lab.host("web");
+    let child = apply_until(&world, || runs(web, "sleep 6"));
+    web.exec(&["mv", "/root/.ssh/authorized_keys", "/root/.ssh/away"]).unwrap();
+    web.exec(&["pkill", "-KILL", "-f", "sshd-session"]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("refused the login"), "{text}");
+    assert!(text.contains("what came of it is not known"), "{text}");
+    assert!(world.resource("nixos_deployment.site").is_object(), "something was done, so it is in state");
+
+    web.exec(&["mv", "/root/.ssh/away", "/root/.ssh/authorized_keys"]).unwrap();
+    let start = Instant::now();
+    while runs(web, "nixos-agent run") {
+        assert!(start.elapsed() < Duration::from_secs(30), "the agent comes to an end");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    succeeds(&apply(&world));
+    no_changes(&world);
+}
+
+#[test]
+fn an_agent_that_is_deleted_while_it_works_ends_the_wait() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(SLOW));
+    let web = world.lab.host("web");
+    let child = apply_until(&world, || runs(web, "sleep 6"));
+    web.exec(&["rm", "-r", "/var/lib/nixos-agent/bin"]).unwrap();
+    web.exec(&["pkill", "-KILL", "-f", "sshd-session"]).unwrap();
+    let start = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("could not be activated on machine \"web\""), "{text}");
+    assert!(start.elapsed() < Duration::from_mins(1), "it took {:?}", start.elapsed());
+    while runs(web, "nixos-agent run") {
+        assert!(start.elapsed() < Duration::from_mins(1), "the agent comes to an end");
         std::thread::sleep(Duration::from_millis(100));
     }
     succeeds(&apply(&world));
