@@ -1,21 +1,22 @@
-# Evaluates all nodes of a specification in one pass.
+# Evaluates nodes of a specification.
 #
-# `input` is the path of a JSON file: the specification, what is known about its machines, arguments, and which nodes are
-# wanted. A value that is not known yet stands there as { "__unknown": ORIGIN } and becomes a `throw` that fires only when
-# something looks at it; so a node that does not depend on it evaluates exactly. See `lib/input.nix`.
+# `request` says which specification, what is known about its machines, and the arguments. A value that is not known yet
+# stands there as { __unknown = ORIGIN; } and becomes a `throw` that fires only when something looks at it; so a node that
+# does not depend on it evaluates exactly. See `lib/input.nix`.
 #
-# Attributes of the result: `names`, `nodes` and `network` catch errors; `node` evaluates the node called `node` alone and
-# does not, so that Nix prints what is wrong.
+# Attributes of the result: `names`, `nodes` and `network` catch errors; `outline` (the names) and `node` (the only wanted node)
+# do not, so that Nix prints what is wrong.
 {
-  input,
-  node ? null,
+  request,
+  # Names of the wanted nodes; null: all.
+  nodes ? null,
 }:
 let
-  request = import ./lib/input.nix input;
-  spec = import (./lib + "/${request.spec.kind}.nix") request;
+  input = import ./lib/input.nix request;
+  spec = import (./lib + "/${input.spec.kind}.nix") input;
   system = import ./lib/system.nix;
 
-  wanted = if request.nodes == null then builtins.attrNames spec.nodes else request.nodes;
+  wanted = if nodes == null then builtins.attrNames spec.nodes else nodes;
 
   /* `{ ok = value; }`, or `{ failed = true; }` when evaluating it throws. */
   caught =
@@ -35,13 +36,18 @@ let
     builtins.listToAttrs (
       map (name: {
         inherit name;
-        value = f name (get name);
+        value = f (get name);
       }) wanted
     );
 in
 {
   names = caught (builtins.attrNames spec.nodes);
-  nodes = forWanted (_: evaluated: caught (system.describe evaluated));
-  node = system.describe (get node);
-  network = forWanted (_: evaluated: system.options request.options evaluated);
+  nodes = forWanted (evaluated: caught (system.describe evaluated));
+  outline = builtins.attrNames spec.nodes;
+  node = system.describe (get (builtins.head wanted));
+  network = {
+    description = caught spec.description;
+    resources = system.toJSONable spec.resources;
+    nodes = forWanted (evaluated: system.options input.options evaluated);
+  };
 }

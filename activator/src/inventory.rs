@@ -20,6 +20,12 @@ pub struct Inventory {
     /// Files in `/etc` and a hash of what they come from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, String>,
+    /// Users; only the names say something.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub users: BTreeMap<String, String>,
+    /// What the firewall lets in, e.g. `tcp/443`; only the names say something.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<String, String>,
 }
 
 /// How many names of a kind are spelled out.
@@ -50,6 +56,14 @@ impl Inventory {
         parts.extend(named("units added: ", units.added.iter().map(|(name, _)| (*name).to_owned())));
         parts.extend(named("units changed: ", units.changed.iter().map(|(name, ..)| (*name).to_owned())));
         parts.extend(named("units removed: ", units.removed.iter().map(|(name, _)| (*name).to_owned())));
+
+        for (what, old, new) in [("users", &self.users, &new.users), ("open ports", &self.ports, &new.ports)]
+        {
+            let names = Difference::between(old, new);
+            let name = |(name, _): &(&str, &str)| (*name).to_owned();
+            parts.extend(named(&format!("{what} added: "), names.added.iter().map(name)));
+            parts.extend(named(&format!("{what} removed: "), names.removed.iter().map(name)));
+        }
 
         // systemd's own directory in /etc changes with every unit, which has been said already.
         let listed = |name: &&str| !name.starts_with("systemd/");
@@ -135,7 +149,7 @@ mod tests {
             kernel: Some("6.6".into()),
             packages: map(packages),
             units: map(units),
-            files: BTreeMap::new(),
+            ..Inventory::default()
         }
     }
 
@@ -149,6 +163,20 @@ mod tests {
             old.changes(&new),
             "nginx 1.26.2 -> 1.28.0; + curl 8.11; - wget 1.2; units added: c.service; units changed: a.service; \
              units removed: b.service"
+        );
+    }
+
+    #[test]
+    fn users_and_ports_are_named() {
+        let with = |users: &[&str], ports: &[&str]| {
+            let map = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), String::new())).collect();
+            Inventory { users: map(users), ports: map(ports), ..Inventory::default() }
+        };
+        let (old, new) =
+            (with(&["root"], &["tcp/22", "tcp/80"]), with(&["alice", "root"], &["tcp/22", "tcp/443"]));
+        assert_eq!(
+            old.changes(&new),
+            "users added: alice; open ports added: tcp/443; open ports removed: tcp/80"
         );
     }
 

@@ -13,8 +13,10 @@ use crate::MachineName;
 pub enum Spec {
     /// NixOps network files, merged in order.
     Network(Vec<PathBuf>),
-    /// A flake reference, e.g. `.`, `/srv/infra`, `github:owner/repo?ref=main`.
+    /// A flake reference, e.g. `.`, `/srv/infra`, `github:owner/repo?ref=main`; after `#` the output to read.
     Flake(String),
+    /// One NixOS configuration, for every machine there is.
+    Configuration(PathBuf),
 }
 
 /// A value that may not be known before other resources exist.
@@ -78,7 +80,7 @@ pub fn unknown(origin: &str) -> Value {
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// The file is not there.
-    #[error("the network file {path} cannot be read: {source}")]
+    #[error("{path} cannot be read: {source}")]
     Missing {
         /// The file.
         path: PathBuf,
@@ -97,6 +99,7 @@ impl Spec {
             Self::Network(files) => {
                 files.iter().map(|file| absolute(file)).collect::<Result<_, _>>().map(Self::Network)
             }
+            Self::Configuration(file) => absolute(file).map(Self::Configuration),
             Self::Flake(reference) => {
                 if reference.trim().is_empty() || reference.contains(char::is_control) {
                     return Err(SpecError::Flake(reference.clone()));
@@ -119,12 +122,8 @@ fn absolute(path: &Path) -> Result<PathBuf, SpecError> {
 }
 
 impl Request {
-    /// The input file of `eval.nix`.
-    pub(crate) fn to_input(&self) -> Value {
-        let spec = match &self.spec {
-            Spec::Network(files) => json!({ "kind": "network", "files": files }),
-            Spec::Flake(reference) => json!({ "kind": "flake", "ref": reference }),
-        };
+    /// What `eval.nix` calls `request`. `spec` is the specification as it is to be read now.
+    pub(crate) fn to_input(&self, spec: &Value) -> Value {
         let machines: serde_json::Map<_, _> =
             self.machines.iter().map(|(name, facts)| (name.to_string(), facts.to_input(name))).collect();
         json!({
@@ -133,7 +132,6 @@ impl Request {
             "machines": machines,
             "arguments": self.arguments,
             "resources": self.resources,
-            "nodes": self.nodes,
             "options": self.options,
         })
     }

@@ -1,8 +1,6 @@
-# Reads the evaluator's input and makes markers of unknown values lazy.
-path:
+# The evaluator's input, with markers of unknown values made lazy.
+raw:
 let
-  raw = builtins.fromJSON (builtins.readFile path);
-
   /* Replaces every marker, at any depth, by a throw that names its origin. */
   lazy =
     value:

@@ -1,16 +1,7 @@
 # NixOps network files: one or several, functions of arguments or plain sets, merged node by node.
 request:
 let
-  inherit (request) arguments facts;
-
-  /* Attributes of a network file that are not nodes. */
-  reserved = [
-    "network"
-    "defaults"
-    "resources"
-    "require"
-    "nixpkgs"
-  ];
+  inherit (request) arguments;
 
   /* Calls a network file with the arguments it takes. */
   load =
@@ -41,16 +32,8 @@ let
     network = load (/. + toString path);
   };
 
-  having = name: builtins.filter (file: file ? ${name}) files;
-
-  names = builtins.filter (name: !(builtins.elem name reserved)) (
-    builtins.attrNames (builtins.foldl' (all: file: all // file) { } files)
-  );
-
-  /* `network.nixpkgs`: a path, or nixpkgs already imported. */
-  declared = builtins.concatMap (
-    file: if file.network ? nixpkgs then [ file.network.nixpkgs ] else [ ]
-  ) (having "network");
+  /* `network.nixpkgs`: a path, or nixpkgs already imported; the last one counts. */
+  declared = builtins.concatMap (file: if file ? network.nixpkgs then [ file.network.nixpkgs ] else [ ]) files;
   nixpkgs =
     if declared == [ ] then
       <nixpkgs>
@@ -59,39 +42,10 @@ let
         last = builtins.elemAt declared (builtins.length declared - 1);
       in
       if builtins.isAttrs last then last.path or last.outPath else last;
-
-  resources = builtins.foldl' (all: file: all // file.resources) { } (having "resources") // request.resources;
-
-  lib = import (nixpkgs + "/lib");
-
-  /* Until 22.05 `eval-config.nix` wanted to be told the platform; later ones leave it to the configuration. */
-  telling = !(lib ? trivial.release) || builtins.compareVersions lib.trivial.release "22.05" < 0;
-
-  evaluate =
-    name:
-    import (nixpkgs + "/nixos/lib/eval-config.nix") (
-      {
-        modules =
-          builtins.concatMap (file: [ file.defaults ]) (having "defaults")
-          ++ map (file: file.${name}) (having name)
-          ++ [ (import ../modules request { inherit name; platform = !telling; }) ];
-        specialArgs = {
-          inherit name nodes resources;
-          inherit (request) arguments;
-          inherit (request.deployment) uuid;
-          deploymentName = request.deployment.name;
-        };
-      }
-      // (if telling then { system = facts.get name "system"; } else { system = null; })
-    );
-
-  nodes = builtins.listToAttrs (
-    map (name: {
-      inherit name;
-      value = evaluate name;
-    }) names
-  );
 in
-{
-  inherit nodes;
+import ./nodes.nix request {
+  inherit files;
+  lib = import (nixpkgs + "/lib");
+  evalConfig = import (nixpkgs + "/nixos/lib/eval-config.nix");
+  pkgs = import nixpkgs { };
 }

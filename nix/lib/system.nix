@@ -58,23 +58,75 @@ let
       parts = builtins.filter builtins.isString (builtins.split "\\." path);
       step = value: name: if builtins.isAttrs value && value ? ${name} then value.${name} else null;
     in
-    or' null (toJSONable (builtins.foldl' step config parts));
+    toJSONable (builtins.foldl' step config parts);
 
-  /* Values that JSON has no form for become null, derivations their path. */
+  /* Values that JSON has no form for, and those that cannot be evaluated (yet), become null; derivations their path. */
   toJSONable =
     value:
-    if builtins.isFunction value then
+    let
+      seen = builtins.tryEval value;
+      known = seen.value;
+    in
+    if !seen.success || builtins.isFunction known then
       null
-    else if builtins.isAttrs value then
-      if value.type or null == "derivation" then plain value.outPath else builtins.mapAttrs (_: toJSONable) value
+    else if builtins.isAttrs known then
+      if known.type or null == "derivation" then
+        or' null (plain known.outPath)
+      else
+        builtins.mapAttrs (_: toJSONable) known
+    else if builtins.isList known then
+      map toJSONable known
+    else if builtins.isPath known then
+      toString known
+    else if builtins.isString known then
+      plain known
+    else
+      known;
+
+  /* Without what nobody but the machine should see: what is reported ends up in Terraform's state. */
+  discreet =
+    value:
+    if builtins.isAttrs value then
+      builtins.mapAttrs (_: discreet) (
+        builtins.removeAttrs value [
+          "text"
+          "passphrase"
+          "robotPass"
+          "authToken"
+          "accessKey"
+        ]
+      )
     else if builtins.isList value then
-      map toJSONable value
-    else if builtins.isPath value then
-      toString value
-    else if builtins.isString value then
-      plain value
+      map discreet value
     else
       value;
+
+  /* name -> "" of users. */
+  users = config: builtins.mapAttrs (_: _: "") (config.users.users or { });
+
+  /* What the firewall lets in, e.g. `tcp/443`, as names of a set. */
+  ports =
+    config:
+    let
+      firewall = config.networking.firewall or { };
+      entry = name: {
+        inherit name;
+        value = "";
+      };
+      single = protocol: map (port: entry "${protocol}/${toString port}");
+      ranges = protocol: map ({ from, to }: entry "${protocol}/${toString from}-${toString to}");
+    in
+    if firewall.enable or false then
+      builtins.listToAttrs (
+        single "tcp" (firewall.allowedTCPPorts or [ ])
+        ++ single "udp" (firewall.allowedUDPPorts or [ ])
+        ++ ranges "tcp" (firewall.allowedTCPPortRanges or [ ])
+        ++ ranges "udp" (firewall.allowedUDPPortRanges or [ ])
+      )
+    else
+      { "all (no firewall)" = ""; };
+
+  keys = config: config.deployment.keys or { };
 in
 {
   /* The system itself and what is in it. Only the derivation may fail; the rest is left out where it does. */
@@ -95,6 +147,9 @@ in
       packages = or' { } (packages config);
       units = or' { } (units config);
       files = or' { } (files config);
+      users = or' { } (users config);
+      ports = or' { } (ports config);
+      keys = or' [ ] (builtins.attrNames (keys config));
     };
 
   /* `deployment.*` and chosen options, without evaluating the system. */
@@ -102,21 +157,10 @@ in
     paths: evaluated:
     let
       inherit (evaluated) config;
-      deployment = config.deployment or { };
-      simple = [
-        "targetEnv"
-        "targetHost"
-        "targetPort"
-        "targetUser"
-      ];
     in
     {
-      deployment = builtins.listToAttrs (
-        map (name: {
-          inherit name;
-          value = or' null (toJSONable (deployment.${name} or null));
-        }) simple
-      );
+      # `arguments` are the values Terraform gave itself.
+      deployment = discreet (toJSONable (builtins.removeAttrs (config.deployment or { }) [ "arguments" ]));
       options = builtins.listToAttrs (
         map (name: {
           inherit name;
@@ -124,4 +168,6 @@ in
         }) paths
       );
     };
+
+  inherit toJSONable;
 }

@@ -5,10 +5,22 @@ request:
   name,
   # Whether to tell nixpkgs the platform by a default.
   platform,
+  # Whether to declare `deployment.*`, which nobody else has declared.
+  options ? true,
 }:
 {
   imports = [
-    (import ./deployment.nix request name)
     (import ./facts.nix request { inherit name platform; })
-  ];
+  ]
+  ++ (
+    if options then
+      [
+        (import ./deployment.nix request name)
+        ./places.nix
+        ./keys.nix
+        ./legacy.nix
+      ]
+    else
+      [ ]
+  );
 }

@@ -1,21 +1,16 @@
-# `deployment.*`: the options NixOps networks set. The ones about places are for `data.nixos_network`; what they used to do
-# is Terraform's part now.
+# `deployment.*`: the options that networks of NixOps and colmena set, but for those about kinds of places (`places.nix`), keys
+# (`keys.nix`) and what is left from older times (`legacy.nix`). Where they say how to reach a machine they are for
+# `data.nixos_network`: Terraform decides that now.
 request: name:
-{ lib, ... }:
+{ config, lib, ... }:
 let
   inherit (lib) mkOption types;
-  text = default: description: mkOption {
-    type = types.nullOr types.str;
-    inherit default description;
-  };
+  option = type: default: description: mkOption { inherit type default description; };
+  strings = types.listOf types.str;
 in
 {
   options.deployment = {
-    name = mkOption {
-      type = types.str;
-      default = request.deployment.name;
-      description = "Name of the deployment.";
-    };
+    name = option types.str request.deployment.name "Name of the deployment.";
     uuid = mkOption {
       type = types.str;
       default = request.deployment.uuid;
@@ -28,53 +23,40 @@ in
       defaultText = "the deployment's arguments";
       description = "Arguments of the deployment.";
     };
-    targetEnv = text "none" "The kind of place the machine is meant for.";
-    targetHost = text name "Where the machine is reached.";
-    targetUser = text "root" "Who logs in there.";
+    targetEnv = option types.str "none" "The kind of place the machine is meant for.";
+    targetHost = option (types.nullOr types.str) name "Where the machine is reached.";
+    targetUser = option (types.nullOr types.str) "root" "Who logs in there.";
     targetPort = mkOption {
-      type = types.int;
-      default = 22;
+      type = types.nullOr types.int;
+      default = builtins.head (config.services.openssh.ports or [ 22 ]);
+      defaultText = "the first of services.openssh.ports";
       description = "The port of its SSH server.";
     };
-    hasFastConnection = mkOption {
-      type = types.bool;
-      default = false;
-      description = "Whether the connection to the machine is fast.";
-    };
-    alwaysActivate = mkOption {
-      type = types.bool;
-      default = true;
-      description = "Accepted for old networks; a machine is activated when its system changes.";
-    };
-    owners = mkOption {
-      type = types.listOf types.str;
-      default = [ ];
-      description = "Who is responsible for the machine.";
-    };
-    sshOptions = mkOption {
-      type = types.listOf types.str;
-      default = [ ];
-      description = "Accepted for old networks; connections are configured in Terraform.";
-    };
-    provisionSSHKey = mkOption {
-      type = types.bool;
-      default = false;
-      description = "Accepted for old networks; keys are configured in Terraform.";
-    };
-    privilegeEscalationCommand = mkOption {
-      type = types.listOf types.str;
-      default = [ ];
-      description = "Accepted for old networks; see `elevate` of the machine.";
-    };
-    peers.hosts.enable = mkOption {
-      type = types.bool;
-      default = true;
-      description = "Whether the names of the other machines are in /etc/hosts.";
-    };
-    peers.knownHosts.enable = mkOption {
-      type = types.bool;
-      default = true;
-      description = "Whether the SSH host keys of the other machines are known.";
-    };
+    hasFastConnection = option types.bool false "Whether the connection to the machine is fast.";
+    alwaysActivate =
+      option types.bool true
+        "Accepted for old networks; a machine is activated when its system changes.";
+    owners = option strings [ ] "Who is responsible for the machine.";
+    sshOptions = option strings [ ] "Accepted for old networks; connections are configured in Terraform.";
+    provisionSSHKey = option types.bool true "Accepted for old networks; keys are configured in Terraform.";
+    privilegeEscalationCommand = option strings [
+      "sudo"
+      "-H"
+      "--"
+    ] "Accepted for old networks; see `elevate` of the machine.";
+    storeKeysOnMachine =
+      option types.bool false
+        "Accepted for old networks, and not done: keys do not belong into the store.";
+
+    # Colmena's.
+    tags = option strings [ ] "Labels of the machine.";
+    buildOnTarget = option (types.nullOr types.bool) null "Accepted for colmena's networks.";
+    allowLocalDeployment = option types.bool false "Accepted for colmena's networks.";
+    replaceUnknownProfiles = option types.bool true "Accepted for colmena's networks.";
+
+    peers.hosts.enable = option types.bool true "Whether the names of the other machines are in /etc/hosts.";
+    peers.knownHosts.enable =
+      option types.bool true
+        "Whether the SSH host keys of the other machines are known.";
   };
 }

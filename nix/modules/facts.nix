@@ -39,15 +39,19 @@ in
 
   config = {
     networking.hostName = mkOverride 900 name;
-    networking.extraHosts = mkIf config.deployment.peers.hosts.enable (
-      builtins.concatStringsSep "\n" (map (peer: "${address peer} ${peer}") reachable)
+    networking.extraHosts = mkIf (config.deployment.peers.hosts.enable or true) (
+      builtins.concatStringsSep "\n" (map (peer: "${address peer} ${peer} ${peer}-unencrypted") reachable)
     );
-    services.openssh.knownHosts = mkIf config.deployment.peers.knownHosts.enable (
+    services.openssh.knownHosts = mkIf (config.deployment.peers.knownHosts.enable or true) (
       builtins.listToAttrs (
         map (peer: {
           name = peer;
           value = {
-            hostNames = [ peer ] ++ (if address peer != null then [ (address peer) ] else [ ]);
+            hostNames = [
+              peer
+              "${peer}-unencrypted"
+            ]
+            ++ (if address peer != null then [ (address peer) ] else [ ]);
             publicKey = facts.get peer "host_public_key";
           };
         }) identified

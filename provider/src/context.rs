@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nixos_activator::Secret;
 use nixos_activator::deploy::Tools;
-use nixos_activator::evaluate::Evaluator;
+use nixos_activator::evaluate::{EvaluationSettings, Evaluator};
 use nixos_activator::nix::{Nix, NixError, NixSettings};
 use nixos_activator::ssh::HostKeyPolicy;
 use tokio::sync::OnceCell;
@@ -62,10 +62,10 @@ impl Context {
     pub(crate) fn new(
         ssh: Option<SshDefaults>,
         nix_settings: NixSettings,
-        evaluations: usize,
+        evaluation: &EvaluationSettings,
         tools: Arc<Tools>,
     ) -> Self {
-        Self { ssh, evaluator: Evaluator::new(evaluations), tools, nix_settings, nix: OnceCell::new() }
+        Self { ssh, evaluator: Evaluator::new(evaluation), tools, nix_settings, nix: OnceCell::new() }
     }
 
     /// The Nix on PATH; looked for once.

@@ -4,7 +4,7 @@ use nixos_activator::activate::ActivateError;
 use nixos_activator::agent::{Outcome, Report};
 use nixos_activator::build::BuildError;
 use nixos_activator::deploy::DeployError;
-use nixos_activator::evaluate::EvaluateError;
+use nixos_activator::evaluate::{EvaluateError, Node};
 use nixos_activator::facts::FactsError;
 use nixos_activator::network::SpecError;
 use nixos_activator::nix::{NixError, OLDEST};
@@ -108,26 +108,33 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostic {
                 ))
                 .at(machine(name.as_str()))
         }
-        EvaluateError::NoMachine { node, of, fact } => {
-            Diagnostic::error(format!("Node \"{node}\" needs machine \"{of}\", which is not in `machines`"))
-                .detail(format!(
-                    "The configuration of \"{node}\" uses `{fact}` of \"{of}\". That node is part of the specification, but no \
-                     machine was given for it.\n\nAdd it: machines = {{ …, {of} = nixos_machine.{of}.target }}"
-                ))
-                .at(machine(node.as_str()))
-        }
-        EvaluateError::Node { node, trace } => {
-            Diagnostic::error(format!("The configuration of machine \"{node}\" does not evaluate"))
-                .detail(cause_first(trace))
-                .at(machine(node.as_str()))
-        }
         EvaluateError::Network { trace } => {
             Diagnostic::error("The specification does not evaluate").detail(cause_first(trace)).at(spec.clone())
         }
         EvaluateError::Input(error) => {
-            Diagnostic::error("The evaluator's input cannot be written").detail(error.to_string())
+            Diagnostic::error("The evaluator cannot be written").detail(error.to_string())
         }
     }
+}
+
+/// What is wrong with a node; `None` when nothing is.
+pub(crate) fn node(name: &str, node: &Node) -> Option<Diagnostic> {
+    let diagnostic = match node {
+        Node::Exact(_) | Node::Waits { .. } => return None,
+        Node::NoMachine { of, fact } => {
+            Diagnostic::error(format!("Node \"{name}\" needs machine \"{of}\", which is not in `machines`")).detail(
+                format!(
+                    "The configuration of \"{name}\" uses `{fact}` of \"{of}\". That node is part of the specification, but no \
+                     machine was given for it.\n\nAdd it: machines = {{ …, {of} = nixos_machine.{of}.target }}"
+                ),
+            )
+        }
+        Node::Broken { trace } => {
+            Diagnostic::error(format!("The configuration of machine \"{name}\" does not evaluate"))
+                .detail(cause_first(trace))
+        }
+    };
+    Some(diagnostic.at(Path::root().attribute("machines").key(name)))
 }
 
 /// A build that failed; no machine has been touched.

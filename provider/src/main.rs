@@ -11,6 +11,10 @@ mod settings;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // As the tracer of an evaluation this program is its own child.
+    if let Some(code) = nixos_activator::evaluate::trace::main_if_asked() {
+        return code;
+    }
     match std::env::args().nth(1).as_deref() {
         Some("--version" | "-V") => {
             println!("terraform-provider-nixos {}", env!("CARGO_PKG_VERSION"));

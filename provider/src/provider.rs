@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use nixos_activator::Secret;
 use nixos_activator::deploy::Tools;
+use nixos_activator::evaluate::{CachePolicy, EvaluationSettings};
 use nixos_activator::nix::NixSettings;
 use nixos_activator::progress::Progress;
 use nixos_activator::scheduler::Scheduler;
@@ -73,6 +74,22 @@ struct NixConfig {
 #[derive(Clone, Debug, Default, Deserialize)]
 struct EvaluationConfig {
     workers: Attr<usize>,
+    memory: Attr<String>,
+    cache: Attr<String>,
+}
+
+impl EvaluationConfig {
+    fn settings(&self) -> EvaluationSettings {
+        EvaluationSettings {
+            workers: self.workers.known().copied(),
+            memory_mib: self.memory.known().and_then(|text| mebibytes(text)),
+            cache: match self.cache.known().map(String::as_str) {
+                Some("off") => CachePolicy::Off,
+                Some("read_set") => CachePolicy::ReadSet,
+                _ => CachePolicy::Pure,
+            },
+        }
+    }
 }
 
 impl Provider for NixosProvider {
@@ -98,8 +115,8 @@ impl Provider for NixosProvider {
             Attr::Unknown => None,
         };
         let nix = config.nix.known().cloned().unwrap_or_default();
-        let workers = nix.evaluation.known().and_then(|evaluation| evaluation.workers.known().copied());
-        Ok(Context::new(ssh, nix.settings(), workers.unwrap_or(1), self.tools.clone()))
+        let evaluation = nix.evaluation.known().map(EvaluationConfig::settings).unwrap_or_default();
+        Ok(Context::new(ssh, nix.settings(), &evaluation, self.tools.clone()))
     }
 
     fn resources(&self) -> Vec<Box<dyn DynResource<Context>>> {
@@ -168,13 +185,38 @@ fn ssh_attribute() -> Attribute {
     Attribute::nested_single(nested).optional().description("Defaults for every SSH connection.")
 }
 
+/// Reads `4GiB` or `1500MiB`.
+fn mebibytes(text: &str) -> Option<u64> {
+    let (number, factor) = match text.strip_suffix("GiB") {
+        Some(number) => (number, 1024),
+        None => (text.strip_suffix("MiB")?, 1),
+    };
+    number.trim().parse::<u64>().ok()?.checked_mul(factor).filter(|size| *size > 0)
+}
+
 fn nix_attribute() -> Attribute {
-    let evaluation = Nested::new().attribute(
-        "workers",
-        Attribute::number().optional().validate(validators::integer_between(1, 64)).description(
-            "How many evaluations run at once. Default: 1, as a NixOS system takes a gigabyte or two.",
-        ),
-    );
+    let evaluation = Nested::new()
+        .attribute(
+            "workers",
+            Attribute::number().optional().validate(validators::integer_between(1, 64)).description(
+                "How many evaluations run at once. Default: one a core, as far as `memory` goes.",
+            ),
+        )
+        .attribute(
+            "memory",
+            Attribute::string()
+                .optional()
+                .validate(validators::matches(|text| mebibytes(text).is_some(), "a size such as `4GiB` or `1500MiB`"))
+                .description("How much memory evaluations may take together, e.g. `4GiB`. Default: half of what is free."),
+        )
+        .attribute(
+            "cache",
+            Attribute::string().optional().validate(validators::one_of(&["off", "pure", "read_set"])).description(
+                "What is not evaluated again while nothing has changed: `pure` (locked flakes; the default), `read_set` (also \
+                 network files and configurations, as long as every file that their evaluation read is the same; Linux on \
+                 x86-64; see the guide on evaluation for what that cannot see), or `off`.",
+            ),
+        );
     let nested = Nested::new()
         .attribute(
             "options",

@@ -6,12 +6,13 @@
 
 mod log;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,9 @@ pub const OLDEST: Version = Version { major: 2, minor: 8 };
 
 /// How long an interrupted Nix may take to clean up before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How often a running Nix is asked for its memory.
+const WATCH: Duration = Duration::from_millis(100);
 
 /// How Nix is to be run; empty means: as the user's own configuration says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,9 +59,28 @@ pub struct Version {
     pub minor: u32,
 }
 
+/// One command line of Nix, for [`Nix::call`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Call<'a> {
+    /// `nix`, `nix-store`, `nix-instantiate`.
+    pub program: &'a str,
+    /// Its arguments; a verb such as `copy` first.
+    pub arguments: &'a [&'a str],
+    /// Variables to set.
+    pub environment: &'a [(&'a str, &'a str)],
+    /// Variables it must not see.
+    pub hidden: &'a [OsString],
+    /// What it reads from standard input.
+    pub input: &'a str,
+    /// A program that runs it, with that program's own arguments.
+    pub through: &'a [OsString],
+}
+
 /// What a finished command left.
 #[derive(Debug)]
 pub struct Finished {
+    /// The most memory it was seen to use, in MiB; `None` where that cannot be told.
+    pub peak_mib: Option<u64>,
     /// Standard output.
     pub stdout: String,
     /// What it said besides.
@@ -144,6 +167,11 @@ impl Nix {
         self.version
     }
 
+    /// How Nix is run.
+    pub fn settings(&self) -> &NixSettings {
+        &self.settings
+    }
+
     /// Runs `program` (`nix-store`, `nix-instantiate`, `nix`) to its end.
     ///
     /// `on_line` sees each line a build prints. Cancelling interrupts Nix and waits for it to clean up.
@@ -155,19 +183,55 @@ impl Nix {
         cancel: &CancellationToken,
         on_line: &(dyn Fn(&str) + Sync),
     ) -> Result<Finished, NixError> {
-        let described = describe(program, arguments);
+        self.call(Call { program, arguments, environment, ..Call::default() }, cancel, on_line).await
+    }
+
+    /// The same with everything that can be said about a command line.
+    pub async fn call(
+        &self,
+        call: Call<'_>,
+        cancel: &CancellationToken,
+        on_line: &(dyn Fn(&str) + Sync),
+    ) -> Result<Finished, NixError> {
+        let described = describe(call.program, call.arguments);
         let failed_to_run = |source| NixError::Run { program: described.clone(), source };
-        let mut command = Command::new(self.bin.join(program));
+        let program = self.bin.join(call.program);
+        let mut command = match call.through.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         // A verb such as `copy` stands before every option.
-        command.args(arguments).args(["--log-format", "internal-json"]);
+        command.args(call.arguments).args(["--log-format", "internal-json"]);
         self.add_settings(&mut command);
-        command.envs(environment.iter().copied());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        call.hidden.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+        command.envs(call.environment.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
         tracing::debug!(command = %described, "running");
         let mut child = command.spawn().map_err(failed_to_run)?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
 
+        let write_input = async {
+            if let Some(mut stdin) = stdin {
+                // Whether it reads it all is its own affair.
+                let _ = stdin.write_all(call.input.as_bytes()).await;
+                let _ = stdin.shutdown().await;
+            }
+        };
+        let mut peak_mib = None;
+        let id = child.id();
+        let watch = async {
+            loop {
+                peak_mib = peak_mib.max(memory_of(id));
+                tokio::time::sleep(WATCH).await;
+            }
+        };
         let read_output = async {
             let mut text = Vec::new();
             if let Some(mut stdout) = stdout {
@@ -186,8 +250,9 @@ impl Nix {
             Ok::<_, std::io::Error>(log)
         };
         let outcome = tokio::select! {
-            outcome = async { tokio::join!(read_output, read_log) } => Some(outcome),
+            (outcome, ()) = async { tokio::join!(async { tokio::join!(read_output, read_log) }, write_input) } => Some(outcome),
             () = cancel.cancelled() => None,
+            () = watch => None,
         };
         let Some((text, log)) = outcome else {
             interrupt(&mut child).await;
@@ -205,7 +270,7 @@ impl Nix {
         }
         let stdout = String::from_utf8(text)
             .map_err(|_| NixError::Output { program: described, reason: "not UTF-8".to_owned() })?;
-        Ok(Finished { stdout, log })
+        Ok(Finished { peak_mib, stdout, log })
     }
 
     fn add_settings(&self, command: &mut Command) {
@@ -227,6 +292,13 @@ impl Nix {
             command.env("NIX_PATH", self.settings.nix_path.join(":"));
         }
     }
+}
+
+/// The most memory a process has used so far, in MiB, where the system tells.
+fn memory_of(id: Option<u32>) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", id?)).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
 }
 
 /// Where `program` is on PATH.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nixos_activator::evaluate::{Description, Node};
+use nixos_activator::evaluate::{Node, NodeDescription};
 use nixos_activator::network::{Fact, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
@@ -11,9 +11,7 @@ use tfplugin::{Attr, Attribute, Cx, DataSource, Diagnostic, Diagnostics, Nested,
 use crate::context::Context;
 use crate::diagnose;
 use crate::machines::Target;
-use crate::resources::deployment::{
-    SpecAttributes, evaluation_request, machines_attribute, spec_attributes, spec_path,
-};
+use crate::resources::deployment::{SpecAttributes, evaluation_request, machines_attribute, spec_attributes};
 
 pub(crate) struct NetworkDataSource;
 
@@ -23,11 +21,15 @@ pub(crate) struct Network {
     name: Attr<String>,
     network: Value,
     flake: Attr<String>,
+    configuration: Attr<String>,
     machines: Attr<BTreeMap<String, Attr<Target>>>,
     arguments: Value,
     resources: Value,
     options: Attr<Vec<String>>,
+    description: Attr<String>,
     nodes: Attr<BTreeMap<String, NodeModel>>,
+    deployment: Value,
+    network_resources: Value,
     values: Value,
 }
 
@@ -66,6 +68,9 @@ impl DataSource<Context> for NetworkDataSource {
         .attribute("machines", machines_attribute().optional())
         .attribute("options", Attribute::list(Type::String).optional().description("Options whose values are wanted in `values`, e.g. `[\"services.openssh.ports\"]`."))
         .attribute("nodes", Attribute::nested_map(node).computed().description("The nodes, by name."))
+        .attribute("description", text("`network.description`."))
+        .attribute("deployment", Attribute::dynamic().computed().description("`deployment.*` of each node: an object of nodes, each an object as in the specification, so that `deployment[\"web\"].ec2.instanceType` can drive the resource that makes the machine. What is secret there is left out; what is not known yet is null."))
+        .attribute("network_resources", Attribute::dynamic().computed().description("`resources.TYPE.NAME` as the specification declares them, e.g. `network_resources.s3Buckets[\"assets\"].name`."))
         .attribute("values", Attribute::dynamic().computed().description("The values of `options`: an object of nodes, each an object by option; null where an option has no value."))
     }
 
@@ -74,11 +79,12 @@ impl DataSource<Context> for NetworkDataSource {
             name: &config.name,
             network: &config.network,
             flake: &config.flake,
+            configuration: &config.configuration,
             machines: &config.machines,
             arguments: &config.arguments,
             resources: &config.resources,
         };
-        let path = spec_path(&config.flake);
+        let path = spec.path();
         let Some(request) = evaluation_request(&spec, Fact::Unknown, None)? else {
             return Err(Diagnostic::error("The specification is not known yet").at(path).into());
         };
@@ -86,13 +92,27 @@ impl DataSource<Context> for NetworkDataSource {
         let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
         let failed = |error| Diagnostics::from(diagnose::evaluation(&error, &path));
         let described = cx.data.evaluator.describe(nix, &request, &cx.cancel).await.map_err(failed)?;
-        let evaluated = cx.data.evaluator.survey(nix, &request, &cx.cancel).await.map_err(failed)?;
+        let evaluated = cx.data.evaluator.evaluate(nix, &request, &cx.cancel).await.map_err(failed)?;
+        // A node that needs facts of a machine which was not given waits for them; a broken one is an error.
+        let broken = evaluated.nodes.iter().filter(|(_, node)| matches!(node, Node::Broken { .. }));
+        let problems: Diagnostics =
+            broken.filter_map(|(name, node)| diagnose::node(name.as_str(), node)).collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
 
         let mut nodes = BTreeMap::new();
-        for (name, description) in &described {
-            nodes.insert(name.to_string(), node_model(description, evaluated.get(name)));
+        for (name, description) in &described.nodes {
+            nodes.insert(name.to_string(), node_model(description, evaluated.nodes.get(name)));
         }
-        let values = described.iter().map(|(name, node)| {
+        let deployment = described
+            .nodes
+            .iter()
+            .map(|(name, node)| (name.to_string(), Value::from_json(&Json::Object(node.deployment.clone()))));
+        config.deployment = Value::Map(deployment.collect()).into_dynamic();
+        config.network_resources = Value::from_json(&described.resources).into_dynamic();
+        config.description = Attr::from(described.description);
+        let values = described.nodes.iter().map(|(name, node)| {
             let options =
                 node.options.iter().map(|(option, value)| (option.clone(), Value::from_json(value)));
             (name.to_string(), Value::Map(options.collect()))
@@ -103,7 +123,7 @@ impl DataSource<Context> for NetworkDataSource {
     }
 }
 
-fn node_model(description: &Description, node: Option<&Node>) -> NodeModel {
+fn node_model(description: &NodeDescription, node: Option<&Node>) -> NodeModel {
     let value = |name: &str| description.deployment.get(name);
     let text = |name: &str| Attr::from(value(name).and_then(Json::as_str).map(str::to_owned));
     let mut model = NodeModel {
@@ -122,7 +142,10 @@ fn node_model(description: &Description, node: Option<&Node>) -> NodeModel {
             model.nixos_version = Attr::from(system.nixos_version.clone());
         }
         Some(Node::Waits { on }) => model.waits_for = Attr::Known(on.clone()),
-        None => {}
+        Some(Node::NoMachine { of, fact }) => {
+            model.waits_for = Attr::Known(format!("machines.{of}.{fact}"));
+        }
+        Some(Node::Broken { .. }) | None => {}
     }
     model
 }

@@ -150,7 +150,8 @@ async fn complete(
                 .at(path)
                 .into());
             }
-            None => {
+            // Anything wrong was an error already.
+            Some(Node::NoMachine { .. } | Node::Broken { .. }) | None => {
                 return Err(Diagnostic::error(format!("Machine \"{name}\" was not evaluated"))
                     .at(path)
                     .into());

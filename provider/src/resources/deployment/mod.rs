@@ -18,7 +18,7 @@ use tfplugin::{
 use crate::context::Context;
 use model::{Deployment, Private};
 
-pub(crate) use model::{SpecAttributes, evaluation_request, spec_path};
+pub(crate) use model::{SpecAttributes, evaluation_request};
 pub(crate) use schema::{machines_attribute, spec_attributes};
 
 pub(crate) struct DeploymentResource;

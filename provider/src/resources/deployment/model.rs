@@ -20,6 +20,7 @@ pub(crate) struct Deployment {
     /// One path or a list of them.
     pub(crate) network: Value,
     pub(crate) flake: Attr<String>,
+    pub(crate) configuration: Attr<String>,
     pub(crate) machines: Attr<BTreeMap<String, Attr<Target>>>,
     pub(crate) arguments: Value,
     pub(crate) resources: Value,
@@ -86,6 +87,7 @@ pub(crate) struct SpecAttributes<'a> {
     pub(crate) name: &'a Attr<String>,
     pub(crate) network: &'a Value,
     pub(crate) flake: &'a Attr<String>,
+    pub(crate) configuration: &'a Attr<String>,
     pub(crate) machines: &'a Attr<BTreeMap<String, Attr<Target>>>,
     pub(crate) arguments: &'a Value,
     pub(crate) resources: &'a Value,
@@ -97,6 +99,7 @@ impl Deployment {
             name: &self.name,
             network: &self.network,
             flake: &self.flake,
+            configuration: &self.configuration,
             machines: &self.machines,
             arguments: &self.arguments,
             resources: &self.resources,
@@ -105,7 +108,7 @@ impl Deployment {
 
     /// The attribute the specification comes from, for diagnostics.
     pub(crate) fn spec_path(&self) -> Path {
-        spec_path(&self.flake)
+        self.spec().path()
     }
 
     /// The entry of a machine in `systems`, where there is one.
@@ -119,8 +122,15 @@ impl Deployment {
     }
 }
 
-pub(crate) fn spec_path(flake: &Attr<String>) -> Path {
-    Path::root().attribute(if flake.is_null() { "network" } else { "flake" })
+impl SpecAttributes<'_> {
+    /// The attribute the specification comes from, for diagnostics.
+    pub(crate) fn path(&self) -> Path {
+        Path::root().attribute(match (self.flake, self.configuration) {
+            (Attr::Null, Attr::Null) => "network",
+            (Attr::Null, _) => "configuration",
+            _ => "flake",
+        })
+    }
 }
 
 /// The question to the evaluator; `None` while it is not even known what to evaluate.
@@ -129,10 +139,11 @@ pub(crate) fn evaluation_request(
     uuid: Fact<String>,
     nodes: Option<Vec<MachineName>>,
 ) -> Result<Option<Request>, Diagnostics> {
-    let source = match (spec.flake, untyped(spec.network)) {
-        (Attr::Known(flake), _) => Spec::Flake(flake.clone()),
-        (Attr::Unknown, _) | (_, Value::Unknown) => return Ok(None),
-        (Attr::Null, network) => match paths(network) {
+    let source = match (spec.flake, spec.configuration, untyped(spec.network)) {
+        (Attr::Known(flake), ..) => Spec::Flake(flake.clone()),
+        (_, Attr::Known(file), _) => Spec::Configuration(file.into()),
+        (Attr::Unknown, ..) | (_, Attr::Unknown, _) | (_, _, Value::Unknown) => return Ok(None),
+        (Attr::Null, Attr::Null, network) => match paths(network) {
             Some(paths) => Spec::Network(paths),
             None if network.contains_unknown() => return Ok(None),
             None => return Err(network_problem(spec.network).into_iter().collect()),

@@ -32,7 +32,7 @@ pub(super) async fn plan(
     for name in &names {
         let node = evaluation.as_ref().and_then(|evaluation| evaluation.nodes.get(name));
         let system = match node {
-            None | Some(Node::Waits { .. }) => {
+            None | Some(Node::Waits { .. } | Node::NoMachine { .. } | Node::Broken { .. }) => {
                 if let Some(Node::Waits { on }) = node {
                     tracing::info!(machine = %name, on, "the system is known only after apply");
                 }
@@ -92,6 +92,13 @@ pub(super) async fn evaluate(
         .evaluate(nix, &request, &cx.cancel)
         .await
         .map_err(|error| diagnose::evaluation(&error, &deployment.spec_path()))?;
+    // All that is wrong at once, not the first of it.
+    let problems: Diagnostics =
+        evaluation.nodes.iter().filter_map(|(name, node)| diagnose::node(name.as_str(), node)).collect();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    warn_of_keys(cx, &evaluation);
     let undeployed: Vec<String> = evaluation
         .names
         .iter()
@@ -110,6 +117,25 @@ pub(super) async fn evaluate(
         );
     }
     Ok(Some(evaluation))
+}
+
+/// Keys in a specification are not delivered; who counts on them must not find out from a service that waits.
+fn warn_of_keys(cx: &Cx<Context>, evaluation: &Evaluation) {
+    for (name, node) in &evaluation.nodes {
+        let Node::Exact(system) = node else { continue };
+        if system.keys.is_empty() {
+            continue;
+        }
+        cx.warn(
+            Diagnostic::warning(format!("`deployment.keys` of machine \"{name}\" are not sent"))
+                .detail(format!(
+                    "The specification declares {}. This version of the provider does not deliver secrets: put them on the \
+                     machine by other means.",
+                    system.keys.iter().map(|key| format!("\"{key}\"")).collect::<Vec<_>>().join(", ")
+                ))
+                .at(Path::root().attribute("machines").key(name.as_str())),
+        );
+    }
 }
 
 /// The entry of `systems` for a machine whose system is known exactly: the one it has, or the one it gets.

@@ -146,6 +146,7 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         name: Attr::Null,
         network: Value::Null,
         flake: Attr::Null,
+        configuration: Attr::Null,
         machines: Attr::Known(machines),
         arguments: Value::Null,
         resources: Value::Null,

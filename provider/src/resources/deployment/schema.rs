@@ -28,8 +28,9 @@ pub(crate) fn spec_attributes(schema: Schema) -> Schema {
     schema
         .attribute("name", Attribute::string().optional().description("The deployment's name: `deploymentName` in modules. Default: `default`."))
         .attribute("network", Attribute::dynamic().optional().description("Path of a NixOps network file, or a list of paths that are merged."))
-        .attribute("flake", Attribute::string().optional().description("A flake with `nixosConfigurations`: a directory or a reference such as `github:owner/repo`."))
-        .exactly_one_of(&["network", "flake"])
+        .attribute("flake", Attribute::string().optional().description("A flake: a directory or a reference such as `github:owner/repo`. Its specification is the first it has of `nixosConfigurations`, `nixopsConfigurations` (`default`), `colmenaHive` and `colmena`, or the one named after `#`."))
+        .attribute("configuration", Attribute::string().optional().description("Path of a NixOS configuration (`configuration.nix`) that every machine gets; what differs between them it learns from the module arguments `name`, `nodes` and `arguments`."))
+        .exactly_one_of(&["network", "flake", "configuration"])
         .attribute("arguments", Attribute::dynamic().optional().description("Any object: the arguments of the network file, and `arguments` in modules. What is in it ends up in the world-readable Nix store, so no secrets."))
         .attribute("resources", Attribute::dynamic().optional().description("Any object: `resources` in modules, the results of other Terraform resources under NixOps' name."))
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod deploying;
+mod evaluation;
 mod importing;
 mod planning;
 mod support;

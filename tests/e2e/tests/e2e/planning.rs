@@ -160,7 +160,7 @@ fn mistakes_in_the_configuration_name_the_attribute() {
         &with("timeouts = { create = \"soon\" }"),
         &["`timeouts.create`", "a duration such as \"90s\""],
     );
-    fails_saying(&with("flake = \".\""), &["Only one of `network`, `flake` can be set"]);
+    fails_saying(&with("flake = \".\""), &["Only one of `network`, `flake`, `configuration` can be set"]);
     world.write("main.tf", &machine(&world, "web", "").replace("ssh =", "tags =")).unwrap();
     let bad = format!("{HEAD}resource \"nixos_machine\" \"web\" {{ name = \"web 1\" }}\n");
     world.write("main.tf", &bad).unwrap();

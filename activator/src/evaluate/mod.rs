@@ -1,0 +1,275 @@
+//! Evaluation: a [`Request`] goes in, a derivation per machine comes out, or what that machine still waits for, or what is
+//! wrong with it.
+//!
+//! Values that are not known yet are lazy `throw`s in Nix: a node that does not look at one evaluates exactly, a node that
+//! does fails *catchably*. Only nodes that fail get a second, solitary look, whose error says which value it was, or, where
+//! none was involved, is the error to show.
+//!
+//! Nodes are spread over processes by memory and cores, and what was evaluated before is not evaluated again where that can
+//! be proved: see [`cache`].
+
+mod cache;
+mod flake;
+mod groups;
+mod question;
+mod reads;
+mod run;
+pub mod trace;
+
+use std::collections::BTreeMap;
+
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use serde::{Deserialize, Serialize};
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use crate::inventory::Inventory;
+use crate::network::{Request, SpecError};
+use crate::nix::{Nix, NixError};
+use crate::{MachineName, StorePath};
+
+use cache::{Cache, Known};
+use groups::{Limits, Slots};
+use question::{Question, Tree};
+use run::Run;
+
+/// How evaluations are run.
+#[derive(Clone, Debug, Default)]
+pub struct EvaluationSettings {
+    /// How many processes at once; `None`: as cores and memory allow.
+    pub workers: Option<usize>,
+    /// How much memory all of them may take together, in MiB; `None`: half of what is free.
+    pub memory_mib: Option<u64>,
+    /// What is remembered.
+    pub cache: CachePolicy,
+}
+
+/// Which evaluations are remembered on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CachePolicy {
+    /// None.
+    Off,
+    /// Those that are pure: locked flakes, whose reference names all that they can read.
+    #[default]
+    Pure,
+    /// Also others, with all the files that were read; see [`trace`].
+    ReadSet,
+}
+
+/// Runs evaluations, not more at once than memory allows.
+#[derive(Debug)]
+pub struct Evaluator {
+    tree: OnceCell<Tree>,
+    limits: Limits,
+    slots: Slots,
+    policy: CachePolicy,
+    cache: Option<Cache>,
+}
+
+/// The result for every wanted node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// All nodes of the specification; `None` when even their names wait for something.
+    pub names: Option<Vec<MachineName>>,
+    /// One entry per wanted node.
+    pub nodes: BTreeMap<MachineName, Node>,
+}
+
+/// What is known about a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Node {
+    /// Its system, exactly.
+    Exact(Box<System>),
+    /// Its system depends on a value that is not known yet.
+    Waits {
+        /// Which, e.g. `arguments.domain`.
+        on: String,
+    },
+    /// It needs a fact about a node that has no machine.
+    NoMachine {
+        /// The node it looks at.
+        of: String,
+        /// What it wants to know.
+        fact: String,
+    },
+    /// It does not evaluate.
+    Broken {
+        /// Nix' error with its trace.
+        trace: String,
+    },
+}
+
+/// A NixOS system as evaluation sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct System {
+    /// The derivation to build.
+    pub drv: StorePath,
+    /// The path it builds.
+    pub toplevel: StorePath,
+    /// Platform, e.g. `x86_64-linux`.
+    pub system: Option<String>,
+    /// E.g. `24.11.20250101.abcdef`.
+    #[serde(rename = "nixosVersion")]
+    pub nixos_version: Option<String>,
+    /// Names of its `deployment.keys`.
+    #[serde(default)]
+    pub keys: Vec<String>,
+    /// What is in it.
+    #[serde(flatten)]
+    pub inventory: Inventory,
+}
+
+/// What a specification says besides its systems.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Description {
+    /// `network.description`.
+    pub description: Option<String>,
+    /// `resources.TYPE.NAME`, with what Terraform gave.
+    pub resources: serde_json::Value,
+    /// What it says about each node.
+    pub nodes: BTreeMap<MachineName, NodeDescription>,
+}
+
+/// What a specification says about a node without evaluating its system.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeDescription {
+    /// Values of `deployment.*`.
+    pub deployment: serde_json::Map<String, serde_json::Value>,
+    /// The option values asked for.
+    #[serde(default)]
+    pub options: BTreeMap<String, serde_json::Value>,
+}
+
+/// Why there is no evaluation.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// Nix itself.
+    #[error(transparent)]
+    Nix(#[from] NixError),
+    /// The specification is not there.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A machine that the specification does not describe.
+    #[error("the specification has no node `{name}`; it has {}", list(.known))]
+    NoSuchNode {
+        /// The machine asked for.
+        name: MachineName,
+        /// The nodes there are.
+        known: Vec<MachineName>,
+    },
+    /// The specification fails before any node.
+    #[error("evaluation failed:\n{trace}")]
+    Network {
+        /// Nix' error with its trace.
+        trace: String,
+    },
+    /// Our Nix code could not be put into the store.
+    #[error("cannot write the evaluator: {0}")]
+    Input(#[from] std::io::Error),
+}
+
+/// What `eval.nix` reports of what may throw.
+#[derive(Deserialize)]
+struct Caught<T> {
+    ok: Option<T>,
+}
+
+impl Evaluator {
+    /// With limits that fit this computer where the settings say nothing.
+    pub fn new(settings: &EvaluationSettings) -> Self {
+        let limits = Limits::new(settings.workers, settings.memory_mib);
+        let cache = if settings.cache == CachePolicy::Off { None } else { Cache::of_user() };
+        Self {
+            tree: OnceCell::new(),
+            slots: Slots::new(limits.workers),
+            limits,
+            policy: settings.cache,
+            cache,
+        }
+    }
+
+    /// Evaluates the wanted nodes; the derivations are in the local store afterwards.
+    pub async fn evaluate(
+        &self,
+        nix: &Nix,
+        request: &Request,
+        cancel: &CancellationToken,
+    ) -> Result<Evaluation, EvaluateError> {
+        let question = self.question(nix, request, cancel).await?;
+        let run = Run { nix, cancel, question: &question, slots: &self.slots };
+        let cache = self.cache.as_ref().filter(|_| question.is_cacheable());
+        let wanted = match &request.nodes {
+            Some(nodes) => nodes.clone(),
+            None => match run.names().await? {
+                Some(names) => names,
+                None => return Ok(Evaluation { names: None, nodes: BTreeMap::new() }),
+            },
+        };
+        let Known { mut evaluation, missing } = match cache {
+            Some(cache) => cache.look_up(&question, &wanted),
+            None => Known::nothing(&wanted),
+        };
+        let per_process = self.limits.nodes_per_process(cache.and_then(|cache| cache.memory(&question)));
+        let groups = groups::split(&missing, self.limits.workers, per_process);
+        tracing::debug!(
+            known = evaluation.nodes.len(),
+            missing = missing.len(),
+            processes = groups.len(),
+            "evaluating"
+        );
+        let groups: Vec<_> = groups.iter().map(|group| run.group(group).boxed()).collect();
+        // All of them at once: the slots decide how many really run.
+        let mut answers = futures::stream::iter(groups).buffer_unordered(usize::MAX);
+        while let Some(answer) = answers.try_next().await? {
+            if let Some(known) = &answer.names
+                && let Some(name) = wanted.iter().find(|name| !known.contains(name))
+            {
+                return Err(EvaluateError::NoSuchNode { name: name.clone(), known: known.clone() });
+            }
+            if let Some(cache) = cache {
+                cache.remember(&question, &answer);
+            }
+            evaluation.names = answer.names;
+            evaluation.nodes.extend(answer.nodes.into_iter().map(|looked| (looked.name, looked.node)));
+        }
+        Ok(evaluation)
+    }
+
+    /// Asks what the specification says about its nodes, without evaluating their systems.
+    pub async fn describe(
+        &self,
+        nix: &Nix,
+        request: &Request,
+        cancel: &CancellationToken,
+    ) -> Result<Description, EvaluateError> {
+        let question = self.question(nix, request, cancel).await?;
+        let cache = self.cache.as_ref().filter(|_| question.is_cacheable());
+        if let Some(known) = cache.and_then(|cache| cache.description(&question)) {
+            return Ok(known);
+        }
+        let run = Run { nix, cancel, question: &question, slots: &self.slots };
+        let (description, reads) = run.description().await?;
+        if let Some(cache) = cache {
+            cache.remember_description(&question, &description, reads.as_ref());
+        }
+        Ok(description)
+    }
+
+    async fn question(
+        &self,
+        nix: &Nix,
+        request: &Request,
+        cancel: &CancellationToken,
+    ) -> Result<Question, EvaluateError> {
+        let tree = self.tree.get_or_try_init(|| Tree::add(nix, cancel)).await?;
+        Question::new(nix, request, tree, self.policy, cancel).await
+    }
+}
+
+fn list(names: &[MachineName]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}

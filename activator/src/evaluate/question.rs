@@ -1,0 +1,260 @@
+//! One question to Nix as text: our Nix code, the request, and what makes the answer what it is.
+
+use std::ffi::OsString;
+
+use base64::Engine as _;
+use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::trace::Tracer;
+use super::{CachePolicy, EvaluateError, flake};
+use crate::network::{Request, Spec};
+use crate::nix::{Nix, NixError};
+use crate::{MachineName, StorePath};
+
+/// The Nix code that evaluates, as it is built into this program.
+pub(super) const TREE: &[(&str, &str)] = &[
+    ("eval.nix", include_str!("../../../nix/eval.nix")),
+    ("lib/configuration.nix", include_str!("../../../nix/lib/configuration.nix")),
+    ("lib/flake.nix", include_str!("../../../nix/lib/flake.nix")),
+    ("lib/hive.nix", include_str!("../../../nix/lib/hive.nix")),
+    ("lib/input.nix", include_str!("../../../nix/lib/input.nix")),
+    ("lib/network.nix", include_str!("../../../nix/lib/network.nix")),
+    ("lib/nodes.nix", include_str!("../../../nix/lib/nodes.nix")),
+    ("lib/resource.nix", include_str!("../../../nix/lib/resource.nix")),
+    ("lib/system.nix", include_str!("../../../nix/lib/system.nix")),
+    ("modules/default.nix", include_str!("../../../nix/modules/default.nix")),
+    ("modules/deployment.nix", include_str!("../../../nix/modules/deployment.nix")),
+    ("modules/facts.nix", include_str!("../../../nix/modules/facts.nix")),
+    ("modules/keys.nix", include_str!("../../../nix/modules/keys.nix")),
+    ("modules/legacy.nix", include_str!("../../../nix/modules/legacy.nix")),
+    ("modules/places.nix", include_str!("../../../nix/modules/places.nix")),
+];
+
+/// Variables that differ from run to run and mean nothing to a specification; it does not see them.
+const VOLATILE: &[&str] = &[
+    "_",
+    "COLUMNS",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LINES",
+    "OLDPWD",
+    "PWD",
+    "SHLVL",
+    "TERM",
+    "TERM_PROGRAM",
+    "WINDOWID",
+];
+const VOLATILE_PREFIXES: &[&str] =
+    &["PLUGIN_", "SSH_CLIENT", "SSH_CONNECTION", "SSH_TTY", "TF_", "XDG_SESSION_"];
+/// Seen by what a specification fetches, but no part of what it is.
+const UNCOUNTED: &[&str] = &["SSH_AUTH_SOCK", "SSH_AGENT_PID"];
+
+/// Our Nix code in the store: its path is then the same wherever the same version runs, and so are derivations that mention it
+/// (NixOS' option manual does).
+#[derive(Clone, Debug)]
+pub(super) struct Tree {
+    path: StorePath,
+    /// Its hash as Nix' fetchers want it.
+    nar_hash: String,
+}
+
+impl Tree {
+    pub(super) async fn add(nix: &Nix, cancel: &CancellationToken) -> Result<Self, EvaluateError> {
+        let directory = tempfile::tempdir()?;
+        // The name under which a fetcher looks for it: then it finds it here and asks no binary cache.
+        let root = directory.path().join("source");
+        for (name, text) in TREE {
+            let path = root.join(name);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            std::fs::write(path, text)?;
+        }
+        let root = root.display().to_string();
+        let output = |what: &str, reason: &dyn std::fmt::Display| NixError::Output {
+            program: what.to_owned(),
+            reason: reason.to_string(),
+        };
+        let finished = nix.run("nix-store", &["--add", &root], &[], cancel, &|_| {}).await?;
+        let path: StorePath =
+            finished.stdout.trim().parse().map_err(|error| output("nix-store --add", &error))?;
+        let asked = nix.run("nix-store", &["--query", "--hash", path.as_str()], &[], cancel, &|_| {}).await?;
+        let nar_hash =
+            sri(asked.stdout.trim()).ok_or_else(|| output("nix-store --query", &asked.stdout.trim()))?;
+        Ok(Self { path, nar_hash })
+    }
+}
+
+/// `sha256:<52 digits in Nix' base 32>` as `sha256-<base 64>`.
+pub(super) fn sri(hash: &str) -> Option<String> {
+    const DIGITS: &[u8] = b"0123456789abcdfghijklmnpqrsvwxyz";
+    let text = hash.strip_prefix("sha256:")?;
+    let mut bytes = [0u8; 32];
+    for (n, digit) in text.bytes().rev().enumerate() {
+        let value = u16::try_from(DIGITS.iter().position(|known| *known == digit)?).ok()?;
+        let (at, shift) = (n * 5 / 8, n * 5 % 8);
+        let bits = (value << shift).to_le_bytes();
+        *bytes.get_mut(at)? |= bits[0];
+        match bytes.get_mut(at + 1) {
+            Some(next) => *next |= bits[1],
+            None if bits[1] == 0 => {}
+            None => return None,
+        }
+    }
+    (text.len() == 52).then(|| format!("sha256-{}", base64::engine::general_purpose::STANDARD.encode(bytes)))
+}
+
+/// A question that can be put to Nix for any of its nodes.
+#[derive(Debug)]
+pub(super) struct Question {
+    /// `import …/eval.nix { request = …;`, still open.
+    beginning: String,
+    pub(super) pure: bool,
+    /// Everything but files that decides about the answer; two questions of the same name are the same question.
+    pub(super) name: String,
+    /// Names the specification, whatever was asked about it.
+    pub(super) spec: String,
+    /// Set where an impure evaluation is to be watched.
+    pub(super) tracer: Option<Tracer>,
+    /// Variables it must not see.
+    pub(super) hidden: Vec<OsString>,
+}
+
+impl Question {
+    pub(super) async fn new(
+        nix: &Nix,
+        request: &Request,
+        tree: &Tree,
+        policy: CachePolicy,
+        cancel: &CancellationToken,
+    ) -> Result<Self, EvaluateError> {
+        let (spec, pure) = match request.spec.resolve()? {
+            Spec::Network(files) => (serde_json::json!({ "kind": "network", "files": files }), false),
+            Spec::Configuration(file) => {
+                (serde_json::json!({ "kind": "configuration", "file": file }), false)
+            }
+            Spec::Flake(reference) => {
+                let locked = flake::lock(nix, &reference, cancel).await?;
+                let spec = serde_json::json!({ "kind": "flake", "ref": locked.reference, "shown": reference, "output": locked.output });
+                (spec, locked.pure)
+            }
+        };
+        let input = request.to_input(&spec).to_string();
+        let tree_expression = if pure {
+            let Tree { path, nar_hash } = tree;
+            format!(
+                "((builtins.fetchTree {{ type = \"path\"; path = \"{path}\"; narHash = \"{nar_hash}\"; }}) + \"/eval.nix\")"
+            )
+        } else {
+            format!("{}/eval.nix", tree.path)
+        };
+        let (hidden, environment) = environment();
+        let hash = |parts: &[&[u8]]| {
+            let mut hasher = Sha256::new();
+            for part in parts {
+                hasher.update(part.len().to_le_bytes());
+                hasher.update(part);
+            }
+            hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let settings = format!("{:?} {:?}", nix.version(), nix.settings());
+        // A pure evaluation sees no variables.
+        let environment = if pure { vec![] } else { environment };
+        Ok(Self {
+            name: hash(&[tree.path.as_str().as_bytes(), settings.as_bytes(), &environment, input.as_bytes()]),
+            spec: hash(&[spec.to_string().as_bytes()]),
+            beginning: format!(
+                "import {tree_expression} {{ request = builtins.fromJSON \"{}\";",
+                escaped(&input)
+            ),
+            pure,
+            tracer: if policy == CachePolicy::ReadSet && !pure { Tracer::find() } else { None },
+            hidden,
+        })
+    }
+
+    /// The whole expression for some nodes; `None`: all.
+    pub(super) fn expression(&self, nodes: Option<&[MachineName]>) -> String {
+        let nodes = match nodes {
+            // A machine's name needs no escapes.
+            Some(names) => {
+                format!("[ {} ]", names.iter().map(|name| format!("\"{name}\" ")).collect::<String>())
+            }
+            None => "null".to_owned(),
+        };
+        format!("{} nodes = {nodes}; }}", self.beginning)
+    }
+
+    /// Whether it can be known later that the answer is still right.
+    pub(super) fn is_cacheable(&self) -> bool {
+        self.pure || self.tracer.is_some()
+    }
+}
+
+/// A text inside a Nix string.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len() + text.len() / 8);
+    for c in text.chars() {
+        if matches!(c, '\\' | '"' | '$') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+/// Variables to hide, and those that are left as one row of bytes.
+fn environment() -> (Vec<OsString>, Vec<u8>) {
+    let mut hidden = vec![];
+    let mut seen = vec![];
+    for (name, value) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if VOLATILE.contains(&text.as_ref())
+            || VOLATILE_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+        {
+            hidden.push(name);
+        } else if !UNCOUNTED.contains(&text.as_ref()) {
+            seen.push([name.as_encoded_bytes(), value.as_encoded_bytes()].join(&b'='));
+        }
+    }
+    seen.sort();
+    // No variable has this byte in it.
+    (hidden, seen.join(&0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_written_as_fetchers_want_them() {
+        let nix = "sha256:0bb0mhspbjmm4j3hpz64ysiqva1lyzl6gdi66j7j5r4ix4sq558a";
+        assert_eq!(sri(nix).as_deref(), Some("sha256-CpWCNemR5CKPNCa2Z+j3NKiNo/bE/AuHJLXKdTWsYC0="));
+        assert_eq!(sri("sha256:0bb0"), None);
+        assert_eq!(sri("sha256:zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz"), None);
+        assert_eq!(sri("md5:0bb0mhspbjmm4j3hpz64ysiqva1lyzl6gdi66j7j5r4ix4sq558a"), None);
+    }
+
+    #[test]
+    fn strings_do_not_become_code() {
+        assert_eq!(escaped(r#"{"a":"${x}\n"}"#), r#"{\"a\":\"\${x}\\n\"}"#);
+    }
+
+    #[test]
+    fn every_file_of_the_nix_tree_is_built_in() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../nix");
+        let mut pending = vec![root.clone()];
+        while let Some(directory) = pending.pop() {
+            for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+                let path = entry.path();
+                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                if path.is_dir() {
+                    pending.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "nix") {
+                    assert!(TREE.iter().any(|(known, _)| *known == name), "nix/{name} is missing in TREE");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What an evaluation saw of the file system, and whether it would see the same now.
+
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// A file that changed so shortly before it was read could change again without a trace in its times.
+const TOO_FRESH: Duration = Duration::from_secs(2);
+
+/// Everything an evaluation saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ReadSet {
+    seen: BTreeMap<PathBuf, Seen>,
+}
+
+/// What was seen at a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Seen {
+    /// Nothing.
+    Absent,
+    /// Something of this kind; only that was asked.
+    Kind(Kind),
+    /// A symbolic link and where it leads.
+    Link(PathBuf),
+    /// A file's content.
+    Content { stamp: Option<Stamp>, hash: String },
+    /// A directory's entries and their kinds.
+    Listing { hash: String },
+}
+
+/// Kinds of things in a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Kind {
+    File,
+    Directory,
+    Other,
+}
+
+/// What changes when a file's content does. Nobody can set the time of the last status change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    fn is_fresh_at(&self, moment: SystemTime) -> bool {
+        let Ok(moment) = moment.duration_since(SystemTime::UNIX_EPOCH) else {
+            return true;
+        };
+        let limit = moment.saturating_sub(TOO_FRESH).as_secs();
+        self.changed.0 >= i64::try_from(limit).unwrap_or(i64::MAX)
+    }
+}
+
+impl Seen {
+    /// What can be seen at a path without opening it.
+    pub(super) fn look(path: &Path) -> Self {
+        match std::fs::symlink_metadata(path) {
+            Err(_) => Self::Absent,
+            Ok(metadata) if metadata.is_symlink() => {
+                std::fs::read_link(path).map_or(Self::Absent, Self::Link)
+            }
+            Ok(metadata) => Self::Kind(kind(&metadata)),
+        }
+    }
+
+    /// A file's content; `None` when it is not what it was when `stamp` was taken, just before it was read.
+    pub(super) fn content(path: &Path, stamp: Stamp, read_at: SystemTime) -> Option<Self> {
+        let hash = hash_of_file(path)?;
+        let now = Stamp::of(&std::fs::symlink_metadata(path).ok()?);
+        let stamp_to_keep = (!stamp.is_fresh_at(read_at)).then_some(stamp);
+        (now == stamp).then_some(Self::Content { stamp: stamp_to_keep, hash })
+    }
+
+    /// A directory's entries.
+    pub(super) fn listing(path: &Path) -> Self {
+        hash_of_directory(path).map_or(Self::Absent, |hash| Self::Listing { hash })
+    }
+
+    /// Whether a look now would show the same.
+    fn holds(&self, path: &Path) -> bool {
+        match self {
+            Self::Absent | Self::Kind(_) | Self::Link(_) => Self::look(path) == *self,
+            Self::Content { stamp, hash } => {
+                let Ok(metadata) = std::fs::symlink_metadata(path) else {
+                    return false;
+                };
+                metadata.is_file()
+                    && (*stamp == Some(Stamp::of(&metadata)) || hash_of_file(path).as_ref() == Some(hash))
+            }
+            Self::Listing { hash } => hash_of_directory(path).as_ref() == Some(hash),
+        }
+    }
+}
+
+impl ReadSet {
+    pub(super) fn new(seen: BTreeMap<PathBuf, Seen>) -> Self {
+        Self { seen }
+    }
+
+    /// Whether an evaluation now would see the same; else where it would not.
+    pub(super) fn check(&self) -> Result<(), &Path> {
+        match self.seen.iter().find(|(path, seen)| !seen.holds(path)) {
+            Some((path, _)) => Err(path),
+            None => Ok(()),
+        }
+    }
+
+    /// How many paths it names.
+    pub(super) fn len(&self) -> usize {
+        self.seen.len()
+    }
+}
+
+fn kind(metadata: &Metadata) -> Kind {
+    if metadata.is_file() {
+        Kind::File
+    } else if metadata.is_dir() {
+        Kind::Directory
+    } else {
+        Kind::Other
+    }
+}
+
+fn hash_of_file(path: &Path) -> Option<String> {
+    let mut file = std::fs::File::open(path).ok()?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut Writer(&mut hasher)).ok()?;
+    Some(hex(hasher))
+}
+
+fn hash_of_directory(path: &Path) -> Option<String> {
+    let mut entries = std::fs::read_dir(path)
+        .ok()?
+        .map(|entry| {
+            let entry = entry?;
+            Ok((entry.file_name(), entry.file_type()?))
+        })
+        .collect::<std::io::Result<Vec<_>>>()
+        .ok()?;
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut hasher = Sha256::new();
+    for (name, kind) in entries {
+        hasher.update(name.as_encoded_bytes());
+        hasher.update([0, u8::from(kind.is_dir()), u8::from(kind.is_symlink())]);
+    }
+    Some(hex(hasher))
+}
+
+fn hex(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+struct Writer<'a>(&'a mut Sha256);
+
+impl std::io::Write for Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A read set of a file, a directory, a link and a path where nothing is.
+    fn sample(root: &Path) -> ReadSet {
+        std::fs::create_dir(root.join("dir")).unwrap();
+        std::fs::write(root.join("file"), "one").unwrap();
+        std::os::unix::fs::symlink("file", root.join("link")).unwrap();
+        let stamp = Stamp::of(&std::fs::metadata(root.join("file")).unwrap());
+        let content = Seen::content(&root.join("file"), stamp, SystemTime::now()).unwrap();
+        ReadSet::new(BTreeMap::from([
+            (root.join("file"), content),
+            (root.join("dir"), Seen::listing(&root.join("dir"))),
+            (root.join("link"), Seen::look(&root.join("link"))),
+            (root.join("none"), Seen::look(&root.join("none"))),
+        ]))
+    }
+
+    #[test]
+    fn what_is_untouched_holds_and_what_differs_does_not() {
+        let edits: [(&str, fn(&Path)); 6] = [
+            ("file", |root| std::fs::write(root.join("file"), "two").unwrap()),
+            ("file", |root| std::fs::remove_file(root.join("file")).unwrap()),
+            ("dir", |root| std::fs::write(root.join("dir/new"), "").unwrap()),
+            ("link", |root| {
+                std::fs::remove_file(root.join("link")).unwrap();
+                std::os::unix::fs::symlink("dir", root.join("link")).unwrap();
+            }),
+            ("none", |root| std::fs::write(root.join("none"), "").unwrap()),
+            ("dir", |root| std::fs::remove_dir(root.join("dir")).unwrap()),
+        ];
+        for (changed, edit) in edits {
+            let root = tempfile::tempdir().unwrap();
+            let reads = sample(root.path());
+            assert_eq!(reads.check(), Ok(()));
+            edit(root.path());
+            assert_eq!(reads.check(), Err(root.path().join(changed).as_path()), "{changed}");
+        }
+    }
+
+    #[test]
+    fn a_file_written_again_with_the_same_content_holds() {
+        let root = tempfile::tempdir().unwrap();
+        let reads = sample(root.path());
+        std::fs::write(root.path().join("file"), "one").unwrap();
+        std::fs::write(root.path().join("unrelated"), "").unwrap();
+        assert_eq!(reads.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_fresh_file_is_known_by_its_content_alone() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("file"), "one").unwrap();
+        let stamp = Stamp::of(&std::fs::metadata(root.path().join("file")).unwrap());
+        let kept = |at| match Seen::content(&root.path().join("file"), stamp, at) {
+            Some(Seen::Content { stamp, .. }) => stamp,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(kept(SystemTime::now()), None);
+        assert_eq!(kept(SystemTime::now() + 2 * TOO_FRESH), Some(stamp));
+    }
+
+    #[test]
+    fn it_survives_the_disk() {
+        let root = tempfile::tempdir().unwrap();
+        let reads = sample(root.path());
+        let text = serde_json::to_string(&reads).unwrap();
+        assert_eq!(serde_json::from_str::<ReadSet>(&text).unwrap(), reads);
+    }
+}

@@ -1,0 +1,99 @@
+//! Watching an evaluation: which files it looks at.
+//!
+//! Nix is run under `ptrace`, with a seccomp filter that stops it at the few system calls that look at the file system, so that
+//! all others cost nothing. Every process it starts is watched too. What is *not* counted:
+//!
+//! - the store, whose paths never change their content; Nix' own database and caches; `/proc`, `/sys` and `/dev`;
+//! - variables, which are part of the question, and the clock: a specification that uses `builtins.currentTime` is not seen to
+//!   change.
+//!
+//! An evaluation that used the network, or what an earlier one fetched without a hash, is not remembered at all.
+//!
+//! The tracer is this program itself, started again with a hidden argument: see [`main_if_asked`]. It exists on Linux on
+//! x86-64; elsewhere nothing is watched.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+use super::reads::ReadSet;
+
+const WATCH: &str = "--watch-evaluation";
+
+/// Set by a program that can be its own tracer.
+static READY: OnceLock<PathBuf> = OnceLock::new();
+
+/// To be called first by `main`: does the tracer's part where this process was started as one.
+pub fn main_if_asked() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == WATCH) {
+        let arguments: Vec<OsString> = arguments.collect();
+        return Some(linux::main(&arguments));
+    }
+    if linux::SUPPORTED
+        && let Ok(own) = std::env::current_exe()
+    {
+        let _ = READY.set(own);
+    }
+    None
+}
+
+/// The way to watch.
+#[derive(Clone, Debug)]
+pub(super) struct Tracer {
+    program: PathBuf,
+}
+
+/// One evaluation that is watched.
+#[derive(Debug)]
+pub(super) struct Watch {
+    command: Vec<OsString>,
+    report: tempfile::NamedTempFile,
+}
+
+impl Tracer {
+    /// Where this program can be one.
+    pub(super) fn find() -> Option<Self> {
+        READY.get().map(|program| Self { program: program.clone() })
+    }
+
+    /// `slot` is the number of one of the evaluations that run at the same time.
+    pub(super) fn watch(&self, slot: usize) -> std::io::Result<Watch> {
+        let report = tempfile::Builder::new().prefix("nixos-reads-").tempfile()?;
+        let command =
+            vec![self.program.clone().into(), WATCH.into(), report.path().into(), slot.to_string().into()];
+        Ok(Watch { command, report })
+    }
+}
+
+impl Watch {
+    /// What to put before the command line that is watched.
+    pub(super) fn command(&self) -> &[OsString] {
+        &self.command
+    }
+
+    /// What was seen; `None` when that is not all that mattered.
+    pub(super) fn finish(self) -> Option<ReadSet> {
+        linux::read_report(self.report.path())
+    }
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[path = "trace_linux.rs"]
+mod linux;
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+mod linux {
+    //! Nothing can be watched here.
+
+    pub(super) const SUPPORTED: bool = false;
+
+    pub(super) fn main(_arguments: &[std::ffi::OsString]) -> std::process::ExitCode {
+        std::process::ExitCode::FAILURE
+    }
+
+    pub(super) fn read_report(_report: &std::path::Path) -> Option<super::ReadSet> {
+        None
+    }
+}

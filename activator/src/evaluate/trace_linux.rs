@@ -1,0 +1,388 @@
+//! The tracer's process.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::io::IoSliceMut;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
+
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use unix::errno::Errno;
+use unix::libc;
+use unix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use unix::sys::ptrace::{self, Options};
+use unix::sys::signal::{self, Signal};
+use unix::sys::uio::{RemoteIoVec, process_vm_readv};
+use unix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use unix::unistd::Pid;
+
+use super::super::reads::{ReadSet, Seen, Stamp};
+
+pub(super) const SUPPORTED: bool = true;
+
+/// Marks the process that becomes the one that is watched.
+const INSIDE: &str = "--inside";
+
+/// Ways to look at the file system, and to leave the machine.
+const WATCHED: [i64; 13] = [
+    libc::SYS_open,
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_access,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_connect,
+];
+
+/// What belongs to Nix and the system, not to the specification.
+const UNCOUNTED: [&str; 5] = ["/nix/store", "/nix/var", "/proc", "/sys", "/dev"];
+/// Where channels are, which are part of it after all.
+const COUNTED: &str = "/nix/var/nix/profiles";
+
+#[derive(Debug, thiserror::Error)]
+enum TraceError {
+    #[error("no command to watch")]
+    Usage,
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    #[error("ptrace: {0}")]
+    Ptrace(#[from] Errno),
+    #[error("seccomp: {0}")]
+    Filter(#[from] seccompiler::Error),
+    #[error("seccomp: {0}")]
+    Backend(#[from] seccompiler::BackendError),
+}
+
+pub(super) fn main(arguments: &[OsString]) -> ExitCode {
+    let result = match arguments {
+        [first, program, rest @ ..] if first == INSIDE => inside(program, rest),
+        [report, slot, command @ ..] if !command.is_empty() => {
+            let slot = slot.to_str().and_then(|text| text.parse().ok()).unwrap_or(0);
+            watch(Path::new(report), slot, command)
+        }
+        _ => Err(TraceError::Usage),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: an evaluation cannot be watched: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+pub(super) fn read_report(report: &Path) -> Option<ReadSet> {
+    serde_json::from_slice(&std::fs::read(report).ok()?).ok()
+}
+
+/// In the new process: waits to be watched, then becomes the program. Returns only when that fails.
+fn inside(program: &OsStr, arguments: &[OsString]) -> Result<u8, TraceError> {
+    ptrace::traceme()?;
+    signal::raise(Signal::SIGSTOP)?;
+    let rules = WATCHED.iter().map(|call| (*call, vec![])).collect();
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Trace(0), TargetArch::x86_64)?;
+    let filter: BpfProgram = filter.try_into()?;
+    seccompiler::apply_filter(&filter)?;
+    Err(Command::new(program).args(arguments).exec().into())
+}
+
+fn watch(report: &Path, slot: usize, command: &[OsString]) -> Result<u8, TraceError> {
+    // An interrupt is for Nix, which ends by it; the tracer ends when Nix has ended.
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signal_hook::flag::register(signal as i32, Arc::new(AtomicBool::new(false)))?;
+    }
+    // Tracer and Nix take turns: to wake up somebody on another processor would take several times as long.
+    let processors = Processors::choose(slot)?;
+    sched_setaffinity(Pid::from_raw(0), &processors.one)?;
+    let child = Command::new(std::env::current_exe()?).args([super::WATCH, INSIDE]).args(command).spawn()?;
+    let root = Pid::from_raw(i32::try_from(child.id()).map_err(|_| Errno::ESRCH)?);
+    waitpid(root, Some(WaitPidFlag::__WALL))?;
+    ptrace::setoptions(
+        root,
+        Options::PTRACE_O_TRACESECCOMP
+            | Options::PTRACE_O_TRACEFORK
+            | Options::PTRACE_O_TRACEVFORK
+            | Options::PTRACE_O_TRACECLONE
+            | Options::PTRACE_O_TRACEEXEC
+            | Options::PTRACE_O_EXITKILL,
+    )?;
+    ptrace::cont(root, None)?;
+
+    let mut eye = Eye::default();
+    let mut code = 1;
+    let mut started = HashSet::from([root]);
+    loop {
+        let status = match waitpid(None, Some(WaitPidFlag::__WALL)) {
+            Ok(status) => status,
+            Err(Errno::EINTR) => continue,
+            // Nobody is left.
+            Err(Errno::ECHILD) => break,
+            Err(error) => return Err(error.into()),
+        };
+        let go_on = match status {
+            WaitStatus::Exited(pid, status) => {
+                if pid == root {
+                    code = u8::try_from(status).unwrap_or(1);
+                }
+                None
+            }
+            WaitStatus::Signaled(pid, signal, _) => {
+                if pid == root {
+                    code = u8::try_from(128 + signal as i32).unwrap_or(1);
+                }
+                None
+            }
+            WaitStatus::PtraceEvent(pid, _, event) => {
+                if event == libc::PTRACE_EVENT_SECCOMP {
+                    eye.call(pid);
+                } else if event == libc::PTRACE_EVENT_EXEC {
+                    eye.program(pid);
+                    if pid != root {
+                        // What Nix starts is none of that.
+                        let _ = sched_setaffinity(pid, &processors.all);
+                    }
+                }
+                Some((pid, None))
+            }
+            // A new process or thread begins with a stop of its own.
+            WaitStatus::Stopped(pid, Signal::SIGSTOP) if started.insert(pid) => Some((pid, None)),
+            WaitStatus::Stopped(pid, Signal::SIGTRAP) => Some((pid, None)),
+            WaitStatus::Stopped(pid, signal) => Some((pid, Some(signal))),
+            other => other.pid().map(|pid| (pid, None)),
+        };
+        if let Some((pid, signal)) = go_on {
+            match ptrace::cont(pid, signal) {
+                // It was killed meanwhile, and will be reported so.
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    if let Some(reads) = eye.close() {
+        std::fs::write(report, serde_json::to_vec(&reads).map_err(std::io::Error::from)?)?;
+    }
+    Ok(code)
+}
+
+/// Processors of this computer that may be used.
+#[derive(Clone, Copy, Debug)]
+struct Processors {
+    all: CpuSet,
+    one: CpuSet,
+}
+
+impl Processors {
+    /// Of `number` and its multiples, the one that is there.
+    fn choose(number: usize) -> Result<Self, Errno> {
+        let all = sched_getaffinity(Pid::from_raw(0))?;
+        let usable: Vec<usize> =
+            (0..CpuSet::count()).filter(|processor| all.is_set(*processor) == Ok(true)).collect();
+        let mut one = CpuSet::new();
+        if let Some(processor) = usable.get(number % usable.len().max(1)) {
+            one.set(*processor)?;
+        }
+        Ok(Self { all, one })
+    }
+}
+
+/// What was seen so far.
+#[derive(Debug)]
+struct Eye {
+    /// Paths that were looked at, by how closely.
+    seen: BTreeMap<PathBuf, Look>,
+    /// Whether something mattered that is not in a file.
+    incomplete: bool,
+    /// Where Nix keeps what it fetched.
+    fetched: Option<PathBuf>,
+    began: SystemTime,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// Whether it is there and what it is.
+    Outside,
+    /// What is in it; for a file, as it was then.
+    Inside(Option<Stamp>),
+}
+
+impl Default for Eye {
+    fn default() -> Self {
+        let cache = std::env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(std::env::home_dir()?.join(".cache")));
+        Self {
+            seen: BTreeMap::new(),
+            incomplete: false,
+            fetched: cache.map(|cache| cache.join("nix")),
+            began: SystemTime::now(),
+        }
+    }
+}
+
+impl Eye {
+    /// A process is about to make one of the watched calls.
+    fn call(&mut self, pid: Pid) {
+        let Ok(registers) = ptrace::getregs(pid) else {
+            // Gone already.
+            return;
+        };
+        let (first, second, third) = (registers.rdi, registers.rsi, registers.rdx);
+        let call = i64::try_from(registers.orig_rax).unwrap_or(-1);
+        if call == libc::SYS_connect {
+            let family = read_memory(pid, second, 2);
+            let family = family.and_then(|bytes| Some(u16::from_le_bytes(bytes.try_into().ok()?)));
+            let network = [libc::AF_INET, libc::AF_INET6];
+            self.incomplete |= family.is_none_or(|family| network.contains(&i32::from(family)));
+            return;
+        }
+        let (directory, path, flags) = match call {
+            libc::SYS_open => (None, first, Some(second)),
+            libc::SYS_openat => (Some(first), second, Some(third)),
+            libc::SYS_openat2 => {
+                let flags = read_memory(pid, third, 8).and_then(|bytes| bytes.try_into().ok());
+                (Some(first), second, flags.map(u64::from_le_bytes))
+            }
+            libc::SYS_stat | libc::SYS_lstat | libc::SYS_access | libc::SYS_readlink => (None, first, None),
+            _ => (Some(first), second, None),
+        };
+        let Some(path) = read_path(pid, path) else {
+            self.incomplete = true;
+            return;
+        };
+        if path.as_os_str().is_empty() {
+            // About a file that is open already.
+            return;
+        }
+        match absolute(pid, directory, &path) {
+            Some(path) => self.path(&path, flags),
+            None => self.incomplete = true,
+        }
+    }
+
+    /// A process has become another program.
+    fn program(&mut self, pid: Pid) {
+        if let Ok(path) = std::fs::read_link(format!("/proc/{pid}/exe")) {
+            self.look(&path, true);
+        }
+    }
+
+    fn path(&mut self, path: &Path, flags: Option<u64>) {
+        if path != Path::new("/")
+            && UNCOUNTED.iter().any(|prefix| path.starts_with(prefix))
+            && !path.starts_with(COUNTED)
+        {
+            return;
+        }
+        if let Some(fetched) = &self.fetched
+            && path.starts_with(fetched)
+        {
+            // What was fetched with a hash is found by it in the store; anything else may be another thing tomorrow. Narrow
+            // exception: what binary caches offer.
+            let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
+            self.incomplete |= flags.is_some() && !name.starts_with(b"binary-cache");
+            return;
+        }
+        let has = |flag: i32| flags.is_some_and(|flags| flags & u64::try_from(flag).unwrap_or(0) != 0);
+        if has(libc::O_WRONLY) || has(libc::O_RDWR) {
+            return;
+        }
+        self.look(path, flags.is_some() && !has(libc::O_PATH));
+    }
+
+    fn look(&mut self, path: &Path, inside: bool) {
+        let known = self.seen.get(path);
+        if known.is_some_and(|known| !inside || matches!(known, Look::Inside(_))) {
+            return;
+        }
+        let Ok(metadata) = std::fs::symlink_metadata(path) else {
+            self.seen.insert(path.to_owned(), Look::Outside);
+            return;
+        };
+        if metadata.is_symlink() {
+            self.seen.insert(path.to_owned(), Look::Outside);
+            match std::fs::canonicalize(path) {
+                Ok(target) => self.path(&target, inside.then_some(0)),
+                Err(_) => {
+                    if let (Ok(target), Some(parent)) = (std::fs::read_link(path), path.parent()) {
+                        self.seen.insert(parent.join(target), Look::Outside);
+                    }
+                }
+            }
+            return;
+        }
+        let look = match (inside, metadata.is_file()) {
+            (true, true) => Look::Inside(Some(Stamp::of(&metadata))),
+            (true, false) => Look::Inside(None),
+            (false, _) => Look::Outside,
+        };
+        self.seen.insert(path.to_owned(), look);
+    }
+
+    /// Everything, if everything is known.
+    fn close(self) -> Option<ReadSet> {
+        if self.incomplete {
+            return None;
+        }
+        let began = self.began;
+        let full = |(path, look): (PathBuf, Look)| {
+            let seen = match look {
+                Look::Inside(Some(stamp)) => Seen::content(&path, stamp, began)?,
+                Look::Inside(None) if path.is_dir() => Seen::listing(&path),
+                Look::Outside | Look::Inside(None) => Seen::look(&path),
+            };
+            Some((path, seen))
+        };
+        self.seen.into_iter().map(full).collect::<Option<_>>().map(ReadSet::new)
+    }
+}
+
+/// A path as the process means it.
+fn absolute(pid: Pid, directory: Option<u64>, path: &Path) -> Option<PathBuf> {
+    if path.is_absolute() {
+        return Some(path.to_owned());
+    }
+    // The descriptor is an `int` in the lower half of its register.
+    let directory = directory.map(|register| register & 0xffff_ffff);
+    let here = u64::from(libc::AT_FDCWD.cast_unsigned());
+    let base = match directory {
+        Some(descriptor) if descriptor != here => format!("/proc/{pid}/fd/{descriptor}"),
+        _ => format!("/proc/{pid}/cwd"),
+    };
+    Some(std::fs::read_link(base).ok()?.join(path))
+}
+
+fn read_path(pid: Pid, address: u64) -> Option<PathBuf> {
+    // A read stops at the end of what is mapped, which may be right behind the path.
+    let bytes = read_memory(pid, address, usize::try_from(libc::PATH_MAX).ok()?)?;
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    Some(PathBuf::from(OsStr::from_bytes(bytes.get(..end)?)))
+}
+
+fn read_memory(pid: Pid, address: u64, length: usize) -> Option<Vec<u8>> {
+    const PAGE: usize = 4096;
+    let base = usize::try_from(address).ok()?;
+    let mut bytes = vec![0; length];
+    // The kernel copies what it can, but only whole pieces of the list it is given: one piece a page.
+    let mut pieces = vec![];
+    let mut at = base;
+    while at < base + length {
+        let end = ((at / PAGE + 1) * PAGE).min(base + length);
+        pieces.push(RemoteIoVec { base: at, len: end - at });
+        at = end;
+    }
+    let read = process_vm_readv(pid, &mut [IoSliceMut::new(&mut bytes)], &pieces).ok()?;
+    bytes.truncate(read);
+    Some(bytes)
+}

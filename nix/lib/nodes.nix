@@ -1,0 +1,126 @@
+# Nodes and resources of a network that has been read: sets as NixOps network files give them.
+request:
+{
+  # Several sets are merged node by node.
+  files,
+  # nixpkgs' library.
+  lib,
+  # `nixos/lib/eval-config.nix`, or a flake's `lib.nixosSystem`.
+  evalConfig,
+  # For modules of resources that ask for packages.
+  pkgs,
+}:
+let
+  inherit (request) facts;
+
+  /* Attributes of a network that are not nodes. */
+  reserved = [
+    "network"
+    "defaults"
+    "resources"
+    "require"
+    "nixpkgs"
+    "_file"
+  ];
+
+  /* The definitions of an attribute in all files. */
+  definitions = name: builtins.concatMap (file: if file ? ${name} then [ file.${name} ] else [ ]) files;
+
+  namesIn = sets: builtins.attrNames (builtins.foldl' (all: set: all // set) { } sets);
+
+  names =
+    let
+      found = builtins.filter (name: !(builtins.elem name reserved)) (namesIn files);
+      legal = name: builtins.match "[a-zA-Z0-9_-][a-zA-Z0-9_.-]*" name != null;
+      illegal = builtins.filter (name: !(legal name)) found;
+    in
+    if illegal == [ ] then
+      found
+    else
+      throw "`${builtins.head illegal}` is not the name of a machine: expected letters, digits, `_`, `-` and `.`";
+
+  perName =
+    f: names:
+    builtins.listToAttrs (
+      map (name: {
+        inherit name;
+        value = f name;
+      }) names
+    );
+
+  /* `deployment.x = resources.type.name` stands for the name; in Terraform the resource itself is called so. */
+  resource =
+    type: name: parts:
+    import ./resource.nix {
+      inherit lib type name parts;
+      inherit (request.deployment) uuid;
+      arguments = {
+        inherit resources nodes pkgs;
+        inherit (request.deployment) uuid;
+        deploymentName = request.deployment.name;
+      };
+    };
+
+  declared =
+    let
+      all = definitions "resources";
+    in
+    perName (
+      type:
+      let
+        ofType = builtins.concatMap (set: if set ? ${type} then [ set.${type} ] else [ ]) all;
+      in
+      perName (
+        name: resource type name (builtins.concatMap (set: if set ? ${name} then [ set.${name} ] else [ ]) ofType)
+      ) (namesIn ofType)
+    ) (namesIn all);
+
+  /* What Terraform knows wins over what the network declares, attribute by attribute. */
+  overlay =
+    depth: below: above:
+    below
+    // builtins.mapAttrs (
+      name: value:
+      if depth > 0 && below ? ${name} then
+        # Asked only when somebody looks: the value may not be known yet.
+        (if builtins.isAttrs value && builtins.isAttrs below.${name} then overlay (depth - 1) below.${name} value else value)
+      else
+        value
+    ) above;
+  known = overlay 2 declared request.resources;
+  resources = known // {
+    machines = builtins.mapAttrs (_: node: node.config) nodes;
+  };
+
+  /* Until 22.05 `eval-config.nix` wanted to be told the platform; later ones leave it to the configuration. */
+  telling = !(lib ? trivial.release) || builtins.compareVersions lib.trivial.release "22.05" < 0;
+
+  evaluate =
+    name:
+    evalConfig (
+      {
+        modules =
+          definitions "defaults"
+          ++ definitions name
+          ++ [ (import ../modules request { inherit name; platform = !telling; }) ];
+        specialArgs = {
+          inherit name nodes resources;
+          inherit (request) arguments;
+          inherit (request.deployment) uuid;
+          deploymentName = request.deployment.name;
+        };
+      }
+      // (if telling then { system = facts.get name "system"; } else { system = null; })
+    );
+
+  nodes = perName evaluate names;
+
+  descriptions = builtins.concatMap (set: if set ? description then [ set.description ] else [ ]) (
+    definitions "network"
+  );
+in
+{
+  inherit nodes;
+  resources = known;
+  description = if descriptions == [ ] then null else builtins.head descriptions;
+}

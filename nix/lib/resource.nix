@@ -1,0 +1,79 @@
+# One `resources.TYPE.NAME` of a network. Which attributes it may have is the business of the Terraform resource that makes
+# it, so any are allowed: its definitions are merged attribute by attribute, not by nixpkgs' module system, which would want
+# them declared.
+{
+  lib,
+  type,
+  name,
+  uuid,
+  # Its definitions: sets, or functions that take `arguments`, `config` or `lib`.
+  parts,
+  arguments,
+}:
+let
+  given = arguments // {
+    inherit lib name;
+    config = resource;
+  };
+
+  /* A definition as a set. */
+  opened =
+    part:
+    let
+      wanted = builtins.functionArgs part;
+      called = if builtins.isFunction part then part (if wanted == { } then given else builtins.intersectAttrs wanted given) else part;
+    in
+    called.config or called;
+
+  /* `mkIf`, `mkOverride` and `mkMerge` as lists of [ priority value ]. */
+  settled =
+    priority: value:
+    let
+      kind = value._type or null;
+    in
+    if !(builtins.isAttrs value) then
+      [ { inherit priority value; } ]
+    else if kind == "if" then
+      (if value.condition then settled priority value.content else [ ])
+    else if kind == "override" then
+      settled value.priority value.content
+    else if kind == "merge" then
+      builtins.concatMap (settled priority) value.contents
+    else
+      [ { inherit priority value; } ];
+
+  sets = map opened parts;
+
+  attribute =
+    key:
+    let
+      all = builtins.concatMap (set: if set ? ${key} then settled 100 set.${key} else [ ]) sets;
+      strongest = builtins.foldl' (best: one: if one.priority < best then one.priority else best) 9999 all;
+      values = map (one: one.value) (builtins.filter (one: one.priority == strongest) all);
+    in
+    # As the options of NixOps' resources: lists and sets add up, of anything else there can be one.
+    if values == [ ] then
+      null
+    else if builtins.all builtins.isList values then
+      builtins.concatLists values
+    else if builtins.all builtins.isAttrs values then
+      builtins.foldl' (below: above: below // above) { } values
+    else if builtins.all (value: value == builtins.head values) values then
+      builtins.head values
+    else
+      throw "`resources.${type}.${name}.${key}` has conflicting definitions";
+
+  resource = {
+    _name = name;
+    _type = type;
+    name = "nixops-${uuid}-${name}";
+  }
+  // (if type == "s3Buckets" then { arn = "arn:aws:s3:::${resource.name}"; } else { })
+  // builtins.listToAttrs (
+    map (key: {
+      name = key;
+      value = attribute key;
+    }) (builtins.attrNames (builtins.foldl' (all: set: all // set) { } sets))
+  );
+in
+resource

@@ -1,0 +1,355 @@
+//! What specifications may look like, what is planned from them, and what is not evaluated twice.
+
+use e2e::World;
+
+use crate::support::{HEAD, apply, fails_saying, no_changes, one, plan, says, set_up, site, succeeds, world};
+
+/// A data source of `network`, and outputs of what it says.
+fn survey(spec: &str) -> String {
+    format!(
+        "{HEAD}data \"nixos_network\" \"site\" {{\n  {spec}\n}}\n\
+         output \"all\" {{ value = data.nixos_network.site }}\n"
+    )
+}
+
+fn output(world: &World, name: &str) -> serde_json::Value {
+    let run = world.terraform(&["output", "-json", name]);
+    serde_json::from_str(&run.text).unwrap_or_else(|_| panic!("{}", run.text))
+}
+
+/// A file of a host, which may be a link into its store.
+fn cat(world: &World, host: &str, path: &str) -> String {
+    world.lab.host(host).exec(&["cat", path]).unwrap().stdout
+}
+
+#[test]
+fn a_network_of_nixops_evaluates_unchanged() {
+    let world = world(&[]);
+    let arguments = "network = \"${path.module}/network.nix\"\n  arguments = { domain = \"example.org\" }\n  name = \"old\"\n  \
+        options = [\"environment.etc.greeting.text\", \"environment.etc.deployment.text\", \"environment.etc.nodes.text\", \
+        \"environment.etc.machines.text\", \"environment.etc.key.text\"]";
+    world.write("nixops-more.nix", include_str!("../../../fixtures/networks/nixops-more.nix")).unwrap();
+    world.write("nixops.nix", include_str!("../../../fixtures/networks/nixops.nix")).unwrap();
+    set_up(&world, &survey(arguments), include_str!("../../../fixtures/networks/nixops.nix"));
+    succeeds(&apply(&world));
+    let all = output(&world, "all");
+    assert_eq!(all["description"], "An old network");
+    let names: Vec<&String> = all["nodes"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["cache-1.internal", "db", "web"]);
+
+    let web = &all["deployment"]["web"];
+    for (path, expected) in [
+        ("/targetEnv", serde_json::json!("ec2")),
+        ("/targetHost", serde_json::json!("web")),
+        ("/targetPort", serde_json::json!(2222)),
+        ("/targetUser", serde_json::json!("deploy")),
+        ("/privilegeEscalationCommand", serde_json::json!(["doas"])),
+        ("/sshOptions", serde_json::json!(["-o", "Compression=yes"])),
+        ("/provisionSSHKey", serde_json::json!(false)),
+        ("/hasFastConnection", serde_json::json!(true)),
+        ("/alwaysActivate", serde_json::json!(false)),
+        ("/owners", serde_json::json!(["ops@example.org", "web@example.org"])),
+        ("/name", serde_json::json!("old")),
+        ("/route53/hostName", serde_json::json!("web.example.org")),
+        ("/ec2/region", serde_json::json!("eu-west-1")),
+        ("/ec2/instanceType", serde_json::json!("m5.large")),
+        ("/ec2/keyPair", serde_json::json!("admin")),
+        ("/ec2/securityGroups", serde_json::json!(["web"])),
+        ("/ec2/elasticIPv4", serde_json::json!("front")),
+        ("/ec2/ebsInitialRootDiskSize", serde_json::json!(30)),
+        ("/ec2/tags", serde_json::json!({ "Name": "web", "Team": "ops" })),
+        ("/ec2/blockDeviceMapping/~1dev~1xvdg/size", serde_json::json!(10)),
+        ("/ec2/blockDeviceMapping/~1dev~1xvdf/size", serde_json::json!(20)),
+        ("/ec2/spotInstancePrice", serde_json::json!(0)),
+        ("/keys/certificate/user", serde_json::json!("nginx")),
+        ("/keys/certificate/path", serde_json::json!("/run/keys/certificate")),
+        ("/keys/database/path", serde_json::json!("/var/keys/database")),
+        ("/keys/database/keyCommand", serde_json::json!(["pass", "database"])),
+    ] {
+        assert_eq!(web.pointer(path), Some(&expected), "{path} of {web:#}");
+    }
+    let db = &all["deployment"]["db"];
+    assert_eq!(db["targetUser"], "root");
+    assert_eq!(db["targetPort"], 22);
+    assert_eq!(db["virtualbox"]["memorySize"], 2048);
+    assert_eq!(db["virtualbox"]["disks"]["disk2"]["size"], 4096);
+    assert_eq!(db["virtualbox"]["sharedFolders"]["home"]["readOnly"], true);
+    assert_eq!(all["deployment"]["cache-1.internal"]["libvirtd"]["networks"][0], "bridge0");
+
+    let resources = &all["network_resources"];
+    assert_eq!(resources["s3Buckets"]["assets"]["name"], "assets-example.org");
+    assert_eq!(resources["s3Buckets"]["assets"]["arn"], "arn:aws:s3:::assets-example.org");
+    assert_eq!(
+        resources["s3Buckets"]["assets"]["policy"],
+        "{\"Resource\":\"arn:aws:s3:::assets-example.org/*\"}"
+    );
+    assert_eq!(resources["ec2KeyPairs"]["admin"]["region"], "eu-west-1");
+
+    let values = &all["values"];
+    assert_eq!(values["web"]["environment.etc.greeting.text"], "default of web");
+    assert_eq!(values["db"]["environment.etc.greeting.text"], "from the second file");
+    assert_eq!(values["web"]["environment.etc.deployment.text"], "old old arn:aws:s3:::assets-example.org");
+    assert_eq!(values["web"]["environment.etc.nodes.text"], "cache-1.internal db web");
+    assert_eq!(values["web"]["environment.etc.machines.text"], "db");
+    assert_eq!(values["web"]["environment.etc.key.text"], "/run/keys/token");
+
+    let state = world.lab.control().read_file(&format!("{}/terraform.tfstate", e2e::DIRECTORY)).unwrap();
+    assert!(!state.contains("not for the state"), "secrets of the network are in the state");
+}
+
+#[test]
+fn what_would_be_dangerous_to_ignore_is_refused() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one("deployment.encryptedLinksTo = [ \"db\" ];"));
+    fails_saying(&plan(&world), &["machine \"web\" does not evaluate", "encryptedLinksTo", "in the clear"]);
+    world.write("network.nix", &one("deployment.keys.token.text = \"secret\";")).unwrap();
+    let run = plan(&world);
+    succeeds(&run);
+    says(&run, &["`deployment.keys` of machine \"web\" are not sent", "\"token\""]);
+}
+
+#[test]
+fn the_physical_part_of_an_old_network_drives_its_machines() {
+    let world = world(&["db", "web"]);
+    let keys: Vec<String> = ["db", "web"]
+        .iter()
+        .map(|name| format!("{name} = \"{}\"", world.lab.host(name).host_public_key()))
+        .collect();
+    let main = format!(
+        "{HEAD}data \"nixos_network\" \"site\" {{ network = \"${{path.module}}/network.nix\" }}\n\
+         locals {{ keys = {{ {} }} }}\n\
+         resource \"nixos_machine\" \"this\" {{\n  for_each = data.nixos_network.site.deployment\n  name = each.key\n  \
+         ssh = {{ host = each.value.targetHost, user = each.value.targetUser, port = each.value.targetPort, \
+         host_public_key = local.keys[each.key] }}\n}}\n\
+         resource \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
+         machines = {{ for name, machine in nixos_machine.this : name => machine.target }}\n}}\n",
+        keys.join(", ")
+    );
+    let network = format!(
+        "{{ network.description = \"two\"; defaults = {{ nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; }};\n\
+         db.deployment.targetHost = \"{}\"; web.deployment.targetHost = \"{}\"; }}",
+        world.lab.host("db").address(),
+        world.lab.host("web").address()
+    );
+    set_up(&world, &main, &network);
+    let run = plan(&world);
+    succeeds(&run);
+    says(&run, &["3 to add"]);
+    succeeds(&apply(&world));
+    no_changes(&world);
+    let hosts = cat(&world, "web", "/etc/hosts");
+    assert!(hosts.contains("10.88.0.2 db db-unencrypted"), "{hosts}");
+}
+
+#[test]
+fn every_broken_machine_is_named_and_the_others_too() {
+    let world = world(&["a", "b", "c"]);
+    let network = |b: &str, c: &str| {
+        format!(
+            "{{ defaults = {{ nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; }};\n\
+             a = {{ }};\nb = {{ ... }}: {b};\nc = {{ lib, ... }}: {c};\n}}"
+        )
+    };
+    // One error that Nix can catch, one that it cannot.
+    set_up(
+        &world,
+        &site(&world, &["a", "b", "c"], ""),
+        &network(
+            "{ environment.etc.x.text = throw \"b is to blame\"; }",
+            "{ environment.etc.x.text = lib.noSuchThing; }",
+        ),
+    );
+    fails_saying(
+        &plan(&world),
+        &[
+            "machine \"b\" does not evaluate",
+            "b is to blame",
+            "machine \"c\" does not evaluate",
+            "attribute 'noSuchThing' missing",
+        ],
+    );
+    world.write("network.nix", &network("{ }", "{ }")).unwrap();
+    succeeds(&apply(&world));
+    no_changes(&world);
+}
+
+#[test]
+fn one_configuration_serves_many_machines() {
+    let world = world(&["db", "web"]);
+    let main = site(&world, &["db", "web"], "arguments = { word = \"both\" }").replace(
+        "network = \"${path.module}/network.nix\"",
+        "configuration = \"${path.module}/configuration.nix\"",
+    );
+    world
+        .write(
+            "configuration.nix",
+            "{ name, nodes, arguments, ... }: {\n  nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\";\n  \
+             environment.etc.word.text = \"${name} of ${toString (builtins.attrNames nodes)}: ${arguments.word}\";\n}\n",
+        )
+        .unwrap();
+    set_up(&world, &main, "");
+    succeeds(&apply(&world));
+    assert_eq!(cat(&world, "db", "/etc/word"), "db of db web: both");
+    assert_eq!(cat(&world, "web", "/etc/word"), "web of db web: both");
+    no_changes(&world);
+}
+
+#[test]
+fn flakes_of_nixops_and_colmena_are_read() {
+    let world = world(&["web"]);
+    let machine = "nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\";";
+    let outputs = [
+        (
+            "nixopsConfigurations",
+            format!(
+                "nixopsConfigurations.default = {{ inherit nixpkgs; network.description = \"n\"; defaults = {{ {machine} }};\n      \
+                 web = {{ name, arguments, ... }}: {{ environment.etc.word.text = \"nixops ${{name}} ${{arguments.word}}\"; }}; }};"
+            ),
+            "nixops web x",
+        ),
+        (
+            "colmena",
+            format!(
+                "colmena = {{ meta = {{ nixpkgs = import nixpkgs {{ system = \"x86_64-linux\"; }}; specialArgs.extra = \"special\"; }};\n      \
+                 defaults = {{ {machine} deployment.tags = [ \"all\" ]; }};\n      \
+                 web = {{ name, extra, ... }}: {{ deployment.buildOnTarget = false; environment.etc.word.text = \"colmena ${{name}} ${{extra}}\"; }}; }};"
+            ),
+            "colmena web special",
+        ),
+        (
+            "colmenaHive",
+            format!(
+                "colmenaHive.nodes.web = nixpkgs.lib.nixosSystem {{ specialArgs.name = \"web\"; modules = [ ({{ lib, name, ... }}: {{\n      \
+                 options.deployment.targetHost = lib.mkOption {{ type = lib.types.str; default = \"somewhere\"; }};\n      \
+                 config = {{ {machine} environment.etc.word.text = \"hive ${{name}}\"; }}; }}) ]; }};"
+            ),
+            "hive web",
+        ),
+    ];
+    let control = world.lab.control();
+    let all: String = outputs.iter().map(|(_, text, _)| format!("    {text}\n")).collect();
+    control
+        .write_file(
+            "/root/flake/flake.nix",
+            format!("{{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = {{ self, nixpkgs }}: {{\n{all}  }};\n}}\n"),
+        )
+        .unwrap();
+    let lock = ["nix", "--extra-experimental-features", "nix-command flakes", "flake", "lock", "/root/flake"];
+    let locked = control.exec(&lock).unwrap();
+    assert!(locked.success, "{}", locked.stderr);
+    let main = |output: &str| {
+        site(&world, &["web"], "arguments = { word = \"x\" }")
+            .replace("network = \"${path.module}/network.nix\"", &format!("flake = \"/root/flake{output}\""))
+    };
+    set_up(&world, &main(""), "");
+    // Without a name the first in the documented order.
+    succeeds(&apply(&world));
+    assert_eq!(cat(&world, "web", "/etc/word"), "nixops web x");
+    for (output, _, word) in &outputs {
+        world.write("main.tf", &main(&format!("#{output}"))).unwrap();
+        succeeds(&apply(&world));
+        assert_eq!(cat(&world, "web", "/etc/word"), *word);
+        no_changes(&world);
+    }
+    world.write("main.tf", &main("#nixosConfigurations")).unwrap();
+    fails_saying(&plan(&world), &["does not evaluate", "has no `nixosConfigurations`", "flake = "]);
+    world.write("main.tf", &main("#packages")).unwrap();
+    fails_saying(&plan(&world), &["`#packages` is not a specification", "nixopsConfigurations"]);
+}
+
+/// How often a plan evaluates; it has to succeed and change nothing.
+fn evaluations(world: &World, environment: &[(&str, &str)]) -> usize {
+    let environment = [&[("TF_LOG_PROVIDER", "DEBUG")], environment].concat();
+    let run = world.terraform_with(&environment, &["plan", "-input=false"]);
+    succeeds(&run);
+    run.text.matches("command=\"nix-instantiate --eval\"").count()
+}
+
+#[test]
+fn a_locked_flake_is_evaluated_once() {
+    let world = world(&["web"]);
+    let control = world.lab.control();
+    let flake = "{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = { self, nixpkgs }: {\n    \
+        nixosConfigurations.web = nixpkgs.lib.nixosSystem { modules = [ ({ name, ... }: {\n      \
+        nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\";\n      \
+        environment.etc.word.text = builtins.readFile ./word + builtins.getEnv \"WORD\"; }) ]; };\n  };\n}\n";
+    control.write_file("/root/flake/flake.nix", flake).unwrap();
+    control.write_file("/root/flake/word", "one").unwrap();
+    let lock = ["nix", "--extra-experimental-features", "nix-command flakes", "flake", "lock", "/root/flake"];
+    assert!(control.exec(&lock).unwrap().success);
+    let main = site(&world, &["web"], "")
+        .replace("network = \"${path.module}/network.nix\"", "flake = \"/root/flake\"");
+    set_up(&world, &main, "");
+    succeeds(&apply(&world));
+    // The deployment has an id by now, which a specification may ask for.
+    evaluations(&world, &[]);
+    assert_eq!(evaluations(&world, &[]), 0, "nothing has changed");
+    assert_eq!(evaluations(&world, &[("WORD", "x")]), 0, "a pure evaluation sees no variables");
+    control.write_file("/root/flake/word", "two").unwrap();
+    assert!(evaluations(&world, &[]) > 0, "its content has changed");
+    succeeds(&apply(&world));
+    assert_eq!(cat(&world, "web", "/etc/word"), "two");
+    no_changes(&world);
+}
+
+#[test]
+fn a_network_is_evaluated_again_when_anything_it_read_has_changed() {
+    let world = world(&["db", "web"]);
+    let control = world.lab.control();
+    let at = |name: &str| format!("{}/{name}", e2e::DIRECTORY);
+    let cached = "provider \"nixos\" { nix = { evaluation = { cache = \"read_set\" } } }\n";
+    let network = "{\n  defaults = { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; };\n  \
+        db = { };\n  web = { ... }: {\n    imports = [ ./web.nix ] ++ (if builtins.pathExists ./extra.nix then [ ./extra.nix ] else [ ]);\n    \
+        environment.etc.parts.text = toString (builtins.attrNames (builtins.readDir ./parts));\n    \
+        environment.etc.page.source = ./page.html;\n    \
+        environment.etc.linked.text = builtins.readFile ./link;\n    \
+        environment.etc.word.text = builtins.getEnv \"WORD\";\n  };\n}\n";
+    for (name, text) in
+        [("web.nix", "{ }"), ("parts/a", ""), ("page.html", "page"), ("target", "t"), ("other", "o")]
+    {
+        control.write_file(&at(name), text).unwrap();
+    }
+    control.exec(&["ln", "-s", "target", &at("link")]).unwrap();
+    set_up(&world, &(site(&world, &["db", "web"], "") + cached), network);
+    succeeds(&apply(&world));
+    evaluations(&world, &[]);
+    assert_eq!(evaluations(&world, &[]), 0, "nothing has changed");
+
+    control.write_file(&at("README.md"), "not read").unwrap();
+    control.write_file(&at("web.nix"), "{ }").unwrap();
+    assert_eq!(evaluations(&world, &[]), 0, "nothing that was read has changed");
+    let edits: [(&str, &dyn Fn()); 7] = [
+        ("an imported file", &|| {
+            control.write_file(&at("web.nix"), "{ environment.etc.a.text = \"a\"; }").unwrap();
+        }),
+        ("a file that was looked for in vain", &|| control.write_file(&at("extra.nix"), "{ }").unwrap()),
+        ("a directory", &|| control.write_file(&at("parts/b"), "").unwrap()),
+        ("a file that is copied", &|| control.write_file(&at("page.html"), "another").unwrap()),
+        ("a link", &|| {
+            control.exec(&["ln", "-sfn", "other", &at("link")]).unwrap();
+        }),
+        ("what a link leads to", &|| control.write_file(&at("other"), "oo").unwrap()),
+        ("nixpkgs itself", &|| {
+            control
+                .exec(&["sh", "-c", "echo '# more' >> /root/mini-nixos/nixos/modules/services.nix"])
+                .unwrap();
+        }),
+    ];
+    for (what, edit) in edits {
+        edit();
+        assert!(evaluations(&world, &[]) > 0, "{what} has changed");
+        assert_eq!(evaluations(&world, &[]), 0, "{what} is known");
+    }
+    assert!(evaluations(&world, &[("WORD", "x")]) > 0, "a variable has changed");
+
+    // Only web depends on what changed; once each was evaluated alone, db is left alone.
+    control.write_file(&at("web.nix"), "{ }").unwrap();
+    assert_eq!(evaluations(&world, &[]), 1, "one machine has changed");
+
+    // What is known about a derivation that is gone is worth nothing.
+    succeeds(&apply(&world));
+    no_changes(&world);
+    control.exec(&["sh", "-c", "rm -r /root/.local/state/nixos-activator/*; nix-collect-garbage"]).unwrap();
+    assert!(evaluations(&world, &[]) > 0, "the derivation was collected");
+    no_changes(&world);
+}
