@@ -11,12 +11,14 @@
 //! built binary are used here.
 
 mod agent_binary;
+mod hash;
 mod names;
 mod secret;
 
 pub mod activate;
 pub mod build;
 pub mod deploy;
+pub mod derivation;
 pub mod evaluate;
 pub mod facts;
 pub mod inventory;
@@ -27,6 +29,7 @@ pub mod push;
 pub mod scheduler;
 pub mod ssh;
 
+pub use hash::sha256;
 pub use names::{MachineName, NameError, StorePath};
 pub use nixos_agent as agent;
 pub use secret::Secret;

@@ -16,13 +16,13 @@ use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::question::Question;
 use super::reads::ReadSet;
 use super::run::Answer;
 use super::{Description, Evaluation, Node};
 use crate::MachineName;
+use crate::hash::{sha256, sha256_of};
 
 /// What was not used for so long goes away.
 const KEPT: Duration = Duration::from_hours(24 * 30);
@@ -142,7 +142,7 @@ impl Cache {
         let reads = match reads {
             Some(reads) => {
                 let Ok(text) = serde_json::to_vec(reads) else { return };
-                let name = format!("reads-{}", hash(&[&text]));
+                let name = format!("reads-{}", sha256(&text));
                 if !self.root.join(&name).exists() {
                     self.write_text(&name, &text);
                 }
@@ -222,16 +222,7 @@ impl Cache {
 
 /// Rows are found by a hash; a machine's name may be any length.
 fn row_file(question: &Question, what: &str) -> String {
-    hash(&[question.name.as_bytes(), what.as_bytes()])
-}
-
-fn hash(parts: &[&[u8]]) -> String {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update(part.len().to_le_bytes());
-        hasher.update(part);
-    }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    sha256_of(&[question.name.as_bytes(), what.as_bytes()])
 }
 
 /// Whether the derivation is still in the store, so that it can be built.

@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 
 use base64::Engine as _;
-use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::trace::Tracer;
 use super::{CachePolicy, EvaluateError, flake};
+use crate::hash::{sha256, sha256_of};
 use crate::network::{Request, Spec};
 use crate::nix::{Nix, NixError};
 use crate::{MachineName, StorePath};
@@ -150,20 +150,17 @@ impl Question {
             format!("{}/eval.nix", tree.path)
         };
         let (hidden, environment) = environment();
-        let hash = |parts: &[&[u8]]| {
-            let mut hasher = Sha256::new();
-            for part in parts {
-                hasher.update(part.len().to_le_bytes());
-                hasher.update(part);
-            }
-            hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-        };
         let settings = format!("{:?} {:?}", nix.version(), nix.settings());
         // A pure evaluation sees no variables.
         let environment = if pure { vec![] } else { environment };
         Ok(Self {
-            name: hash(&[tree.path.as_str().as_bytes(), settings.as_bytes(), &environment, input.as_bytes()]),
-            spec: hash(&[spec.to_string().as_bytes()]),
+            name: sha256_of(&[
+                tree.path.as_str().as_bytes(),
+                settings.as_bytes(),
+                &environment,
+                input.as_bytes(),
+            ]),
+            spec: sha256(spec.to_string().as_bytes()),
             beginning: format!(
                 "import {tree_expression} {{ request = builtins.fromJSON \"{}\";",
                 escaped(&input)

@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::hash::hex;
+
 /// A file that changed so shortly before it was read could change again without a trace in its times.
 const TOO_FRESH: Duration = Duration::from_secs(2);
 
@@ -164,10 +166,6 @@ fn hash_of_directory(path: &Path) -> Option<String> {
         hasher.update([0, u8::from(kind.is_dir()), u8::from(kind.is_symlink())]);
     }
     Some(hex(hasher))
-}
-
-fn hex(hasher: Sha256) -> String {
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 struct Writer<'a>(&'a mut Sha256);

@@ -5,6 +5,7 @@
 
 mod apply;
 mod model;
+mod pin;
 mod plan;
 mod read;
 mod schema;

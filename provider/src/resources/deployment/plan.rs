@@ -9,6 +9,7 @@ use nixos_activator::{MachineName, StorePath};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, PlanRequest, PlanResponse};
 
 use super::model::{Deployed, Deployment, Private, System, evaluation_request};
+use super::pin;
 use crate::context::Context;
 use crate::diagnose;
 
@@ -29,6 +30,7 @@ pub(super) async fn plan(
 
     let mut systems = BTreeMap::new();
     let mut pinned = vec![];
+    let mut drvs = BTreeMap::new();
     for name in &names {
         let node = evaluation.as_ref().and_then(|evaluation| evaluation.nodes.get(name));
         let system = match node {
@@ -43,6 +45,7 @@ pub(super) async fn plan(
                 if planned.generation.is_unknown() {
                     pinned.push(system.drv.clone());
                 }
+                drvs.insert(name.clone(), system.drv.clone());
                 private.deployed.insert(
                     name.clone(),
                     Deployed {
@@ -55,6 +58,9 @@ pub(super) async fn plan(
             }
         };
         systems.insert(name.to_string(), Attr::Known(system));
+    }
+    if let Some(changed) = pin::check(&proposed, &drvs) {
+        return Err(changed.into());
     }
     private.deployed.retain(|name, _| names.contains(name));
     keep_planned(cx, &proposed, &pinned).await;

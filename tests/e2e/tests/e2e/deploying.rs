@@ -1,5 +1,7 @@
 //! The main story: deploy, nothing to do, edit, fail, drift, destroy.
 
+use std::io::{BufRead as _, Read as _, Write as _};
+
 use crate::support::{TWO, apply, fails_saying, no_changes, one, plan, says, set_up, site, succeeds, world};
 
 fn page(world: &e2e::World) -> String {
@@ -331,6 +333,45 @@ fn a_saved_plan_is_applied_as_it_was_or_not_at_all() {
     succeeds(&world.terraform(&saved));
     world.write("network.nix", &one("environment.etc.other.text = \"other\";")).unwrap();
     let run = world.terraform(&["apply", "-input=false", "saved.plan"]);
-    assert_eq!(run.code, 1, "{}", run.text);
+    let ours = ["has changed since it was planned", "Machine \"web\": planned /nix/store/", "They differ in"];
+    fails_saying(&run, &ours);
+    assert!(!run.text.contains("bug in the provider"), "{}", run.text);
+    assert_eq!(world.current_system("web"), before);
+
+    // An older plan that is true again is applied, whatever was planned since.
+    let one_file = |text: &str| one(&format!("environment.etc.word.text = \"{text}\";"));
+    world.write("network.nix", &one_file("first")).unwrap();
+    succeeds(&world.terraform(&saved));
+    world.write("network.nix", &one_file("second")).unwrap();
+    succeeds(&plan(&world));
+    world.write("network.nix", &one_file("first")).unwrap();
+    succeeds(&world.terraform(&["apply", "-input=false", "saved.plan"]));
+    no_changes(&world);
+
+    // The same while somebody thinks about the answer to "Do you want to perform these actions?".
+    let before = world.current_system("web");
+    world.write("network.nix", &one_file("third")).unwrap();
+    let mut apply = world
+        .terraform_command(&[], &["apply"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = std::io::BufReader::new(apply.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("Only 'yes' will be accepted") {
+        line.clear();
+        assert!(stdout.read_line(&mut line).unwrap() > 0, "terraform asks");
+    }
+    world.write("network.nix", &one_file("fourth")).unwrap();
+    apply.stdin.take().unwrap().write_all(b"yes\n").unwrap();
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    let output = apply.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("has changed since it was planned"), "{text}");
+    assert!(text.contains("word (text)"), "{text}");
     assert_eq!(world.current_system("web"), before);
 }

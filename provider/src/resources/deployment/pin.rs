@@ -1,0 +1,197 @@
+//! What was planned, remembered on this machine until it is applied.
+//!
+//! Terraform plans once more while it applies, in another process, and demands the same result. When the specification has
+//! changed in between it says that the provider has a bug. It has not, so we say what happened before Terraform does. That
+//! takes knowing what was planned, which Terraform before 1.16 does not tell; hence these notes. They are a courtesy: without
+//! them, as on another machine, Terraform's own check still holds.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use nixos_activator::{MachineName, StorePath, derivation};
+use serde::{Deserialize, Serialize};
+use tfplugin::{Diagnostic, Path};
+
+use super::model::Deployment;
+
+/// How many plans of a deployment are remembered: an older one may still be saved in a file.
+const REMEMBERED: usize = 16;
+
+/// One plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Pin {
+    /// The terraform that planned.
+    terraform: Option<Process>,
+    drvs: BTreeMap<MachineName, StorePath>,
+}
+
+/// A process, and not the next one with its number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Process {
+    id: i32,
+    /// In clock ticks since the machine was booted.
+    started: u64,
+}
+
+/// What the terraform that started this process is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Walk {
+    /// `terraform apply`: the second plan is the last word.
+    Apply(Process),
+    /// `terraform apply FILE`: the only plan here is the second one.
+    ApplySaved,
+    /// Anything else.
+    Other(Option<Process>),
+}
+
+/// Compares a plan with the one it has to repeat, if it has to, and remembers it.
+pub(super) fn check(deployment: &Deployment, drvs: &BTreeMap<MachineName, StorePath>) -> Option<Diagnostic> {
+    let file = file(deployment)?;
+    let mut pins: Vec<Pin> =
+        std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let (process, repeated) = match walk() {
+        Walk::Apply(process) => {
+            let own: Vec<Pin> =
+                pins.iter().filter(|pin| pin.terraform.as_ref() == Some(&process)).cloned().collect();
+            (Some(process), own)
+        }
+        Walk::ApplySaved => (None, pins.clone()),
+        Walk::Other(process) => (process, vec![]),
+    };
+    let agrees = |pin: &Pin| drvs.iter().all(|(name, drv)| pin.drvs.get(name).is_none_or(|old| old == drv));
+    if let Some(planned) = repeated.last()
+        && !repeated.iter().any(agrees)
+    {
+        return Some(changed(planned, drvs));
+    }
+    let pin = Pin { terraform: process, drvs: drvs.clone() };
+    pins.retain(|old| *old != pin);
+    pins.push(pin);
+    let surplus = pins.len().saturating_sub(REMEMBERED);
+    pins.drain(..surplus);
+    let write = || {
+        let directory = file.parent()?;
+        std::fs::create_dir_all(directory).ok()?;
+        let new = tempfile::NamedTempFile::new_in(directory).ok()?;
+        serde_json::to_writer(&new, &pins).ok()?;
+        new.persist(&file).ok()
+    };
+    if write().is_none() {
+        tracing::debug!(file = %file.display(), "the plan is not remembered");
+    }
+    None
+}
+
+fn changed(planned: &Pin, drvs: &BTreeMap<MachineName, StorePath>) -> Diagnostic {
+    let mut text = String::new();
+    for (name, now) in drvs {
+        let Some(old) = planned.drvs.get(name).filter(|old| *old != now) else {
+            continue;
+        };
+        text.push_str(&format!("\n\nMachine \"{name}\": planned {old}, now {now}."));
+        let differences = derivation::differences(old, now);
+        if !differences.is_empty() {
+            text.push_str(&format!("\nThey differ in {}.", differences.join("; ")));
+        }
+    }
+    Diagnostic::error("The specification has changed since it was planned")
+        .detail(format!(
+            "What it evaluates to now is not what the plan says, so nothing was deployed. Plan again to see what would be.{text}"
+        ))
+        .at(Path::root().attribute("systems"))
+}
+
+/// Where plans of this deployment are remembered. It has no id before it is created; its specification and its machines tell
+/// it from others.
+fn file(deployment: &Deployment) -> Option<PathBuf> {
+    let state = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(std::env::home_dir()?.join(".local/state")))?;
+    let here = std::env::current_dir().ok()?;
+    let spec = deployment.spec();
+    let machines: Vec<&String> = deployment.machines.known()?.keys().collect();
+    let identity = format!(
+        "{} {:?} {:?} {:?} {:?} {machines:?}",
+        here.display(),
+        spec.name,
+        spec.flake,
+        spec.configuration,
+        spec.network
+    );
+    Some(
+        state
+            .join("nixos-activator/plans")
+            .join(format!("{}.json", nixos_activator::sha256(identity.as_bytes()))),
+    )
+}
+
+fn walk() -> Walk {
+    let Some(parent) = rustix::process::getppid() else {
+        return Walk::Other(None);
+    };
+    let id = parent.as_raw_nonzero().get();
+    let read = |name: &str| std::fs::read(format!("/proc/{id}/{name}")).unwrap_or_default();
+    let process = started(&String::from_utf8_lossy(&read("stat"))).map(|started| Process { id, started });
+    let command = read("cmdline");
+    let words: Vec<String> =
+        command.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    // Terraform itself has gone where `-chdir` says.
+    let here = std::fs::read_link(format!("/proc/{id}/cwd")).unwrap_or_default();
+    sort(&words, process, |word| is_plan(&here.join(word)))
+}
+
+/// Whether a file is a saved plan: a zip archive.
+fn is_plan(file: &std::path::Path) -> bool {
+    let mut magic = [0; 2];
+    let read = std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && magic == *b"PK"
+}
+
+fn sort(words: &[String], process: Option<Process>, is_plan: impl Fn(&str) -> bool) -> Walk {
+    let mut words = words.iter().filter(|word| !word.is_empty());
+    let program = words.next().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
+    let is_terraform = program.starts_with("terraform") || program.starts_with("tofu");
+    // Values of options that stand alone (`-var x=y`) are no plans, so they need not be told from arguments.
+    let mut plain = words.filter(|word| !word.starts_with('-'));
+    let applies = is_terraform && plain.next().is_some_and(|verb| verb == "apply");
+    match process {
+        _ if applies && plain.any(|word| is_plan(word)) => Walk::ApplySaved,
+        Some(process) if applies => Walk::Apply(process),
+        process => Walk::Other(process),
+    }
+}
+
+/// The 22nd field of `/proc/PID/stat`; the second is a name in parentheses that may have spaces in it.
+fn started(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_apply_plans_a_second_time() {
+        let process = Process { id: 1, started: 2 };
+        let walk = |words: &str| {
+            let words: Vec<_> = words.split(' ').map(str::to_owned).collect();
+            sort(&words, Some(process.clone()), |word| word == "saved.plan")
+        };
+        assert_eq!(walk("/usr/bin/terraform apply -auto-approve"), Walk::Apply(process.clone()));
+        assert_eq!(walk("tofu -chdir=/x apply"), Walk::Apply(process.clone()));
+        assert_eq!(walk("terraform apply -var-file x.tfvars -var a=b"), Walk::Apply(process.clone()));
+        assert_eq!(walk("terraform apply -input=false saved.plan"), Walk::ApplySaved);
+        for other in ["terraform plan", "terraform plan apply", "terraform test", "sh -c apply", "bash"] {
+            assert_eq!(walk(other), Walk::Other(Some(process.clone())), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_process_is_known_by_its_start() {
+        let stat = "42 (a b) c) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 9876 20";
+        assert_eq!(started(stat), Some(9876));
+        assert_eq!(started(""), None);
+    }
+}
