@@ -3,7 +3,7 @@
 {
   config,
   lib,
-  modulesPath ? "",
+  modulesPath,
   ...
 }:
 let

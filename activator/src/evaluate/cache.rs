@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
@@ -31,9 +30,10 @@ const KEPT: Duration = Duration::from_hours(24 * 30);
 #[derive(Debug)]
 pub(super) struct Cache {
     root: PathBuf,
-    /// Read sets that were checked in this process: many rows share one.
-    checked: Mutex<HashMap<String, bool>>,
 }
+
+/// Read sets that were checked for one question: many rows share one.
+type Checked = HashMap<String, bool>;
 
 /// A node that was not found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,15 +77,16 @@ impl Cache {
     }
 
     fn at(root: PathBuf) -> Self {
-        Self { root, checked: Mutex::default() }
+        Self { root }
     }
 
     pub(super) fn look_up(&self, question: &Question, wanted: &[MachineName]) -> Known {
         let mut known = Known::nothing(&[]);
+        let mut checked = Checked::new();
         for name in wanted {
             let row: Option<Row<Node>> = self.read(&row_file(question, name.as_str()));
             let together = row.as_ref().map(|row| row.together);
-            match row.filter(|row| self.holds(row.reads.as_ref()) && is_built_on(&row.value)) {
+            match row.filter(|row| self.holds(row.reads.as_ref(), &mut checked) && is_built_on(&row.value)) {
                 Some(row) => {
                     known.evaluation.names = row.names;
                     known.evaluation.nodes.insert(name.clone(), row.value);
@@ -119,7 +120,7 @@ impl Cache {
 
     pub(super) fn description(&self, question: &Question) -> Option<Description> {
         let row: Row<Description> = self.read(&row_file(question, "/description"))?;
-        self.holds(row.reads.as_ref()).then_some(row.value)
+        self.holds(row.reads.as_ref(), &mut Checked::new()).then_some(row.value)
     }
 
     pub(super) fn remember_description(
@@ -156,9 +157,8 @@ impl Cache {
     }
 
     /// Whether what was read still looks the same.
-    fn holds(&self, name: Option<&String>) -> bool {
+    fn holds(&self, name: Option<&String>, checked: &mut Checked) -> bool {
         let Some(name) = name else { return true };
-        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(result) = checked.get(name) {
             return *result;
         }
@@ -172,14 +172,11 @@ impl Cache {
             },
             None => false,
         };
-        // Only a change is for ever: what holds now may not hold for the next resource of this process.
-        if !result {
-            checked.insert(name.clone(), result);
-        }
+        checked.insert(name.clone(), result);
         result
     }
 
-    fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+    pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         let path = self.root.join(name);
         let value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
         // So that it is not taken for forgotten.
@@ -187,7 +184,7 @@ impl Cache {
         Some(value)
     }
 
-    fn write<T: Serialize>(&self, name: &str, value: &T) {
+    pub(super) fn write<T: Serialize>(&self, name: &str, value: &T) {
         if let Ok(text) = serde_json::to_vec(value) {
             self.write_text(name, &text);
         }

@@ -262,7 +262,7 @@ impl Evaluator {
         request: &Request,
         cancel: &CancellationToken,
     ) -> Result<Question, EvaluateError> {
-        let tree = self.tree.get_or_try_init(|| Tree::add(nix, cancel)).await?;
+        let tree = self.tree.get_or_try_init(|| Tree::add(nix, self.cache.as_ref(), cancel)).await?;
         Question::new(nix, request, tree, self.policy, cancel).await
     }
 }

@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 
 use base64::Engine as _;
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use super::cache::Cache;
 use super::trace::Tracer;
 use super::{CachePolicy, EvaluateError, flake};
 use crate::hash::{sha256, sha256_of};
@@ -52,7 +54,7 @@ const UNCOUNTED: &[&str] = &["SSH_AUTH_SOCK", "SSH_AGENT_PID"];
 
 /// Our Nix code in the store: its path is then the same wherever the same version runs, and so are derivations that mention it
 /// (NixOS' option manual does).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Tree {
     path: StorePath,
     /// Its hash as Nix' fetchers want it.
@@ -60,7 +62,20 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) async fn add(nix: &Nix, cancel: &CancellationToken) -> Result<Self, EvaluateError> {
+    /// Puts it there, unless the cache knows that it is there already.
+    pub(super) async fn add(
+        nix: &Nix,
+        cache: Option<&Cache>,
+        cancel: &CancellationToken,
+    ) -> Result<Self, EvaluateError> {
+        let content: Vec<&[u8]> =
+            TREE.iter().flat_map(|(name, text)| [name.as_bytes(), text.as_bytes()]).collect();
+        let name = format!("tree-{}", sha256_of(&content));
+        if let Some(known) = cache.and_then(|cache| cache.read::<Self>(&name))
+            && std::path::Path::new(known.path.as_str()).is_dir()
+        {
+            return Ok(known);
+        }
         let directory = tempfile::tempdir()?;
         // The name under which a fetcher looks for it: then it finds it here and asks no binary cache.
         let root = directory.path().join("source");
@@ -82,7 +97,11 @@ impl Tree {
         let asked = nix.run("nix-store", &["--query", "--hash", path.as_str()], &[], cancel, &|_| {}).await?;
         let nar_hash =
             sri(asked.stdout.trim()).ok_or_else(|| output("nix-store --query", &asked.stdout.trim()))?;
-        Ok(Self { path, nar_hash })
+        let tree = Self { path, nar_hash };
+        if let Some(cache) = cache {
+            cache.write(&name, &tree);
+        }
+        Ok(tree)
     }
 }
 

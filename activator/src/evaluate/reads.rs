@@ -14,6 +14,9 @@ use crate::hash::hex;
 /// A file that changed so shortly before it was read could change again without a trace in its times.
 const TOO_FRESH: Duration = Duration::from_secs(2);
 
+/// A file larger than this, such as a library, is known by its times alone, if they are old enough.
+const LARGE: u64 = 1 << 20;
+
 /// Everything an evaluation saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ReadSet {
@@ -31,7 +34,7 @@ pub(super) enum Seen {
     /// A symbolic link and where it leads.
     Link(PathBuf),
     /// A file's content.
-    Content { stamp: Option<Stamp>, hash: String },
+    Content { stamp: Option<Stamp>, hash: Option<String> },
     /// A directory's entries and their kinds.
     Listing { hash: String },
 }
@@ -87,9 +90,10 @@ impl Seen {
 
     /// A file's content; `None` when it is not what it was when `stamp` was taken, just before it was read.
     pub(super) fn content(path: &Path, stamp: Stamp, read_at: SystemTime) -> Option<Self> {
-        let hash = hash_of_file(path)?;
+        let is_fresh = stamp.is_fresh_at(read_at);
+        let hash = if stamp.size > LARGE && !is_fresh { None } else { Some(hash_of_file(path)?) };
         let now = Stamp::of(&std::fs::symlink_metadata(path).ok()?);
-        let stamp_to_keep = (!stamp.is_fresh_at(read_at)).then_some(stamp);
+        let stamp_to_keep = (!is_fresh).then_some(stamp);
         (now == stamp).then_some(Self::Content { stamp: stamp_to_keep, hash })
     }
 
@@ -107,7 +111,8 @@ impl Seen {
                     return false;
                 };
                 metadata.is_file()
-                    && (*stamp == Some(Stamp::of(&metadata)) || hash_of_file(path).as_ref() == Some(hash))
+                    && (*stamp == Some(Stamp::of(&metadata))
+                        || (hash.is_some() && hash_of_file(path) == *hash))
             }
             Self::Listing { hash } => hash_of_directory(path).as_ref() == Some(hash),
         }

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use e2e::World;
 
-use crate::build::build;
+use crate::build::{build, cargo, run};
 use crate::{TaskError, setup};
 
 const RUNS: usize = 9;
+const EVALUATIONS: usize = 3;
 
 /// Runs them.
 pub(crate) fn bench() -> Result<(), TaskError> {
@@ -18,9 +19,9 @@ pub(crate) fn bench() -> Result<(), TaskError> {
     let world = World::boot(&["db", "web"], &|step| println!("{step}"))?;
     world.use_example("quickstart")?;
     for arguments in [&["init"][..], &["apply", "-auto-approve"]] {
-        let run = world.terraform(arguments);
-        if run.code != 0 {
-            return Err(TaskError::Failed(run.text));
+        let done = world.terraform(arguments);
+        if done.code != 0 {
+            return Err(TaskError::Failed(done.text));
         }
     }
     // The floor: the same command where no provider has anything to do.
@@ -59,7 +60,81 @@ pub(crate) fn bench() -> Result<(), TaskError> {
         millis(ours.saturating_sub(theirs)),
         millis(ours) / millis(theirs)
     );
+    evaluation(&world)
+}
+
+/// Networks of several sizes, against one plain `nix-instantiate` of the same machines.
+fn evaluation(world: &World) -> Result<(), TaskError> {
+    let mut build = cargo(&[
+        "build",
+        "--quiet",
+        "--locked",
+        "--release",
+        "-p",
+        "nixos-activator",
+        "--example",
+        "evaluate",
+    ]);
+    run(&mut build, "building the evaluation example")?;
+    let control = world.lab.control();
+    let program = e2e::repository().join("target/release/examples/evaluate");
+    let bytes = std::fs::read(&program).map_err(TaskError::io(program.display()))?;
+    control.write_file("/root/bench/evaluate", bytes)?;
+    control.exec(&["chmod", "755", "/root/bench/evaluate"])?;
+    println!(
+        "\nevaluation, median of {EVALUATIONS}     plain nix   ours, cold   watched, cold   one changed   nothing changed"
+    );
+    for size in [1, 10, 50] {
+        let directory = format!("/root/bench/{size}");
+        let machines: String = (0..size).map(|n| format!("  m{n} = ./m{n}.nix;\n")).collect();
+        control.write_file(&format!("{directory}/network.nix"), format!("{{\n{machines}}}\n"))?;
+        for n in 0..size {
+            control.write_file(&format!("{directory}/m{n}.nix"), machine(n, ""))?;
+        }
+        let plain = "builtins.mapAttrs (name: file: (import /root/mini-nixos/nixos/lib/eval-config.nix { modules = [ file { \
+            networking.hostName = name; } ]; }).config.system.build.toplevel.drvPath) (import ./network.nix)";
+        control.write_file(&format!("{directory}/plain.nix"), plain)?;
+        let timed = |words: &[&str]| {
+            let start = Instant::now();
+            let finished = control.exec(words)?;
+            if finished.success { Ok(start.elapsed()) } else { Err(TaskError::Failed(finished.stderr)) }
+        };
+        let ours = |cache: &str| {
+            let network = format!("{directory}/network.nix");
+            timed(&["/root/bench/evaluate", "--path", "nixpkgs=/root/mini-nixos", "--cache", cache, &network])
+        };
+        let mut columns: [Vec<Duration>; 5] = Default::default();
+        for round in 0..EVALUATIONS {
+            let plain = format!("{directory}/plain.nix");
+            let nix = ["nix-instantiate", "--eval", "--strict", "--json", "--read-write-mode", &plain];
+            columns[0].push(timed(&nix)?);
+            columns[1].push(ours("off")?);
+            control.exec(&["rm", "-rf", "/root/.cache/nixos-activator"])?;
+            columns[2].push(ours("read_set")?);
+            // Rows become about one machine alone within a few changes.
+            for change in 0..4 {
+                let text = format!("changed {round} {change}");
+                control.write_file(&format!("{directory}/m0.nix"), machine(0, &text))?;
+                let took = ours("read_set")?;
+                if change == 3 {
+                    columns[3].push(took);
+                }
+            }
+            columns[4].push(ours("read_set")?);
+        }
+        let [plain, cold, watched, changed, same] = columns.map(|times| millis(median(times)));
+        println!(
+            "{size:>3} machines              {plain:>9.0} ms {cold:>9.0} ms {watched:>12.0} ms {changed:>10.0} ms {same:>14.0} ms"
+        );
+    }
     Ok(())
+}
+
+fn machine(n: usize, text: &str) -> String {
+    format!(
+        "{{ pkgs, ... }}: {{\n  nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\";\n  \
+         environment.etc.text.text = \"{n} {text}\";\n  environment.systemPackages = [ pkgs.hello ];\n}}\n"
+    )
 }
 
 fn sizes(provider: &std::path::Path) -> Result<(), TaskError> {
