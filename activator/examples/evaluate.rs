@@ -1,11 +1,15 @@
 //! Evaluates a specification as the provider does and prints what each node is, and how long that took.
 //!
-//! `evaluate [--cache off|pure|read_set] [--workers N] [--path nixpkgs=…] (NETWORK.nix | FLAKE)`
+//! `evaluate [--cache off|pure|read_set] [--workers N] [--path nixpkgs=…] [--arguments JSON] [--machines JSON] [--options A,B]
+//! [--json] (NETWORK.nix | FLAKE)`
+//!
+//! Machines are all nodes of the specification, as x86-64 Linux, unless `--machines` says which there are and what is known.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use nixos_activator::MachineName;
 use nixos_activator::evaluate::{CachePolicy, EvaluationSettings, Evaluator, Node, trace};
 use nixos_activator::network::{Fact, MachineFacts, Request, Spec};
 use nixos_activator::nix::{Nix, NixSettings};
@@ -28,6 +32,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut evaluation = EvaluationSettings::default();
     let mut settings = NixSettings::default();
     let mut spec = None;
+    let mut given = serde_json::json!({});
+    let mut known: Option<BTreeMap<MachineName, BTreeMap<String, String>>> = None;
+    let mut options = vec![];
+    let mut json = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or("a value is missing");
@@ -40,6 +48,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                 }
             }
             "--workers" => evaluation.workers = Some(value()?.parse()?),
+            "--arguments" => given = serde_json::from_str(&value()?)?,
+            "--machines" => known = Some(serde_json::from_str(&value()?)?),
+            "--options" => options = value()?.split(',').map(str::to_owned).collect(),
+            "--json" => json = true,
             "--path" => settings.nix_path.push(value()?),
             _ => spec = Some(argument),
         }
@@ -52,10 +64,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         deployment_name: "default".to_owned(),
         uuid: Fact::Known("00000000-0000-4000-8000-000000000000".to_owned()),
         machines: BTreeMap::new(),
-        arguments: serde_json::json!({}),
+        arguments: given,
         resources: serde_json::json!({}),
         nodes: None,
-        options: vec![],
+        options,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -63,15 +75,30 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         let nix = Nix::find(settings).await?;
         let evaluator = Evaluator::new(&evaluation);
         let cancel = CancellationToken::new();
-        // The names first: every node stands for a machine of its own.
+        let of = |facts: &BTreeMap<String, String>| {
+            let fact = |name: &str| Fact::from(facts.get(name).cloned());
+            MachineFacts {
+                system: Fact::Known("x86_64-linux".to_owned()),
+                public_ipv4: fact("public_ipv4"),
+                private_ipv4: fact("private_ipv4"),
+                host_public_key: fact("host_public_key"),
+                state_version: fact("state_version"),
+                ..MachineFacts::default()
+            }
+        };
+        let given: Option<BTreeMap<_, _>> =
+            known.map(|known| known.into_iter().map(|(name, facts)| (name, of(&facts))).collect());
+        let request = Request { machines: given.clone().unwrap_or_default(), ..request };
         let described = evaluator.describe(&nix, &request, &cancel).await?;
-        let facts =
-            MachineFacts { system: Fact::Known("x86_64-linux".to_owned()), ..MachineFacts::default() };
-        let machines: BTreeMap<_, _> =
-            described.nodes.into_keys().map(|name| (name, facts.clone())).collect();
+        let all = || described.nodes.keys().map(|name| (name.clone(), of(&BTreeMap::new()))).collect();
+        let machines = given.unwrap_or_else(all);
         let nodes = Some(machines.keys().cloned().collect());
         let looked = start.elapsed();
         let result = evaluator.evaluate(&nix, &Request { machines, nodes, ..request }, &cancel).await?;
+        if json {
+            println!("{}", serde_json::json!({ "described": described, "nodes": result.nodes }));
+            return Ok(());
+        }
         for (name, node) in &result.nodes {
             match node {
                 Node::Exact(system) => println!("{name} {}", system.drv),

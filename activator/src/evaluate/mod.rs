@@ -6,7 +6,7 @@
 //! none was involved, is the error to show.
 //!
 //! Nodes are spread over processes by memory and cores, and what was evaluated before is not evaluated again where that can
-//! be proved: see [`cache`].
+//! be proved: see `cache.rs`.
 
 mod cache;
 mod flake;
@@ -134,8 +134,8 @@ pub struct Description {
 /// What a specification says about a node without evaluating its system.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeDescription {
-    /// Values of `deployment.*`.
-    pub deployment: serde_json::Map<String, serde_json::Value>,
+    /// Values of `deployment.*`; null where not even these can be evaluated.
+    pub deployment: serde_json::Value,
     /// The option values asked for.
     #[serde(default)]
     pub options: BTreeMap<String, serde_json::Value>,

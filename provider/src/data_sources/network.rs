@@ -57,7 +57,7 @@ impl DataSource<Context> for NetworkDataSource {
             .attribute("target_host", text("`deployment.targetHost`: where to reach it."))
             .attribute("target_port", Attribute::number().computed().description("`deployment.targetPort`: the port of its SSH server."))
             .attribute("target_user", text("`deployment.targetUser`: who logs in."))
-            .attribute("toplevel", text("The node's system: its store path. Null where it needs facts of a machine that was not given."))
+            .attribute("toplevel", text("The node's system: its store path. Null where the node is not in `machines`, or needs facts of one that is not."))
             .attribute("drv", text("The derivation that builds it."))
             .attribute("nixos_version", text("The NixOS version."))
             .attribute("waits_for", text("The fact without which `toplevel` is not known, e.g. `machines.db.private_ipv4`."));
@@ -65,7 +65,7 @@ impl DataSource<Context> for NetworkDataSource {
             "What a specification says about its nodes: a `for_each` over it gives each node its `nixos_machine`. The result is \
              stored in the plan and not read again at apply.",
         ))
-        .attribute("machines", machines_attribute().optional())
+        .attribute("machines", machines_attribute().optional().description("The machines that exist already: their nodes are evaluated to the system. Without it only `deployment`, `network_resources` and `values` are, which needs no facts."))
         .attribute("options", Attribute::list(Type::String).optional().description("Options whose values are wanted in `values`, e.g. `[\"services.openssh.ports\"]`."))
         .attribute("nodes", Attribute::nested_map(node).computed().description("The nodes, by name."))
         .attribute("description", text("`network.description`."))
@@ -92,8 +92,12 @@ impl DataSource<Context> for NetworkDataSource {
         let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
         let failed = |error| Diagnostics::from(diagnose::evaluation(&error, &path));
         let described = cx.data.evaluator.describe(nix, &request, &cx.cancel).await.map_err(failed)?;
+        // Only what has a machine has all that its system may need; the others are asked what they say of themselves, no more.
+        let wanted =
+            described.nodes.keys().filter(|name| request.machines.contains_key(*name)).cloned().collect();
+        let request = Request { nodes: Some(wanted), ..request };
         let evaluated = cx.data.evaluator.evaluate(nix, &request, &cx.cancel).await.map_err(failed)?;
-        // A node that needs facts of a machine which was not given waits for them; a broken one is an error.
+        // A node that needs facts of another that has no machine waits for them; a broken one is an error.
         let broken = evaluated.nodes.iter().filter(|(_, node)| matches!(node, Node::Broken { .. }));
         let problems: Diagnostics =
             broken.filter_map(|(name, node)| diagnose::node(name.as_str(), node)).collect();
@@ -105,10 +109,8 @@ impl DataSource<Context> for NetworkDataSource {
         for (name, description) in &described.nodes {
             nodes.insert(name.to_string(), node_model(description, evaluated.nodes.get(name)));
         }
-        let deployment = described
-            .nodes
-            .iter()
-            .map(|(name, node)| (name.to_string(), Value::from_json(&Json::Object(node.deployment.clone()))));
+        let deployment =
+            described.nodes.iter().map(|(name, node)| (name.to_string(), Value::from_json(&node.deployment)));
         config.deployment = Value::Map(deployment.collect()).into_dynamic();
         config.network_resources = Value::from_json(&described.resources).into_dynamic();
         config.description = Attr::from(described.description);

@@ -73,7 +73,7 @@ impl Resource<Context> for MachineResource {
             .attribute("user", computed("The user who logs in."))
             .attribute("host_public_key", computed("The machine's public SSH host key; the only one accepted from the first login on."))
             .attribute("os_release", computed("What the machine runs: `PRETTY_NAME` of `/etc/os-release`."))
-            .attribute("state_version", computed("The NixOS release the machine was first seen with, e.g. `24.11`; null where it was not NixOS."))
+            .attribute("state_version", Attribute::string().optional().computed().description("The NixOS release the machine was installed with, e.g. `24.11`: the default of `system.stateVersion`. Default: the release it was first seen with; null where it was not NixOS."))
             .attribute("machine_id", computed("`/etc/machine-id`."))
             .attribute("boot_id", computed("Changes with every boot."))
             .attribute("current_system", computed("The system the machine runs: a store path."))
@@ -191,7 +191,7 @@ fn planned(
         if block.host_public_key.is_null() {
             target.host_public_key = old.host_public_key.clone();
         }
-        target.state_version = old.state_version.clone();
+        target.state_version = open(&config.state_version, &old.state_version);
         target.system = open(&config.system, &old.system);
         target.public_ipv4 = open(&config.public_ipv4, &old.public_ipv4);
         target.private_ipv4 = open(&config.private_ipv4, &old.private_ipv4);
@@ -202,6 +202,7 @@ fn planned(
         planned.current_system = prior.current_system.clone();
         planned.booted_system = prior.booted_system.clone();
     } else {
+        target.state_version = open(&config.state_version, &target.state_version);
         target.system = open(&config.system, &target.system);
         target.public_ipv4 = open(&config.public_ipv4, &target.public_ipv4);
         target.private_ipv4 = open(&config.private_ipv4, &target.private_ipv4);

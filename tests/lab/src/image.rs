@@ -116,7 +116,7 @@ fn build_machine(machine: &Path, base: &Path, fixture: &Path) -> Result<(), LabE
 }
 
 /// The mirror this machine itself uses.
-fn mirror() -> Result<String, LabError> {
+pub fn mirror() -> Result<String, LabError> {
     let sources = ["/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"];
     let lines =
         sources.iter().filter_map(|path| fs::read_to_string(path).ok()).collect::<Vec<_>>().join("\n");

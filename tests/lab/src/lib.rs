@@ -19,6 +19,7 @@ use std::time::Duration;
 
 pub use error::LabError;
 pub use host::{Finished, Host};
+pub use image::mirror;
 
 use error::run;
 use reaper::Reaper;

@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod demo;
+mod nixes;
 mod setup;
 mod test;
 

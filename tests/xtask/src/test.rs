@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::build::{build, cargo, run};
+use crate::nixes::nixes;
 use crate::{TaskError, setup};
 
 /// Runs them; with a filter only the tests that match it.
@@ -20,9 +21,16 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
             run(cargo(&doc).env("RUSTDOCFLAGS", "-D warnings"), "cargo doc")
         })?;
     }
+    let mut versions = vec![];
+    step("versions of Nix", || {
+        versions = nixes()?;
+        Ok(())
+    })?;
     step("unit tests", || {
         let unit = ["test", "--quiet", "--locked", "--workspace", "--exclude", "e2e", "--exclude", "lab"];
-        run(cargo(&unit).args(filter), "cargo test")
+        let versions =
+            std::env::join_paths(&versions).map_err(|error| TaskError::Failed(error.to_string()))?;
+        run(cargo(&unit).env("NIX_VERSIONS", versions).args(filter), "cargo test")
     })?;
     step("provider", || build(false).map(drop))?;
     step("lab and end-to-end tests on real hosts", || {

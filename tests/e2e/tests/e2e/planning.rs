@@ -173,15 +173,19 @@ fn mistakes_in_the_configuration_name_the_attribute() {
 }
 
 #[test]
-fn the_quickstart_passes_its_own_tests() {
-    let world = world(&["db", "web"]);
-    world.use_example("quickstart").unwrap();
-    succeeds(&world.terraform(&["init"]));
-    succeeds(&world.terraform(&["fmt", "-check", "-diff"]));
-    succeeds(&world.terraform(&["validate"]));
-    let run = world.terraform(&["test"]);
-    succeeds(&run);
-    says(&run, &["2 passed, 0 failed"]);
+fn the_examples_pass_their_own_tests() {
+    for (example, passed) in
+        [("quickstart", "2 passed, 0 failed"), ("migrate-from-nixops", "1 passed, 0 failed")]
+    {
+        let world = world(&["db", "web"]);
+        world.use_example(example).unwrap();
+        succeeds(&world.terraform(&["init"]));
+        succeeds(&world.terraform(&["fmt", "-check", "-diff"]));
+        succeeds(&world.terraform(&["validate"]));
+        let run = world.terraform(&["test"]);
+        succeeds(&run);
+        says(&run, &[passed]);
+    }
 }
 
 #[test]

@@ -1,0 +1,402 @@
+//! Specifications of all kinds, good and bad, through every Nix that `NIX_VERSIONS` lists (directories with `bin/nix` in each,
+//! separated by `:`; `cargo xtask test` gets some), or else the one on PATH.
+//!
+//! They are evaluated by `examples/evaluate.rs`, which does what the provider does.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// One Nix and a store for it.
+struct Installation {
+    path: OsString,
+    store: Option<PathBuf>,
+}
+
+fn installations() -> Vec<Installation> {
+    let path = std::env::var_os("PATH").unwrap();
+    let mut all = vec![];
+    let listed = std::env::var_os("NIX_VERSIONS").unwrap_or_default();
+    for directory in std::env::split_paths(&listed).filter(|directory| directory.is_absolute()) {
+        let bin = std::iter::once(directory.join("bin"));
+        let path = std::env::join_paths(bin.chain(std::env::split_paths(&path))).unwrap();
+        all.push(Installation { path, store: Some(directory.join("store")) });
+    }
+    if all.is_empty() {
+        all.push(Installation { path, store: None });
+    }
+    all
+}
+
+/// What came of an evaluation.
+struct Outcome {
+    result: Value,
+    error: String,
+    took: Duration,
+}
+
+/// A directory with specifications in it.
+struct Site(tempfile::TempDir);
+
+impl Site {
+    fn new(files: &[(&str, String)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
+        Self(directory)
+    }
+
+    fn evaluate(&self, nix: &Installation, more: &[&str]) -> Outcome {
+        // Where cargo puts examples: beside the directory of this test.
+        let own = std::env::current_exe().unwrap();
+        let program = own.parent().unwrap().parent().unwrap().join("examples/evaluate");
+        let nixpkgs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/mini-nixos");
+        let start = Instant::now();
+        let mut command = Command::new(program);
+        command.arg("--path").arg(format!("nixpkgs={}", nixpkgs.canonicalize().unwrap().display()));
+        command.args(["--cache", "off", "--json"]).args(more).arg(self.0.path().join("network.nix"));
+        command.env("PATH", &nix.path).env("HOME", self.0.path());
+        if let Some(store) = &nix.store {
+            command.env("NIX_REMOTE", format!("local?root={}", store.display()));
+        }
+        let output = command.output().unwrap();
+        Outcome {
+            result: serde_json::from_slice(&output.stdout).unwrap_or_default(),
+            error: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took: start.elapsed(),
+        }
+    }
+}
+
+const BASE: &str = "nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\";";
+
+fn complete(text: &str) -> String {
+    text.replace("BASE", BASE)
+}
+
+/// Something a NixOps network may say, and what comes of it.
+struct Row {
+    what: &'static str,
+    files: Vec<(&'static str, String)>,
+    more: Vec<&'static str>,
+    /// `NODE:OPTION` or a JSON pointer into the result, and the value there.
+    expected: Vec<(&'static str, Value)>,
+}
+
+fn row(what: &'static str, network: &str) -> Row {
+    Row { what, files: vec![("network.nix", complete(network))], more: vec![], expected: vec![] }
+}
+
+impl Row {
+    fn file(mut self, name: &'static str, text: &str) -> Self {
+        self.files.push((name, complete(text)));
+        self
+    }
+
+    fn with(mut self, more: &[&'static str]) -> Self {
+        self.more.extend(more);
+        self
+    }
+
+    fn gives(mut self, path: &'static str, value: Value) -> Self {
+        self.expected.push((path, value));
+        self
+    }
+
+    fn check(&self, nix: &Installation) {
+        let options: Vec<&str> =
+            self.expected.iter().filter_map(|(path, _)| Some(path.split_once(':')?.1)).collect();
+        let options = options.join(",");
+        let mut more = self.more.clone();
+        if !options.is_empty() {
+            more.extend(["--options", &options]);
+        }
+        let outcome = Site::new(&self.files).evaluate(nix, &more);
+        for (path, expected) in &self.expected {
+            let found = match path.split_once(':') {
+                Some((node, option)) => outcome.result["described"]["nodes"][node]["options"][option].clone(),
+                None => outcome.result.pointer(path).cloned().unwrap_or_default(),
+            };
+            let Outcome { error, result, .. } = &outcome;
+            assert_eq!(found, *expected, "{}: {path}\n{error}\n{result:#}", self.what);
+        }
+    }
+}
+
+/// The option that most rows set.
+const X: &str = "a:environment.etc.x.text";
+
+fn arguments_and_files() -> Vec<Row> {
+    vec![
+        row("a plain set", "{ a = { BASE environment.etc.x.text = \"x\"; }; }").gives(X, json!("x")),
+        row(
+            "a function of arguments",
+            "{ w, o ? \"o\" }: { a = { BASE environment.etc.x.text = w + o; }; }",
+        )
+        .with(&["--arguments", r#"{"w":"w","unused":1}"#])
+        .gives(X, json!("wo")),
+        row("a function of all arguments", "all: { a = { BASE environment.etc.x.text = all.w; }; }")
+            .with(&["--arguments", r#"{"w":"w"}"#])
+            .gives(X, json!("w")),
+        row(
+            "arguments of every kind",
+            "{ a = { arguments, ... }: { BASE environment.etc.x.text = builtins.toJSON arguments; }; }",
+        )
+        .with(&["--arguments", r#"{"b":true,"f":1.5,"i":7,"l":[1,"2",null],"n":null,"o":{"y":"${z} \"q\" \\ ü"}}"#])
+        .gives(X, json!(r#"{"b":true,"f":1.5,"i":7,"l":[1,"2",null],"n":null,"o":{"y":"${z} \"q\" \\ ü"}}"#)),
+        row(
+            "defaults before the machine",
+            "{ defaults = { lib, name, ... }: { BASE environment.etc.x.text = lib.mkDefault name; };\
+             a = { }; b = { environment.etc.x.text = \"own\"; }; }",
+        )
+        .gives(X, json!("a"))
+        .gives("b:environment.etc.x.text", json!("own")),
+        row("a machine as a path", "{ a = ./a.nix; }")
+            .file("a.nix", "{ ... }: { BASE environment.etc.x.text = \"file\"; }")
+            .gives(X, json!("file")),
+        row("require, each file once", "{ require = [ ./b.nix ./c.nix ]; a = { BASE }; }")
+            .file("b.nix", "{ require = [ ./c.nix ]; a = { environment.etc.x.text = \"b\"; }; }")
+            .file("c.nix", "{ require = [ ./b.nix ]; c = { BASE }; }")
+            .gives(X, json!("b"))
+            .gives("/described/nodes/c/deployment/targetHost", json!("c")),
+        row(
+            "what is not a machine",
+            "{ network = { description = \"d\"; enableRollback = true; storage.legacy = { }; lock.noop = { }; }; a = { BASE }; }",
+        )
+        .gives("/described/description", json!("d"))
+        .gives("/nodes/network", Value::Null),
+        row("nixpkgs of the network, as a path", "{ network.nixpkgs = <nixpkgs>; a = { BASE }; }")
+            .gives("/nodes/a/exact/system", json!("x86_64-linux")),
+        row("nixpkgs of the network, imported", "{ network.nixpkgs = import <nixpkgs> { }; a = { BASE }; }")
+            .gives("/nodes/a/exact/system", json!("x86_64-linux")),
+        row(
+            "module arguments",
+            "{ a = { name, nodes, resources, uuid, deploymentName, ... }: { BASE environment.etc.x.text = \
+             \"${name} ${uuid} ${deploymentName} ${toString (builtins.attrNames nodes)} ${toString (builtins.attrNames resources)}\"; }; \
+             b = { BASE }; }",
+        )
+        .gives(X, json!("a 00000000-0000-4000-8000-000000000000 default a b machines")),
+    ]
+}
+
+fn facts_and_resources() -> Vec<Row> {
+    vec![
+        row(
+            "options of another machine",
+            "{ a = { nodes, ... }: { BASE environment.etc.x.text = nodes.b.config.environment.etc.x.text; };\
+             b = { BASE environment.etc.x.text = \"b\"; }; }",
+        )
+        .gives(X, json!("b")),
+        row("host names", "{ a = { BASE }; b = { BASE networking.hostName = \"other\"; }; }")
+            .gives("a:networking.hostName", json!("a"))
+            .gives("b:networking.hostName", json!("other")),
+        row(
+            "addresses",
+            "{ a = { nodes, ... }: { BASE environment.etc.x.text = with nodes.b.config.networking; \"${privateIPv4} ${publicIPv4}\"; };\
+             b = { BASE }; }",
+        )
+        .with(&["--machines", r#"{"a":{},"b":{"private_ipv4":"10.0.0.2","public_ipv4":"198.51.100.2"}}"#])
+        .gives(X, json!("10.0.0.2 198.51.100.2")),
+        row("the hosts table", "{ a = { BASE }; b = { BASE }; c = { BASE }; }")
+            .with(&[
+                "--machines",
+                r#"{"a":{"private_ipv4":"10.0.0.1"},"b":{"private_ipv4":"10.0.0.2"},"c":{"public_ipv4":"198.51.100.3"}}"#,
+            ])
+            .gives("a:networking.extraHosts", json!("10.0.0.2 b b-unencrypted\n198.51.100.3 c c-unencrypted")),
+        row("known hosts", "{ a = { BASE }; b = { BASE }; }")
+            .with(&[
+                "--machines",
+                r#"{"a":{"private_ipv4":"10.0.0.1"},"b":{"private_ipv4":"10.0.0.2","host_public_key":"ssh-ed25519 B"}}"#,
+            ])
+            .gives("a:services.openssh.knownHosts.b.publicKey", json!("ssh-ed25519 B"))
+            .gives("a:services.openssh.knownHosts.b.hostNames", json!(["b", "b-unencrypted", "10.0.0.2"])),
+        row("the state version of the first visit", "{ a = { nixpkgs.hostPlatform = \"x86_64-linux\"; }; }")
+            .with(&["--machines", r#"{"a":{"state_version":"19.09"}}"#])
+            .gives("a:system.stateVersion", json!("19.09")),
+        row(
+            "resources as modules",
+            "{ resources.sqsQueues.q = { config, lib, ... }: { name = lib.mkDefault \"q\"; url = \"https://${config.name}\"; };\
+             a = { resources, ... }: { BASE environment.etc.x.text = resources.sqsQueues.q.url; }; }",
+        )
+        .gives(X, json!("https://q"))
+        .gives("/described/resources/sqsQueues/q/_name", json!("q")),
+        row(
+            "keys as they were written before 1.5",
+            "{ a = { config, ... }: { BASE deployment.keys.k = \"secret\"; environment.etc.x.text = config.deployment.keys.k.path; }; }",
+        )
+        .gives(X, json!("/run/keys/k"))
+        .gives("/described/nodes/a/deployment/keys/k/user", json!("root"))
+        .gives("/described/nodes/a/deployment/keys/k/text", Value::Null)
+        .gives("/nodes/a/exact/keys", json!(["k"])),
+        row(
+            "a reference to another machine",
+            "{ a = { nodes, ... }: { BASE deployment.container.host = nodes.b; }; b = { BASE }; }",
+        )
+        .gives("/described/nodes/a/deployment/container/host", json!("b")),
+        row(
+            "open ports and users",
+            "{ a = { BASE networking.firewall.enable = true; networking.firewall.allowedTCPPorts = [ 80 ]; users.users.alice = { }; }; }",
+        )
+        .gives("/nodes/a/exact/ports", json!({ "tcp/80": "" }))
+        .gives("/nodes/a/exact/users", json!({ "alice": "" })),
+        row(
+            "a machine that was not given",
+            "{ a = { BASE }; b = { nodes, ... }: { BASE environment.etc.x.text = nodes.c.config.networking.privateIPv4; }; c = { BASE }; }",
+        )
+        .with(&["--machines", r#"{"a":{},"b":{}}"#])
+        .gives("/nodes/b/no_machine/of", json!("c"))
+        .gives("/nodes/a/exact/system", json!("x86_64-linux")),
+        row(
+            "a value that is not known yet",
+            "{ d, ... }: { a = { BASE }; b = { BASE environment.etc.x.text = d; }; }",
+        )
+        .with(&["--arguments", r#"{"d":{"__unknown":"arguments.d"}}"#])
+        .gives("/nodes/b/waits/on", json!("arguments.d"))
+        .gives("/nodes/a/exact/system", json!("x86_64-linux")),
+    ]
+}
+
+#[test]
+fn networks_mean_what_they_meant() {
+    for nix in installations() {
+        for row in arguments_and_files().into_iter().chain(facts_and_resources()) {
+            row.check(&nix);
+        }
+    }
+}
+
+/// Cut off anywhere, and with characters that do not belong there.
+fn broken_syntax() -> Vec<(String, Option<&'static str>)> {
+    let whole = "{ lib ? null, ... }:\n{\n  defaults = { nixpkgs.hostPlatform = \"x86_64-linux\"; };\n  a = { config, ... }: {\n    \
+                 system.stateVersion = \"24.11\";\n    environment.etc.\"x y\".text = ''\n      ${config.networking.hostName}\n    '';\n  };\n}";
+    let mut bad: Vec<_> =
+        (1..whole.len()).step_by(2).map(|end| (whole[..end].to_owned(), Some("network.nix:"))).collect();
+    for c in ["@@", "§", "\u{200b}", "==", "}}", "((", ";;", "\"", "${", "\\", "\u{1f980}"] {
+        bad.push((whole.replacen("system", &format!("{c} system"), 1), Some("network.nix:")));
+        bad.push((format!("{}{c}", &whole[..24]), Some("network.nix:")));
+    }
+    bad
+}
+
+/// Options of the wrong type, and options that are none.
+fn broken_options() -> Vec<(String, Option<&'static str>)> {
+    let mut bad = vec![];
+    for option in ["system.stateVersion", "networking.hostName", "deployment.targetPort", "deployment.owners"]
+    {
+        for value in ["42", "true", "[ 1 ]", "{ a = 1; }", "(x: x)", "null", "1.5"] {
+            // What is right after all.
+            if option == "deployment.targetPort" && matches!(value, "42" | "null") {
+                continue;
+            }
+            let used = "environment.etc.used.text = builtins.toJSON";
+            bad.push((
+                format!(
+                    "{{ a = {{ config, lib, ... }}: {{ nixpkgs.hostPlatform = \"x86_64-linux\"; \
+                     system.stateVersion = lib.mkDefault \"24.11\"; {option} = {value}; {used} config.{option}; }}; }}"
+                ),
+                None,
+            ));
+        }
+    }
+    for option in
+        ["no.such.option", "deployment.ec3.region", "systemd.services.x.noSuch", "environment.etc.x.noSuch"]
+    {
+        bad.push((format!("{{ a = {{ {BASE} {option} = 1; }}; }}"), Some("does not exist")));
+    }
+    bad
+}
+
+/// Mistakes of other kinds, each with what its message has to say.
+const MISTAKES: [(&str, Option<&str>); 26] = [
+    ("let x = x; in x", Some("infinite recursion")),
+    (
+        "{ a = { config, ... }: { BASE networking.hostName = config.networking.hostName; }; }",
+        Some("infinite recursion"),
+    ),
+    (
+        "{ a = { nodes, ... }: { BASE environment.etc.x.text = nodes.a.config.environment.etc.x.text; }; }",
+        Some("infinite recursion"),
+    ),
+    ("{ a = ./no-such-file.nix; }", Some("no-such-file.nix")),
+    ("{ require = [ ./no-such-file.nix ]; }", Some("no-such-file.nix")),
+    ("{ a = { imports = [ ./no-such-file.nix ]; }; }", Some("no-such-file.nix")),
+    ("{ a = throw \"thrown\"; }", Some("thrown")),
+    ("throw \"thrown\"", Some("thrown")),
+    ("abort \"aborted\"", Some("aborted")),
+    ("assert false; { }", Some("assertion")),
+    ("{ a = { BASE environment.etc.x.text = abort \"aborted\"; }; }", Some("aborted")),
+    (
+        "{ a = { BASE assertions = [ { assertion = false; message = \"not like this\"; } ]; }; }",
+        Some("not like this"),
+    ),
+    ("{ a = { BASE environment.etc.x.text = builtins.foldl' (a: b: a + b) \"\" 1; }; }", None),
+    ("{ a = { BASE environment.etc.x.text = { }.missing; }; }", Some("missing")),
+    ("{ a = { BASE environment.etc.x.text = undefinedName; }; }", Some("undefined variable")),
+    ("{ a = { BASE environment.etc.x.text = builtins.fetchurl \"http://127.0.0.1:1/x\"; }; }", None),
+    ("{ a = { BASE environment.etc.x.source = <no-such-entry>; }; }", Some("no-such-entry")),
+    ("42", None),
+    ("[ ]", None),
+    ("\"text\"", None),
+    ("{ a = 42; }", None),
+    ("{ a = [ ]; }", None),
+    ("{ \"machine 1\" = { BASE }; }", Some("is not the name of a machine")),
+    ("{ \"../a\" = { BASE }; }", Some("is not the name of a machine")),
+    ("{ needed }: { a = { BASE }; }", Some("takes the argument `needed`")),
+    ("{ network.nixpkgs = ./nowhere; a = { BASE }; }", Some("nowhere")),
+];
+
+/// Two hundred ways to be wrong: none hangs, none is taken for right, and each says what and, where Nix knows it, where.
+#[test]
+fn whatever_is_wrong_is_said_once_and_where() {
+    let mut bad = broken_syntax();
+    bad.extend(broken_options());
+    bad.extend(MISTAKES.iter().map(|(text, says)| (complete(text), *says)));
+    // Deep, large, and of all alphabets.
+    bad.push((format!("{}1{}", "[".repeat(3000), "]".repeat(3000)), None));
+    bad.push((
+        format!("{{ a = {{ {BASE} environment.etc.x.text = \"{}\" + 1; }}; }}", "x".repeat(200_000)),
+        None,
+    ));
+    for word in ["ümläut", "名前", "имя", "\u{202e}reversed"] {
+        bad.push((format!("{{ a = {{ {BASE} environment.etc.x.text = throw \"{word}\"; }}; }}"), Some(word)));
+        bad.push((format!("{{ \"{word}\" = {{ {BASE} }}; }}"), Some("is not the name of a machine")));
+    }
+    assert!(bad.len() >= 200, "{}", bad.len());
+    for nix in &installations() {
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+                scope.spawn(|| {
+                    while let Some((text, says)) = bad.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        check_bad(nix, text, *says);
+                    }
+                });
+            }
+        });
+    }
+}
+
+fn check_bad(nix: &Installation, text: &str, says: Option<&str>) {
+    let shown: String = text.chars().take(300).collect();
+    let outcome = Site::new(&[("network.nix", text.to_owned())]).evaluate(nix, &[]);
+    assert!(outcome.took < Duration::from_mins(1), "it hangs: {shown}");
+    let nodes = outcome.result["nodes"].as_object().cloned().unwrap_or_default();
+    let broken: Vec<&str> = nodes.values().filter_map(|node| node["broken"]["trace"].as_str()).collect();
+    let said = if broken.is_empty() { outcome.error.clone() } else { broken.join("\n") };
+    assert!(
+        broken.len() == 1 || (nodes.is_empty() && said.contains("error:")),
+        "it is taken for right: {shown}\n{}\n{:#}",
+        outcome.error,
+        outcome.result
+    );
+    if let Some(says) = says {
+        assert!(said.contains(says), "it does not say {says:?}: {shown}\n{said}");
+    }
+}
