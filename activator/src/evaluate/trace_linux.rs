@@ -21,7 +21,7 @@ use unix::sys::uio::{RemoteIoVec, process_vm_readv};
 use unix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use unix::unistd::Pid;
 
-use super::super::reads::{ReadSet, Seen, Stamp};
+use super::super::reads::{Kind, ReadSet, Seen, Stamp};
 
 pub(super) const SUPPORTED: bool = true;
 
@@ -47,6 +47,8 @@ const WATCHED: [i64; 13] = [
 
 /// What belongs to Nix and the system, not to the specification.
 const UNCOUNTED: [&str; 5] = ["/nix/store", "/nix/var", "/proc", "/sys", "/dev"];
+/// Beginnings of names under which Nix keeps what it fetched.
+const FETCHED: [&[u8]; 3] = [b"fetcher-cache-", b"tarball-cache", b"gitv3"];
 /// Where channels are, which are part of it after all.
 const COUNTED: &str = "/nix/var/nix/profiles";
 
@@ -86,15 +88,16 @@ pub(super) fn read_report(report: &Path) -> Option<ReadSet> {
     serde_json::from_slice(&std::fs::read(report).ok()?).ok()
 }
 
-/// In the new process: waits to be watched, then becomes the program. Returns only when that fails.
+/// In the new process: gets ready to be watched, stops until the tracer is ready too, then becomes the program. Returns only
+/// when that fails.
 fn inside(program: &OsStr, arguments: &[OsString]) -> Result<u8, TraceError> {
     ptrace::traceme()?;
-    signal::raise(Signal::SIGSTOP)?;
     let rules = WATCHED.iter().map(|call| (*call, vec![])).collect();
     let filter =
         SeccompFilter::new(rules, SeccompAction::Allow, SeccompAction::Trace(0), TargetArch::x86_64)?;
     let filter: BpfProgram = filter.try_into()?;
     seccompiler::apply_filter(&filter)?;
+    signal::raise(Signal::SIGSTOP)?;
     Err(Command::new(program).args(arguments).exec().into())
 }
 
@@ -108,7 +111,12 @@ fn watch(report: &Path, slot: usize, command: &[OsString]) -> Result<u8, TraceEr
     sched_setaffinity(Pid::from_raw(0), &processors.one)?;
     let child = Command::new(std::env::current_exe()?).args([super::WATCH, INSIDE]).args(command).spawn()?;
     let root = Pid::from_raw(i32::try_from(child.id()).map_err(|_| Errno::ESRCH)?);
-    waitpid(root, Some(WaitPidFlag::__WALL))?;
+    if !matches!(waitpid(root, Some(WaitPidFlag::__WALL))?, WaitStatus::Stopped(_, Signal::SIGSTOP)) {
+        // This system does not allow it, as some containers do not: then the evaluation is not watched, and not remembered.
+        let (program, arguments) = command.split_first().ok_or(TraceError::Usage)?;
+        sched_setaffinity(Pid::from_raw(0), &processors.all)?;
+        return Err(Command::new(program).args(arguments).exec().into());
+    }
     ptrace::setoptions(
         root,
         Options::PTRACE_O_TRACESECCOMP
@@ -200,7 +208,7 @@ impl Processors {
 /// What was seen so far.
 #[derive(Debug)]
 struct Eye {
-    /// Paths that were looked at, by how closely.
+    /// What was there when it was looked at.
     seen: BTreeMap<PathBuf, Look>,
     /// Whether something mattered that is not in a file.
     incomplete: bool,
@@ -209,12 +217,14 @@ struct Eye {
     began: SystemTime,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Look {
-    /// Whether it is there and what it is.
-    Outside,
-    /// What is in it; for a file, as it was then.
-    Inside(Option<Stamp>),
+    /// Only whether it is there and what it is was asked.
+    Outside(Seen),
+    /// A directory that was listed.
+    Listed(Seen),
+    /// A file that was read. Its content is taken down at the end, if it is the same file then.
+    Read(Stamp),
 }
 
 impl Default for Eye {
@@ -225,7 +235,9 @@ impl Default for Eye {
         Self {
             seen: BTreeMap::new(),
             incomplete: false,
-            fetched: cache.map(|cache| cache.join("nix")),
+            fetched: std::env::var_os("NIX_CACHE_HOME")
+                .map(PathBuf::from)
+                .or(cache.map(|cache| cache.join("nix"))),
             began: SystemTime::now(),
         }
     }
@@ -294,6 +306,14 @@ impl Eye {
             self.incomplete |= flags.is_some() && !name.starts_with(b"binary-cache");
             return;
         }
+        // The same, wherever else it may be.
+        if path
+            .components()
+            .any(|part| FETCHED.iter().any(|name| part.as_os_str().as_bytes().starts_with(name)))
+        {
+            self.incomplete = true;
+            return;
+        }
         let has = |flag: i32| flags.is_some_and(|flags| flags & u64::try_from(flag).unwrap_or(0) != 0);
         if has(libc::O_WRONLY) || has(libc::O_RDWR) {
             return;
@@ -303,29 +323,30 @@ impl Eye {
 
     fn look(&mut self, path: &Path, inside: bool) {
         let known = self.seen.get(path);
-        if known.is_some_and(|known| !inside || matches!(known, Look::Inside(_))) {
+        let closer = |known: &Look| inside && matches!(known, Look::Outside(Seen::Kind(_) | Seen::Link(_)));
+        if known.is_some_and(|known| !closer(known)) {
             return;
         }
-        let Ok(metadata) = std::fs::symlink_metadata(path) else {
-            self.seen.insert(path.to_owned(), Look::Outside);
-            return;
-        };
-        if metadata.is_symlink() {
-            self.seen.insert(path.to_owned(), Look::Outside);
-            match std::fs::canonicalize(path) {
-                Ok(target) => self.path(&target, inside.then_some(0)),
-                Err(_) => {
-                    if let (Ok(target), Some(parent)) = (std::fs::read_link(path), path.parent()) {
-                        self.seen.insert(parent.join(target), Look::Outside);
-                    }
+        let seen = Seen::look(path);
+        let look = match (&seen, inside) {
+            (Seen::Link(target), _) => {
+                let target = match (std::fs::canonicalize(path), path.parent()) {
+                    (Ok(target), _) => Some(target),
+                    // It leads nowhere, which may change.
+                    (Err(_), parent) => parent.map(|parent| parent.join(target)),
+                };
+                if let Some(target) = target.filter(|target| target != path) {
+                    self.seen.insert(path.to_owned(), Look::Outside(seen.clone()));
+                    self.path(&target, inside.then_some(0));
                 }
+                Look::Outside(seen)
             }
-            return;
-        }
-        let look = match (inside, metadata.is_file()) {
-            (true, true) => Look::Inside(Some(Stamp::of(&metadata))),
-            (true, false) => Look::Inside(None),
-            (false, _) => Look::Outside,
+            (Seen::Kind(Kind::Directory), true) => Look::Listed(Seen::listing(path)),
+            (Seen::Kind(Kind::File), true) => match std::fs::symlink_metadata(path) {
+                Ok(metadata) => Look::Read(Stamp::of(&metadata)),
+                Err(_) => Look::Outside(Seen::Absent),
+            },
+            _ => Look::Outside(seen),
         };
         self.seen.insert(path.to_owned(), look);
     }
@@ -338,9 +359,8 @@ impl Eye {
         let began = self.began;
         let full = |(path, look): (PathBuf, Look)| {
             let seen = match look {
-                Look::Inside(Some(stamp)) => Seen::content(&path, stamp, began)?,
-                Look::Inside(None) if path.is_dir() => Seen::listing(&path),
-                Look::Outside | Look::Inside(None) => Seen::look(&path),
+                Look::Outside(seen) | Look::Listed(seen) => seen,
+                Look::Read(stamp) => Seen::content(&path, stamp, began)?,
             };
             Some((path, seen))
         };
