@@ -68,6 +68,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         resources: serde_json::json!({}),
         nodes: None,
         options,
+        import_from_derivation: false,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

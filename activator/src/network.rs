@@ -69,6 +69,8 @@ pub struct Request {
     pub nodes: Option<Vec<MachineName>>,
     /// Option values to report, as dotted paths (`services.openssh.ports`).
     pub options: Vec<String>,
+    /// Whether evaluation may build what it imports. A plan that does is no longer quick, and changes the local store.
+    pub import_from_derivation: bool,
 }
 
 /// Stands for a value that is not known yet. `origin` names it for the user, e.g. `arguments.domain`.

@@ -109,7 +109,7 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostic {
                 .at(machine(name.as_str()))
         }
         EvaluateError::Network { trace } => {
-            Diagnostic::error("The specification does not evaluate").detail(cause_first(trace)).at(spec.clone())
+            Diagnostic::error("The specification does not evaluate").detail(explained(trace)).at(spec.clone())
         }
         EvaluateError::Input(error) => {
             Diagnostic::error("The evaluator cannot be written").detail(error.to_string())
@@ -131,7 +131,7 @@ pub(crate) fn node(name: &str, node: &Node) -> Option<Diagnostic> {
         }
         Node::Broken { trace } => {
             Diagnostic::error(format!("The configuration of machine \"{name}\" does not evaluate"))
-                .detail(cause_first(trace))
+                .detail(explained(trace))
         }
     };
     Some(diagnostic.at(Path::root().attribute("machines").key(name)))
@@ -227,6 +227,17 @@ fn report_detail(report: &Report) -> String {
 
 fn indented(lines: &[String]) -> String {
     lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+/// Nix' error, and what to do where Nix does not say that.
+fn explained(trace: &str) -> String {
+    let advice = if trace.contains("allow-import-from-derivation") {
+        "\n\nThe evaluation imports something that has to be built first. Set `import_from_derivation = true` to let a plan build \
+         it, or commit what is built to the source."
+    } else {
+        ""
+    };
+    format!("{}{advice}", cause_first(trace))
 }
 
 /// A Nix trace with the error on top, where people look first; Nix prints it last, below its innermost frames.

@@ -130,6 +130,8 @@ pub(super) struct Question {
     /// `import …/eval.nix { request = …;`, still open.
     beginning: String,
     pub(super) pure: bool,
+    /// Whether it may build what it imports.
+    pub(super) builds: bool,
     /// Everything but files that decides about the answer; two questions of the same name are the same question.
     pub(super) name: String,
     /// Names the specification, whatever was asked about it.
@@ -169,7 +171,7 @@ impl Question {
             format!("{}/eval.nix", tree.path)
         };
         let (hidden, environment) = environment();
-        let settings = format!("{:?} {:?}", nix.version(), nix.settings());
+        let settings = format!("{:?} {:?} {}", nix.version(), nix.settings(), request.import_from_derivation);
         // A pure evaluation sees no variables.
         let environment = if pure { vec![] } else { environment };
         Ok(Self {
@@ -185,6 +187,7 @@ impl Question {
                 escaped(&input)
             ),
             pure,
+            builds: request.import_from_derivation,
             tracer: if policy == CachePolicy::ReadSet && !pure { Tracer::find() } else { None },
             hidden,
         })

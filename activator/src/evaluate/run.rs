@@ -168,8 +168,11 @@ impl Run<'_> {
     }
 
     async fn instantiate(&self, what: &[&str], nodes: Option<&[MachineName]>) -> Result<Printed, NixError> {
-        let pure = if self.question.pure { "true" } else { "false" };
-        let fixed = ["--eval", "--strict", "--json", "--read-write-mode", "--option", "pure-eval", pure, "-"];
+        let setting = |on: bool| if on { "true" } else { "false" };
+        let (pure, builds) = (setting(self.question.pure), setting(self.question.builds));
+        let fixed =
+            ["--eval", "--strict", "--json", "--read-write-mode", "--option", "pure-eval", pure, "--option"];
+        let fixed = [&fixed[..], &["allow-import-from-derivation", builds, "-"]].concat();
         let arguments = [&fixed[..], what].concat();
         let input = self.question.expression(nodes);
         let slot = self.slots.take().await;

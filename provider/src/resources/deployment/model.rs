@@ -21,6 +21,7 @@ pub(crate) struct Deployment {
     pub(crate) network: Value,
     pub(crate) flake: Attr<String>,
     pub(crate) configuration: Attr<String>,
+    pub(crate) import_from_derivation: Attr<bool>,
     pub(crate) machines: Attr<BTreeMap<String, Attr<Target>>>,
     pub(crate) arguments: Value,
     pub(crate) resources: Value,
@@ -88,6 +89,7 @@ pub(crate) struct SpecAttributes<'a> {
     pub(crate) network: &'a Value,
     pub(crate) flake: &'a Attr<String>,
     pub(crate) configuration: &'a Attr<String>,
+    pub(crate) import_from_derivation: &'a Attr<bool>,
     pub(crate) machines: &'a Attr<BTreeMap<String, Attr<Target>>>,
     pub(crate) arguments: &'a Value,
     pub(crate) resources: &'a Value,
@@ -100,6 +102,7 @@ impl Deployment {
             network: &self.network,
             flake: &self.flake,
             configuration: &self.configuration,
+            import_from_derivation: &self.import_from_derivation,
             machines: &self.machines,
             arguments: &self.arguments,
             resources: &self.resources,
@@ -197,6 +200,7 @@ fn request(
         resources: object(spec.resources, "resources"),
         nodes,
         options: vec![],
+        import_from_derivation: spec.import_from_derivation.known().copied().unwrap_or_default(),
     }
 }
 

@@ -147,6 +147,7 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         network: Value::Null,
         flake: Attr::Null,
         configuration: Attr::Null,
+        import_from_derivation: Attr::Null,
         machines: Attr::Known(machines),
         arguments: Value::Null,
         resources: Value::Null,

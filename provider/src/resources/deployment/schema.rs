@@ -31,6 +31,7 @@ pub(crate) fn spec_attributes(schema: Schema) -> Schema {
         .attribute("flake", Attribute::string().optional().description("A flake: a directory or a reference such as `github:owner/repo`. Its specification is the first it has of `nixosConfigurations`, `nixopsConfigurations` (`default`), `colmenaHive` and `colmena`, or the one named after `#`."))
         .attribute("configuration", Attribute::string().optional().description("Path of a NixOS configuration (`configuration.nix`) that every machine gets; what differs between them it learns from the module arguments `name`, `nodes` and `arguments`."))
         .exactly_one_of(&["network", "flake", "configuration"])
+        .attribute("import_from_derivation", Attribute::bool().optional().description("Whether evaluation may build what it imports. Default: false, so that a plan builds nothing."))
         .attribute("arguments", Attribute::dynamic().optional().description("Any object: the arguments of the network file, and `arguments` in modules. What is in it ends up in the world-readable Nix store, so no secrets."))
         .attribute("resources", Attribute::dynamic().optional().description("Any object: `resources` in modules, the results of other Terraform resources under NixOps' name."))
 }

@@ -353,3 +353,19 @@ fn a_network_is_evaluated_again_when_anything_it_read_has_changed() {
     assert!(evaluations(&world, &[]) > 0, "the derivation was collected");
     no_changes(&world);
 }
+
+#[test]
+fn a_plan_builds_nothing_unless_it_may() {
+    let world = world(&["web"]);
+    let network =
+        one("environment.etc.word.text = builtins.readFile (pkgs.writeText \"built\" \"at plan\");");
+    set_up(&world, &site(&world, &["web"], ""), &network);
+    fails_saying(
+        &plan(&world),
+        &["machine \"web\" does not evaluate", "has to be built first", "import_from_derivation = true"],
+    );
+    world.write("main.tf", &site(&world, &["web"], "import_from_derivation = true")).unwrap();
+    succeeds(&apply(&world));
+    assert_eq!(cat(&world, "web", "/etc/word"), "at plan");
+    no_changes(&world);
+}
