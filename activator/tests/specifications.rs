@@ -272,6 +272,38 @@ fn networks_mean_what_they_meant() {
     }
 }
 
+/// What we add to a configuration is there to be asked for; by itself it changes nothing.
+#[test]
+fn a_system_is_what_nixpkgs_itself_makes_of_it() {
+    let body = complete("{ BASE environment.etc.x.text = \"x\"; }");
+    let site = Site::new(&[
+        ("network.nix", "{ a = ./a.nix; }".to_owned()),
+        ("a.nix", body),
+        (
+            "plain.nix",
+            "(import <nixpkgs/nixos/lib/eval-config.nix> { system = null; modules = [ ./a.nix { networking.hostName = \"a\"; } ]; \
+             }).config.system.build.toplevel"
+                .to_owned(),
+        ),
+    ]);
+    let nixpkgs =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/mini-nixos").canonicalize().unwrap();
+    for nix in installations() {
+        let outcome = site.evaluate(&nix, &[]);
+        let mut plain = Command::new("sh");
+        plain.args(["-c", "exec nix-instantiate \"$0\""]).arg(site.0.path().join("plain.nix"));
+        plain.env("PATH", &nix.path).env("NIX_PATH", format!("nixpkgs={}", nixpkgs.display()));
+        if let Some(store) = &nix.store {
+            plain.env("NIX_REMOTE", format!("local?root={}", store.display()));
+        }
+        let plain = plain.output().unwrap();
+        let drv = String::from_utf8_lossy(&plain.stdout).trim().to_owned();
+        assert!(drv.contains(".drv"), "{}", String::from_utf8_lossy(&plain.stderr));
+        let ours = outcome.result["nodes"]["a"]["exact"]["drv"].as_str().unwrap_or(&outcome.error);
+        assert!(drv.ends_with(ours), "{drv} and {ours}");
+    }
+}
+
 /// Cut off anywhere, and with characters that do not belong there.
 fn broken_syntax() -> Vec<(String, Option<&'static str>)> {
     let whole = "{ lib ? null, ... }:\n{\n  defaults = { nixpkgs.hostPlatform = \"x86_64-linux\"; };\n  a = { config, ... }: {\n    \

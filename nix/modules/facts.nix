@@ -18,7 +18,11 @@ let
     else
       null;
 
-  reachable = builtins.filter (peer: address peer != null) peers;
+  /* Whether there is an address can be told before it is known which. */
+  hasAddress =
+    peer:
+    (facts.has name "private_ipv4" && facts.has peer "private_ipv4") || facts.has peer "public_ipv4";
+  reachable = builtins.filter hasAddress peers;
   identified = builtins.filter (peer: facts.has peer "host_public_key") peers;
 in
 {
@@ -39,7 +43,7 @@ in
 
   config = {
     networking.hostName = mkOverride 900 name;
-    networking.extraHosts = mkIf (config.deployment.peers.hosts.enable or true) (
+    networking.extraHosts = mkIf (reachable != [ ] && (config.deployment.peers.hosts.enable or true)) (
       builtins.concatStringsSep "\n" (map (peer: "${address peer} ${peer} ${peer}-unencrypted") reachable)
     );
     services.openssh.knownHosts = mkIf (config.deployment.peers.knownHosts.enable or true) (
@@ -51,7 +55,7 @@ in
               peer
               "${peer}-unencrypted"
             ]
-            ++ (if address peer != null then [ (address peer) ] else [ ]);
+            ++ (if hasAddress peer then [ (address peer) ] else [ ]);
             publicKey = facts.get peer "host_public_key";
           };
         }) identified

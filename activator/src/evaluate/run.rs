@@ -67,6 +67,7 @@ impl Run<'_> {
     /// Evaluates some nodes in one process; those that fail get one of their own.
     pub(super) async fn group(&self, group: &[MachineName]) -> Result<Answer, EvaluateError> {
         let together = group.len();
+        let start = std::time::Instant::now();
         let (names, found, printed) = match self.values(&["names", "nodes"], Some(group)).await {
             Ok((values, printed)) => {
                 let [names, nodes] = sized(values)?;
@@ -112,7 +113,12 @@ impl Run<'_> {
                 .boxed()
             })
             .collect();
-        let nodes = futures::stream::iter(nodes).buffer_unordered(usize::MAX).try_collect().await?;
+        let nodes: Vec<Looked> =
+            futures::stream::iter(nodes).buffer_unordered(usize::MAX).try_collect().await?;
+        let seconds = start.elapsed().as_secs_f64();
+        for looked in &nodes {
+            tracing::info!(machine = %looked.name, seconds, together, "evaluated");
+        }
         let peak = printed.as_ref().and_then(|printed| printed.peak_mib);
         let mib_per_node = peak.map(|peak| peak / u64::try_from(together).unwrap_or(1).max(1));
         Ok(Answer { names, nodes, mib_per_node })
