@@ -5,9 +5,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::TaskError;
+use crate::build::run;
 
 /// Debian 12 has the oldest Nix that works, sid the newest that Debian has.
 const RELEASES: [&str; 3] = ["bookworm", "trixie", "sid"];
+
+/// Runs a program of the release in its own root, with its own `/nix`; this machine's is not touched. The mounts are gone with the
+/// process.
+const WRAPPER: &str = r#"#!/bin/sh
+root=$(cd "$(dirname "$0")/../root" && pwd)
+exec unshare --mount sh -c '
+  root=$1; repository=$2; shift 2
+  for directory in /proc /dev /tmp "$repository"; do
+    mkdir -p "$root$directory" && mount --rbind "$directory" "$root$directory" || exit 1
+  done
+  exec chroot "$root" /usr/bin/@program@ "$@"
+' sh "$root" "$(cd "$root/../../../.." && pwd)" "$@"
+"#;
 
 const PROGRAMS: [&str; 3] = ["nix", "nix-instantiate", "nix-store"];
 
@@ -54,26 +68,36 @@ fn unpack(release: &str, mirror: &str, directory: &Path) -> Result<(), TaskError
     }
     let bin = new.join("bin");
     std::fs::create_dir_all(&bin).map_err(TaskError::io(bin.display()))?;
-    // Its own loader and libraries, found beside it wherever the directory goes; one program that is known by its name.
     for program in PROGRAMS {
-        let script = format!(
-            "#!/bin/sh\nroot=$(dirname \"$0\")/../root\nlib=$root/usr/lib/x86_64-linux-gnu\n\
-             exec \"$lib/ld-linux-x86-64.so.2\" --library-path \"$lib:$root/lib/x86_64-linux-gnu\" --argv0 {program} \
-             \"$root/usr/bin/nix\" \"$@\"\n"
-        );
         let path = bin.join(program);
-        std::fs::write(&path, script).map_err(TaskError::io(path.display()))?;
+        std::fs::write(&path, WRAPPER.replace("@program@", program))
+            .map_err(TaskError::io(path.display()))?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
             .map_err(TaskError::io(path.display()))?;
     }
-    // The loader's place differs between releases.
-    let loader = root.join("usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2");
-    if !loader.exists() {
-        let elsewhere = root.join("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2");
-        std::fs::create_dir_all(root.join("usr/lib/x86_64-linux-gnu"))
-            .map_err(TaskError::io(loader.display()))?;
-        std::fs::copy(&elsewhere, &loader).map_err(TaskError::io(elsewhere.display()))?;
+    // Where programs look for their loader; the package that makes these links was not needed for anything else.
+    for name in ["lib", "lib64", "bin"] {
+        let link = root.join(name);
+        if std::fs::symlink_metadata(&link).is_err() {
+            std::os::unix::fs::symlink(format!("usr/{name}"), &link)
+                .map_err(TaskError::io(link.display()))?;
+        }
     }
+    // No cache can be reached, and nothing is built, so there is nobody to build as.
+    let files = [
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+        ("etc/group", "root:x:0:\n"),
+        ("etc/nix/nix.conf", "substituters =\nbuild-users-group =\nsandbox = false\n"),
+    ];
+    for (name, text) in files {
+        let path = root.join(name);
+        let parent = path.parent().unwrap_or(&root);
+        std::fs::create_dir_all(parent).map_err(TaskError::io(parent.display()))?;
+        std::fs::write(&path, text).map_err(TaskError::io(path.display()))?;
+    }
+    // Once, before several ask for it at the same time.
+    let store = bin.join("nix-store");
+    run(Command::new(&store).arg("--init"), "making a store")?;
     std::fs::rename(&new, directory).map_err(TaskError::io(directory.display()))
 }
 
