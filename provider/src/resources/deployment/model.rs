@@ -84,6 +84,7 @@ impl System {
 }
 
 /// The attributes that say what to evaluate; the data source has them too.
+#[derive(Debug)]
 pub(crate) struct SpecAttributes<'a> {
     pub(crate) name: &'a Attr<String>,
     pub(crate) network: &'a Value,

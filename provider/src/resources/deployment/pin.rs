@@ -102,29 +102,22 @@ fn changed(planned: &Pin, drvs: &BTreeMap<MachineName, StorePath>) -> Diagnostic
         .at(Path::root().attribute("systems"))
 }
 
-/// Where plans of this deployment are remembered. It has no id before it is created; its specification and its machines tell
-/// it from others.
+/// Where plans of this deployment are remembered: by its id, and before it has one by all that is asked of it. Several
+/// deployments may be of one specification and the same machines, so nothing less tells them apart.
 fn file(deployment: &Deployment) -> Option<PathBuf> {
     let state = std::env::var_os("XDG_STATE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
         .or_else(|| Some(std::env::home_dir()?.join(".local/state")))?;
-    let here = std::env::current_dir().ok()?;
-    let spec = deployment.spec();
-    let machines: Vec<&String> = deployment.machines.known()?.keys().collect();
-    let identity = format!(
-        "{} {:?} {:?} {:?} {:?} {machines:?}",
-        here.display(),
-        spec.name,
-        spec.flake,
-        spec.configuration,
-        spec.network
-    );
-    Some(
-        state
-            .join("nixos-activator/plans")
-            .join(format!("{}.json", nixos_activator::sha256(identity.as_bytes()))),
-    )
+    let identity = if let Some(id) = deployment.id.known() {
+        id.clone()
+    } else {
+        let spec = deployment.spec();
+        let machines = &deployment.machines;
+        format!("{} {spec:?} {machines:?}", std::env::current_dir().ok()?.display())
+    };
+    let name = nixos_activator::sha256(identity.as_bytes());
+    Some(state.join("nixos-activator/plans").join(format!("{name}.json")))
 }
 
 fn walk() -> Walk {

@@ -319,6 +319,30 @@ fn two_deployments_of_one_machine_do_not_mix() {
 }
 
 #[test]
+fn one_network_deployed_twice_is_two_deployments() {
+    let world = world(&["a", "b"]);
+    let both = |a: &str, b: &str| {
+        let deployment = |name: &str, greeting: &str| {
+            format!(
+                "resource \"nixos_deployment\" \"{name}\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
+                 machines = {{ web = nixos_machine.{name}.target }}\n  arguments = {{ greeting = \"{greeting}\" }}\n}}\n"
+            )
+        };
+        let machines: String =
+            ["a", "b"].iter().map(|name| crate::support::machine(&world, name, "")).collect();
+        format!("{}{machines}{}{}", crate::support::HEAD, deployment("a", a), deployment("b", b))
+    };
+    set_up(&world, &both("one", "two"), &one("environment.etc.greeting.text = arguments.greeting;"));
+    let greeting = |name: &str| world.lab.host(name).exec(&["cat", "/etc/greeting"]).unwrap().stdout;
+    succeeds(&apply(&world));
+    assert_eq!((greeting("a"), greeting("b")), ("one".to_owned(), "two".to_owned()));
+    world.write("main.tf", &both("three", "four")).unwrap();
+    succeeds(&apply(&world));
+    assert_eq!((greeting("a"), greeting("b")), ("three".to_owned(), "four".to_owned()));
+    no_changes(&world);
+}
+
+#[test]
 fn a_saved_plan_is_applied_as_it_was_or_not_at_all() {
     let world = world(&["web"]);
     set_up(&world, &site(&world, &["web"], ""), &one(""));
