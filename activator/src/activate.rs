@@ -3,11 +3,13 @@
 //! The agent lives at a path that names its own content, so that it travels once per version. It owns the transaction:
 //! when the connection breaks we connect again and listen on, and what it does does not depend on us.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use nixos_agent::{DeploymentId, Event, EventKind, Report, Request};
+use nixos_agent::{Confirmation, DeploymentId, Event, EventKind, Phase, Report, Request};
 use openssh::RemoteChild;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::MachineName;
@@ -105,14 +107,53 @@ pub async fn activate(
         code: None,
         message: error.to_string(),
     })?;
-    let mut listener = Listener { machine, progress, next: 0 };
-    let first = listener.listen(connection, &[agent, "activate"], &json).await;
-    match first {
-        Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
-            tracing::warn!(%machine, %error, "the connection broke during activation; the agent goes on");
-            attach(pool, connection.endpoint(), agent, &request.id, &mut listener).await
+    let waits = Notify::new();
+    let mut listener = Listener { machine, progress, waits: &waits, next: 0 };
+    let listen = async {
+        match listener.listen(connection, &[agent, "activate"], &json).await {
+            Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
+                tracing::warn!(%machine, %error, "the connection broke during activation; the agent goes on");
+                attach(pool, connection.endpoint(), agent, request, &mut listener).await
+            }
+            result => result,
         }
-        result => result,
+    };
+    let confirm = async {
+        if let Some(confirmation) = &request.confirmation {
+            waits.notified().await;
+            confirm(connection.endpoint(), agent, &request.id, confirmation).await;
+        }
+        // Whatever came of it, the agent's report is the end.
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        result = listen => result,
+        never = confirm => match never {},
+    }
+}
+
+/// Logs in anew, as the next deployment would have to, and says so to the agent.
+async fn confirm(endpoint: &Endpoint, agent: &str, id: &DeploymentId, confirmation: &Confirmation) {
+    let start = Instant::now();
+    let window = Duration::from_secs(confirmation.window_seconds);
+    while start.elapsed() < window {
+        // Not the pool: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo a
+        // system that works.
+        match Connection::open(endpoint, &CancellationToken::new()).await {
+            Ok(connection) => {
+                let answer = connection
+                    .run_as_root(&[agent, "confirm", id.as_str()], confirmation.nonce.as_bytes())
+                    .await;
+                connection.close().await;
+                match answer {
+                    Ok(answer) if answer.code == Some(0) => return,
+                    Ok(answer) => tracing::warn!(message = answer.stderr.trim(), "not confirmed"),
+                    Err(error) => tracing::warn!(%error, "not confirmed yet"),
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the machine cannot be logged in to after the switch"),
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
 
@@ -121,21 +162,24 @@ async fn attach(
     pool: &Pool,
     endpoint: &Endpoint,
     agent: &str,
-    id: &DeploymentId,
+    request: &Request,
     listener: &mut Listener<'_>,
 ) -> Result<Report, ActivateError> {
-    let id = id.to_string();
+    let id = request.id.to_string();
+    // A machine that cannot be reached with its new system can be again once it has gone back.
+    let window = request.confirmation.as_ref().map_or(0, |confirmation| confirmation.window_seconds);
+    let patience = RECONNECT + Duration::from_secs(window);
     let mut last_heard = Instant::now();
     loop {
         // Not cancellable: the outcome has to be known, or the state would not be true.
-        let connection = pool.connect(endpoint, RECONNECT, &CancellationToken::new()).await?;
+        let connection = pool.connect(endpoint, patience, &CancellationToken::new()).await?;
         let from = listener.next;
         let number = from.to_string();
         match listener.listen(&connection, &[agent, "attach", &id, "--from", &number], b"").await {
             Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
                 if listener.next > from {
                     last_heard = Instant::now();
-                } else if last_heard.elapsed() > RECONNECT {
+                } else if last_heard.elapsed() > patience {
                     return Err(error.into());
                 }
                 // A master that lives but gives no session would be handed out again.
@@ -172,6 +216,8 @@ pub async fn install(connection: &Connection, system: &str) -> Result<String, Ac
 struct Listener<'a> {
     machine: &'a MachineName,
     progress: &'a Progress,
+    /// Told when the agent waits for a confirmation.
+    waits: &'a Notify,
     next: u64,
 }
 
@@ -221,6 +267,9 @@ impl Listener<'_> {
             self.next = event.seq + 1;
             match event.kind {
                 EventKind::Phase(phase) => {
+                    if phase == Phase::AwaitingConfirmation {
+                        self.waits.notify_one();
+                    }
                     self.progress.machine(self.machine, Stage::Activate, format!("{phase:?}"));
                 }
                 EventKind::Output(line) => self.progress.machine(self.machine, Stage::Activate, line),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
-use nixos_agent::{Action, DeploymentId, Outcome, Report, Request, SystemState};
+use nixos_agent::{Action, Confirmation, DeploymentId, Outcome, Report, Request, SystemState};
 use tokio_util::sync::CancellationToken;
 
 use crate::activate::{self, ActivateError};
@@ -49,6 +49,8 @@ pub struct Settings {
     pub connect_deadline: Duration,
     /// How long `switch-to-configuration` may take.
     pub activation_timeout: Duration,
+    /// How long a machine waits with its new system until we have logged in anew; zero: not at all.
+    pub confirmation_window: Duration,
 }
 
 /// Everything a deployment uses and shares with others in this process.
@@ -195,6 +197,13 @@ async fn try_deploy(
         expected_system: facts.current_system.as_ref().map(ToString::to_string),
         rollback: settings.rollback,
         activation_timeout_seconds: settings.activation_timeout.as_secs(),
+        // A machine that must not go back has no use for it.
+        confirmation: (settings.rollback && settings.confirmation_window.as_secs() > 0).then(|| {
+            Confirmation {
+                nonce: DeploymentId::random().to_string(),
+                window_seconds: settings.confirmation_window.as_secs(),
+            }
+        }),
     };
     tools.progress.machine(machine, Stage::Activate, "activating");
     ended.asked = true;

@@ -12,6 +12,9 @@ use crate::AgentError;
 
 const DEPLOYMENTS: &str = "/var/lib/nixos-agent/deployments";
 
+/// Appears in memory once the new system is confirmed.
+pub(crate) const CONFIRMED: &str = "confirmed";
+
 const VOLATILE: &str = "/run/nixos-agent";
 
 /// How many activations are remembered.
@@ -57,6 +60,20 @@ impl Deployment {
         Path::new(VOLATILE).join(self.id.as_str()).join(name)
     }
 
+    /// The phase it was in last, according to its events.
+    pub(crate) fn last_phase(&self) -> Option<Phase> {
+        self.events().into_iter().rev().find_map(|event| match event.kind {
+            EventKind::Phase(phase) => Some(phase),
+            EventKind::Output(_) | EventKind::Done(_) => None,
+        })
+    }
+
+    /// What is written in its file of events. A line that was cut off by a power failure is none.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        let text = std::fs::read(self.path("events.ndjson")).unwrap_or_default();
+        text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
+    }
+
     pub(crate) fn request(&self) -> Result<Request, AgentError> {
         let path = self.path("request.json");
         let text = std::fs::read(&path).map_err(failed(&path.display().to_string()))?;
@@ -86,8 +103,9 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn open(deployment: &Deployment) -> Result<Self, AgentError> {
         let path = deployment.path("events.ndjson");
+        let seq = deployment.events().last().map_or(0, |event| event.seq + 1);
         let open = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
-        Ok(Self { file: open.map_err(failed(&path.display().to_string()))?, seq: 0 })
+        Ok(Self { file: open.map_err(failed(&path.display().to_string()))?, seq })
     }
 
     /// The phase is on disk before its work begins.

@@ -49,7 +49,7 @@ pub(crate) fn follow(deployment: &Deployment, from: u64) -> Result<(), AgentErro
         if looked.elapsed() >= PULSE {
             looked = Instant::now();
             let id = deployment.id();
-            let units = [format!("nixos-agent-{id}.service"), format!("nixos-agent-switch-{id}-*")];
+            let units = ["", "switch-", "rescue-"].map(|kind| format!("nixos-agent-{kind}{id}*"));
             let gone = host::any_unit_is_alive(&units.each_ref().map(String::as_str)) == Ok(false);
             missed = if gone { missed + 1 } else { 0 };
         }

@@ -128,6 +128,11 @@ pub(crate) fn keep(name: &str, path: &str) -> Result<(), AgentError> {
     make().map_err(failed(&link.display().to_string()))
 }
 
+/// The unit of a step.
+fn switch_unit(deployment: &Deployment, step: &str) -> String {
+    format!("nixos-agent-switch-{}-{step}.service", deployment.id())
+}
+
 /// Runs `SYSTEM/bin/switch-to-configuration ACTION` as a unit of its own: it outlives us, and nothing it restarts is ours.
 /// Lines it prints go to `on_line`.
 pub(crate) fn switch(
@@ -142,12 +147,13 @@ pub(crate) fn switch(
         return Exit::Killed;
     };
     let log = deployment.path("output.log");
-    let unit = format!("nixos-agent-switch-{}-{step}", deployment.id());
-    let mut read = std::fs::metadata(&log).map_or(0, |meta| meta.len());
+    // Left by the same step of an activation that was interrupted.
+    let _ = std::fs::remove_file(deployment.volatile(&format!("{step}.exit")));
+    let read = std::fs::metadata(&log).map_or(0, |meta| meta.len());
     let append = format!("append:{}", log.display());
     let started = command("systemd-run")
         .args(["--quiet", "--collect", "--wait", "--no-ask-password", "--service-type=exec"])
-        .arg(format!("--unit={unit}"))
+        .arg(format!("--unit={}", switch_unit(deployment, step)))
         .args(["-p", "StandardInput=null", "-p", "IgnoreOnIsolate=yes"])
         .args(["-p", &format!("StandardOutput={append}"), "-p", &format!("StandardError={append}")])
         .args(["-p", &format!("RuntimeMaxSec={}", limit.as_secs().max(1))])
@@ -160,19 +166,37 @@ pub(crate) fn switch(
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn();
-    let mut child = match started {
-        Ok(child) => child,
+    match started {
+        Ok(child) => wait(deployment, step, Some(child), read, on_line),
         Err(error) => {
             on_line(format!("systemd-run: {error}"));
-            return Exit::Killed;
+            Exit::Killed
         }
-    };
+    }
+}
+
+/// Waits for a step that an agent before us began.
+pub(crate) fn take_up(deployment: &Deployment, step: &str, on_line: &mut dyn FnMut(String)) -> Exit {
+    let read = std::fs::metadata(deployment.path("output.log")).map_or(0, |meta| meta.len());
+    wait(deployment, step, None, read, on_line)
+}
+
+fn wait(
+    deployment: &Deployment,
+    step: &str,
+    mut child: Option<std::process::Child>,
+    mut read: u64,
+    on_line: &mut dyn FnMut(String),
+) -> Exit {
+    let (log, unit) = (deployment.path("output.log"), switch_unit(deployment, step));
     // `systemd-run` may go before the unit does, when it loses its connection to a manager that is replaced meanwhile.
     let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) if any_unit_is_alive(&[&unit]) == Ok(false) => break Some(status),
-            Ok(_) => {}
-            Err(_) => break None,
+        match child.as_mut().map(std::process::Child::try_wait) {
+            Some(Ok(None)) => {}
+            Some(Err(_)) => break None,
+            Some(Ok(status)) if any_unit_is_alive(&[&unit]) == Ok(false) => break status,
+            None if any_unit_is_alive(&[&unit]) == Ok(false) => break None,
+            Some(Ok(_)) | None => std::thread::sleep(Duration::from_millis(200)),
         }
         read = new_lines(&log, read, false, on_line);
         std::thread::sleep(Duration::from_millis(30));
@@ -182,13 +206,36 @@ pub(crate) fn switch(
     if let Some(code) = noted.ok().and_then(|code| code.trim().parse().ok()) {
         return Exit::Code(code);
     }
-    if let Some(mut stderr) = child.stderr.take() {
+    if let Some(mut stderr) = child.and_then(|mut child| child.stderr.take()) {
         let mut text = String::new();
         let _ = stderr.read_to_string(&mut text);
         text.lines().for_each(|line| on_line(line.to_owned()));
     }
     // 1 is also what it says when it could not do its own part.
     status.and_then(|status| status.code()).filter(|code| *code != 1).map_or(Exit::Killed, Exit::Code)
+}
+
+/// Makes systemd end the activation if nobody else does within `limit`.
+pub(crate) fn arm(deployment: &Deployment, limit: Duration) -> Result<(), String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let own = own.to_str().ok_or("the agent's path is not text")?;
+    let unit = format!("--unit=nixos-agent-rescue-{}", deployment.id());
+    let after = format!("--on-active={}", limit.as_secs());
+    let fixed = ["--quiet", "--collect", "--no-ask-password", "--timer-property=AccuracySec=1s"];
+    let what = [&unit, &after, "-p", "IgnoreOnIsolate=yes", own, "rescue", deployment.id().as_str()];
+    output("systemd-run", &[&fixed[..], &what].concat()).map(drop)
+}
+
+/// Takes back what `arm` did, for this activation and for any before it: whoever holds the lock answers for the machine.
+pub(crate) fn disarm() {
+    let _ = output("systemctl", &["stop", "nixos-agent-rescue-*.timer"]);
+}
+
+/// Stops what is left of an activation.
+pub(crate) fn stop(deployment: &Deployment) {
+    let id = deployment.id();
+    let units = [format!("nixos-agent-{id}.service"), format!("nixos-agent-switch-{id}-*")];
+    let _ = output("systemctl", &["stop", &units[0], &units[1]]);
 }
 
 /// Reads whole lines (or, at the end, what is left) from an offset on, and returns the next offset.

@@ -35,6 +35,18 @@ pub struct Request {
     pub rollback: bool,
     /// How long `switch-to-configuration` may take.
     pub activation_timeout_seconds: u64,
+    /// Who has to say that the machine can still be reached before the new system is made the one that boots; `None`: nobody.
+    #[serde(default)]
+    pub confirmation: Option<Confirmation>,
+}
+
+/// How a new system is confirmed: somebody logs in anew and shows that they are the one who asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmation {
+    /// What they have to know. It is worth nothing to anybody but root on the machine.
+    pub nonce: String,
+    /// How long the machine waits for it.
+    pub window_seconds: u64,
 }
 
 /// What to do with a system, in the words of `switch-to-configuration`.
@@ -84,7 +96,9 @@ pub enum Phase {
     Recorded,
     /// The new system is taking over.
     Activating,
-    /// It works; profile and boot loader follow.
+    /// It works; somebody has to log in anew and say so.
+    AwaitingConfirmation,
+    /// It is confirmed; profile and boot loader follow.
     Committing,
     /// It does not; the old system is taking over again.
     RollingBack,

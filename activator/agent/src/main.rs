@@ -12,16 +12,18 @@ mod verdict;
 use std::io::Read as _;
 use std::process::ExitCode;
 
-use nixos_agent::{DeploymentId, Request};
+use nixos_agent::{DeploymentId, Phase, Request};
 
-use files::Deployment;
+use files::{CONFIRMED, Deployment};
 
 const HELP: &str = "nixos-agent: activates NixOS systems on this machine
 
   activate            do what the request on standard input says, and report it
   attach ID [--from N]  report on an activation that runs or has run
+  confirm ID          say, with the nonce on standard input, that the machine can be reached
   status              print what this machine runs, as JSON
-  run ID              (internal) the activation itself
+  run ID              (internal) the activation itself; goes on where it was when it was killed
+  rescue ID           (internal) ends an activation that did not end by itself
   exec ID STEP PROGRAM ARGUMENT  (internal) one program of an activation
   --version           print the version";
 
@@ -40,6 +42,8 @@ enum AgentError {
     NotRoot,
     #[error("the activation could not be started: {0}")]
     Start(String),
+    #[error("not confirmed: {0}")]
+    NotConfirmed(&'static str),
 }
 
 fn main() -> ExitCode {
@@ -65,7 +69,9 @@ fn dispatch(arguments: &[&str]) -> Result<ExitCode, AgentError> {
             let from = from.parse().map_err(|_| AgentError::Usage)?;
             follow::follow(&Deployment::open(&id.parse()?), from)?;
         }
+        ["confirm", id] => confirm(&Deployment::open(&id.parse()?))?,
         ["run", id] => transaction::run(&Deployment::open(&id.parse()?))?,
+        ["rescue", id] => transaction::rescue(&Deployment::open(&id.parse()?))?,
         ["exec", id, step, program, action] => {
             let code = host::execute(&Deployment::open(&id.parse()?), step, program, action)?;
             return Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from));
@@ -95,6 +101,22 @@ fn activate() -> Result<(), AgentError> {
     follow::follow(&deployment, 0)
 }
 
+/// What a new login proves: the machine can be reached, and whoever asked for the system is still there.
+fn confirm(deployment: &Deployment) -> Result<(), AgentError> {
+    let mut nonce = String::new();
+    std::io::stdin()
+        .read_to_string(&mut nonce)
+        .map_err(|source| AgentError::Io { what: "standard input".to_owned(), source })?;
+    let request = deployment.request()?;
+    if request.confirmation.is_none_or(|confirmation| confirmation.nonce != nonce.trim()) {
+        return Err(AgentError::NotConfirmed("that is not the nonce of this activation"));
+    }
+    if deployment.last_phase() != Some(Phase::AwaitingConfirmation) {
+        return Err(AgentError::NotConfirmed("the activation does not wait for it (any more)"));
+    }
+    files::replace(&deployment.volatile(CONFIRMED), b"", 0o600)
+}
+
 /// Starts `run` where neither the end of this session nor that of its user reaches it.
 fn start(id: &DeploymentId) -> Result<(), AgentError> {
     let own =
@@ -109,6 +131,8 @@ fn start(id: &DeploymentId) -> Result<(), AgentError> {
         ])
         .args(["-p", "StandardInput=null", "-p", "KillMode=mixed", "-p", "OOMScoreAdjust=-900"])
         .args(["-p", "IgnoreOnIsolate=yes", "-p", "SyslogIdentifier=nixos-agent"])
+        // Whoever kills it does not end what it has begun.
+        .args(["-p", "Restart=on-failure", "-p", "RestartSec=200ms"])
         .arg(own)
         .args(["run", id.as_str()])
         .output();

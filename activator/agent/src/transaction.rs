@@ -7,35 +7,97 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nixos_agent::{Action, EventKind, FailedUnit, Outcome, Phase, Report, Request, SystemState};
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 
 use crate::AgentError;
-use crate::files::{Deployment, Events};
+use crate::files::{CONFIRMED, Deployment, Events, replace};
 use crate::follow::tail;
 use crate::host::{self, PROFILE};
 use crate::verdict::{Exit, Verdict, judge, newly_failed, shows_a_change};
 
 const LOCK: &str = "/run/nixos-agent.lock";
 
-/// Runs an activation that was written down, to its last event.
+/// How much longer than everything an activation may wait for systemd waits before it ends it.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// What was so before anything was changed; on disk, for an agent that has to go on where another one was killed.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    before: SystemState,
+    since: u64,
+    /// The profile's generation, and all there were.
+    generation: Option<u64>,
+    generations: Vec<u64>,
+    failed_units: Option<Vec<String>>,
+}
+
+impl Record {
+    fn now() -> Self {
+        Self {
+            before: host::state(),
+            since: now(),
+            generation: host::generation(),
+            generations: host::generations(),
+            failed_units: None,
+        }
+    }
+}
+
+const RECORD: &str = "record.json";
+
+/// Runs an activation that was written down, to its last event; from the beginning, or from the phase in which an agent before
+/// us was killed.
 pub(crate) fn run(deployment: &Deployment) -> Result<(), AgentError> {
+    let reached = deployment.last_phase();
+    perform(deployment, |transaction| match reached {
+        None | Some(Phase::Locked | Phase::Preflight | Phase::Recorded) => transaction.attempt(),
+        Some(phase) => transaction.resume(phase),
+    })
+}
+
+/// Ends an activation that did not end in time: what was confirmed is brought to its end, what was not is undone.
+pub(crate) fn rescue(deployment: &Deployment) -> Result<(), AgentError> {
+    let over = deployment.events().iter().any(|event| matches!(event.kind, EventKind::Done(_)));
+    if over {
+        return Ok(());
+    }
+    host::stop(deployment);
+    let reached = deployment.last_phase();
+    perform(deployment, |transaction| match reached {
+        Some(phase @ Phase::Committing) => transaction.resume(phase),
+        Some(Phase::Activating | Phase::AwaitingConfirmation | Phase::RollingBack) => {
+            transaction.roll_back("The activation did not come to an end")
+        }
+        _ => End::rejected("The activation did not come to an end before it had begun; nothing was changed."),
+    })
+}
+
+fn perform(
+    deployment: &Deployment,
+    work: impl FnOnce(&mut Transaction<'_>) -> End,
+) -> Result<(), AgentError> {
     let request = deployment.request()?;
     let mut events = Events::open(deployment)?;
-    let mut transaction = Transaction {
-        deployment,
-        request: &request,
-        events: &mut events,
-        before: host::state(),
-        since: now(),
-    };
+    let record = std::fs::read(deployment.path(RECORD)).ok();
+    let record: Option<Record> = record.and_then(|text| serde_json::from_slice(&text).ok());
+    let record = record.filter(|_| deployment.last_phase() > Some(Phase::Recorded));
+    let fresh = record.is_none();
+    let record = record.unwrap_or_else(Record::now);
+    let mut transaction = Transaction { deployment, request: &request, events: &mut events, record };
     let end = match lock(&request) {
         Ok(_lock) => {
-            // Only now is it certain that nobody else changes it.
-            transaction.before = host::state();
-            let end = transaction.attempt();
+            if fresh {
+                // Whoever holds the lock answers for the machine. An activation that is taken up keeps its own timer.
+                host::disarm();
+                // Only now is it certain that nobody else changes it.
+                transaction.record = Record::now();
+            }
+            let end = work(&mut transaction);
+            host::disarm();
             // The lock lives up to here.
             transaction.events.phase(Phase::Finished);
             end
@@ -78,15 +140,14 @@ struct Transaction<'a> {
     deployment: &'a Deployment,
     request: &'a Request,
     events: &'a mut Events,
-    before: SystemState,
-    since: u64,
+    record: Record,
 }
 
 impl Transaction<'_> {
     fn attempt(&mut self) -> End {
         self.events.phase(Phase::Locked);
         let toplevel = self.request.toplevel.clone();
-        let current = self.before.current.clone();
+        let current = self.record.before.current.clone();
         if let Some(expected) = &self.request.expected_system
             && current.as_ref() != Some(expected)
         {
@@ -96,8 +157,8 @@ impl Transaction<'_> {
             ));
         }
         let runs = current.as_deref() == Some(toplevel.as_str());
-        let boots =
-            self.before.profile.as_deref() == Some(toplevel.as_str()) && self.before.generation.is_some();
+        let boots = self.record.before.profile.as_deref() == Some(toplevel.as_str())
+            && self.record.before.generation.is_some();
         match self.request.action {
             Action::Switch if runs && boots => {
                 return End::new(Outcome::Unchanged, "The machine runs this system already.");
@@ -116,7 +177,8 @@ impl Transaction<'_> {
         }
         self.events.phase(Phase::Recorded);
         let recorded = host::keep("new", &toplevel)
-            .and_then(|()| current.as_deref().map_or(Ok(()), |current| host::keep("old", current)));
+            .and_then(|()| current.as_deref().map_or(Ok(()), |current| host::keep("old", current)))
+            .and_then(|()| self.write_record());
         if let Err(error) = recorded {
             return End::rejected(error.to_string());
         }
@@ -131,18 +193,53 @@ impl Transaction<'_> {
         }
     }
 
+    /// Goes on in a phase in which an agent before us was killed.
+    fn resume(&mut self, phase: Phase) -> End {
+        let toplevel = self.request.toplevel.clone();
+        match phase {
+            Phase::Activating => {
+                let events = &mut *self.events;
+                let exit = host::take_up(self.deployment, "activate", &mut |line| {
+                    println!("{line}");
+                    events.add(EventKind::Output(line));
+                });
+                // Its output was read by somebody else.
+                let changed =
+                    tail(&self.deployment.path("output.log")).iter().any(|line| shows_a_change(line));
+                self.activated(&toplevel, Ran { exit, changed })
+            }
+            Phase::AwaitingConfirmation => self.confirm(&toplevel, Exit::Code(0)),
+            // Setting the profile and installing the boot loader can be done again.
+            Phase::Committing => self.commit(&toplevel, None),
+            Phase::RollingBack => self.roll_back("The activation was interrupted while it went back"),
+            Phase::Locked | Phase::Preflight | Phase::Recorded | Phase::Finished => {
+                let runs = host::state().current.as_deref() == Some(toplevel.as_str());
+                let outcome = if runs { Outcome::Activated } else { Outcome::RolledBack };
+                End::new(outcome, "The agent was killed between the end of the activation and its report.")
+            }
+        }
+    }
+
     fn activate(&mut self, toplevel: &str) -> End {
-        let failed_before = host::failed_units();
+        self.record.failed_units = host::failed_units();
+        let window = self.request.confirmation.as_ref().map_or(0, |confirmation| confirmation.window_seconds);
+        // There and back again.
+        let limit = self.request.activation_timeout_seconds.saturating_mul(2).saturating_add(window);
+        let limit = Duration::from_secs(limit).saturating_add(MARGIN);
+        let prepared = self.write_record().map_err(|error| error.to_string());
+        if let Err(why) = prepared.and_then(|()| host::arm(self.deployment, limit)) {
+            return End::rejected(format!("The way back could not be prepared: {why}. Nothing was changed."));
+        }
         self.events.phase(Phase::Activating);
-        let Ran { exit, changed } = self.switch("activate", toplevel, "test");
-        let begun = changed || host::state().current != self.before.current;
-        let newly = newly_failed(failed_before.as_deref(), host::failed_units());
+        let ran = self.switch("activate", toplevel, "test");
+        self.activated(toplevel, ran)
+    }
+
+    fn activated(&mut self, toplevel: &str, Ran { exit, changed }: Ran) -> End {
+        let begun = changed || host::state().current != self.record.before.current;
+        let newly = newly_failed(self.record.failed_units.as_deref(), host::failed_units());
         match judge(exit, begun, newly.as_deref()) {
-            Verdict::Good if self.request.action == Action::Test => End {
-                exit: Some(exit),
-                ..End::new(Outcome::Activated, "The system runs; the next boot starts the one before.")
-            },
-            Verdict::Good => self.commit(toplevel, Some(exit)),
+            Verdict::Good => self.confirm(toplevel, exit),
             Verdict::NotStarted => End {
                 exit: Some(exit),
                 ..End::rejected("`switch-to-configuration` refused to begin; nothing was changed.")
@@ -168,11 +265,34 @@ impl Transaction<'_> {
         }
     }
 
+    /// Waits until somebody has logged in anew and said so, where that is asked for.
+    fn confirm(&mut self, toplevel: &str, exit: Exit) -> End {
+        if let Some(confirmation) = &self.request.confirmation {
+            self.events.phase(Phase::AwaitingConfirmation);
+            let window = Duration::from_secs(confirmation.window_seconds);
+            let confirmed = self.deployment.volatile(CONFIRMED);
+            let start = Instant::now();
+            while !confirmed.exists() {
+                if start.elapsed() >= window {
+                    let why = format!(
+                        "Nobody could log in to confirm the new system within {} s",
+                        window.as_secs()
+                    );
+                    return End { exit: Some(exit), ..self.roll_back(&why) };
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        if self.request.action == Action::Test {
+            let message = "The system runs; the next boot starts the one before.";
+            return End { exit: Some(exit), ..End::new(Outcome::Activated, message) };
+        }
+        self.commit(toplevel, Some(exit))
+    }
+
     /// Makes the system the one that boots. `exit` is how its activation ended, where there was one to undo.
     fn commit(&mut self, toplevel: &str, exit: Option<Exit>) -> End {
         self.events.phase(Phase::Committing);
-        let old = host::generation();
-        let known = host::generations();
         let set = host::mark_uncommitted(toplevel)
             .map_err(|error| error.to_string())
             .and_then(|()| host::output("nix-env", &["-p", PROFILE, "--set", toplevel]));
@@ -184,7 +304,7 @@ impl Transaction<'_> {
                 ..End::new(Outcome::Activated, "The machine runs the system, and boots it.")
             };
         };
-        if let Err(also) = self.restore_profile(old, &known) {
+        if let Err(also) = self.restore_profile() {
             why = format!("{why}; nor could the one before be made the one that boots: {also}");
         }
         if exit.is_some() && self.request.rollback {
@@ -196,7 +316,7 @@ impl Transaction<'_> {
     }
 
     fn roll_back(&mut self, why: &str) -> End {
-        let Some(old) = self.before.current.clone() else {
+        let Some(old) = self.record.before.current.clone() else {
             return End::new(
                 Outcome::RollbackFailed,
                 format!("{why}, and there is no system to go back to."),
@@ -223,6 +343,12 @@ impl Transaction<'_> {
         }
     }
 
+    fn write_record(&self) -> Result<(), AgentError> {
+        let json =
+            serde_json::to_vec(&self.record).map_err(|error| AgentError::Request(error.to_string()))?;
+        replace(&self.deployment.path(RECORD), &json, 0o600)
+    }
+
     fn install_boot_loader(&mut self, step: &str, system: &str) -> Result<(), String> {
         match self.switch(step, system, "boot").exit {
             Exit::Code(0) => Ok(()),
@@ -232,10 +358,10 @@ impl Transaction<'_> {
     }
 
     /// Back to the profile's generation from before and to its boot entries, and without the generation that failed, unless
-    /// it was one of those `known` before.
-    fn restore_profile(&mut self, old: Option<u64>, known: &[u64]) -> Result<(), String> {
+    /// there was one before.
+    fn restore_profile(&mut self) -> Result<(), String> {
         let new = host::generation();
-        let Some(old) = old else {
+        let Some(old) = self.record.generation else {
             return Err("there was none".to_owned());
         };
         if new != Some(old) {
@@ -244,7 +370,7 @@ impl Transaction<'_> {
         let system = host::state().profile.ok_or("the profile leads nowhere")?;
         self.install_boot_loader("boot-again", &system)?;
         host::mark_committed();
-        if let Some(new) = new.filter(|new| *new != old && !known.contains(new)) {
+        if let Some(new) = new.filter(|new| *new != old && !self.record.generations.contains(new)) {
             // It would only be clutter; that it could not go is no reason to fail.
             let _ = host::output("nix-env", &["-p", PROFILE, "--delete-generations", &new.to_string()]);
         }
@@ -264,8 +390,10 @@ impl Transaction<'_> {
     }
 
     fn failed_units(&self, names: &[String]) -> Vec<FailedUnit> {
-        let unit =
-            |name: &String| FailedUnit { name: name.clone(), journal: host::journal(name, self.since) };
+        let unit = |name: &String| FailedUnit {
+            name: name.clone(),
+            journal: host::journal(name, self.record.since),
+        };
         names.iter().map(unit).collect()
     }
 
@@ -278,7 +406,7 @@ impl Transaction<'_> {
                 Exit::Killed => None,
             }),
             system: host::state(),
-            old_system: self.before.current.clone(),
+            old_system: self.record.before.current.clone(),
             failed_units: end.failed_units,
             output_tail: tail(&self.deployment.path("output.log")),
         }

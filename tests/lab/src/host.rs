@@ -250,6 +250,8 @@ impl Host {
         command.args(["-M", &self.unique, "--boot", "--register=no", "--keep-unit", "--console=pipe"]);
         command.arg(format!("--hostname={}", self.name));
         command.arg(format!("--network-namespace-path=/run/netns/{}", self.unique));
+        // Its network is its own, so that it may break it.
+        command.arg("--capability=CAP_NET_ADMIN");
         for (here, there) in &self.options.binds {
             command.arg(format!("--bind-ro={}:{}", here.display(), there.display()));
         }

@@ -26,6 +26,8 @@ const APPLY: Duration = Duration::from_hours(1);
 const CONNECT: Duration = Duration::from_mins(1);
 /// How long `switch-to-configuration` may take.
 const ACTIVATION: Duration = Duration::from_mins(10);
+/// How long a machine waits for a new login before it goes back.
+const CONFIRMATION: Duration = Duration::from_secs(30);
 
 pub(super) async fn apply(
     cx: &Cx<Context>,
@@ -215,7 +217,8 @@ fn settings(deployment: &Deployment) -> Settings {
         },
         rollback: deployment.rollback.known().copied().unwrap_or(true),
         connect_deadline: CONNECT,
-        activation_timeout: ACTIVATION,
+        activation_timeout: duration_or(Some(&deployment.activation_timeout), ACTIVATION),
+        confirmation_window: duration_or(Some(&deployment.confirm_timeout), CONFIRMATION),
     }
 }
 

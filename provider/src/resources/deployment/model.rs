@@ -27,6 +27,8 @@ pub(crate) struct Deployment {
     pub(crate) resources: Value,
     pub(crate) action: Attr<String>,
     pub(crate) rollback: Attr<bool>,
+    pub(crate) confirm_timeout: Attr<String>,
+    pub(crate) activation_timeout: Attr<String>,
     pub(crate) copy: Attr<Copy>,
     pub(crate) on_unreachable: Attr<String>,
     pub(crate) timeouts: Attr<Timeouts>,

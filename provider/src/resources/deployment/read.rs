@@ -153,6 +153,8 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         resources: Value::Null,
         action: Attr::Known("switch".to_owned()),
         rollback: Attr::Known(true),
+        confirm_timeout: Attr::Null,
+        activation_timeout: Attr::Null,
         copy: Attr::Null,
         on_unreachable: Attr::Known("fail".to_owned()),
         timeouts: Attr::Null,

@@ -17,6 +17,8 @@ pub(super) fn schema() -> Schema {
     .attribute("machines", machines_attribute().required().validate(validators::non_null_elements()))
     .attribute("action", Attribute::string().optional().computed().default("switch").validate(validators::one_of(&["switch", "boot", "test", "dry_activate", "push"])).description("What to do with a system once it is on its machine, as in `switch-to-configuration`: `switch` (activate now and at boot; the default), `boot` (at the next boot), `test` (now, not at boot), `dry_activate` (only say what would happen), `push` (nothing)."))
     .attribute("rollback", Attribute::bool().optional().computed().default(true).description("Whether a machine goes back to what it ran before when its new system fails. Default: true."))
+    .attribute("confirm_timeout", Attribute::string().optional().validate(validators::duration()).description("How long a machine runs its new system without anybody having logged in to it anew; then it goes back to the old one. Default: `30s`. `0s` does not ask."))
+    .attribute("activation_timeout", Attribute::string().optional().validate(validators::duration()).description("How long `switch-to-configuration` may take on a machine. Default: `10m`."))
     .attribute("copy", Attribute::nested_single(copy_attributes()).optional().description("How systems travel to the machines."))
     .attribute("on_unreachable", Attribute::string().optional().computed().default("warn").validate(validators::one_of(&["warn", "fail"])).description("What a refresh does about a machine that cannot be reached: `warn` (keep its last known state; the default) or `fail`."))
     .attribute("timeouts", timeouts_attribute("Default for `create` and `update`: `60m`."))

@@ -215,7 +215,7 @@ fn ctrl_c_during_activation_waits_for_the_outcome() {
 #[test]
 fn an_activation_survives_the_death_of_terraform_and_the_provider() {
     let world = world(&["web"]);
-    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    set_up(&world, &site(&world, &["web"], "confirm_timeout = \"0s\""), &one(""));
     succeeds(&apply(&world));
     let before = world.current_system("web");
     world.write("network.nix", &one(SLOW)).unwrap();
@@ -252,36 +252,111 @@ fn a_broken_connection_during_activation_is_taken_up_again() {
 }
 
 #[test]
-fn a_killed_agent_is_reported_and_the_next_apply_repairs() {
+fn a_killed_agent_goes_on_where_it_was() {
     let world = world(&["web"]);
-    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    set_up(&world, &site(&world, &["web"], "confirm_timeout = \"4s\""), &one(""));
     succeeds(&apply(&world));
-    world.write("network.nix", &one(SLOW)).unwrap();
     let web = world.lab.host("web");
-    let child = apply_until(&world, || runs(web, "sleep 6"));
-    web.exec(&["pkill", "-KILL", "-f", "nixos-agent run"]).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
-    assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("the agent was killed on the machine"), "{text}");
+    let kill = || web.exec(&["pkill", "-KILL", "-f", "nixos-agent run"]).unwrap();
+    // While it activates, and while it installs the boot loader.
+    for (network, at) in [(SLOW, "sleep 6"), ("testing.bootLoader = \"sleep 7\";", "sleep 7")] {
+        world.write("network.nix", &one(network)).unwrap();
+        let child = apply_until(&world, || runs(web, at));
+        kill();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(output.status.code(), Some(0), "{at}: {text}");
+        no_changes(&world);
+        let boots = web.read_file("/boot/default-system").unwrap();
+        assert_eq!(boots.trim(), world.current_system("web"), "{at}");
+    }
 
-    succeeds(&apply(&world));
-    no_changes(&world);
-
-    // With nobody left to wait for it, its switch goes on by itself; another one does not get in its way.
+    // Also with nobody left to wait for it; another one does not get in its way.
     world.write("network.nix", &one(&SLOW.replace("sleep 6", "sleep 6; true"))).unwrap();
     let child = apply_until(&world, || runs(web, "sleep 6"));
-    web.exec(&["pkill", "-KILL", "-f", "nixos-agent run"]).unwrap();
+    kill();
     interrupt(&world, "terraform", "-KILL");
     child.wait_with_output().unwrap();
     let again = || world.terraform(&["apply", "-auto-approve", "-lock=false"]);
-    fails_saying(&again(), &["Another switch-to-configuration is at work"]);
+    fails_saying(&again(), &["Another activation"]);
     let start = Instant::now();
-    while runs(web, "switch-to-configuration test") {
-        assert!(start.elapsed() < Duration::from_secs(30), "the switch ends");
+    while runs(web, "nixos-agent run") {
+        assert!(start.elapsed() < Duration::from_secs(30), "the agent comes to its end");
         std::thread::sleep(Duration::from_millis(100));
     }
     succeeds(&again());
+    no_changes(&world);
+}
+
+#[test]
+fn an_activation_that_nobody_ends_is_ended_by_systemd() {
+    let world = world(&["web"]);
+    let main = site(&world, &["web"], "activation_timeout = \"8s\"\n  confirm_timeout = \"2s\"");
+    set_up(&world, &main, &one(""));
+    succeeds(&apply(&world));
+    let before = world.current_system("web");
+    let web = world.lab.host("web");
+    world.write("network.nix", &one(SLOW)).unwrap();
+    let child = apply_until(&world, || runs(web, "sleep 6"));
+    // Stopped in order, it is not started again; its switch goes on by itself.
+    web.exec(&["systemctl", "stop", "nixos-agent-????????-*.service"]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("did not come to an end. The machine went back to"), "{text}");
+    assert_eq!(world.current_system("web"), before);
+    succeeds(&apply(&world));
+    no_changes(&world);
+}
+
+#[test]
+fn a_system_that_locks_us_out_goes_back_by_itself() {
+    let world = world(&["web"]);
+    let web = world.lab.host("web");
+    let (address, control) = (web.address(), world.lab.control().address());
+    set_up(&world, &site(&world, &["web"], "confirm_timeout = \"6s\""), &one(""));
+    succeeds(&apply(&world));
+    let before = world.current_system("web");
+    for (what, start, stop) in [
+        ("sshd does not run", "systemctl stop ssh ssh.socket".to_owned(), "systemctl start ssh".to_owned()),
+        ("its network is down", "ip link set eth0 down".to_owned(), "ip link set eth0 up".to_owned()),
+        (
+            "it answers us no more",
+            format!("ip route add prohibit {control}"),
+            format!("ip route del prohibit {control}"),
+        ),
+        (
+            "it has another address",
+            format!("ip address add 10.88.0.77/24 dev eth0; ip address del {address}/24 dev eth0"),
+            format!("ip address add {address}/24 dev eth0; ip address del 10.88.0.77/24 dev eth0"),
+        ),
+        (
+            "our key is gone",
+            "mv /root/.ssh/authorized_keys /root/.ssh/away".to_owned(),
+            "mv /root/.ssh/away /root/.ssh/authorized_keys".to_owned(),
+        ),
+    ] {
+        let unit = format!(
+            "systemd.services.lockout = {{ wantedBy = [ \"multi-user.target\" ]; serviceConfig = {{ Type = \"oneshot\"; \
+             RemainAfterExit = true; ExecStart = \"/bin/sh -c '{start}'\"; ExecStop = \"/bin/sh -c '{stop}'\"; \
+             Environment = [ \"PATH=/usr/sbin:/usr/bin:/sbin:/bin\" ]; }}; }};"
+        );
+        world.write("network.nix", &one(&unit)).unwrap();
+        let run = apply(&world);
+        fails_saying(
+            &run,
+            &[
+                "was rolled back on machine \"web\"",
+                "Nobody could log in to confirm the new system within 6 s",
+                "went back to",
+            ],
+        );
+        assert_eq!(world.current_system("web"), before, "{what}");
+        says(&plan(&world), &["units added: lockout.service", "1 to change"]);
+    }
+    let timers = web.exec(&["systemctl", "list-timers", "--all", "nixos-agent-*"]).unwrap();
+    assert!(timers.stdout.contains("0 timers"), "{}", timers.stdout);
+    world.write("network.nix", &one("")).unwrap();
     no_changes(&world);
 }
 
@@ -313,7 +388,7 @@ fn a_death_between_profile_and_boot_loader_is_not_forgotten() {
 #[test]
 fn a_machine_that_locks_us_out_while_it_activates_is_kept_in_state() {
     let world = world(&["web"]);
-    set_up(&world, &site(&world, &["web"], ""), &one(SLOW));
+    set_up(&world, &site(&world, &["web"], "confirm_timeout = \"4s\""), &one(SLOW));
     let web = world.lab.host("web");
     let child = apply_until(&world, || runs(web, "sleep 6"));
     web.exec(&["mv", "/root/.ssh/authorized_keys", "/root/.ssh/away"]).unwrap();
