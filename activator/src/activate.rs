@@ -6,10 +6,10 @@
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use nixos_agent::{Confirmation, DeploymentId, Event, EventKind, Phase, Report, Request};
+use nixos_agent::{Confirmation, DeploymentId, Event, EventKind, Message, Phase, Report, Request, Word};
 use openssh::RemoteChild;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::MachineName;
@@ -92,14 +92,16 @@ pub async fn check_root(connection: &Connection, facts: &Facts) -> Result<(), Ac
     Err(ActivateError::Elevate { host: host.clone(), command: elevate.join(" "), message })
 }
 
-/// Activates as `request` says and returns the agent's report, which says what runs now. An error means that this is not
-/// known: the agent may have done anything, or nothing.
+/// Activates as `request` says and returns the agent's report, which says what runs now. `verdict` is asked for what is to
+/// become of a new system that is held. An error means that it is not known what runs: the agent may have done anything, or
+/// nothing.
 pub async fn activate(
     pool: &Pool,
     connection: &Connection,
     machine: &MachineName,
     agent: &str,
     request: &Request,
+    verdict: impl Future<Output = Word>,
     progress: &Progress,
 ) -> Result<Report, ActivateError> {
     let json = serde_json::to_vec(request).map_err(|error| ActivateError::Agent {
@@ -107,8 +109,8 @@ pub async fn activate(
         code: None,
         message: error.to_string(),
     })?;
-    let waits = Notify::new();
-    let mut listener = Listener { machine, progress, waits: &waits, next: 0 };
+    let (phase, reached) = watch::channel(Phase::Locked);
+    let mut listener = Listener { machine, progress, phase, next: 0 };
     let listen = async {
         match listener.listen(connection, &[agent, "activate"], &json).await {
             Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
@@ -120,8 +122,13 @@ pub async fn activate(
     };
     let confirm = async {
         if let Some(confirmation) = &request.confirmation {
-            waits.notified().await;
-            confirm(connection.endpoint(), agent, &request.id, confirmation).await;
+            let client = Client { endpoint: connection.endpoint(), agent, id: &request.id, confirmation };
+            if waits_in(Phase::AwaitingConfirmation, reached.clone()).await {
+                client.confirm().await;
+            }
+            if waits_in(Phase::Holding, reached.clone()).await {
+                client.decide(pool, verdict.await).await;
+            }
         }
         // Whatever came of it, the agent's report is the end.
         std::future::pending::<Infallible>().await
@@ -132,28 +139,69 @@ pub async fn activate(
     }
 }
 
-/// Logs in anew, as the next deployment would have to, and says so to the agent.
-async fn confirm(endpoint: &Endpoint, agent: &str, id: &DeploymentId, confirmation: &Confirmation) {
-    let start = Instant::now();
-    let window = Duration::from_secs(confirmation.window_seconds);
-    while start.elapsed() < window {
-        // Not the pool: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo a
-        // system that works.
-        match Connection::open(endpoint, &CancellationToken::new()).await {
-            Ok(connection) => {
-                let answer = connection
-                    .run_as_root(&[agent, "confirm", id.as_str()], confirmation.nonce.as_bytes())
-                    .await;
-                connection.close().await;
-                match answer {
-                    Ok(answer) if answer.code == Some(0) => return,
-                    Ok(answer) => tracing::warn!(message = answer.stderr.trim(), "not confirmed"),
-                    Err(error) => tracing::warn!(%error, "not confirmed yet"),
+/// Whether the agent comes to wait in a phase, once it has got there or beyond.
+async fn waits_in(phase: Phase, mut reached: watch::Receiver<Phase>) -> bool {
+    reached.wait_for(|now| *now >= phase).await.is_ok_and(|now| *now == phase)
+}
+
+/// What it takes to tell an agent something while it works.
+struct Client<'a> {
+    endpoint: &'a Endpoint,
+    agent: &'a str,
+    id: &'a DeploymentId,
+    confirmation: &'a Confirmation,
+}
+
+impl Client<'_> {
+    /// Logs in anew, as the next deployment would have to, and says so to the agent.
+    async fn confirm(&self) {
+        let start = Instant::now();
+        let window = Duration::from_secs(self.confirmation.window_seconds);
+        while start.elapsed() < window {
+            // Not the pool: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo
+            // a system that works.
+            match Connection::open(self.endpoint, &CancellationToken::new()).await {
+                Ok(connection) => {
+                    let told = self.tell(&connection, Word::Reachable).await;
+                    connection.close().await;
+                    match told {
+                        Ok(None) => return,
+                        Ok(Some(message)) => tracing::warn!(message, "not confirmed"),
+                        Err(error) => tracing::warn!(%error, "not confirmed yet"),
+                    }
                 }
+                Err(error) => tracing::warn!(%error, "the machine cannot be logged in to after the switch"),
             }
-            Err(error) => tracing::warn!(%error, "the machine cannot be logged in to after the switch"),
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
-        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+
+    /// Says what is to become of a system that is held.
+    async fn decide(&self, pool: &Pool, word: Word) {
+        let start = Instant::now();
+        let window = Duration::from_secs(self.confirmation.hold_seconds);
+        while start.elapsed() < window {
+            let told = match pool.connect(self.endpoint, RECONNECT, &CancellationToken::new()).await {
+                Ok(connection) => self.tell(&connection, word.clone()).await,
+                Err(error) => Err(error),
+            };
+            match told {
+                Ok(None) => return,
+                // It has decided by itself.
+                Ok(Some(message)) => return tracing::warn!(message, "the verdict came too late"),
+                Err(error) => tracing::warn!(%error, "the verdict has not arrived yet"),
+            }
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+    }
+
+    /// What the agent objected, if it did.
+    async fn tell(&self, connection: &Connection, word: Word) -> Result<Option<String>, SshError> {
+        let message = Message { nonce: self.confirmation.nonce.clone(), word };
+        // Texts and nothing else: this cannot fail.
+        let json = serde_json::to_vec(&message).unwrap_or_default();
+        let answer = connection.run_as_root(&[self.agent, "confirm", self.id.as_str()], &json).await?;
+        Ok((answer.code != Some(0)).then(|| answer.stderr.trim().to_owned()))
     }
 }
 
@@ -167,7 +215,10 @@ async fn attach(
 ) -> Result<Report, ActivateError> {
     let id = request.id.to_string();
     // A machine that cannot be reached with its new system can be again once it has gone back.
-    let window = request.confirmation.as_ref().map_or(0, |confirmation| confirmation.window_seconds);
+    let window = request
+        .confirmation
+        .as_ref()
+        .map_or(0, |confirmation| confirmation.window_seconds.max(confirmation.hold_seconds));
     let patience = RECONNECT + Duration::from_secs(window);
     let mut last_heard = Instant::now();
     loop {
@@ -216,8 +267,8 @@ pub async fn install(connection: &Connection, system: &str) -> Result<String, Ac
 struct Listener<'a> {
     machine: &'a MachineName,
     progress: &'a Progress,
-    /// Told when the agent waits for a confirmation.
-    waits: &'a Notify,
+    /// Where the agent is.
+    phase: watch::Sender<Phase>,
     next: u64,
 }
 
@@ -267,9 +318,7 @@ impl Listener<'_> {
             self.next = event.seq + 1;
             match event.kind {
                 EventKind::Phase(phase) => {
-                    if phase == Phase::AwaitingConfirmation {
-                        self.waits.notify_one();
-                    }
+                    self.phase.send_replace(phase);
                     self.progress.machine(self.machine, Stage::Activate, format!("{phase:?}"));
                 }
                 EventKind::Output(line) => self.progress.machine(self.machine, Stage::Activate, line),

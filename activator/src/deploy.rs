@@ -1,14 +1,18 @@
 //! The straight way of one deployment: build everything, then for each machine push and activate, side by side.
 //!
-//! A failed build stops everything while nothing has happened yet. After that machines are independent: one that fails does
-//! not keep the others from their new system, and each one's outcome says what it really runs.
+//! A failed build stops everything while nothing has happened yet. After that machines are independent, unless a [`Rollout`]
+//! says otherwise: one that fails does not keep the others from their new system, and each one's outcome says what it really
+//! runs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{FutureExt as _, StreamExt as _};
-use nixos_agent::{Action, Confirmation, DeploymentId, Outcome, Report, Request, SystemState};
+use futures::FutureExt as _;
+use nixos_agent::health::{self, Check, Probe};
+use nixos_agent::{
+    Action, Confirmation, DeploymentId, FailedCheck, Outcome, Report, Request, SystemState, Word,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::activate::{self, ActivateError};
@@ -17,9 +21,13 @@ use crate::facts::{self, Facts, FactsError};
 use crate::nix::Nix;
 use crate::progress::{Progress, Stage};
 use crate::push::{self, CopySettings, PushError};
+use crate::rollout::{Conductor, NoTurn, Rollout};
 use crate::scheduler::Scheduler;
 use crate::ssh::{Connection, Endpoint, Pool, SshError};
 use crate::{MachineName, StorePath};
+
+/// How long it may take to tell a machine what is to become of its new system.
+const VERDICT: Duration = Duration::from_mins(1);
 
 /// One machine and what it is to run.
 #[derive(Clone, Debug)]
@@ -34,6 +42,12 @@ pub struct Job {
     pub toplevel: StorePath,
     /// The platform of the system.
     pub system: String,
+    /// What the machine ran when this was planned, where that matters.
+    pub planned_from: Option<StorePath>,
+    /// What must hold on the machine with its new system.
+    pub checks: Vec<Check>,
+    /// What must hold as seen from here.
+    pub checks_from_here: Vec<Check>,
 }
 
 /// What holds for all machines of a deployment.
@@ -51,6 +65,8 @@ pub struct Settings {
     pub activation_timeout: Duration,
     /// How long a machine waits with its new system until we have logged in anew; zero: not at all.
     pub confirmation_window: Duration,
+    /// Who goes when, and what follows from a failure.
+    pub rollout: Rollout,
 }
 
 /// Everything a deployment uses and shares with others in this process.
@@ -97,6 +113,14 @@ pub enum DeployError {
         /// What is there.
         found: String,
     },
+    /// It has another system than the one that the plan saw.
+    #[error("the machine runs {found}, the plan was made for {expected}")]
+    ChangedSincePlan {
+        /// What was there at plan.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
     /// The closure did not arrive.
     #[error(transparent)]
     Push(#[from] PushError),
@@ -106,6 +130,12 @@ pub enum DeployError {
     /// The agent reports that the new system does not run.
     #[error("{}", .0.message)]
     Refused(Box<Report>),
+    /// Others failed, and that was as much as may.
+    #[error("not begun, because of {failed}")]
+    NotBegun {
+        /// Their names.
+        failed: String,
+    },
     /// The user cancelled before this machine's turn.
     #[error("cancelled before anything was changed on it")]
     Cancelled,
@@ -121,57 +151,95 @@ pub async fn deploy(
 ) -> Result<BTreeMap<MachineName, Ended>, BuildError> {
     let systems: Vec<_> = jobs.iter().map(|job| (job.drv.clone(), job.toplevel.clone())).collect();
     build::build(nix, &systems, &tools.progress, cancel).await?;
+    let conductor = Conductor::new(&settings.rollout, jobs.iter().map(|job| &job.machine));
+    let deployment = Deployment { tools, nix, settings, conductor: &conductor, machines: jobs.len(), cancel };
+    let deployment = &deployment;
     let machines: Vec<_> = jobs
         .iter()
-        .map(|job| {
-            async { (job.machine.clone(), deploy_one(tools, nix, job, settings, cancel).await) }.boxed()
-        })
+        .map(|job| async { (job.machine.clone(), deployment.machine(job).await) }.boxed())
         .collect();
-    let at_once = tools.scheduler.machines();
-    Ok(futures::stream::iter(machines).buffer_unordered(at_once).collect().await)
+    // All of them at once: one that waits for its turn must not keep another from having it.
+    Ok(futures::future::join_all(machines).await.into_iter().collect())
 }
 
-async fn deploy_one(
-    tools: &Tools,
-    nix: &Nix,
-    job: &Job,
-    settings: &Settings,
-    cancel: &CancellationToken,
-) -> Ended {
-    let mut ended = Ended { now: None, report: None, error: None, asked: false };
-    match try_deploy(tools, nix, job, settings, cancel, &mut ended).await {
-        Ok(Some(report)) => {
-            ended.now = Some(report.system.clone());
-            ended.report = Some(report.clone());
-            if !runs_what_was_asked(&report) {
-                ended.error = Some(DeployError::Refused(Box::new(report)));
+/// What all machines of a deployment share.
+struct Deployment<'a> {
+    tools: &'a Tools,
+    nix: &'a Nix,
+    settings: &'a Settings,
+    conductor: &'a Conductor<'a>,
+    machines: usize,
+    cancel: &'a CancellationToken,
+}
+
+impl Deployment<'_> {
+    async fn machine(&self, job: &Job) -> Ended {
+        let mut ended = Ended { now: None, report: None, error: None, asked: false };
+        match self.try_machine(job, &mut ended).await {
+            Ok(Some(report)) => {
+                ended.now = Some(report.system.clone());
+                ended.report = Some(report.clone());
+                if !runs_what_was_asked(&report) {
+                    ended.error = Some(DeployError::Refused(Box::new(report)));
+                }
             }
+            Ok(None) => {}
+            Err(error) => ended.error = Some(error),
         }
-        Ok(None) => {}
-        Err(error) => ended.error = Some(error),
+        self.conductor.ended(&job.machine, ended.error.is_none());
+        ended
     }
-    ended
-}
 
-fn runs_what_was_asked(report: &Report) -> bool {
-    matches!(report.outcome, Outcome::Activated | Outcome::Unchanged)
-}
+    async fn try_machine(&self, job: &Job, ended: &mut Ended) -> Result<Option<Report>, DeployError> {
+        let Self { tools, settings, cancel, .. } = *self;
+        let machine = &job.machine;
+        let (connection, facts) = {
+            let _slot = tools.scheduler.machine().await;
+            self.prepare(job, ended).await?
+        };
+        let turn = self.conductor.turn(machine, cancel).await.map_err(|no| match no {
+            NoTurn::Failures(failed) => DeployError::NotBegun { failed },
+            NoTurn::Cancelled => DeployError::Cancelled,
+        })?;
+        let Some(action) = settings.action else {
+            return Ok(None);
+        };
+        let agent = activate::install(&connection, &job.system).await?;
+        let slot = tools.scheduler.activate().await;
+        // The last safe point: from here on the agent brings it to an end.
+        if cancel.is_cancelled() {
+            return Err(DeployError::Cancelled);
+        }
+        let request = self.request(job, action, &facts);
+        tools.progress.machine(machine, Stage::Activate, "activating");
+        ended.asked = true;
+        let mut failed_here = vec![];
+        let verdict = async {
+            failed_here = check_from_here(&job.checks_from_here).await;
+            if !failed_here.is_empty() {
+                return Word::GoBack(
+                    "The machine is not healthy, as seen from where Terraform runs".to_owned(),
+                );
+            }
+            drop(slot);
+            self.conductor.verdict(machine, turn).await
+        };
+        let (pool, progress) = (&tools.pool, &tools.progress);
+        let mut report =
+            activate::activate(pool, &connection, machine, &agent, &request, verdict, progress).await?;
+        report.failed_checks.append(&mut failed_here);
+        Ok(Some(report))
+    }
 
-async fn try_deploy(
-    tools: &Tools,
-    nix: &Nix,
-    job: &Job,
-    settings: &Settings,
-    cancel: &CancellationToken,
-    ended: &mut Ended,
-) -> Result<Option<Report>, DeployError> {
-    let machine = &job.machine;
-    let connection = connect(tools, job, settings, cancel).await?;
-    let facts = facts::gather(machine.as_str(), &connection).await?;
-    ended.now = Some(state_of(&facts));
-    check(job, &facts)?;
-    activate::check_root(&connection, &facts).await?;
-    {
+    /// Brings the system to the machine.
+    async fn prepare(&self, job: &Job, ended: &mut Ended) -> Result<(Arc<Connection>, Facts), DeployError> {
+        let Self { tools, nix, settings, cancel, .. } = *self;
+        let machine = &job.machine;
+        let connection = connect(tools, job, settings, cancel).await?;
+        let facts = facts::gather(machine.as_str(), &connection).await?;
+        ended.now = Some(state_of(&facts));
+        check(job, &facts)?;
+        activate::check_root(&connection, &facts).await?;
         let _slot = tools.scheduler.push().await;
         tools.progress.machine(machine, Stage::Push, format!("copying {}", job.toplevel.name()));
         push::push(nix, &connection, &job.toplevel, settings.copy, cancel).await.map_err(
@@ -180,36 +248,87 @@ async fn try_deploy(
                 error => error.into(),
             },
         )?;
+        Ok((connection, facts))
     }
-    let Some(action) = settings.action else {
-        return Ok(None);
-    };
-    let agent = activate::install(&connection, &job.system).await?;
-    let _slot = tools.scheduler.activate().await;
-    // The last safe point: from here on the agent brings it to an end.
-    if cancel.is_cancelled() {
-        return Err(DeployError::Cancelled);
-    }
-    let request = Request {
-        id: DeploymentId::random(),
-        toplevel: job.toplevel.to_string(),
-        action,
-        expected_system: facts.current_system.as_ref().map(ToString::to_string),
-        rollback: settings.rollback,
-        activation_timeout_seconds: settings.activation_timeout.as_secs(),
+
+    fn request(&self, job: &Job, action: Action, facts: &Facts) -> Request {
+        let settings = self.settings;
+        let runs_new = matches!(action, Action::Switch | Action::Test);
         // A machine that must not go back has no use for it.
-        confirmation: (settings.rollback && settings.confirmation_window.as_secs() > 0).then(|| {
-            Confirmation {
-                nonce: DeploymentId::random().to_string(),
-                window_seconds: settings.confirmation_window.as_secs(),
-            }
-        }),
-    };
-    tools.progress.machine(machine, Stage::Activate, "activating");
-    ended.asked = true;
-    let report =
-        activate::activate(&tools.pool, &connection, machine, &agent, &request, &tools.progress).await?;
-    Ok(Some(report))
+        let window = if settings.rollback { seconds(settings.confirmation_window) } else { 0 };
+        let hold = seconds(self.hold(job));
+        let confirmation = (runs_new && window + hold > 0).then(|| Confirmation {
+            nonce: DeploymentId::random().to_string(),
+            window_seconds: window,
+            hold_seconds: hold,
+        });
+        Request {
+            id: DeploymentId::random(),
+            toplevel: job.toplevel.to_string(),
+            action,
+            expected_system: facts.current_system.as_ref().map(ToString::to_string),
+            rollback: settings.rollback,
+            activation_timeout_seconds: seconds(settings.activation_timeout),
+            confirmation,
+            health_checks: if runs_new { job.checks.clone() } else { vec![] },
+        }
+    }
+
+    /// How long a machine may have to wait for our verdict; zero: there is nothing to wait for.
+    fn hold(&self, job: &Job) -> Duration {
+        let longest = |checks: &[Check]| checks.iter().map(|check| check.deadline + check.timeout).max();
+        let here = longest(&job.checks_from_here);
+        if here.is_none() && !self.settings.rollout.atomic {
+            return Duration::ZERO;
+        }
+        let mut hold = here.unwrap_or_default() + VERDICT;
+        if self.settings.rollout.atomic {
+            let settings = self.settings;
+            let one = settings.activation_timeout
+                + settings.confirmation_window
+                + longest(&job.checks).unwrap_or_default()
+                + hold;
+            hold += one * u32::try_from(settings.rollout.rounds(self.machines)).unwrap_or(u32::MAX);
+        }
+        hold
+    }
+}
+
+/// Whole seconds, none too few: 0 would mean something else.
+fn seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+/// Tries checks side by side and returns those that did not hold.
+async fn check_from_here(checks: &[Check]) -> Vec<FailedCheck> {
+    let tried = checks.iter().map(|check| {
+        let check = check.clone();
+        async move {
+            let name = check.name.clone();
+            let held = tokio::task::spawn_blocking(move || health::hold(&check, look)).await;
+            let reason = held.unwrap_or_else(|error| Err(error.to_string())).err()?;
+            Some(FailedCheck { name, reason })
+        }
+    });
+    futures::future::join_all(tried).await.into_iter().flatten().collect()
+}
+
+/// Looks once, from here.
+fn look(probe: &Probe, timeout: Duration) -> Result<(), String> {
+    match probe {
+        Probe::Units { .. } => Err("units can only be looked at on the machine".to_owned()),
+        Probe::Command(words) => {
+            let (program, arguments) = words.split_first().ok_or("there is no command")?;
+            let output = tempfile::tempfile().map_err(|error| error.to_string())?;
+            health::command(std::process::Command::new(program).args(arguments), output, timeout)
+        }
+        Probe::Http { url, statuses, contains } => health::http(url, statuses, contains.as_deref(), timeout),
+        Probe::Tcp(address) => health::tcp(address, timeout),
+    }
+}
+
+fn runs_what_was_asked(report: &Report) -> bool {
+    matches!(report.outcome, Outcome::Activated | Outcome::Unchanged)
 }
 
 async fn connect(
@@ -227,6 +346,15 @@ async fn connect(
 fn check(job: &Job, facts: &Facts) -> Result<(), DeployError> {
     if !facts.has_nix {
         return Err(DeployError::NoNix);
+    }
+    if let Some(expected) = &job.planned_from
+        && facts.current_system.as_ref().is_none_or(|found| found != expected && *found != job.toplevel)
+    {
+        let found = facts.current_system.as_ref().map_or("nothing that is known", StorePath::as_str);
+        return Err(DeployError::ChangedSincePlan {
+            expected: expected.to_string(),
+            found: found.to_owned(),
+        });
     }
     match &facts.system {
         Some(found) if !runs_on(&job.system, found) => {

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! [`deploy`] walks it for all machines at once. Nothing here knows of Terraform; the provider and the command line both
-//! stand on this library. The part that runs on the target is the crate `nixos-agent`, of which only the wire types and the
-//! built binary are used here.
+//! stand on this library. The part that runs on the target is the crate `nixos-agent`, of which only the wire types, the
+//! health checks and the built binary are used here.
 
 mod agent_binary;
 mod hash;
@@ -26,6 +26,7 @@ pub mod network;
 pub mod nix;
 pub mod progress;
 pub mod push;
+pub mod rollout;
 pub mod scheduler;
 pub mod ssh;
 

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub struct Scheduler {
     pushes: Semaphore,
     activations: Semaphore,
-    machines: usize,
+    machines: Semaphore,
 }
 
 impl Scheduler {
@@ -17,18 +17,18 @@ impl Scheduler {
         Self {
             pushes: Semaphore::new(pushes.max(1)),
             activations: Semaphore::new(activations.max(1)),
-            machines,
+            machines: Semaphore::new(machines),
         }
     }
 
-    /// How many machines are worked on at once.
-    pub fn machines(&self) -> usize {
-        self.machines
+    /// Waits for permission to begin with a machine.
+    pub async fn machine(&self) -> Option<SemaphorePermit<'_>> {
+        // Only a closed semaphore gives no permit, and these are never closed.
+        self.machines.acquire().await.ok()
     }
 
     /// Waits for permission to push.
     pub async fn push(&self) -> Option<SemaphorePermit<'_>> {
-        // Only a closed semaphore gives no permit, and these are never closed.
         self.pushes.acquire().await.ok()
     }
 

@@ -192,6 +192,14 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
         }
         DeployError::Activate(error) => failed("The system could not be activated on").detail(error.to_string()),
         DeployError::Refused(report) => failed(headline(report)).detail(report_detail(report)),
+        DeployError::ChangedSincePlan { expected, found } => failed("Someone else has changed").detail(format!(
+            "The plan was made when it ran\n  {expected}\nbut now it runs\n  {found}\n\nNothing was changed on it. Plan again to see \
+             what is different."
+        )),
+        DeployError::NotBegun { failed: others } => failed("Not deployed:").detail(format!(
+            "It was not begun, because others failed ({others}) and `rollout` allows no more. It still runs what it ran before; \
+             the next apply continues here."
+        )),
         DeployError::Cancelled => {
             failed("Cancelled before deploying").detail("It still runs what it ran before; the next apply continues here.")
         }
@@ -218,7 +226,12 @@ fn report_detail(report: &Report) -> String {
         text.push_str(" failed; its journal:\n");
         text.push_str(&indented(&unit.journal));
     }
-    if !report.output_tail.is_empty() {
+    for check in &report.failed_checks {
+        text.push_str(&format!("\n\nHealth check \"{}\":\n", check.name));
+        text.push_str(&indented(&check.reason.lines().map(str::to_owned).collect::<Vec<_>>()));
+    }
+    // What the activation said is of no interest where it succeeded.
+    if !report.output_tail.is_empty() && report.failed_checks.is_empty() {
         text.push_str("\n\nThe activation said:\n");
         text.push_str(&indented(&report.output_tail));
     }

@@ -14,6 +14,14 @@ pub(crate) struct Timeouts {
     pub(crate) delete: Attr<String>,
 }
 
+/// A list, of which some elements may not be known while planning.
+pub(crate) type List<T> = Attr<Vec<Attr<T>>>;
+
+/// The elements of a list that are known.
+pub(crate) fn known_elements<T>(list: &List<T>) -> impl Iterator<Item = &T> {
+    list.known().into_iter().flatten().filter_map(Attr::known)
+}
+
 /// The schema of `timeouts`; `defaults` completes its description.
 pub(crate) fn timeouts_attribute(defaults: &str) -> Attribute {
     let duration = |what: &str| {

@@ -12,8 +12,11 @@ use crate::AgentError;
 
 const DEPLOYMENTS: &str = "/var/lib/nixos-agent/deployments";
 
-/// Appears in memory once the new system is confirmed.
-pub(crate) const CONFIRMED: &str = "confirmed";
+/// Appears in memory once somebody has logged in anew.
+pub(crate) const REACHABLE: &str = "reachable";
+
+/// Appears in memory with the [`Word`](nixos_agent::Word) that ends the holding.
+pub(crate) const VERDICT: &str = "verdict";
 
 const VOLATILE: &str = "/run/nixos-agent";
 

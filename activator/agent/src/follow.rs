@@ -74,6 +74,7 @@ fn orphaned(deployment: &Deployment, seq: u64) -> Result<(), AgentError> {
         system,
         old_system: request.expected_system,
         failed_units: vec![],
+        failed_checks: vec![],
         output_tail: tail(&deployment.path("output.log")),
     };
     let event = Event { seq, kind: EventKind::Done(Box::new(report)) };

@@ -4,6 +4,8 @@
 //! [`EventKind::Done`]. Events are kept in a file on the machine, so that whoever lost the connection can listen again from
 //! the event they missed.
 
+pub mod health;
+
 use std::fmt;
 use std::io::Read as _;
 use std::str::FromStr;
@@ -38,15 +40,43 @@ pub struct Request {
     /// Who has to say that the machine can still be reached before the new system is made the one that boots; `None`: nobody.
     #[serde(default)]
     pub confirmation: Option<Confirmation>,
+    /// What must hold on the machine before the new system is made the one that boots.
+    #[serde(default)]
+    pub health_checks: Vec<health::Check>,
 }
 
-/// How a new system is confirmed: somebody logs in anew and shows that they are the one who asked for it.
+/// How a new system is confirmed: somebody logs in anew and shows that they are the one who asked for it; and, where more
+/// than this machine has to be looked at, says later what is to become of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
     /// What they have to know. It is worth nothing to anybody but root on the machine.
     pub nonce: String,
-    /// How long the machine waits for it.
+    /// How long the machine waits for the login; 0: it does not.
     pub window_seconds: u64,
+    /// How long the machine waits for the verdict; 0: it is made the one that boots as soon as it is known to be reachable and
+    /// healthy.
+    pub hold_seconds: u64,
+}
+
+/// What a client says to an activation that waits for it, as JSON on the standard input of `confirm`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// The one of [`Confirmation`].
+    pub nonce: String,
+    /// What it has to say.
+    pub word: Word,
+}
+
+/// What a client can say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// I could log in anew.
+    Reachable,
+    /// Keep the new system.
+    Keep,
+    /// Go back to the old one, for this reason.
+    GoBack(String),
 }
 
 /// What to do with a system, in the words of `switch-to-configuration`.
@@ -98,6 +128,10 @@ pub enum Phase {
     Activating,
     /// It works; somebody has to log in anew and say so.
     AwaitingConfirmation,
+    /// It can be reached; it has to prove that it does what it is for.
+    CheckingHealth,
+    /// It is healthy; somebody looks at it, or at other machines, from elsewhere, and says what is to become of it.
+    Holding,
     /// It is confirmed; profile and boot loader follow.
     Committing,
     /// It does not; the old system is taking over again.
@@ -121,6 +155,9 @@ pub struct Report {
     pub old_system: Option<String>,
     /// Units that failed because of the new system.
     pub failed_units: Vec<FailedUnit>,
+    /// Health checks that did not hold.
+    #[serde(default)]
+    pub failed_checks: Vec<FailedCheck>,
     /// The last lines of `switch-to-configuration`.
     pub output_tail: Vec<String>,
 }
@@ -167,6 +204,15 @@ pub struct FailedUnit {
     pub name: String,
     /// The last lines of its journal since the activation began.
     pub journal: Vec<String>,
+}
+
+/// A health check that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedCheck {
+    /// Its name.
+    pub name: String,
+    /// What was seen last.
+    pub reason: String,
 }
 
 impl DeploymentId {

@@ -3,6 +3,7 @@
 //! `activate` writes the request down, starts `run` as a unit of its own and listens; so what happens depends neither on the
 //! connection nor on the client. `attach` listens again.
 
+mod examine;
 mod files;
 mod follow;
 mod host;
@@ -12,15 +13,16 @@ mod verdict;
 use std::io::Read as _;
 use std::process::ExitCode;
 
-use nixos_agent::{DeploymentId, Phase, Request};
+use nixos_agent::{DeploymentId, Message, Phase, Request, Word};
+use serde::de::DeserializeOwned;
 
-use files::{CONFIRMED, Deployment};
+use files::{Deployment, REACHABLE, VERDICT};
 
 const HELP: &str = "nixos-agent: activates NixOS systems on this machine
 
   activate            do what the request on standard input says, and report it
   attach ID [--from N]  report on an activation that runs or has run
-  confirm ID          say, with the nonce on standard input, that the machine can be reached
+  confirm ID          say what is to become of an activation that waits for it, with the message on standard input
   status              print what this machine runs, as JSON
   run ID              (internal) the activation itself; goes on where it was when it was killed
   rescue ID           (internal) ends an activation that did not end by itself
@@ -90,12 +92,7 @@ fn activate() -> Result<(), AgentError> {
     if !rustix::process::geteuid().is_root() {
         return Err(AgentError::NotRoot);
     }
-    let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|source| AgentError::Io { what: "standard input".to_owned(), source })?;
-    let request: Request =
-        serde_json::from_str(&text).map_err(|error| AgentError::Request(error.to_string()))?;
+    let request: Request = from_stdin()?;
     let deployment = Deployment::create(&request)?;
     start(&request.id)?;
     follow::follow(&deployment, 0)
@@ -103,18 +100,30 @@ fn activate() -> Result<(), AgentError> {
 
 /// What a new login proves: the machine can be reached, and whoever asked for the system is still there.
 fn confirm(deployment: &Deployment) -> Result<(), AgentError> {
-    let mut nonce = String::new();
-    std::io::stdin()
-        .read_to_string(&mut nonce)
-        .map_err(|source| AgentError::Io { what: "standard input".to_owned(), source })?;
+    let message: Message = from_stdin()?;
     let request = deployment.request()?;
-    if request.confirmation.is_none_or(|confirmation| confirmation.nonce != nonce.trim()) {
+    if request.confirmation.is_none_or(|confirmation| confirmation.nonce != message.nonce) {
         return Err(AgentError::NotConfirmed("that is not the nonce of this activation"));
     }
-    if deployment.last_phase() != Some(Phase::AwaitingConfirmation) {
+    let waits_in = |phase| deployment.last_phase() == Some(phase);
+    let (name, due) = match &message.word {
+        Word::Reachable => (REACHABLE, waits_in(Phase::AwaitingConfirmation)),
+        Word::Keep => (VERDICT, waits_in(Phase::Holding)),
+        Word::GoBack(_) => (VERDICT, waits_in(Phase::AwaitingConfirmation) || waits_in(Phase::Holding)),
+    };
+    if !due {
         return Err(AgentError::NotConfirmed("the activation does not wait for it (any more)"));
     }
-    files::replace(&deployment.volatile(CONFIRMED), b"", 0o600)
+    let word = serde_json::to_vec(&message.word).map_err(|error| AgentError::Request(error.to_string()))?;
+    files::replace(&deployment.volatile(name), &word, 0o600)
+}
+
+fn from_stdin<T: DeserializeOwned>() -> Result<T, AgentError> {
+    let mut text = String::new();
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|source| AgentError::Io { what: "standard input".to_owned(), source })?;
+    serde_json::from_str(&text).map_err(|error| AgentError::Request(error.to_string()))
 }
 
 /// Starts `run` where neither the end of this session nor that of its user reaches it.

@@ -9,12 +9,15 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use nixos_agent::{Action, EventKind, FailedUnit, Outcome, Phase, Report, Request, SystemState};
+use nixos_agent::{
+    Action, EventKind, FailedCheck, FailedUnit, Outcome, Phase, Report, Request, SystemState, Word,
+};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use crate::AgentError;
-use crate::files::{CONFIRMED, Deployment, Events, replace};
+use crate::examine;
+use crate::files::{Deployment, Events, REACHABLE, VERDICT, replace};
 use crate::follow::tail;
 use crate::host::{self, PROFILE};
 use crate::verdict::{Exit, Verdict, judge, newly_failed, shows_a_change};
@@ -69,9 +72,13 @@ pub(crate) fn rescue(deployment: &Deployment) -> Result<(), AgentError> {
     let reached = deployment.last_phase();
     perform(deployment, |transaction| match reached {
         Some(phase @ Phase::Committing) => transaction.resume(phase),
-        Some(Phase::Activating | Phase::AwaitingConfirmation | Phase::RollingBack) => {
-            transaction.roll_back("The activation did not come to an end")
-        }
+        Some(
+            Phase::Activating
+            | Phase::AwaitingConfirmation
+            | Phase::CheckingHealth
+            | Phase::Holding
+            | Phase::RollingBack,
+        ) => transaction.roll_back("The activation did not come to an end"),
         _ => End::rejected("The activation did not come to an end before it had begun; nothing was changed."),
     })
 }
@@ -117,11 +124,12 @@ struct End {
     message: String,
     exit: Option<Exit>,
     failed_units: Vec<FailedUnit>,
+    failed_checks: Vec<FailedCheck>,
 }
 
 impl End {
     fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), exit: None, failed_units: vec![] }
+        Self { outcome, message: message.into(), exit: None, failed_units: vec![], failed_checks: vec![] }
     }
 
     fn rejected(message: impl Into<String>) -> Self {
@@ -209,6 +217,8 @@ impl Transaction<'_> {
                 self.activated(&toplevel, Ran { exit, changed })
             }
             Phase::AwaitingConfirmation => self.confirm(&toplevel, Exit::Code(0)),
+            Phase::CheckingHealth => self.check_health(&toplevel, Exit::Code(0)),
+            Phase::Holding => self.hold(&toplevel, Exit::Code(0)),
             // Setting the profile and installing the boot loader can be done again.
             Phase::Committing => self.commit(&toplevel, None),
             Phase::RollingBack => self.roll_back("The activation was interrupted while it went back"),
@@ -222,10 +232,7 @@ impl Transaction<'_> {
 
     fn activate(&mut self, toplevel: &str) -> End {
         self.record.failed_units = host::failed_units();
-        let window = self.request.confirmation.as_ref().map_or(0, |confirmation| confirmation.window_seconds);
-        // There and back again.
-        let limit = self.request.activation_timeout_seconds.saturating_mul(2).saturating_add(window);
-        let limit = Duration::from_secs(limit).saturating_add(MARGIN);
+        let limit = time_limit(self.request);
         let prepared = self.write_record().map_err(|error| error.to_string());
         if let Err(why) = prepared.and_then(|()| host::arm(self.deployment, limit)) {
             return End::rejected(format!("The way back could not be prepared: {why}. Nothing was changed."));
@@ -267,20 +274,48 @@ impl Transaction<'_> {
 
     /// Waits until somebody has logged in anew and said so, where that is asked for.
     fn confirm(&mut self, toplevel: &str, exit: Exit) -> End {
-        if let Some(confirmation) = &self.request.confirmation {
+        let seconds =
+            self.request.confirmation.as_ref().map_or(0, |confirmation| confirmation.window_seconds);
+        if seconds > 0 {
             self.events.phase(Phase::AwaitingConfirmation);
-            let window = Duration::from_secs(confirmation.window_seconds);
-            let confirmed = self.deployment.volatile(CONFIRMED);
-            let start = Instant::now();
-            while !confirmed.exists() {
-                if start.elapsed() >= window {
-                    let why = format!(
-                        "Nobody could log in to confirm the new system within {} s",
-                        window.as_secs()
-                    );
-                    return End { exit: Some(exit), ..self.roll_back(&why) };
-                }
-                std::thread::sleep(Duration::from_millis(20));
+            let why = match self.wait_for(&[REACHABLE, VERDICT], seconds) {
+                Some(Word::Reachable | Word::Keep) => None,
+                Some(Word::GoBack(why)) => Some(why),
+                None => Some(format!("Nobody could log in to confirm the new system within {seconds} s")),
+            };
+            if let Some(why) = why {
+                return End { exit: Some(exit), ..self.roll_back(&why) };
+            }
+        }
+        self.check_health(toplevel, exit)
+    }
+
+    /// Looks whether the machine does what it is for.
+    fn check_health(&mut self, toplevel: &str, exit: Exit) -> End {
+        if !self.request.health_checks.is_empty() {
+            self.events.phase(Phase::CheckingHealth);
+            let output = self.deployment.volatile("health");
+            let failed_checks = examine::all(&self.request.health_checks, &output);
+            if !failed_checks.is_empty() {
+                let end = self.roll_back("The machine is not healthy with its new system");
+                return End { exit: Some(exit), failed_checks, ..end };
+            }
+        }
+        self.hold(toplevel, exit)
+    }
+
+    /// Waits for what others found out, where that is asked for.
+    fn hold(&mut self, toplevel: &str, exit: Exit) -> End {
+        let seconds = self.request.confirmation.as_ref().map_or(0, |confirmation| confirmation.hold_seconds);
+        if seconds > 0 {
+            self.events.phase(Phase::Holding);
+            let why = match self.wait_for(&[VERDICT], seconds) {
+                Some(Word::Keep | Word::Reachable) => None,
+                Some(Word::GoBack(why)) => Some(why),
+                None => Some(format!("Nobody said within {seconds} s that the new system is to be kept")),
+            };
+            if let Some(why) = why {
+                return End { exit: Some(exit), ..self.roll_back(&why) };
             }
         }
         if self.request.action == Action::Test {
@@ -288,6 +323,25 @@ impl Transaction<'_> {
             return End { exit: Some(exit), ..End::new(Outcome::Activated, message) };
         }
         self.commit(toplevel, Some(exit))
+    }
+
+    /// The first of these messages, if one comes in time.
+    fn wait_for(&self, names: &[&str], seconds: u64) -> Option<Word> {
+        let window = Duration::from_secs(seconds);
+        let start = Instant::now();
+        loop {
+            let word = names.iter().find_map(|name| {
+                let text = std::fs::read(self.deployment.volatile(name)).ok()?;
+                serde_json::from_slice(&text).ok()
+            });
+            if word.is_some() {
+                return word;
+            }
+            if start.elapsed() >= window {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Makes the system the one that boots. `exit` is how its activation ended, where there was one to undo.
@@ -408,9 +462,22 @@ impl Transaction<'_> {
             system: host::state(),
             old_system: self.record.before.current.clone(),
             failed_units: end.failed_units,
+            failed_checks: end.failed_checks,
             output_tail: tail(&self.deployment.path("output.log")),
         }
     }
+}
+
+/// How long everything may take that an activation may wait for: there and back again, and what is asked in between.
+fn time_limit(request: &Request) -> Duration {
+    let asked = request
+        .confirmation
+        .as_ref()
+        .map_or(0, |confirmation| confirmation.window_seconds.saturating_add(confirmation.hold_seconds));
+    let switches = request.activation_timeout_seconds.saturating_mul(2);
+    let checks = request.health_checks.iter().map(|check| check.deadline.saturating_add(check.timeout));
+    let checks = checks.max().unwrap_or_default();
+    Duration::from_secs(switches.saturating_add(asked)).saturating_add(checks).saturating_add(MARGIN)
 }
 
 /// One activation at a time. The kernel gives the lock back whatever becomes of us.

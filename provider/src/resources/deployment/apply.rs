@@ -15,7 +15,7 @@ use tfplugin::{ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, St
 use tokio_util::sync::CancellationToken;
 
 use super::model::{Deployed, Deployment, Private, System};
-use super::{plan, read};
+use super::{health, plan, read, rollout};
 use crate::context::Context;
 use crate::diagnose;
 use crate::settings::duration_or;
@@ -49,7 +49,7 @@ pub(super) async fn apply(
 
     complete(cx, &mut deployment, &mut private).await?;
     let before = |name: &str| prior.as_ref().and_then(|prior| prior.system(name)).cloned();
-    let jobs = jobs(cx, &deployment, &private, before)?;
+    let jobs = jobs(cx, &deployment, &private, prior.as_ref())?;
     let ended = if jobs.is_empty() {
         BTreeMap::new()
     } else {
@@ -169,7 +169,7 @@ fn jobs(
     cx: &Cx<Context>,
     deployment: &Deployment,
     private: &Private,
-    before: impl Fn(&str) -> Option<System>,
+    prior: Option<&Deployment>,
 ) -> Result<Vec<Job>, Diagnostics> {
     let mut jobs = vec![];
     let mut errors = Diagnostics::default();
@@ -177,7 +177,8 @@ fn jobs(
     for (name, target) in deployment.machines.known().into_iter().flatten() {
         let path = Path::root().attribute("machines").key(name);
         let planned = deployment.system(name).cloned().unwrap_or_default();
-        if before(name).is_some_and(|before| before == planned) {
+        let before = prior.and_then(|prior| prior.system(name));
+        if before.is_some_and(|before| *before == planned) {
             continue;
         }
         let parsed = (
@@ -193,7 +194,24 @@ fn jobs(
         let system = private.deployed.get(&machine).and_then(|deployed| deployed.system.clone());
         let system = system.or_else(|| target.system.known().cloned()).unwrap_or_default();
         match target.endpoint(&defaults, &path) {
-            Ok(endpoint) => jobs.push(Job { machine, endpoint, drv, toplevel, system }),
+            Ok(endpoint) => {
+                let (checks, checks_from_here) = health::of_machine(&deployment.health_checks, name);
+                // Only where the state says what ran on this very machine.
+                let planned_from = prior
+                    .filter(|prior| plan::same_place(prior, deployment, &machine))
+                    .filter(|prior| plan::runs_now(prior) && plan::runs_now(deployment))
+                    .and_then(|_| before?.toplevel.known()?.parse().ok());
+                jobs.push(Job {
+                    machine,
+                    endpoint,
+                    drv,
+                    toplevel,
+                    system,
+                    planned_from,
+                    checks,
+                    checks_from_here,
+                });
+            }
             Err(reason) => errors.push(reason.into()),
         }
     }
@@ -219,6 +237,7 @@ fn settings(deployment: &Deployment) -> Settings {
         connect_deadline: CONNECT,
         activation_timeout: duration_or(Some(&deployment.activation_timeout), ACTIVATION),
         confirmation_window: duration_or(Some(&deployment.confirm_timeout), CONFIRMATION),
+        rollout: rollout::settings(&deployment.rollout),
     }
 }
 

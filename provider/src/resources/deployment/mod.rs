@@ -4,10 +4,12 @@
 //! one entry of `systems`; all decisions compare entries.
 
 mod apply;
+mod health;
 mod model;
 mod pin;
 mod plan;
 mod read;
+mod rollout;
 mod schema;
 
 use nixos_activator::build::Roots;
@@ -56,6 +58,10 @@ impl Resource<Context> for DeploymentResource {
                 Some(Diagnostic::error("The key is not a machine name").detail(format!("{error}.")).at(path))
             })
         }));
+        let names =
+            config.machines.known().map(|machines| machines.keys().map(String::as_str).collect::<Vec<_>>());
+        found.extend(health::problems(&config.health_checks, names.as_deref()));
+        found.extend(rollout::problems(&config.rollout, names.as_deref(), &config.action, &config.rollback));
         if found.is_empty() { Ok(()) } else { Err(found) }
     }
 

@@ -9,6 +9,8 @@ use nixos_activator::{MachineName, StorePath};
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Diagnostic, Diagnostics, Path, Value};
 
+use super::health::HealthChecks;
+use super::rollout::Rollout;
 use crate::machines::Target;
 use crate::settings::{Timeouts, to_json};
 
@@ -29,6 +31,8 @@ pub(crate) struct Deployment {
     pub(crate) rollback: Attr<bool>,
     pub(crate) confirm_timeout: Attr<String>,
     pub(crate) activation_timeout: Attr<String>,
+    pub(crate) health_checks: HealthChecks,
+    pub(crate) rollout: Attr<Rollout>,
     pub(crate) copy: Attr<Copy>,
     pub(crate) on_unreachable: Attr<String>,
     pub(crate) timeouts: Attr<Timeouts>,

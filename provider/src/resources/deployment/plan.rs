@@ -183,7 +183,12 @@ fn was_activated(prior: &Deployment, config: &Deployment) -> bool {
     prior.action == config.action || !prior.action.known().is_some_and(waiting)
 }
 
-fn same_place(prior: &Deployment, config: &Deployment, name: &MachineName) -> bool {
+/// Whether `systems` of a deployment is what its machines run, as opposed to what they have.
+pub(super) fn runs_now(deployment: &Deployment) -> bool {
+    deployment.action.known().is_some_and(|action| matches!(action.as_str(), "switch" | "test"))
+}
+
+pub(super) fn same_place(prior: &Deployment, config: &Deployment, name: &MachineName) -> bool {
     match (prior.target(name.as_str()), config.target(name.as_str())) {
         (Some(before), Some(now)) => before.same_place(now),
         _ => false,

@@ -155,6 +155,8 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         rollback: Attr::Known(true),
         confirm_timeout: Attr::Null,
         activation_timeout: Attr::Null,
+        health_checks: Attr::Null,
+        rollout: Attr::Null,
         copy: Attr::Null,
         on_unreachable: Attr::Known("fail".to_owned()),
         timeouts: Attr::Null,

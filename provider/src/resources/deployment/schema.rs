@@ -2,6 +2,7 @@
 
 use tfplugin::{Attribute, Nested, Schema, validators};
 
+use super::{health, rollout};
 use crate::machines::{Direction, target_attributes};
 use crate::settings::timeouts_attribute;
 
@@ -19,6 +20,8 @@ pub(super) fn schema() -> Schema {
     .attribute("rollback", Attribute::bool().optional().computed().default(true).description("Whether a machine goes back to what it ran before when its new system fails. Default: true."))
     .attribute("confirm_timeout", Attribute::string().optional().validate(validators::duration()).description("How long a machine runs its new system without anybody having logged in to it anew; then it goes back to the old one. Default: `30s`. `0s` does not ask."))
     .attribute("activation_timeout", Attribute::string().optional().validate(validators::duration()).description("How long `switch-to-configuration` may take on a machine. Default: `10m`."))
+    .attribute("health_checks", health::attribute())
+    .attribute("rollout", rollout::attribute())
     .attribute("copy", Attribute::nested_single(copy_attributes()).optional().description("How systems travel to the machines."))
     .attribute("on_unreachable", Attribute::string().optional().computed().default("warn").validate(validators::one_of(&["warn", "fail"])).description("What a refresh does about a machine that cannot be reached: `warn` (keep its last known state; the default) or `fail`."))
     .attribute("timeouts", timeouts_attribute("Default for `create` and `update`: `60m`."))

@@ -5,6 +5,7 @@
 mod deploying;
 mod evaluation;
 mod importing;
+mod keeping;
 mod planning;
 mod support;
 mod trouble;

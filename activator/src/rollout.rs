@@ -1,0 +1,266 @@
+//! In which order machines get their new systems, and what the others do when one fails.
+//!
+//! Everything is decided from one table of where each machine stands; deciding is pure, waiting is here too.
+
+use std::collections::BTreeMap;
+
+use nixos_agent::Word;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::MachineName;
+
+/// What the user wants.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rollout {
+    /// Machines that go together; a wave begins when the one before it has ended. Who is in none goes last.
+    pub waves: Vec<Vec<MachineName>>,
+    /// How many machines activate at once; `None`: all of a wave.
+    pub max_parallel: Option<usize>,
+    /// How many machines may fail before no other one begins; `None`: all.
+    pub max_failures: Option<usize>,
+    /// Whether all machines keep their new systems or none.
+    pub atomic: bool,
+}
+
+/// Where a machine stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Its system is on the way to it.
+    Preparing,
+    /// Its system is there.
+    Ready,
+    /// It activates.
+    Working,
+    /// It runs its new system, and would keep it.
+    Healthy,
+    /// It keeps its new system.
+    Done,
+    /// It does not run its new system.
+    Failed,
+}
+
+type Standings = BTreeMap<MachineName, Standing>;
+
+/// Conducts one deployment.
+#[derive(Debug)]
+pub(crate) struct Conductor<'a> {
+    rollout: &'a Rollout,
+    standings: watch::Sender<Standings>,
+    at_once: Semaphore,
+}
+
+/// The right of a machine to activate.
+pub(crate) type Turn<'a> = Option<SemaphorePermit<'a>>;
+
+/// Why a machine does not get its turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoTurn {
+    /// Others failed.
+    Failures(String),
+    /// The user does not want it any more.
+    Cancelled,
+}
+
+impl<'a> Conductor<'a> {
+    pub(crate) fn new<'m>(rollout: &'a Rollout, machines: impl Iterator<Item = &'m MachineName>) -> Self {
+        let standings = machines.map(|machine| (machine.clone(), Standing::Preparing)).collect();
+        let at_once = rollout.max_parallel.unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            rollout,
+            standings: watch::Sender::new(standings),
+            at_once: Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS)),
+        }
+    }
+
+    /// Waits until it is the machine's turn to activate.
+    pub(crate) async fn turn(
+        &self,
+        machine: &MachineName,
+        cancel: &CancellationToken,
+    ) -> Result<Turn<'_>, NoTurn> {
+        self.set(machine, Standing::Ready);
+        let mut standings = self.standings.subscribe();
+        let wait = async {
+            loop {
+                let decided = standings
+                    .wait_for(|standings| self.rollout.may_begin(standings, machine) != Begin::NotYet)
+                    .await
+                    .map(|standings| self.rollout.may_begin(&standings, machine));
+                if let Ok(Begin::Never(why)) = decided {
+                    return Err(NoTurn::Failures(why));
+                }
+                let permit = self.at_once.acquire().await.ok();
+                // Others may have failed while we waited for our place.
+                let still = self.rollout.may_begin(&self.standings.borrow(), machine);
+                if still == Begin::Now {
+                    return Ok(permit);
+                }
+            }
+        };
+        let turn = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(NoTurn::Cancelled),
+            turn = wait => turn?,
+        };
+        self.set(machine, Standing::Working);
+        Ok(turn)
+    }
+
+    /// The machine runs its new system and would keep it: what is to become of it?
+    pub(crate) async fn verdict(&self, machine: &MachineName, turn: Turn<'_>) -> Word {
+        self.set(machine, Standing::Healthy);
+        if !self.rollout.atomic {
+            return Word::Keep;
+        }
+        // Others need its place to get as far.
+        drop(turn);
+        let mut standings = self.standings.subscribe();
+        match standings.wait_for(|standings| verdict(standings).is_some()).await {
+            Ok(standings) => verdict(&standings).unwrap_or(Word::Keep),
+            // We hold the sender ourselves.
+            Err(_) => Word::Keep,
+        }
+    }
+
+    /// It is over for this machine.
+    pub(crate) fn ended(&self, machine: &MachineName, well: bool) {
+        self.set(machine, if well { Standing::Done } else { Standing::Failed });
+    }
+
+    fn set(&self, machine: &MachineName, standing: Standing) {
+        self.standings.send_modify(|standings| {
+            standings.insert(machine.clone(), standing);
+        });
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Begin {
+    Now,
+    NotYet,
+    Never(String),
+}
+
+impl Rollout {
+    /// How many times the longest activation the last machine may have to wait for.
+    pub(crate) fn rounds(&self, machines: usize) -> usize {
+        machines.div_ceil(self.max_parallel.unwrap_or(machines).max(1)) + self.waves.len()
+    }
+
+    fn wave(&self, machine: &MachineName) -> usize {
+        self.waves.iter().position(|wave| wave.contains(machine)).unwrap_or(self.waves.len())
+    }
+
+    fn may_begin(&self, standings: &Standings, machine: &MachineName) -> Begin {
+        let allowed = if self.atomic { Some(0) } else { self.max_failures };
+        let failed: Vec<&str> = standings
+            .iter()
+            .filter_map(|(name, standing)| (*standing == Standing::Failed).then_some(name.as_str()))
+            .collect();
+        if allowed.is_some_and(|allowed| failed.len() > allowed) {
+            return Begin::Never(failed.join(", "));
+        }
+        let own = self.wave(machine);
+        let holds_up = |(other, standing): (&MachineName, &Standing)| match standing {
+            Standing::Done | Standing::Failed => false,
+            Standing::Healthy => !self.atomic && self.wave(other) < own,
+            // What was activated must not wait for what is still being copied.
+            Standing::Preparing => self.atomic || self.wave(other) < own,
+            Standing::Ready | Standing::Working => self.wave(other) < own,
+        };
+        if standings.iter().any(holds_up) { Begin::NotYet } else { Begin::Now }
+    }
+}
+
+/// What becomes of healthy machines, once that is clear.
+fn verdict(standings: &Standings) -> Option<Word> {
+    let failed = standings.iter().find(|(_, standing)| **standing == Standing::Failed);
+    if let Some((name, _)) = failed {
+        return Some(Word::GoBack(format!("Machine \"{name}\" failed, and all were to succeed or none")));
+    }
+    let settled = |standing: &Standing| matches!(standing, Standing::Healthy | Standing::Done);
+    standings.values().all(settled).then_some(Word::Keep)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn name(number: usize) -> MachineName {
+        format!("m{number}").parse().unwrap()
+    }
+
+    /// Every machine takes a step, in an order chosen by `steps`, until none can; returns the order of beginnings.
+    fn play(rollout: &Rollout, count: usize, failing: &[usize], steps: &[usize]) -> (Vec<usize>, Standings) {
+        let mut standings: Standings = (0..count).map(|n| (name(n), Standing::Preparing)).collect();
+        let mut begun = vec![];
+        let mut idle = 0;
+        let mut step = 0;
+        while idle <= count * 2 {
+            // Every other step goes around, so that nobody is forgotten.
+            let who = if step % 2 == 0 { step / 2 } else { steps[step % steps.len()] } % count;
+            step += 1;
+            let working = standings.values().filter(|standing| **standing == Standing::Working).count();
+            let now = standings[&name(who)];
+            let next = match now {
+                Standing::Preparing => Standing::Ready,
+                Standing::Ready => match rollout.may_begin(&standings, &name(who)) {
+                    Begin::Now if rollout.max_parallel.is_none_or(|most| working < most) => {
+                        begun.push(who);
+                        Standing::Working
+                    }
+                    Begin::Now | Begin::NotYet => now,
+                    Begin::Never(_) => Standing::Failed,
+                },
+                Standing::Working if failing.contains(&who) => Standing::Failed,
+                Standing::Working => Standing::Healthy,
+                Standing::Healthy if !rollout.atomic => Standing::Done,
+                Standing::Healthy => match verdict(&standings) {
+                    None => now,
+                    Some(Word::GoBack(_)) => Standing::Failed,
+                    Some(_) => Standing::Done,
+                },
+                ended => ended,
+            };
+            idle = if next == now { idle + 1 } else { 0 };
+            standings.insert(name(who), next);
+        }
+        (begun, standings)
+    }
+
+    proptest! {
+        #[test]
+        fn every_rollout_comes_to_an_end_and_keeps_its_promises(
+            count in 1_usize..9,
+            waves in prop::collection::vec(0_usize..4, 9),
+            max_parallel in prop::option::of(1_usize..4),
+            max_failures in prop::option::of(0_usize..3),
+            atomic: bool,
+            failing in prop::collection::vec(0_usize..9, 0..3),
+            steps in prop::collection::vec(0_usize..9, 1..20),
+        ) {
+            // Number 3 is in no wave.
+            let waves = (0..3).map(|wave| (0..count).filter(|n| waves[*n] == wave).map(name).collect());
+            let rollout = Rollout { waves: waves.collect(), max_parallel, max_failures, atomic };
+            let (begun, end) = play(&rollout, count, &failing, &steps);
+            let ended = |standing: &Standing| matches!(standing, Standing::Done | Standing::Failed);
+            prop_assert!(end.values().all(ended), "{rollout:?} stands still: {end:?}");
+            let of_begun: Vec<usize> = begun.iter().map(|n| rollout.wave(&name(*n))).collect();
+            prop_assert!(of_begun.is_sorted(), "waves {of_begun:?}");
+            let kept = end.values().filter(|standing| **standing == Standing::Done).count();
+            let bad = begun.iter().filter(|n| failing.contains(n)).count();
+            if atomic {
+                prop_assert!(kept == 0 || kept == count, "{kept} of {count}");
+            } else if let Some(most) = max_failures {
+                // Those that were at work already may fail too.
+                let beside = max_parallel.unwrap_or(count);
+                prop_assert!(bad <= most + beside, "{bad} failed, {most} may");
+            }
+            if bad == 0 {
+                prop_assert_eq!(kept, count);
+            }
+        }
+    }
+}
