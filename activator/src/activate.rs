@@ -11,6 +11,7 @@ use openssh::RemoteChild;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use crate::MachineName;
 use crate::agent_binary;
@@ -74,6 +75,19 @@ pub enum ActivateError {
     },
 }
 
+/// What is asked of an agent.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    /// The machine, for progress.
+    pub machine: &'a MachineName,
+    /// The agent's path on it.
+    pub agent: &'a str,
+    /// What to do.
+    pub request: &'a Request,
+    /// The contents of the request's secrets, one after the other.
+    pub contents: &'a [u8],
+}
+
 /// Makes sure that we are or can become root before anything is sent.
 pub async fn check_root(connection: &Connection, facts: &Facts) -> Result<(), ActivateError> {
     let Endpoint { host, user, elevate, .. } = connection.endpoint();
@@ -92,27 +106,27 @@ pub async fn check_root(connection: &Connection, facts: &Facts) -> Result<(), Ac
     Err(ActivateError::Elevate { host: host.clone(), command: elevate.join(" "), message })
 }
 
-/// Activates as `request` says and returns the agent's report, which says what runs now. `verdict` is asked for what is to
+/// Activates as `request` says, with the contents of its secrets, and returns the agent's report, which says what runs now. `verdict` is asked for what is to
 /// become of a new system that is held. An error means that it is not known what runs: the agent may have done anything, or
 /// nothing.
 pub async fn activate(
     pool: &Pool,
     connection: &Connection,
-    machine: &MachineName,
-    agent: &str,
-    request: &Request,
+    task: Task<'_>,
     verdict: impl Future<Output = Word>,
     progress: &Progress,
 ) -> Result<Report, ActivateError> {
+    let Task { machine, agent, request, contents } = task;
     let json = serde_json::to_vec(request).map_err(|error| ActivateError::Agent {
         host: connection.endpoint().host.clone(),
         code: None,
         message: error.to_string(),
     })?;
+    let input = Zeroizing::new([&json, b"\n".as_slice(), contents].concat());
     let (phase, reached) = watch::channel(Phase::Locked);
     let mut listener = Listener { machine, progress, phase, next: 0 };
     let listen = async {
-        match listener.listen(connection, &[agent, "activate"], &json).await {
+        match listener.listen(connection, &[agent, "activate"], &input).await {
             Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
                 tracing::warn!(%machine, %error, "the connection broke during activation; the agent goes on");
                 attach(pool, connection.endpoint(), agent, request, &mut listener).await

@@ -15,7 +15,7 @@ use nixos_agent::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::activate::{self, ActivateError};
+use crate::activate::{self, ActivateError, Task};
 use crate::build::{self, BuildError};
 use crate::facts::{self, Facts, FactsError};
 use crate::nix::Nix;
@@ -23,6 +23,7 @@ use crate::progress::{Progress, Stage};
 use crate::push::{self, CopySettings, PushError};
 use crate::rollout::{Conductor, NoTurn, Rollout};
 use crate::scheduler::Scheduler;
+use crate::secrets::{self, OfMachine, SecretError};
 use crate::ssh::{Connection, Endpoint, Pool, SshError};
 use crate::{MachineName, StorePath};
 
@@ -44,6 +45,8 @@ pub struct Job {
     pub system: String,
     /// What the machine ran when this was planned, where that matters.
     pub planned_from: Option<StorePath>,
+    /// The secrets it is to have; `None`: nothing is said about any.
+    pub secrets: Option<OfMachine>,
     /// What must hold on the machine with its new system.
     pub checks: Vec<Check>,
     /// What must hold as seen from here.
@@ -124,6 +127,9 @@ pub enum DeployError {
     /// The closure did not arrive.
     #[error(transparent)]
     Push(#[from] PushError),
+    /// The content of a secret could not be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// The agent could not be asked.
     #[error(transparent)]
     Activate(#[from] ActivateError),
@@ -210,7 +216,15 @@ impl Deployment<'_> {
         if cancel.is_cancelled() {
             return Err(DeployError::Cancelled);
         }
-        let request = self.request(job, action, &facts);
+        let (secrets, contents) = match job.secrets.as_ref().filter(|_| runs_new(action)) {
+            Some(declared) => {
+                let there = secrets::look(&connection, &declared.owner).await?;
+                let (secrets, contents) = declared.request(&there, cancel).await?;
+                (Some(secrets), contents)
+            }
+            None => Default::default(),
+        };
+        let request = Request { secrets, ..self.request(job, action, &facts) };
         tools.progress.machine(machine, Stage::Activate, "activating");
         ended.asked = true;
         let mut failed_here = vec![];
@@ -225,8 +239,8 @@ impl Deployment<'_> {
             self.conductor.verdict(machine, turn).await
         };
         let (pool, progress) = (&tools.pool, &tools.progress);
-        let mut report =
-            activate::activate(pool, &connection, machine, &agent, &request, verdict, progress).await?;
+        let task = Task { machine, agent: &agent, request: &request, contents: &contents };
+        let mut report = activate::activate(pool, &connection, task, verdict, progress).await?;
         report.failed_checks.append(&mut failed_here);
         Ok(Some(report))
     }
@@ -253,7 +267,7 @@ impl Deployment<'_> {
 
     fn request(&self, job: &Job, action: Action, facts: &Facts) -> Request {
         let settings = self.settings;
-        let runs_new = matches!(action, Action::Switch | Action::Test);
+        let runs_new = runs_new(action);
         // A machine that must not go back has no use for it.
         let window = if settings.rollback { seconds(settings.confirmation_window) } else { 0 };
         let hold = seconds(self.hold(job));
@@ -271,6 +285,7 @@ impl Deployment<'_> {
             activation_timeout_seconds: seconds(settings.activation_timeout),
             confirmation,
             health_checks: if runs_new { job.checks.clone() } else { vec![] },
+            secrets: None,
         }
     }
 
@@ -325,6 +340,11 @@ fn look(probe: &Probe, timeout: Duration) -> Result<(), String> {
         Probe::Http { url, statuses, contains } => health::http(url, statuses, contains.as_deref(), timeout),
         Probe::Tcp(address) => health::tcp(address, timeout),
     }
+}
+
+/// Whether the new system takes over now.
+fn runs_new(action: Action) -> bool {
+    matches!(action, Action::Switch | Action::Test)
 }
 
 fn runs_what_was_asked(report: &Report) -> bool {

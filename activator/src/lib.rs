@@ -28,6 +28,7 @@ pub mod progress;
 pub mod push;
 pub mod rollout;
 pub mod scheduler;
+pub mod secrets;
 pub mod ssh;
 
 pub use hash::sha256;

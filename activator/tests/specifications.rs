@@ -228,7 +228,8 @@ fn facts_and_resources() -> Vec<Row> {
         .gives(X, json!("/run/keys/k"))
         .gives("/described/nodes/a/deployment/keys/k/user", json!("root"))
         .gives("/described/nodes/a/deployment/keys/k/text", Value::Null)
-        .gives("/nodes/a/exact/keys", json!(["k"])),
+        .gives("/nodes/a/exact/keys/k/path", json!("/run/keys/k"))
+        .gives("/nodes/a/exact/keys/k/text", json!(true)),
         row(
             "a reference to another machine",
             "{ a = { nodes, ... }: { BASE deployment.container.host = nodes.b; }; b = { BASE }; }",

@@ -126,10 +126,19 @@ let
     else
       { "all (no firewall)" = ""; };
 
-  keys = config: config.deployment.keys or { };
+  /* Secrets to send: where they come from and where they go, not what they are. */
+  keys =
+    config:
+    builtins.mapAttrs (_: key: {
+      path = toString key.path;
+      inherit (key) user group permissions;
+      file = if key.keyFile == null then null else toString key.keyFile;
+      command = if key.keyCommand == null then null else map plain key.keyCommand;
+      text = key.text != null;
+    }) (config.deployment.keys or { });
 in
 {
-  /* The system itself and what is in it. Only the derivation may fail; the rest is left out where it does. */
+  /* The system itself and what is in it. Only the derivation and its secrets may fail; the rest is left out where it does. */
   describe =
     evaluated:
     let
@@ -149,7 +158,8 @@ in
       files = or' { } (files config);
       users = or' { } (users config);
       ports = or' { } (ports config);
-      keys = or' [ ] (builtins.attrNames (keys config));
+      # A secret that is silently left out would be missed by a service.
+      keys = keys config;
     };
 
   /* `deployment.*` and chosen options, without evaluating the system. */

@@ -1,5 +1,5 @@
-# `deployment.keys`, as NixOps and colmena declare them.
-{ lib, ... }:
+# `deployment.keys`, as NixOps and colmena declare them, and a unit for each to wait for: `NAME-key.service`.
+{ config, lib, ... }:
 let
   inherit (lib) mkOption types;
   option = type: default: description: mkOption { inherit type default description; };
@@ -61,4 +61,23 @@ in
     );
     description = "Secrets of the machine.";
   };
+
+  # Started by whoever wants it (`after` and `wants`), it is active once the secret is there.
+  config.systemd.services = lib.mapAttrs' (
+    name: key:
+    lib.nameValuePair "${name}-key" {
+      description = "Secret ${name}";
+      wantedBy = [ "keys.target" ];
+      unitConfig = {
+        Before = "keys.target";
+        DefaultDependencies = false;
+      };
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        TimeoutStartSec = "infinity";
+      };
+      script = "until [ -e ${lib.escapeShellArg key.path} ]; do sleep 0.2; done";
+    }
+  ) config.deployment.keys;
 }

@@ -192,6 +192,9 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
         }
         DeployError::Activate(error) => failed("The system could not be activated on").detail(error.to_string()),
         DeployError::Refused(report) => failed(headline(report)).detail(report_detail(report)),
+        DeployError::Secret(error) => failed("A secret could not be sent to").detail(format!(
+            "{error}.\n\nThe machine still runs what it ran before."
+        )),
         DeployError::ChangedSincePlan { expected, found } => failed("Someone else has changed").detail(format!(
             "The plan was made when it ran\n  {expected}\nbut now it runs\n  {found}\n\nNothing was changed on it. Plan again to see \
              what is different."

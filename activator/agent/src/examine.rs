@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use nixos_agent::FailedCheck;
 use nixos_agent::health::{self, Check, Probe};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::host;
 
@@ -56,9 +55,7 @@ fn look(probe: &Probe, timeout: Duration, output: &Path) -> Result<(), String> {
 
 /// A unit that is started again and again is active most of the time, but never for long.
 fn units(names: &[String], stable_for: Duration) -> Result<(), String> {
-    let now = clock_gettime(ClockId::Monotonic);
-    let now = u64::try_from(now.tv_sec).unwrap_or(0).saturating_mul(1_000_000)
-        + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000;
+    let now = host::monotonic();
     for name in names {
         let text = host::output(
             "systemctl",
@@ -81,7 +78,7 @@ fn units(names: &[String], stable_for: Duration) -> Result<(), String> {
             return Err(format!("{name} is {state} ({sub}; {load}, result {result})\n{tail}"));
         }
         let since = value("ActiveEnterTimestampMonotonic").parse::<u64>().unwrap_or(0);
-        let active = Duration::from_micros(now.saturating_sub(since));
+        let active = now.saturating_sub(Duration::from_micros(since));
         if active < stable_for {
             return Err(format!(
                 "{name} has been active for {:.1} s only, expected {} s",

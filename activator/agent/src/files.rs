@@ -147,7 +147,7 @@ fn forget_old() {
     }
 }
 
-pub(crate) fn failed(what: &str) -> impl Fn(std::io::Error) -> AgentError {
+pub(crate) fn failed(what: &str) -> impl Fn(std::io::Error) -> AgentError + use<> {
     let what = what.to_owned();
     move |source| AgentError::Io { what: what.clone(), source }
 }

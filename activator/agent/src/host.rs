@@ -103,6 +103,21 @@ pub(crate) fn journal(unit: &str, since: u64) -> Vec<String> {
     output("journalctl", &arguments).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
+/// Time since boot, as systemd counts it.
+pub(crate) fn monotonic() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// When a unit became active, in microseconds of [`monotonic`] time; `None`: it is not.
+pub(crate) fn active_since(unit: &str) -> Option<u64> {
+    let text =
+        output("systemctl", &["show", "-p", "ActiveState,ActiveEnterTimestampMonotonic", unit]).ok()?;
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    (value("ActiveState") == Some("active")).then_some(())?;
+    value("ActiveEnterTimestampMonotonic")?.parse().ok()
+}
+
 /// Whether a unit whose name matches one of these patterns runs, is about to, or is not quite gone.
 pub(crate) fn any_unit_is_alive(patterns: &[&str]) -> Result<bool, String> {
     let fixed = [

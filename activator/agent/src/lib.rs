@@ -1,6 +1,6 @@
 //! What the activator and the agent on the machine say to each other.
 //!
-//! One [`Request`] goes in as JSON on standard input; [`Event`]s come out, one JSON object a line, the last one being
+//! One [`Request`] goes in as a line of JSON on standard input, followed by the contents of secrets; [`Event`]s come out, one JSON object a line, the last one being
 //! [`EventKind::Done`]. Events are kept in a file on the machine, so that whoever lost the connection can listen again from
 //! the event they missed.
 
@@ -43,6 +43,41 @@ pub struct Request {
     /// What must hold on the machine before the new system is made the one that boots.
     #[serde(default)]
     pub health_checks: Vec<health::Check>,
+    /// The secrets the machine is to have; `None`: nothing is said about any. Their contents follow the request.
+    #[serde(default)]
+    pub secrets: Option<Secrets>,
+}
+
+/// All secrets of one owner on a machine. Others that were published for the same owner are removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    /// Who answers for them: the identity of a deployment.
+    pub owner: DeploymentId,
+    /// Each of them.
+    pub entries: Vec<SecretFile>,
+}
+
+/// One secret: where it is and for whom. Never its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretFile {
+    /// Its name among those of the owner.
+    pub name: String,
+    /// Stands for its content and everything below; means something to the client only.
+    pub fingerprint: String,
+    /// Its file.
+    pub path: String,
+    /// The user it belongs to, by name or number.
+    pub user: String,
+    /// The group it belongs to, by name or number.
+    pub group: String,
+    /// Its permissions.
+    pub mode: u32,
+    /// Units to restart when it has changed.
+    pub restart: Vec<String>,
+    /// Units to reload when it has changed.
+    pub reload: Vec<String>,
+    /// How many bytes of the contents are its own; `None`: the machine has it.
+    pub content: Option<u64>,
 }
 
 /// How a new system is confirmed: somebody logs in anew and shows that they are the one who asked for it; and, where more

@@ -7,6 +7,7 @@ mod examine;
 mod files;
 mod follow;
 mod host;
+mod secrets;
 mod transaction;
 mod verdict;
 
@@ -20,7 +21,7 @@ use files::{Deployment, REACHABLE, VERDICT};
 
 const HELP: &str = "nixos-agent: activates NixOS systems on this machine
 
-  activate            do what the request on standard input says, and report it
+  activate            do what the request on standard input says, with the secrets that follow it, and report it
   attach ID [--from N]  report on an activation that runs or has run
   confirm ID          say what is to become of an activation that waits for it, with the message on standard input
   status              print what this machine runs, as JSON
@@ -92,7 +93,13 @@ fn activate() -> Result<(), AgentError> {
     if !rustix::process::geteuid().is_root() {
         return Err(AgentError::NotRoot);
     }
-    let request: Request = from_stdin()?;
+    let mut input = vec![];
+    std::io::stdin().read_to_end(&mut input).map_err(files::failed("standard input"))?;
+    let line = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
+    let (json, contents) = input.split_at(line);
+    let request: Request =
+        serde_json::from_slice(json).map_err(|error| AgentError::Request(error.to_string()))?;
+    secrets::stage(&request, contents.get(1..).unwrap_or_default())?;
     let deployment = Deployment::create(&request)?;
     start(&request.id)?;
     follow::follow(&deployment, 0)
@@ -120,9 +127,7 @@ fn confirm(deployment: &Deployment) -> Result<(), AgentError> {
 
 fn from_stdin<T: DeserializeOwned>() -> Result<T, AgentError> {
     let mut text = String::new();
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|source| AgentError::Io { what: "standard input".to_owned(), source })?;
+    std::io::stdin().read_to_string(&mut text).map_err(files::failed("standard input"))?;
     serde_json::from_str(&text).map_err(|error| AgentError::Request(error.to_string()))
 }
 

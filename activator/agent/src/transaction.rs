@@ -20,6 +20,7 @@ use crate::examine;
 use crate::files::{Deployment, Events, REACHABLE, VERDICT, replace};
 use crate::follow::tail;
 use crate::host::{self, PROFILE};
+use crate::secrets::Secrets;
 use crate::verdict::{Exit, Verdict, judge, newly_failed, shows_a_change};
 
 const LOCK: &str = "/run/nixos-agent.lock";
@@ -36,6 +37,9 @@ struct Record {
     generation: Option<u64>,
     generations: Vec<u64>,
     failed_units: Option<Vec<String>>,
+    /// Whether the machine runs and boots the system already: only secrets change.
+    #[serde(default)]
+    secrets_only: bool,
 }
 
 impl Record {
@@ -46,6 +50,7 @@ impl Record {
             generation: host::generation(),
             generations: host::generations(),
             failed_units: None,
+            secrets_only: false,
         }
     }
 }
@@ -115,6 +120,9 @@ fn perform(
     println!("{:?}: {}", report.outcome, report.message);
     events.add(EventKind::Done(Box::new(report)));
     let _ = std::fs::remove_dir_all(deployment.volatile(""));
+    if let Some(secrets) = Secrets::of(deployment, &request) {
+        secrets.forget();
+    }
     Ok(())
 }
 
@@ -167,11 +175,13 @@ impl Transaction<'_> {
         let runs = current.as_deref() == Some(toplevel.as_str());
         let boots = self.record.before.profile.as_deref() == Some(toplevel.as_str())
             && self.record.before.generation.is_some();
+        let secrets = Secrets::of(self.deployment, self.request);
+        let pending = secrets.as_ref().is_some_and(Secrets::are_pending);
         match self.request.action {
-            Action::Switch if runs && boots => {
+            Action::Switch if runs && boots && !pending => {
                 return End::new(Outcome::Unchanged, "The machine runs this system already.");
             }
-            Action::Test if runs => {
+            Action::Test if runs && !pending => {
                 return End::new(Outcome::Unchanged, "The machine runs this system already.");
             }
             Action::Boot if boots => {
@@ -180,9 +190,11 @@ impl Transaction<'_> {
             _ => {}
         }
         self.events.phase(Phase::Preflight);
-        if let Err(message) = preflight(&toplevel) {
+        let lost = secrets.map_or(Ok(()), |secrets| secrets.check());
+        if let Err(message) = preflight(&toplevel).and(lost) {
             return End::rejected(message);
         }
+        self.record.secrets_only = runs && (boots || self.request.action == Action::Test);
         self.events.phase(Phase::Recorded);
         let recorded = host::keep("new", &toplevel)
             .and_then(|()| current.as_deref().map_or(Ok(()), |current| host::keep("old", current)))
@@ -196,7 +208,7 @@ impl Transaction<'_> {
                 End::new(Outcome::Activated, "Nothing was changed: this was a dry run.")
             }
             Action::Boot => self.commit(&toplevel, None),
-            Action::Switch if runs => self.commit(&toplevel, None),
+            Action::Switch if runs && !pending => self.commit(&toplevel, None),
             Action::Switch | Action::Test => self.activate(&toplevel),
         }
     }
@@ -205,6 +217,10 @@ impl Transaction<'_> {
     fn resume(&mut self, phase: Phase) -> End {
         let toplevel = self.request.toplevel.clone();
         match phase {
+            Phase::Activating if self.record.secrets_only => match self.publish() {
+                Ok(()) => self.works(&toplevel, Exit::Code(0)),
+                Err(why) => self.roll_back(&why),
+            },
             Phase::Activating => {
                 let events = &mut *self.events;
                 let exit = host::take_up(self.deployment, "activate", &mut |line| {
@@ -238,26 +254,55 @@ impl Transaction<'_> {
             return End::rejected(format!("The way back could not be prepared: {why}. Nothing was changed."));
         }
         self.events.phase(Phase::Activating);
+        // Before the switch, so that what it starts finds them.
+        if let Err(why) = self.publish() {
+            return self.roll_back(&why);
+        }
+        if self.record.secrets_only {
+            return self.works(toplevel, Exit::Code(0));
+        }
         let ran = self.switch("activate", toplevel, "test");
         self.activated(toplevel, ran)
+    }
+
+    fn publish(&self) -> Result<(), String> {
+        let secrets = Secrets::of(self.deployment, self.request);
+        secrets.map_or(Ok(()), |secrets| {
+            secrets.publish().map_err(|error| format!("The secrets could not be put in place: {error}"))
+        })
+    }
+
+    /// The new system runs; units that use new secrets have to see them.
+    fn works(&mut self, toplevel: &str, exit: Exit) -> End {
+        if let Some(secrets) = Secrets::of(self.deployment, self.request) {
+            if let Err(why) = secrets.own() {
+                return End { exit: Some(exit), ..self.roll_back(&why) };
+            }
+            let failed_units = secrets.refresh_units(self.record.since);
+            if !failed_units.is_empty() {
+                let end = self.roll_back("Units failed with their new secrets");
+                return End { exit: Some(exit), failed_units, ..end };
+            }
+        }
+        self.confirm(toplevel, exit)
     }
 
     fn activated(&mut self, toplevel: &str, Ran { exit, changed }: Ran) -> End {
         let begun = changed || host::state().current != self.record.before.current;
         let newly = newly_failed(self.record.failed_units.as_deref(), host::failed_units());
         match judge(exit, begun, newly.as_deref()) {
-            Verdict::Good => self.confirm(toplevel, exit),
-            Verdict::NotStarted => End {
-                exit: Some(exit),
-                ..End::rejected("`switch-to-configuration` refused to begin; nothing was changed.")
-            },
-            Verdict::NeedsReboot => End {
-                exit: Some(exit),
-                ..End::new(
+            Verdict::Good => self.works(toplevel, exit),
+            Verdict::NotStarted => {
+                let end = End::rejected("`switch-to-configuration` refused to begin; nothing was changed.");
+                self.restore_secrets(End { exit: Some(exit), ..end })
+            }
+            Verdict::NeedsReboot => {
+                let end = End::new(
                     Outcome::RebootRequired,
                     "The system can only be reached by a reboot: deploy it with `action = \"boot\"`.",
-                )
-            },
+                );
+                self.restore_secrets(End { exit: Some(exit), ..end })
+            }
             Verdict::Bad => {
                 let failed_units = self.failed_units(&newly.unwrap_or_default());
                 let why = match exit {
@@ -320,9 +365,39 @@ impl Transaction<'_> {
         }
         if self.request.action == Action::Test {
             let message = "The system runs; the next boot starts the one before.";
-            return End { exit: Some(exit), ..End::new(Outcome::Activated, message) };
+            return self.keep_secrets(End { exit: Some(exit), ..End::new(Outcome::Activated, message) });
+        }
+        if self.record.secrets_only {
+            return self.keep_secrets(End::new(Outcome::Activated, "The machine has its secrets."));
         }
         self.commit(toplevel, Some(exit))
+    }
+
+    fn keep_secrets(&self, end: End) -> End {
+        let Some(secrets) = Secrets::of(self.deployment, self.request) else {
+            return end;
+        };
+        match secrets.keep() {
+            Ok(()) => end,
+            // Everything works; it will only be taken for lost by the next look, and sent again.
+            Err(error) => End { message: format!("{} {error}.", end.message), ..end },
+        }
+    }
+
+    fn restore_secrets(&self, end: End) -> End {
+        let Some(secrets) = Secrets::of(self.deployment, self.request) else {
+            return end;
+        };
+        match secrets.restore() {
+            Ok(()) => {
+                secrets.refresh_units_again();
+                end
+            }
+            Err(error) => End {
+                message: format!("{} The old secrets could not be put back: {error}.", end.message),
+                ..end
+            },
+        }
     }
 
     /// The first of these messages, if one comes in time.
@@ -353,10 +428,8 @@ impl Transaction<'_> {
         let result = set.and_then(|_| self.install_boot_loader("boot", toplevel));
         let Err(mut why) = result else {
             host::mark_committed();
-            return End {
-                exit,
-                ..End::new(Outcome::Activated, "The machine runs the system, and boots it.")
-            };
+            let end = End::new(Outcome::Activated, "The machine runs the system, and boots it.");
+            return self.keep_secrets(End { exit, ..end });
         };
         if let Err(also) = self.restore_profile() {
             why = format!("{why}; nor could the one before be made the one that boots: {also}");
@@ -377,16 +450,22 @@ impl Transaction<'_> {
             );
         };
         if !self.request.rollback {
-            return End::new(
+            return self.keep_secrets(End::new(
                 Outcome::RollbackFailed,
                 format!("{why}; `rollback` is off, so it was left as it is."),
-            );
+            ));
         }
         self.events.phase(Phase::RollingBack);
+        if self.record.secrets_only {
+            let end = End::new(Outcome::RolledBack, format!("{why}. The machine has its old secrets again."));
+            return self.restore_secrets(end);
+        }
         forget_pending(&old);
+        // Before the switch, so that what it starts finds the old ones.
+        let restored = Secrets::of(self.deployment, self.request).map_or(Ok(()), |secrets| secrets.restore());
         let Ran { exit, .. } = self.switch("rollback", &old, "test");
         let back = host::state().current.as_deref() == Some(old.as_str());
-        match exit {
+        let end = match exit {
             Exit::Code(0 | 4) if back => {
                 End::new(Outcome::RolledBack, format!("{why}. The machine went back to {old}."))
             }
@@ -394,6 +473,16 @@ impl Transaction<'_> {
                 Outcome::RollbackFailed,
                 format!("{why}, and going back to {old} failed too ({exit:?})."),
             ),
+        };
+        if let Some(secrets) = Secrets::of(self.deployment, self.request) {
+            secrets.refresh_units_again();
+        }
+        match restored {
+            Ok(()) => end,
+            Err(error) => End {
+                message: format!("{} The old secrets could not be put back: {error}.", end.message),
+                ..end
+            },
         }
     }
 

@@ -17,6 +17,7 @@ mod run;
 pub mod trace;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
@@ -112,12 +113,31 @@ pub struct System {
     /// E.g. `24.11.20250101.abcdef`.
     #[serde(rename = "nixosVersion")]
     pub nixos_version: Option<String>,
-    /// Names of its `deployment.keys`.
+    /// Its `deployment.keys` by name.
     #[serde(default)]
-    pub keys: Vec<String>,
+    pub keys: BTreeMap<String, Key>,
     /// What is in it.
     #[serde(flatten)]
     pub inventory: Inventory,
+}
+
+/// One of `deployment.keys`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Key {
+    /// Where it goes.
+    pub path: String,
+    /// Whose it is.
+    pub user: String,
+    /// Which group's it is.
+    pub group: String,
+    /// Its mode in octal digits.
+    pub permissions: String,
+    /// `keyFile`.
+    pub file: Option<PathBuf>,
+    /// `keyCommand`.
+    pub command: Option<Vec<String>>,
+    /// Whether its content is in the specification itself.
+    pub text: bool,
 }
 
 /// What a specification says besides its systems.

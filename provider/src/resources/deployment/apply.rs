@@ -10,11 +10,13 @@ use nixos_activator::evaluate::Node;
 use nixos_activator::facts::{self, Facts};
 use nixos_activator::network::Fact;
 use nixos_activator::push::CopySettings;
+use nixos_activator::secrets::{self, Key, OfMachine};
 use nixos_activator::{MachineName, StorePath};
 use tfplugin::{ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, State};
 use tokio_util::sync::CancellationToken;
 
 use super::model::{Deployed, Deployment, Private, System};
+use super::secrets::{Fingerprints, Wanted};
 use super::{health, plan, read, rollout};
 use crate::context::Context;
 use crate::diagnose;
@@ -34,7 +36,7 @@ pub(super) async fn apply(
     prior: Option<State<Deployment, Private>>,
     request: ApplyRequest<Deployment, Private>,
 ) -> Result<State<Deployment, Private>, Failed<Deployment, Private>> {
-    let ApplyRequest { planned: mut deployment, mut private, .. } = request;
+    let ApplyRequest { planned: mut deployment, config, mut private } = request;
     let (prior, prior_private) =
         prior.map_or((None, Private::default()), |state| (Some(state.value), state.private));
     if !deployment.id.is_known() {
@@ -48,8 +50,15 @@ pub(super) async fn apply(
     let stop = Stop::after(&cx.cancel, duration_or(limit, APPLY));
 
     complete(cx, &mut deployment, &mut private).await?;
+    private.secrets_key.get_or_insert_with(Key::random);
+    let wanted = Wanted::new(&config.secrets, private.secrets_key.clone(), &stop.token).await?;
     let before = |name: &str| prior.as_ref().and_then(|prior| prior.system(name)).cloned();
-    let jobs = jobs(cx, &deployment, &private, prior.as_ref())?;
+    let mut jobs = jobs(cx, &deployment, &private, prior.as_ref())?;
+    for job in &mut jobs {
+        let planned = deployment.system(job.machine.as_str()).map_or(&Attr::Null, |system| &system.secrets);
+        let had = before(job.machine.as_str()).is_some_and(|before| before.secrets.is_known());
+        job.secrets = secrets_of(job, &deployment, &private, planned, had, &wanted, &stop.token).await?;
+    }
     let ended = if jobs.is_empty() {
         BTreeMap::new()
     } else {
@@ -135,14 +144,7 @@ async fn complete(
                         ..System::unknown()
                     }),
                 );
-                private.deployed.insert(
-                    name,
-                    Deployed {
-                        toplevel: system.toplevel.clone(),
-                        system: system.system.clone(),
-                        inventory: system.inventory.clone(),
-                    },
-                );
+                private.deployed.insert(name, Deployed::new(system));
             }
             Some(Node::Waits { on }) => {
                 return Err(Diagnostic::error(format!(
@@ -162,6 +164,26 @@ async fn complete(
     }
     deployment.systems = Attr::Known(systems);
     Ok(())
+}
+
+/// What a machine is to have of secrets; `None` where it neither had nor gets any.
+async fn secrets_of(
+    job: &Job,
+    deployment: &Deployment,
+    private: &Private,
+    planned: &Fingerprints,
+    had: bool,
+    wanted: &Wanted,
+    cancel: &CancellationToken,
+) -> Result<Option<OfMachine>, Diagnostics> {
+    if !plan::runs_now(deployment) {
+        return Ok(None);
+    }
+    let none = BTreeMap::new();
+    let keys = private.deployed.get(&job.machine).map_or(&none, |deployed| &deployed.keys);
+    let owner = deployment.id.known().cloned().unwrap_or_default();
+    let of_machine = wanted.of_machine(&owner, job.machine.as_str(), keys, planned, cancel).await?;
+    Ok((had || !of_machine.declared.is_empty()).then_some(of_machine))
 }
 
 /// The machines on which something has to be done.
@@ -202,6 +224,7 @@ fn jobs(
                     .filter(|prior| plan::runs_now(prior) && plan::runs_now(deployment))
                     .and_then(|_| before?.toplevel.known()?.parse().ok());
                 jobs.push(Job {
+                    secrets: None,
                     machine,
                     endpoint,
                     drv,
@@ -250,7 +273,16 @@ async fn real_system(
     before: Option<System>,
     ended: &Ended,
 ) -> System {
-    let facts = look_again(cx, job, ended).await;
+    let (facts, secrets) = look_again(cx, job, ended).await;
+    let secrets = match (&job.secrets, secrets) {
+        (Some(given), _) if ended.error.is_none() => {
+            let prints = given.declared.iter();
+            read::fingerprints(prints.map(|(secret, print)| (secret.name.clone(), print.clone())))
+        }
+        (_, Some(found)) => read::fingerprints(found),
+        // Nothing was sent, or nobody knows.
+        (_, None) => before.as_ref().map_or(Attr::Null, |before| before.secrets.clone()),
+    };
     let Some(facts) = facts else {
         // Nobody knows; what was true before is the best there is.
         return before.unwrap_or_default();
@@ -259,12 +291,13 @@ async fn real_system(
     let as_planned = read::refreshed(planned.clone(), &facts, action);
     if ended.error.is_none() && as_planned.toplevel == planned.toplevel {
         return System {
+            secrets,
             generation: known_or_null(as_planned.generation),
             reboot_required: Attr::Known(facts.reboot_required),
             ..as_planned
         };
     }
-    read::refreshed(before.unwrap_or_default(), &facts, action)
+    System { secrets, ..read::refreshed(before.unwrap_or_default(), &facts, action) }
 }
 
 fn known_or_null<T>(value: Attr<T>) -> Attr<T> {
@@ -283,18 +316,26 @@ fn changed_meanwhile(job: &Job, real: &System) -> Diagnostic {
         .at(Path::root().attribute("machines").key(job.machine.as_str()))
 }
 
-/// A fresh look at the machine, or what the deployment itself saw last.
-async fn look_again(cx: &Cx<Context>, job: &Job, ended: &Ended) -> Option<Facts> {
+/// A fresh look at the machine and its secrets, or what the deployment itself saw last.
+async fn look_again(
+    cx: &Cx<Context>,
+    job: &Job,
+    ended: &Ended,
+) -> (Option<Facts>, Option<BTreeMap<String, String>>) {
     let seen = ended.now.as_ref().map(facts_of);
     if ended.error.is_some() && !ended.asked {
         // Nothing was done there, so nothing is new.
-        return seen;
+        return (seen, None);
     }
     let pool = &cx.data.tools.pool;
     // Not cancellable: the state has to be true also when the user wants to leave.
     let connected = pool.connect(&job.endpoint, Duration::from_secs(10), &CancellationToken::new()).await;
-    let Ok(connection) = connected else { return seen };
-    facts::gather(job.machine.as_str(), &connection).await.ok().or(seen)
+    let Ok(connection) = connected else { return (seen, None) };
+    let secrets = match &job.secrets {
+        Some(secrets) if ended.error.is_some() => secrets::look(&connection, &secrets.owner).await.ok(),
+        _ => None,
+    };
+    (facts::gather(job.machine.as_str(), &connection).await.ok().or(seen), secrets)
 }
 
 fn facts_of(state: &SystemState) -> Facts {

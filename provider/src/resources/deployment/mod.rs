@@ -11,6 +11,7 @@ mod plan;
 mod read;
 mod rollout;
 mod schema;
+mod secrets;
 
 use nixos_activator::build::Roots;
 use tfplugin::{
@@ -62,6 +63,7 @@ impl Resource<Context> for DeploymentResource {
             config.machines.known().map(|machines| machines.keys().map(String::as_str).collect::<Vec<_>>());
         found.extend(health::problems(&config.health_checks, names.as_deref()));
         found.extend(rollout::problems(&config.rollout, names.as_deref(), &config.action, &config.rollback));
+        found.extend(secrets::problems(&config.secrets, names.as_deref()));
         if found.is_empty() { Ok(()) } else { Err(found) }
     }
 

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use nixos_activator::evaluate;
 use nixos_activator::inventory::Inventory;
 use nixos_activator::network::{Fact, Request, Spec};
+use nixos_activator::secrets::Key;
 use nixos_activator::{MachineName, StorePath};
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Diagnostic, Diagnostics, Path, Value};
 
 use super::health::HealthChecks;
 use super::rollout::Rollout;
+use super::secrets::{Fingerprints, SecretConfigs};
 use crate::machines::Target;
 use crate::settings::{Timeouts, to_json};
 
@@ -33,6 +36,7 @@ pub(crate) struct Deployment {
     pub(crate) activation_timeout: Attr<String>,
     pub(crate) health_checks: HealthChecks,
     pub(crate) rollout: Attr<Rollout>,
+    pub(crate) secrets: SecretConfigs,
     pub(crate) copy: Attr<Copy>,
     pub(crate) on_unreachable: Attr<String>,
     pub(crate) timeouts: Attr<Timeouts>,
@@ -55,6 +59,7 @@ pub(crate) struct System {
     pub(crate) nixos_version: Attr<String>,
     pub(crate) kernel: Attr<String>,
     pub(crate) reboot_required: Attr<bool>,
+    pub(crate) secrets: Fingerprints,
     pub(crate) changes: Attr<String>,
 }
 
@@ -64,6 +69,9 @@ pub(crate) struct Private {
     /// Per machine, what is in the system it was last given (or is planned to be given).
     #[serde(default)]
     pub(crate) deployed: BTreeMap<MachineName, Deployed>,
+    /// What fingerprints of secrets are made with; drawn at the first apply.
+    #[serde(default)]
+    pub(crate) secrets_key: Option<Key>,
 }
 
 /// A system that was evaluated here.
@@ -72,6 +80,20 @@ pub(crate) struct Deployed {
     pub(crate) toplevel: StorePath,
     pub(crate) system: Option<String>,
     pub(crate) inventory: Inventory,
+    /// Its `deployment.keys`, without contents.
+    #[serde(default)]
+    pub(crate) keys: BTreeMap<String, evaluate::Key>,
+}
+
+impl Deployed {
+    pub(crate) fn new(system: &evaluate::System) -> Self {
+        Self {
+            toplevel: system.toplevel.clone(),
+            system: system.system.clone(),
+            inventory: system.inventory.clone(),
+            keys: system.keys.clone(),
+        }
+    }
 }
 
 impl System {
@@ -84,6 +106,7 @@ impl System {
             nixos_version: Attr::Unknown,
             kernel: Attr::Unknown,
             reboot_required: Attr::Unknown,
+            secrets: Attr::Unknown,
             changes: Attr::Unknown,
         }
     }

@@ -10,6 +10,7 @@ use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, PlanRequest, PlanRespons
 
 use super::model::{Deployed, Deployment, Private, System, evaluation_request};
 use super::pin;
+use super::secrets::{self, Fingerprints, Wanted};
 use crate::context::Context;
 use crate::diagnose;
 
@@ -17,7 +18,7 @@ pub(super) async fn plan(
     cx: &Cx<Context>,
     request: PlanRequest<Deployment, Private>,
 ) -> Result<PlanResponse<Deployment, Private>, Diagnostics> {
-    let PlanRequest { prior, mut proposed, .. } = request;
+    let PlanRequest { prior, config, mut proposed } = request;
     let (prior, mut private) =
         prior.map_or((None, Private::default()), |state| (Some(state.value), state.private));
     let Some(names) = machine_names(&proposed)? else {
@@ -28,6 +29,7 @@ pub(super) async fn plan(
     let uuid = prior.as_ref().and_then(|prior| prior.id.known().cloned()).map_or(Fact::Unknown, Fact::Known);
     let evaluation = evaluate(cx, &proposed, uuid, &names).await?;
 
+    let wanted = Wanted::new(&config.secrets, private.secrets_key.clone(), &cx.cancel).await?;
     let mut systems = BTreeMap::new();
     let mut pinned = vec![];
     let mut drvs = BTreeMap::new();
@@ -41,19 +43,19 @@ pub(super) async fn plan(
                 System::unknown()
             }
             Some(Node::Exact(system)) => {
-                let planned = planned_system(name, system, prior.as_ref(), &proposed, &private);
+                let secrets = if runs_now(&proposed) {
+                    wanted.fingerprints(name.as_str(), &system.keys, &cx.cancel).await?
+                } else {
+                    // Nothing is sent to a machine that does not run its new system.
+                    let runs = prior.as_ref().and_then(|prior| prior.system(name.as_str()));
+                    runs.map_or(Attr::Null, |runs| runs.secrets.clone())
+                };
+                let planned = planned_system(name, system, secrets, prior.as_ref(), &proposed, &private);
                 if planned.generation.is_unknown() {
                     pinned.push(system.drv.clone());
                 }
                 drvs.insert(name.clone(), system.drv.clone());
-                private.deployed.insert(
-                    name.clone(),
-                    Deployed {
-                        toplevel: system.toplevel.clone(),
-                        system: system.system.clone(),
-                        inventory: system.inventory.clone(),
-                    },
-                );
+                private.deployed.insert(name.clone(), Deployed::new(system));
                 planned
             }
         };
@@ -125,19 +127,25 @@ pub(super) async fn evaluate(
     Ok(Some(evaluation))
 }
 
-/// Keys in a specification are not delivered; who counts on them must not find out from a service that waits.
+/// Keys whose content is in the specification are not sent; who counts on them must not find out from a service that waits.
 fn warn_of_keys(cx: &Cx<Context>, evaluation: &Evaluation) {
     for (name, node) in &evaluation.nodes {
         let Node::Exact(system) = node else { continue };
-        if system.keys.is_empty() {
+        let texts: Vec<String> = system
+            .keys
+            .iter()
+            .filter(|(_, key)| key.file.is_none() && key.command.is_none())
+            .map(|(key, _)| format!("\"{key}\""))
+            .collect();
+        if texts.is_empty() {
             continue;
         }
         cx.warn(
-            Diagnostic::warning(format!("`deployment.keys` of machine \"{name}\" are not sent"))
+            Diagnostic::warning(format!("Some `deployment.keys` of machine \"{name}\" are not sent"))
                 .detail(format!(
-                    "The specification declares {}. This version of the provider does not deliver secrets: put them on the \
-                     machine by other means.",
-                    system.keys.iter().map(|key| format!("\"{key}\"")).collect::<Vec<_>>().join(", ")
+                    "The content of {} is written in the specification (`text`), where everyone who can read that can read it. Use \
+                     `keyFile` or `keyCommand`, or `secrets` of this resource.",
+                    texts.join(", ")
                 ))
                 .at(Path::root().attribute("machines").key(name.as_str())),
         );
@@ -148,6 +156,7 @@ fn warn_of_keys(cx: &Cx<Context>, evaluation: &Evaluation) {
 fn planned_system(
     name: &MachineName,
     system: &nixos_activator::evaluate::System,
+    secrets: Fingerprints,
     prior: Option<&Deployment>,
     config: &Deployment,
     private: &Private,
@@ -159,8 +168,15 @@ fn planned_system(
         && same_place(prior, config, name)
         && was_activated(prior, config)
     {
-        return runs.clone();
+        let changes = secrets::changes(&runs.secrets, &secrets);
+        if changes.is_empty() {
+            return runs.clone();
+        }
+        return System { secrets, changes: Attr::Known(changes), ..runs.clone() };
     }
+    let new_secrets = secrets::changes(runs.map_or(&Attr::Null, |runs| &runs.secrets), &secrets);
+    let changes = [changes(name, system, runs, private), new_secrets];
+    let changes: Vec<String> = changes.into_iter().filter(|part| !part.is_empty()).collect();
     System {
         toplevel: Attr::Known(system.toplevel.to_string()),
         drv: Attr::Known(system.drv.to_string()),
@@ -168,7 +184,8 @@ fn planned_system(
         nixos_version: Attr::from(system.nixos_version.clone()),
         kernel: Attr::from(system.inventory.kernel.clone()),
         reboot_required: Attr::Unknown,
-        changes: Attr::Known(changes(name, system, runs, private)),
+        secrets,
+        changes: Attr::Known(changes.join("; ")),
     }
 }
 

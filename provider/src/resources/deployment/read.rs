@@ -6,10 +6,12 @@ use std::time::Duration;
 use futures::{FutureExt as _, StreamExt as _};
 use nixos_activator::agent::DeploymentId;
 use nixos_activator::facts::{self, Facts, FactsError};
+use nixos_activator::secrets;
 use nixos_activator::ssh::SshError;
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, State, Value};
 
 use super::model::{Deployment, Private, System};
+use super::secrets::Fingerprints;
 use crate::context::Context;
 use crate::diagnose;
 use crate::machines::{NoEndpoint, Target, not_refreshed, provider_unknown};
@@ -28,7 +30,12 @@ pub(super) async fn read(
     let limit = duration_or(deployment.timeouts.known().map(|timeouts| &timeouts.read), Duration::ZERO);
     let visits: Vec<_> = machines
         .iter()
-        .map(|(name, target)| async move { (name, visit(cx, target, name, limit).await) }.boxed())
+        .map(|(name, target)| {
+            let owner = deployment.id.known().and_then(|id| id.parse().ok());
+            let owner =
+                owner.filter(|_| deployment.system(name).is_some_and(|system| system.secrets.is_known()));
+            async move { (name, visit(cx, target, name, limit, owner.as_ref()).await) }.boxed()
+        })
         .collect();
     let answers: Vec<_> = futures::stream::iter(visits).buffer_unordered(AT_ONCE).collect().await;
 
@@ -39,9 +46,21 @@ pub(super) async fn read(
     for (name, answer) in answers {
         let path = Path::root().attribute("machines").key(name);
         match answer {
-            Ok(facts) => {
+            Ok((facts, secrets)) => {
                 let before = systems.get(name).and_then(Attr::known).cloned().unwrap_or_default();
-                systems.insert(name.clone(), Attr::Known(refreshed(before, &facts, &action)));
+                let kept = before.secrets.clone();
+                let secrets = match secrets {
+                    None => kept,
+                    Some(Ok(found)) => fingerprints(found),
+                    Some(Err(error)) => {
+                        cx.warn(unseen_secrets(name, &error).at(path));
+                        kept
+                    }
+                };
+                systems.insert(
+                    name.clone(),
+                    Attr::Known(System { secrets, ..refreshed(before, &facts, &action) }),
+                );
             }
             Err(Silent::Setting(NoEndpoint::Later(why))) => cx.warn(not_refreshed(name, &why).at(path)),
             Err(Silent::Setting(NoEndpoint::Wrong(diagnostic))) => errors.push(diagnostic),
@@ -58,6 +77,9 @@ pub(super) async fn read(
     Ok(State { value: deployment, private })
 }
 
+/// A machine's facts, and where it was to have secrets, the fingerprints of those that it has.
+type Seen = (Facts, Option<Result<BTreeMap<String, String>, SshError>>);
+
 /// Why a machine said nothing.
 enum Silent {
     Setting(NoEndpoint),
@@ -69,7 +91,8 @@ async fn visit(
     target: &Attr<Target>,
     name: &str,
     limit: Duration,
-) -> Result<Facts, Silent> {
+    owner: Option<&DeploymentId>,
+) -> Result<Seen, Silent> {
     let path = Path::root().attribute("machines").key(name);
     let later = |why: Diagnostic| Silent::Setting(NoEndpoint::Later(why));
     let defaults = cx.data.ssh.as_ref().ok_or_else(|| later(provider_unknown()))?;
@@ -82,7 +105,23 @@ async fn visit(
         .connect(&endpoint, limit, &cx.cancel)
         .await
         .map_err(|error| Silent::Facts(error.into()))?;
-    facts::gather(name, &connection).await.map_err(Silent::Facts)
+    let facts = facts::gather(name, &connection).await.map_err(Silent::Facts)?;
+    let secrets = match owner {
+        Some(owner) => Some(secrets::look(&connection, owner).await),
+        None => None,
+    };
+    Ok((facts, secrets))
+}
+
+/// Fingerprints as the state has them: no secrets are null.
+pub(super) fn fingerprints(found: impl IntoIterator<Item = (String, String)>) -> Fingerprints {
+    let found: BTreeMap<_, _> = found.into_iter().map(|(name, print)| (name, Attr::Known(print))).collect();
+    if found.is_empty() { Attr::Null } else { Attr::Known(found) }
+}
+
+fn unseen_secrets(name: &str, error: &SshError) -> Diagnostic {
+    Diagnostic::warning(format!("The secrets of machine \"{name}\" cannot be looked at"))
+        .detail(format!("{error}\n\nThe plan may not show what has become of them."))
 }
 
 /// The entry of `systems` after a look at the machine. What a foreign system is made of is not known here.
@@ -157,6 +196,7 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         activation_timeout: Attr::Null,
         health_checks: Attr::Null,
         rollout: Attr::Null,
+        secrets: Attr::Null,
         copy: Attr::Null,
         on_unreachable: Attr::Known("fail".to_owned()),
         timeouts: Attr::Null,

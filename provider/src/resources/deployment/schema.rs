@@ -1,8 +1,8 @@
 //! What users can write in a `nixos_deployment`, and what they get back.
 
-use tfplugin::{Attribute, Nested, Schema, validators};
+use tfplugin::{Attribute, Nested, Schema, Type, validators};
 
-use super::{health, rollout};
+use super::{health, rollout, secrets};
 use crate::machines::{Direction, target_attributes};
 use crate::settings::timeouts_attribute;
 
@@ -22,6 +22,7 @@ pub(super) fn schema() -> Schema {
     .attribute("activation_timeout", Attribute::string().optional().validate(validators::duration()).description("How long `switch-to-configuration` may take on a machine. Default: `10m`."))
     .attribute("health_checks", health::attribute())
     .attribute("rollout", rollout::attribute())
+    .attribute("secrets", secrets::attribute())
     .attribute("copy", Attribute::nested_single(copy_attributes()).optional().description("How systems travel to the machines."))
     .attribute("on_unreachable", Attribute::string().optional().computed().default("warn").validate(validators::one_of(&["warn", "fail"])).description("What a refresh does about a machine that cannot be reached: `warn` (keep its last known state; the default) or `fail`."))
     .attribute("timeouts", timeouts_attribute("Default for `create` and `update`: `60m`."))
@@ -72,5 +73,6 @@ fn system_attributes() -> Nested {
         .attribute("nixos_version", text("The NixOS version, e.g. `24.11.20250101.abcdef`."))
         .attribute("kernel", text("The version of the kernel in it."))
         .attribute("reboot_required", Attribute::bool().computed().description("Whether the machine was booted with another kernel, initial RAM disk or set of modules."))
+        .attribute("secrets", Attribute::map(Type::String).computed().description("What stands for the content, place and owner of each secret the machine has (a keyed hash); null without secrets."))
         .attribute("changes", text("What the system changed against the one before: packages, kernel, units."))
 }

@@ -27,15 +27,22 @@ impl Schema {
                 problems.push(format!("`{name}` in exactly_one_of is no attribute"));
             }
         }
-        check_object(&self.attributes, "", false, &mut problems);
+        check_object(&self.attributes, "", Within::default(), &mut problems);
         problems
     }
+}
+
+/// What an attribute is inside of.
+#[derive(Clone, Copy, Default)]
+struct Within {
+    collection: bool,
+    set: bool,
 }
 
 fn check_object(
     attributes: &BTreeMap<String, Attribute>,
     prefix: &str,
-    in_collection: bool,
+    within: Within,
     problems: &mut Vec<String>,
 ) {
     for (name, attribute) in attributes {
@@ -54,18 +61,21 @@ fn check_object(
         if attribute.required && (attribute.optional || attribute.computed) {
             wrong("is required, so it cannot be optional or computed");
         }
-        if attribute.write_only && (attribute.computed || in_collection) {
+        if attribute.write_only && (attribute.computed || within.set) {
             wrong("is write-only, so it cannot be computed or in a set");
         }
         if attribute.default.is_some() && !(attribute.optional && attribute.computed) {
             wrong("has a default, so it must be optional and computed");
         }
-        if in_collection && matches!(attribute.kind, Kind::Plain(Type::Dynamic)) {
+        if within.collection && matches!(attribute.kind, Kind::Plain(Type::Dynamic)) {
             wrong("is dynamic within a collection");
         }
         if let Kind::Nested(nesting, nested) = &attribute.kind {
-            let in_collection = in_collection || *nesting != Nesting::Single;
-            check_object(&nested.attributes, &format!("{path}."), in_collection, problems);
+            let within = Within {
+                collection: within.collection || *nesting != Nesting::Single,
+                set: within.set || *nesting == Nesting::Set,
+            };
+            check_object(&nested.attributes, &format!("{path}."), within, problems);
         }
     }
 }

@@ -105,7 +105,7 @@ fn what_would_be_dangerous_to_ignore_is_refused() {
     world.write("network.nix", &one("deployment.keys.token.text = \"secret\";")).unwrap();
     let run = plan(&world);
     succeeds(&run);
-    says(&run, &["`deployment.keys` of machine \"web\" are not sent", "\"token\""]);
+    says(&run, &["Some `deployment.keys` of machine \"web\" are not sent", "\"token\""]);
 }
 
 #[test]

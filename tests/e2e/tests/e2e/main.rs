@@ -7,5 +7,6 @@ mod evaluation;
 mod importing;
 mod keeping;
 mod planning;
+mod secrets;
 mod support;
 mod trouble;

@@ -1,0 +1,485 @@
+//! Secrets of a transaction: staged in memory, published before the new system takes over, put back when it does not stay.
+//!
+//! Contents are only ever in files of root in a ramfs, which is never swapped out, and where they are declared to be. What is
+//! on disk about them is their names, places and owners, and for those whose place is on disk too, a digest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nixos_agent::{FailedUnit, Request, SecretFile};
+use rustix::fs::statfs;
+use rustix::mount::{MountFlags, mount};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::AgentError;
+use crate::files::{Deployment, failed, replace};
+use crate::host;
+
+/// Where contents wait.
+const MEMORY: &str = "/run/nixos-agent-secrets";
+/// What is published: for places that a reboot empties, and for the others.
+const MANIFESTS: [&str; 2] = ["/run/nixos-agent-secrets/manifests", "/var/lib/nixos-agent/secrets"];
+/// Where secrets are by default; NixOS mounts a ramfs there.
+const KEYS: &str = "/run/keys";
+
+/// The secrets of one activation.
+pub(crate) struct Secrets<'a> {
+    deployment: &'a Deployment,
+    owner: &'a str,
+    entries: &'a [SecretFile],
+}
+
+/// What a published secret should look like. One line of a manifest; a shell script reads it too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Published {
+    name: String,
+    fingerprint: String,
+    digest: String,
+    /// Permissions and owners, as `stat -c '%a %u:%g'` prints them.
+    looks: String,
+    path: PathBuf,
+}
+
+/// A file as it was.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Before {
+    path: PathBuf,
+    /// Its content's file; `None`: there was none.
+    content: Option<PathBuf>,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+const BEFORE: &str = "before.json";
+const PUBLISHED: &str = "published";
+const REFRESHED: &str = "refreshed";
+const RESTORED: &str = "restored";
+
+/// What makes a unit see a new content.
+#[derive(Clone, Copy)]
+enum Refresh {
+    Restart,
+    Reload,
+}
+
+impl Refresh {
+    /// The verb of `systemctl` that does so where the unit runs.
+    fn tried(self) -> &'static str {
+        match self {
+            Self::Restart => "try-restart",
+            Self::Reload => "try-reload-or-restart",
+        }
+    }
+}
+
+/// Takes the contents of a request off the stream they came in on. `contents` is everything after the request's line.
+pub(crate) fn stage(request: &Request, contents: &[u8]) -> Result<(), AgentError> {
+    let lengths = request.secrets.iter().flat_map(|secrets| &secrets.entries).map(|entry| entry.content);
+    let announced: u64 = lengths.flatten().sum();
+    if announced != contents.len() as u64 {
+        let found = contents.len();
+        return Err(AgentError::Request(format!("expected {announced} bytes of secrets, found {found}")));
+    }
+    match &request.secrets {
+        Some(secrets) if secrets.entries.iter().any(|entry| entry.content.is_some()) => {
+            stage_at(&staged(request.id.as_str()), &secrets.entries, contents)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn stage_at(directory: &Path, entries: &[SecretFile], contents: &[u8]) -> Result<(), AgentError> {
+    in_memory(Path::new(MEMORY), 0o700)?;
+    DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(directory)
+        .map_err(failed(&directory.display().to_string()))?;
+    let mut rest = contents;
+    for (number, entry) in entries.iter().enumerate() {
+        let Some(length) = entry.content else { continue };
+        let (content, more) = rest.split_at(usize::try_from(length).unwrap_or(0).min(rest.len()));
+        rest = more;
+        write_new(&directory.join(number.to_string()), content)?;
+    }
+    Ok(())
+}
+
+fn staged(id: &str) -> PathBuf {
+    Path::new(MEMORY).join(id)
+}
+
+/// Makes sure that a directory exists and that what is in it is never written to a disk.
+fn in_memory(directory: &Path, mode: u32) -> Result<(), AgentError> {
+    const RAMFS: u64 = 0x8584_58f6;
+    let at = directory.display().to_string();
+    DirBuilder::new().mode(mode).recursive(true).create(directory).map_err(failed(&at))?;
+    let is_ramfs = statfs(directory).is_ok_and(|stat| u64::try_from(stat.f_type).ok() == Some(RAMFS));
+    if !is_ramfs {
+        let options = std::ffi::CString::new(format!("mode={mode:04o}")).unwrap_or_default();
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        // A container may not be allowed to; /run is in memory too, and swap is the user's business.
+        let _ = mount("ramfs", directory, "ramfs", flags, options.as_c_str());
+    }
+    Ok(())
+}
+
+impl<'a> Secrets<'a> {
+    /// Those of a request, where it has any to say something about.
+    pub(crate) fn of(deployment: &'a Deployment, request: &'a Request) -> Option<Self> {
+        let secrets = request.secrets.as_ref()?;
+        Some(Self { deployment, owner: secrets.owner.as_str(), entries: &secrets.entries })
+    }
+
+    /// Whether there is anything to do.
+    pub(crate) fn are_pending(&self) -> bool {
+        let declared: BTreeSet<&str> = self.entries.iter().map(|entry| entry.name.as_str()).collect();
+        self.entries.iter().any(|entry| entry.content.is_some())
+            || read_manifests(self.owner).keys().any(|name| !declared.contains(name.as_str()))
+    }
+
+    /// What must be true before anything is touched: what was not sent is there.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let there = read_manifests(self.owner);
+        let lost = self.entries.iter().filter(|entry| entry.content.is_none()).find(|entry| {
+            there.get(&entry.name).is_none_or(|published| published.fingerprint != entry.fingerprint)
+        });
+        match lost {
+            None => Ok(()),
+            Some(entry) => Err(format!(
+                "The secret \"{}\" was on the machine and is not any more; nothing was changed.",
+                entry.name
+            )),
+        }
+    }
+
+    /// Puts everything in its place, and what was there before aside. Can be done again after it was interrupted.
+    pub(crate) fn publish(&self) -> Result<(), AgentError> {
+        let aside = self.aside();
+        in_memory(Path::new(MEMORY), 0o700)?;
+        DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(&aside)
+            .map_err(failed(&aside.display().to_string()))?;
+        if !aside.join(BEFORE).exists() {
+            self.put_aside(&aside)?;
+        }
+        for (number, entry) in self.entries.iter().enumerate() {
+            if entry.content.is_none() {
+                continue;
+            }
+            let content = std::fs::read(aside.join(number.to_string())).map_err(failed("staged secret"))?;
+            make_directory(Path::new(&entry.path))?;
+            // Users of the new system may not exist yet: until then it is root's alone.
+            let (owner, group) = (user(&entry.user), group(&entry.group));
+            let mode = if owner.is_some() && group.is_some() { entry.mode } else { entry.mode & 0o700 };
+            write(Path::new(&entry.path), &content, mode, owner.unwrap_or(0), group.unwrap_or(0))?;
+        }
+        for gone in self.undeclared() {
+            let _ = std::fs::remove_file(gone.path);
+        }
+        self.mark(PUBLISHED)
+    }
+
+    /// Gives files to users that the new system has brought.
+    pub(crate) fn own(&self) -> Result<(), String> {
+        for entry in self.entries {
+            let missing = |what: &str, name: &str| {
+                format!("The {what} `{name}` of secret \"{}\" does not exist", entry.name)
+            };
+            let owner = user(&entry.user).ok_or_else(|| missing("user", &entry.user))?;
+            let group = group(&entry.group).ok_or_else(|| missing("group", &entry.group))?;
+            let path = Path::new(&entry.path);
+            let set = std::os::unix::fs::lchown(path, Some(owner), Some(group))
+                .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(entry.mode)));
+            set.map_err(|error| format!("{}: {error}", entry.path))?;
+        }
+        Ok(())
+    }
+
+    /// Restarts and reloads the units that use what has changed, unless they have been started since. Returns those that fail.
+    pub(crate) fn refresh_units(&self, since: u64) -> Vec<FailedUnit> {
+        let Some(published) = self.moment(PUBLISHED) else { return vec![] };
+        let due: Vec<_> = self
+            .users()
+            .into_iter()
+            .filter(|(_, unit)| host::active_since(unit).is_some_and(|since| since < published))
+            .collect();
+        // Known before it happens, so that it can be undone whatever becomes of us.
+        let names: Vec<&str> = due.iter().map(|(_, unit)| unit.as_str()).collect();
+        let _ = replace(&self.aside().join(REFRESHED), names.join("\n").as_bytes(), 0o600);
+        due.into_iter()
+            .filter(|(verb, unit)| host::output("systemctl", &[verb.tried(), unit]).is_err())
+            .map(|(_, unit)| FailedUnit { name: unit.clone(), journal: host::journal(unit, since) })
+            .collect()
+    }
+
+    /// After `restore`: units that may have seen the new contents get to see the old ones.
+    pub(crate) fn refresh_units_again(&self) {
+        let (Some(published), Some(restored)) = (self.moment(PUBLISHED), self.moment(RESTORED)) else {
+            return;
+        };
+        let refreshed = std::fs::read_to_string(self.aside().join(REFRESHED)).unwrap_or_default();
+        for (verb, unit) in self.users() {
+            let touched = refreshed.lines().any(|line| line == unit);
+            let verb = match host::active_since(unit) {
+                Some(since) if since < restored && (touched || since >= published) => verb.tried(),
+                // It ran before, and could not live with what we gave it.
+                None if touched => "restart",
+                _ => continue,
+            };
+            let _ = host::output("systemctl", &["reset-failed", unit]);
+            let _ = host::output("systemctl", &[verb, unit]);
+        }
+    }
+
+    /// Who uses what has changed, and what it takes to make them see it.
+    fn users(&self) -> Vec<(Refresh, &'a String)> {
+        let changed = || self.entries.iter().filter(|entry| entry.content.is_some());
+        let restart: BTreeSet<&String> = changed().flat_map(|entry| &entry.restart).collect();
+        let reload: BTreeSet<&String> =
+            changed().flat_map(|entry| &entry.reload).filter(|unit| !restart.contains(unit)).collect();
+        let restart = restart.into_iter().map(|unit| (Refresh::Restart, unit));
+        restart.chain(reload.into_iter().map(|unit| (Refresh::Reload, unit))).collect()
+    }
+
+    fn aside(&self) -> PathBuf {
+        staged(self.deployment.id().as_str())
+    }
+
+    /// When something was done, in microseconds of [`host::monotonic`] time.
+    fn moment(&self, name: &str) -> Option<u64> {
+        std::fs::read_to_string(self.aside().join(name)).ok()?.trim().parse().ok()
+    }
+
+    fn mark(&self, name: &str) -> Result<(), AgentError> {
+        let now = host::monotonic().as_micros().to_string();
+        replace(&self.aside().join(name), now.as_bytes(), 0o600)
+    }
+
+    /// The new system stays: so do they.
+    pub(crate) fn keep(&self) -> Result<(), AgentError> {
+        let mut published: BTreeMap<String, Published> = read_manifests(self.owner);
+        published.retain(|name, _| self.entries.iter().any(|entry| entry.name == *name));
+        for entry in self.entries {
+            let at = failed(&entry.path);
+            let mut content = vec![];
+            let mut file = File::open(&entry.path).map_err(&at)?;
+            let meta = file.metadata().map_err(&at)?;
+            file.read_to_end(&mut content).map_err(&at)?;
+            let digest = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+            let looks = format!("{:o} {}:{}", meta.mode() & 0o7777, meta.uid(), meta.gid());
+            published.insert(
+                entry.name.clone(),
+                Published {
+                    name: entry.name.clone(),
+                    fingerprint: entry.fingerprint.clone(),
+                    digest,
+                    looks,
+                    path: PathBuf::from(&entry.path),
+                },
+            );
+        }
+        in_memory(Path::new(MEMORY), 0o700)?;
+        for (manifests, volatile) in MANIFESTS.into_iter().zip([true, false]) {
+            let lines: String = published
+                .values()
+                .filter(|one| one.path.starts_with("/run") == volatile)
+                .map(Published::line)
+                .collect();
+            let manifest = Path::new(manifests).join(self.owner);
+            if lines.is_empty() {
+                let _ = std::fs::remove_file(manifest);
+                continue;
+            }
+            DirBuilder::new().mode(0o700).recursive(true).create(manifests).map_err(failed(manifests))?;
+            replace(&manifest, lines.as_bytes(), 0o600)?;
+        }
+        Ok(())
+    }
+
+    /// The old system comes back: so do they.
+    pub(crate) fn restore(&self) -> Result<(), AgentError> {
+        let aside = self.aside();
+        let Ok(text) = std::fs::read(aside.join(BEFORE)) else {
+            return Ok(());
+        };
+        let before: Vec<Before> =
+            serde_json::from_slice(&text).map_err(|error| AgentError::Request(error.to_string()))?;
+        for file in before {
+            match &file.content {
+                Some(content) => {
+                    let content = std::fs::read(content).map_err(failed("secret put aside"))?;
+                    make_directory(&file.path)?;
+                    write(&file.path, &content, file.mode, file.uid, file.gid)?;
+                }
+                None => {
+                    let _ = std::fs::remove_file(&file.path);
+                }
+            }
+        }
+        self.mark(RESTORED)
+    }
+
+    /// Removes what was staged and put aside.
+    pub(crate) fn forget(&self) {
+        let _ = std::fs::remove_dir_all(self.aside());
+    }
+
+    fn undeclared(&self) -> Vec<Published> {
+        let paths: BTreeSet<&Path> = self.entries.iter().map(|entry| Path::new(&entry.path)).collect();
+        let mut published: Vec<Published> = read_manifests(self.owner).into_values().collect();
+        published.retain(|one| !paths.contains(one.path.as_path()));
+        published
+    }
+
+    fn put_aside(&self, aside: &Path) -> Result<(), AgentError> {
+        let changed = self.entries.iter().filter(|entry| entry.content.is_some());
+        let paths = changed.map(|entry| PathBuf::from(&entry.path));
+        let paths: BTreeSet<PathBuf> =
+            paths.chain(self.undeclared().into_iter().map(|one| one.path)).collect();
+        let mut before = vec![];
+        for (number, path) in paths.into_iter().enumerate() {
+            before.push(match File::open(&path) {
+                Ok(mut file) => {
+                    let at = failed(&path.display().to_string());
+                    let meta = file.metadata().map_err(&at)?;
+                    let mut content = vec![];
+                    file.read_to_end(&mut content).map_err(&at)?;
+                    let copy = aside.join(format!("before-{number}"));
+                    write_new(&copy, &content)?;
+                    let mode = meta.mode() & 0o7777;
+                    Before { path, content: Some(copy), mode, uid: meta.uid(), gid: meta.gid() }
+                }
+                Err(_) => Before { path, content: None, mode: 0, uid: 0, gid: 0 },
+            });
+        }
+        let json = serde_json::to_vec(&before).map_err(|error| AgentError::Request(error.to_string()))?;
+        replace(&aside.join(BEFORE), &json, 0o600)
+    }
+}
+
+impl Published {
+    fn line(&self) -> String {
+        let path = self.path.display();
+        format!("{}\t{}\t{}\t{}\t{path}\n", self.name, self.fingerprint, self.digest, self.looks)
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [name, fingerprint, digest, looks, path] = fields[..] else { return None };
+        Some(Self {
+            name: name.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            digest: digest.to_owned(),
+            looks: looks.to_owned(),
+            path: PathBuf::from(path),
+        })
+    }
+}
+
+fn read_manifests(owner: &str) -> BTreeMap<String, Published> {
+    let texts =
+        MANIFESTS.map(|place| std::fs::read_to_string(Path::new(place).join(owner)).unwrap_or_default());
+    let all = texts.iter().flat_map(|text| text.lines()).filter_map(Published::parse);
+    all.map(|one| (one.name.clone(), one)).collect()
+}
+
+/// The directory a secret is to be in.
+fn make_directory(path: &Path) -> Result<(), AgentError> {
+    let Some(directory) = path.parent().filter(|directory| !directory.exists()) else {
+        return Ok(());
+    };
+    if directory == Path::new(KEYS) {
+        in_memory(directory, 0o750)?;
+    }
+    DirBuilder::new()
+        .mode(0o750)
+        .recursive(true)
+        .create(directory)
+        .map_err(failed(&directory.display().to_string()))?;
+    // As NixOS has it: members of `keys` may look whether a secret has come.
+    if let Some(keys) = group("keys") {
+        let _ = std::os::unix::fs::chown(directory, None, Some(keys));
+    }
+    Ok(())
+}
+
+/// A file of root's that was not there.
+fn write_new(path: &Path, content: &[u8]) -> Result<(), AgentError> {
+    let at = failed(&path.display().to_string());
+    let _ = std::fs::remove_file(path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(&at)?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(&at)
+}
+
+/// Replaces a file as a whole; nobody sees it half-written or with the wrong owner.
+fn write(path: &Path, content: &[u8], mode: u32, uid: u32, gid: u32) -> Result<(), AgentError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.nixos-agent"));
+    write_new(&new, content)?;
+    let finish = || {
+        std::os::unix::fs::chown(&new, Some(uid), Some(gid))?;
+        std::fs::set_permissions(&new, Permissions::from_mode(mode))?;
+        std::fs::rename(&new, path)
+    };
+    finish().map_err(failed(&path.display().to_string()))
+}
+
+/// The number of a user; names are asked from the machine, which may have more than `/etc/passwd`.
+fn user(name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    if name == "root" {
+        return Some(0);
+    }
+    host::output("id", &["-u", "--", name]).ok()?.trim().parse().ok()
+}
+
+fn group(name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    if name == "root" {
+        return Some(0);
+    }
+    let line = host::output("getent", &["group", name]).ok()?;
+    line.split(':').nth(2)?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_line_can_be_read_again() {
+        let one = Published {
+            name: "db-password".to_owned(),
+            fingerprint: "ab12".to_owned(),
+            digest: "00ff".to_owned(),
+            looks: "400 0:96".to_owned(),
+            path: PathBuf::from("/run/keys/a place"),
+        };
+        assert_eq!(Published::parse(one.line().trim_end()), Some(one));
+        assert_eq!(Published::parse("cut off\tby a power"), None);
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
+        write_new(&path, b"one").unwrap();
+        write(&path, b"two", 0o640, rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+            .unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+}
