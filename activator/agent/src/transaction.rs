@@ -463,8 +463,7 @@ impl Transaction<'_> {
         forget_pending(&old);
         // Before the switch, so that what it starts finds the old ones.
         let restored = Secrets::of(self.deployment, self.request).map_or(Ok(()), |secrets| secrets.restore());
-        let Ran { exit, .. } = self.switch("rollback", &old, "test");
-        let back = host::state().current.as_deref() == Some(old.as_str());
+        let (exit, back) = self.switch_back(&old);
         let end = match exit {
             Exit::Code(0 | 4) if back => {
                 End::new(Outcome::RolledBack, format!("{why}. The machine went back to {old}."))
@@ -483,6 +482,21 @@ impl Transaction<'_> {
                 message: format!("{} The old secrets could not be put back: {error}.", end.message),
                 ..end
             },
+        }
+    }
+
+    /// The old system ran before, so it can again; what keeps it from that may pass.
+    fn switch_back(&mut self, old: &str) -> (Exit, bool) {
+        const TRIES: u32 = 3;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let Ran { exit, .. } = self.switch("rollback", old, "test");
+            let back = host::state().current.as_deref() == Some(old);
+            if tries == TRIES || (back && matches!(exit, Exit::Code(0 | 4))) {
+                return (exit, back);
+            }
+            std::thread::sleep(Duration::from_secs(1));
         }
     }
 

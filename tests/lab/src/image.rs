@@ -28,13 +28,14 @@ chroot "$1" useradd --create-home --shell /bin/sh deploy
 printf 'UseDNS no\nPrintMotd no\nLoginGraceTime 20\n' > "$1/etc/ssh/sshd_config.d/lab.conf"
 cat > "$1/etc/systemd/system/mini-nixos-boot.service" <<UNIT
 [Unit]
-Description=Boot the system that the profile points at
+Description=Boot the system that the boot loader was given
+ConditionPathExists=/boot/default-system
 After=local-fs.target
 Before=ssh.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/nix/var/nix/profiles/system/init
+ExecStart=/bin/sh -c 'exec "\$(cat /boot/default-system)/init"'
 [Install]
 WantedBy=multi-user.target
 UNIT
@@ -52,6 +53,8 @@ mount --rbind /dev "$1/dev"
 chroot "$1" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root sh -euc '
   system=$(nix-build --no-out-link /root/fixture/installer.nix)
   nix-env -p /nix/var/nix/profiles/system --set "$system"
+  mkdir -p /boot
+  echo "$system" > /boot/default-system
   ln -sfn "$system" /root/installer-system
   rm -rf /root/fixture'
 "#;

@@ -221,3 +221,52 @@ fn a_machine_that_was_changed_after_the_plan_is_left_alone() {
     succeeds(&apply(&world));
     no_changes(&world);
 }
+
+#[test]
+fn twenty_machines_go_in_waves_and_one_fails() {
+    let names: Vec<String> = (0..20).map(|n| format!("h{n:02}")).collect();
+    let hosts: Vec<&str> = names.iter().map(String::as_str).collect();
+    let world = world(&hosts);
+    let (waves, failing) = (["h00", "h01"], "h07");
+    let second: Vec<String> = hosts[2..10].iter().map(|name| format!("\"{name}\"")).collect();
+    let rollout = format!(
+        "rollout = {{ waves = [[\"{}\", \"{}\"], [{}]], max_parallel = 8 }}",
+        waves[0],
+        waves[1],
+        second.join(", ")
+    );
+    let network = |change: &dyn Fn(&str) -> &'static str| {
+        let nodes: String = hosts
+            .iter()
+            .map(|name| {
+                format!(
+                    "{name} = {{ pkgs, ... }}: {{ nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; {} }};\n",
+                    change(name)
+                )
+            })
+            .collect();
+        format!("{{ ... }}: {{ {nodes} }}")
+    };
+    set_up(&world, &site(&world, &hosts, ""), &network(&|_| ""));
+    succeeds(&apply(&world));
+    no_changes(&world);
+    let before: Vec<String> = hosts.iter().map(|host| world.current_system(host)).collect();
+
+    world.write("main.tf", &site(&world, &hosts, &rollout)).unwrap();
+    world.write("network.nix", &network(&|name| if name == failing { BROKEN } else { SLEEPER })).unwrap();
+    let run = apply(&world);
+    fails_saying(&run, &["was rolled back on machine \"h07\"", "Not deployed: machine \"h19\""]);
+    let systems = &world.resource("nixos_deployment.site")["systems"];
+    for (n, host) in hosts.iter().enumerate() {
+        let now = world.current_system(host);
+        assert_eq!(systems[host]["toplevel"], now.as_str(), "the state says what {host} runs");
+        match n {
+            7 | 10.. => assert_eq!(now, before[n], "{host} keeps its system"),
+            _ => assert_ne!(now, before[n], "{host} has its new system"),
+        }
+    }
+    world.write("network.nix", &network(&|_| SLEEPER)).unwrap();
+    let run = apply(&world);
+    succeeds(&run);
+    no_changes(&world);
+}

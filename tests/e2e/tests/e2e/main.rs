@@ -4,6 +4,7 @@
 
 mod deploying;
 mod evaluation;
+mod faults;
 mod importing;
 mod keeping;
 mod planning;

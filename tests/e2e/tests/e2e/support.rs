@@ -1,5 +1,8 @@
 //! What the tests share: a world with some hosts, and configurations for it.
 
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use e2e::{Run, World};
 
 /// The two-machine network that most tests deploy.
@@ -90,4 +93,21 @@ pub(crate) fn no_changes(world: &World) {
     let run = plan(world);
     succeeds(&run);
     says(&run, &["No changes."]);
+}
+
+/// Starts an apply and returns once `until` holds.
+pub(crate) fn apply_until(world: &World, until: impl Fn() -> bool) -> std::process::Child {
+    let mut command = world.terraform_command(&[], &["apply", "-auto-approve", "-input=false"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let start = Instant::now();
+    while !until() {
+        assert!(start.elapsed() < Duration::from_mins(1), "apply did not get that far");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child
+}
+
+/// Whether a process whose command line matches runs there.
+pub(crate) fn runs(host: &lab::Host, pattern: &str) -> bool {
+    host.exec(&["pgrep", "-f", pattern]).is_ok_and(|found| found.success)
 }

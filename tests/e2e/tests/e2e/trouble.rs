@@ -1,13 +1,13 @@
 //! When things are missing, wrong, full, cut off or interrupted.
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use e2e::World;
 use lab::HostOptions;
 
 use crate::support::{
-    HEAD, SLEEPER, apply, fails_saying, machine, no_changes, one, plan, says, set_up, site, succeeds, world,
+    HEAD, SLEEPER, apply, apply_until, fails_saying, machine, no_changes, one, plan, runs, says, set_up,
+    site, succeeds, world,
 };
 
 #[test]
@@ -141,22 +141,6 @@ fn a_full_disk_stops_before_anything_is_activated() {
     );
     fails_saying(&apply(&world), &["No space is left on machine \"web\"", "still runs what it ran before"]);
     assert_eq!(world.current_system("web"), installed);
-}
-
-/// Starts an apply and returns once `until` holds.
-fn apply_until(world: &World, until: impl Fn() -> bool) -> std::process::Child {
-    let mut command = world.terraform_command(&[], &["apply", "-auto-approve", "-input=false"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let start = Instant::now();
-    while !until() {
-        assert!(start.elapsed() < Duration::from_mins(1), "apply did not get that far");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    child
-}
-
-fn runs(host: &lab::Host, pattern: &str) -> bool {
-    host.exec(&["pgrep", "-f", pattern]).is_ok_and(|found| found.success)
 }
 
 fn interrupt(world: &World, pattern: &str, signal: &str) {

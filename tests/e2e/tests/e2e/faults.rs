@@ -1,0 +1,201 @@
+//! Every fault in every phase: whatever dies, the machine runs the old system or the confirmed new one, can be reached, and
+//! the next apply brings it where it should be. Each test prints its row of the table in `docs/guides/activation.md`.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use e2e::World;
+use lab::{Host, HostOptions};
+
+use crate::support::{apply_until, no_changes, one, runs, set_up, site, succeeds};
+
+/// Phases that can be held up, and so be hit.
+const PHASES: [&str; 6] =
+    ["activating", "awaiting_confirmation", "checking_health", "holding", "committing", "rolling_back"];
+
+/// Run at every place where a phase can be held up: waits there when that is the phase in `/root/slow`.
+const PAUSE: &str = r#"PATH=/usr/sbin:/usr/bin:/sbin:/bin
+want="$(cat /root/slow 2>/dev/null)" || exit 0
+events="$(ls -t /var/lib/nixos-agent/deployments/*/events.ndjson | head -n 1)"
+now="$(grep -o '"phase":"[a-z_]*"' "$events" | tail -n 1 | cut -d '"' -f 4)"
+[ "$now" = "$want" ] || exit 0
+rm /root/slow; : > /root/reached; sleep 3
+"#;
+
+/// What becomes of one machine and one terraform.
+struct Scene {
+    world: World,
+    row: Vec<String>,
+}
+
+impl Scene {
+    fn new(options: HostOptions) -> Self {
+        let world = World::boot_with(&[("web", options)], &|_| {}).expect("the lab boots");
+        let web = world.lab.host("web");
+        web.write_file("/root/pause", PAUSE).unwrap();
+        // Every login runs this.
+        web.write_file("/root/.ssh/rc", "sh /root/pause\n").unwrap();
+        let here = "if [ -e /root/slow ]; then rm /root/slow; : > /root/reached; sleep 3; fi";
+        let main = format!(
+            "confirm_timeout = \"8s\"\n  activation_timeout = \"40s\"\n  health_checks = {{\n    \
+             there = {{ command = [\"sh\", \"-c\", \"sh /root/pause; [ ! -e /root/unhealthy ]\"], deadline = \"8s\", interval = \"500ms\" }}\n    \
+             here = {{ command = [\"sh\", \"-c\", \"{here}\"], from = \"here\", deadline = \"8s\" }}\n  }}"
+        );
+        set_up(&world, &site(&world, &["web"], &main), &system("start"));
+        succeeds(&crate::support::apply(&world));
+        Self { world, row: vec![] }
+    }
+
+    fn web(&self) -> &Host {
+        self.world.lab.host("web")
+    }
+
+    /// Applies, hits the machine in `phase`, waits until all is quiet, looks, and applies again.
+    fn hit(&mut self, phase: &str, fault: &dyn Fn(&World), after: &dyn Fn(&World)) {
+        let (web, control) = (self.web(), self.world.lab.control());
+        let old = self.world.current_system("web");
+        let place = if phase == "holding" { control } else { web };
+        place.exec(&["rm", "-f", "/root/reached"]).unwrap();
+        place.write_file("/root/slow", phase).unwrap();
+        if phase == "rolling_back" {
+            web.write_file("/root/unhealthy", "").unwrap();
+        }
+        self.world.write("network.nix", &system(&format!("{phase} {}", self.row.len()))).unwrap();
+        let child = apply_until(&self.world, || has(place, "/root/reached"));
+        fault(&self.world);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let start = Instant::now();
+        while runs(web, "nixos-agent run") || runs(web, "switch-to-configuration") {
+            assert!(start.elapsed() < Duration::from_mins(3), "{phase}: the machine comes to rest\n{said}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        after(&self.world);
+        let found = self.world.current_system("web");
+        let boots = self.web().read_file("/boot/default-system").unwrap().trim().to_owned();
+        for (host, file) in [(web, "/root/unhealthy"), (web, "/root/slow"), (control, "/root/slow")] {
+            host.exec(&["rm", "-f", file]).unwrap();
+        }
+
+        let again = self.world.terraform(&["apply", "-auto-approve", "-lock=false"]);
+        assert_eq!(
+            again.code, 0,
+            "{phase}: the next apply converges; the first said\n{said}\n{}",
+            again.text
+        );
+        no_changes(&self.world);
+        let new = self.world.current_system("web");
+        let name = |system: &str| if system == new { "new" } else { "old" };
+        assert!(found == old || found == new, "{phase}: it runs {found}\n{said}");
+        assert!(boots == old || boots == new, "{phase}: it boots {boots}\n{said}");
+        let verdict = match output.status.code() {
+            Some(0) => "success",
+            Some(_) => "error",
+            None => "–",
+        };
+        if verdict == "success" {
+            assert_eq!((name(&found), name(&boots)), ("new", "new"), "{phase}: success means that it stays");
+        }
+        let boots =
+            if name(&boots) == name(&found) { String::new() } else { format!(", boots {}", name(&boots)) };
+        self.row.push(format!("{}{boots}; {verdict}", name(&found)));
+    }
+}
+
+fn has(host: &Host, path: &str) -> bool {
+    host.exec(&["test", "-e", path]).is_ok_and(|found| found.success)
+}
+
+/// One line of the table.
+fn row(what: &str, options: HostOptions, fault: impl Fn(&World), after: impl Fn(&World)) {
+    let mut scene = Scene::new(options);
+    for phase in PHASES {
+        scene.hit(phase, &fault, &after);
+    }
+    // Not through `print!`, which the harness keeps to itself.
+    let _ = writeln!(std::io::stderr(), "| {what} | {} |", scene.row.join(" | "));
+}
+
+fn system(mark: &str) -> String {
+    one(&format!(
+        "environment.etc.mark.text = \"{mark}\"; system.activationScripts.pause = \"/bin/sh /root/pause\"; \
+         testing.bootLoader = \"/bin/sh /root/pause\";"
+    ))
+}
+
+fn on_control(world: &World, command: &[&str]) {
+    world.lab.control().exec(command).unwrap();
+}
+
+fn on_web(world: &World, command: &[&str]) {
+    world.lab.host("web").exec(command).unwrap();
+}
+
+fn nothing(_: &World) {}
+
+#[test]
+fn terraform_is_killed() {
+    row(
+        "`kill -9` of terraform",
+        HostOptions::default(),
+        |world| on_control(world, &["pkill", "-KILL", "-x", "terraform"]),
+        nothing,
+    );
+}
+
+#[test]
+fn the_provider_is_killed() {
+    let kill = |world: &World| on_control(world, &["pkill", "-KILL", "-f", "terraform-provider-nixos"]);
+    row("`kill -9` of the provider", HostOptions::default(), kill, nothing);
+}
+
+#[test]
+fn ssh_is_killed() {
+    row(
+        "`kill -9` of ssh",
+        HostOptions::default(),
+        |world| on_control(world, &["pkill", "-KILL", "-x", "ssh"]),
+        nothing,
+    );
+}
+
+#[test]
+fn the_agent_is_killed() {
+    let kill = |world: &World| on_web(world, &["pkill", "-KILL", "-f", "nixos-agent run"]);
+    row("`kill -9` of the agent", HostOptions::default(), kill, nothing);
+}
+
+#[test]
+fn the_switch_is_killed() {
+    let kill = |world: &World| on_web(world, &["pkill", "-KILL", "-f", "bin/switch-to-configuration"]);
+    row("`kill -9` of `switch-to-configuration`, where it runs", HostOptions::default(), kill, nothing);
+}
+
+#[test]
+fn the_network_is_cut() {
+    let cut = |world: &World| {
+        world.lab.host("web").link_down().unwrap();
+        std::thread::sleep(Duration::from_secs(5));
+        world.lab.host("web").link_up().unwrap();
+    };
+    row("network cut for 5 s", HostOptions::default(), cut, nothing);
+    let cut = |world: &World| {
+        world.lab.host("web").link_down().unwrap();
+        std::thread::sleep(Duration::from_secs(15));
+        world.lab.host("web").link_up().unwrap();
+    };
+    row("network cut for 15 s", HostOptions::default(), cut, nothing);
+}
+
+#[test]
+fn the_power_is_cut() {
+    let cut = |world: &World| world.lab.host("web").power_cycle().unwrap();
+    row("power cycle", HostOptions::default(), cut, nothing);
+}
+
+#[test]
+fn the_disk_is_full() {
+    let small = HostOptions { disk_bytes: Some(64 << 20), ..HostOptions::default() };
+    let fill = |world: &World| on_web(world, &["sh", "-c", "cat /dev/zero > /root/fill 2>/dev/null; true"]);
+    row("disk full", small, fill, |world| on_web(world, &["rm", "-f", "/root/fill"]));
+}
