@@ -68,6 +68,8 @@ pub struct Settings {
     pub activation_timeout: Duration,
     /// How long a machine waits with its new system until we have logged in anew; zero: not at all.
     pub confirmation_window: Duration,
+    /// How many of the generations that we made stay on a machine; `None`: all.
+    pub keep_generations: Option<usize>,
     /// Who goes when, and what follows from a failure.
     pub rollout: Rollout,
 }
@@ -285,6 +287,7 @@ impl Deployment<'_> {
             activation_timeout_seconds: seconds(settings.activation_timeout),
             confirmation,
             health_checks: if runs_new { job.checks.clone() } else { vec![] },
+            keep_generations: settings.keep_generations,
             secrets: None,
         }
     }

@@ -62,6 +62,36 @@ pub(crate) fn generations() -> Vec<u64> {
         .collect()
 }
 
+/// Where generations that an agent made are written down, one number a line.
+const OWN_GENERATIONS: &str = "/var/lib/nixos-agent/generations";
+
+/// Writes down that the profile's generation was made by an agent, and removes the oldest of those so that `keep` stay. Never
+/// touches the ones in `needed`, nor one that leads to what the machine runs or was booted with.
+pub(crate) fn prune(keep: Option<usize>, needed: &[u64]) -> Result<(), String> {
+    let existing = generations();
+    let text = std::fs::read_to_string(OWN_GENERATIONS).unwrap_or_default();
+    let mut own: Vec<u64> = text.lines().filter_map(|line| line.parse().ok()).chain(generation()).collect();
+    own.retain(|number| existing.contains(number));
+    own.sort_unstable();
+    own.dedup();
+    let state = state();
+    let in_use = |number: &u64| {
+        let leads_to = resolve(&format!("{PROFILE}-{number}-link"));
+        needed.contains(number) || leads_to == state.current || leads_to == state.booted
+    };
+    let surplus = keep.map_or(0, |keep| own.len().saturating_sub(keep));
+    let gone: Vec<String> =
+        own.iter().take(surplus).filter(|number| !in_use(number)).map(u64::to_string).collect();
+    if !gone.is_empty() {
+        let fixed = ["-p", PROFILE, "--delete-generations"];
+        let gone: Vec<&str> = gone.iter().map(String::as_str).collect();
+        output("nix-env", &[&fixed[..], &gone].concat())?;
+    }
+    let lines: String =
+        own.iter().filter(|number| !gone.contains(&number.to_string())).map(|n| format!("{n}\n")).collect();
+    replace(Path::new(OWN_GENERATIONS), lines.as_bytes(), 0o644).map_err(|error| error.to_string())
+}
+
 /// Runs a program to its end and returns what it printed.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
     match command(program).args(arguments).output() {

@@ -43,6 +43,9 @@ pub struct Request {
     /// What must hold on the machine before the new system is made the one that boots.
     #[serde(default)]
     pub health_checks: Vec<health::Check>,
+    /// How many of the generations that were made here stay; `None`: all.
+    #[serde(default)]
+    pub keep_generations: Option<usize>,
     /// The secrets the machine is to have; `None`: nothing is said about any. Their contents follow the request.
     #[serde(default)]
     pub secrets: Option<Secrets>,

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as 
 use std::path::{Path, PathBuf};
 
 use nixos_agent::{FailedUnit, Request, SecretFile};
-use rustix::fs::statfs;
+use rustix::fs::{FlockOperation, flock, statfs};
 use rustix::mount::{MountFlags, mount};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -119,6 +119,9 @@ fn in_memory(directory: &Path, mode: u32) -> Result<(), AgentError> {
     const RAMFS: u64 = 0x8584_58f6;
     let at = directory.display().to_string();
     DirBuilder::new().mode(mode).recursive(true).create(directory).map_err(failed(&at))?;
+    // Two that find it missing must not mount one over the other.
+    let lock = File::open(directory).map_err(failed(&at))?;
+    let _ = flock(&lock, FlockOperation::LockExclusive);
     let is_ramfs = statfs(directory).is_ok_and(|stat| u64::try_from(stat.f_type).ok() == Some(RAMFS));
     if !is_ramfs {
         let options = std::ffi::CString::new(format!("mode={mode:04o}")).unwrap_or_default();

@@ -425,6 +425,13 @@ impl Transaction<'_> {
         let set = host::mark_uncommitted(toplevel)
             .map_err(|error| error.to_string())
             .and_then(|()| host::output("nix-env", &["-p", PROFILE, "--set", toplevel]));
+        if set.is_ok() {
+            // Before the boot loader, so that it offers what there is; that clutter stays is no reason to fail.
+            let needed: Vec<u64> = self.record.generation.into_iter().chain(host::generation()).collect();
+            if let Err(why) = host::prune(self.request.keep_generations, &needed) {
+                println!("old generations stay: {why}");
+            }
+        }
         let result = set.and_then(|_| self.install_boot_loader("boot", toplevel));
         let Err(mut why) = result else {
             host::mark_committed();

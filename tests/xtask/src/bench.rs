@@ -60,7 +60,113 @@ pub(crate) fn bench() -> Result<(), TaskError> {
         millis(ours.saturating_sub(theirs)),
         millis(ours) / millis(theirs)
     );
+    deploying(&world)?;
     evaluation(&world)
+}
+
+/// A change of one unit of one machine, from `terraform apply` to the end, by stage; against what people do by hand.
+fn deploying(world: &World) -> Result<(), TaskError> {
+    /// What the log says when a stage begins.
+    const STAGES: [(&str, &str); 6] = [
+        ("refresh, evaluate, build", ""),
+        ("copy", "copying "),
+        ("look and prepare", ": activating"),
+        ("switch", ": Activating"),
+        ("confirm by a new login", ": AwaitingConfirmation"),
+        ("profile and boot loader", ": Committing"),
+    ];
+    let (control, web) = (world.lab.control(), world.lab.host("web"));
+    let network = control.read_file(&format!("{}/network.nix", e2e::DIRECTORY))?;
+    let unit = "The web server";
+    let plain = "{ mark }: (import /root/mini-nixos/nixos/lib/eval-config.nix { modules = [ ({ pkgs, ... }: { nixpkgs.hostPlatform = \
+        \"x86_64-linux\"; system.stateVersion = \"24.11\"; networking.hostName = \"web\"; systemd.services.web = { description = mark; \
+        wantedBy = [ \"multi-user.target\" ]; serviceConfig.ExecStart = \"${pkgs.busybox}/bin/busybox httpd -f -p 80 -h /etc\"; }; }) ]; \
+        }).config.system.build.toplevel";
+    control.write_file("/root/bench/plain.nix", plain)?;
+    let by_hand = format!(
+        "set -e; export NIX_SSHOPTS='-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR'; \
+         system=$(nix-build --no-out-link /root/bench/plain.nix --argstr mark \"$1\"); nix copy --to ssh://root@{0} $system; \
+         ssh $NIX_SSHOPTS root@{0} \"nix-env -p /nix/var/nix/profiles/system --set $system && $system/bin/switch-to-configuration switch\"",
+        web.address()
+    );
+    let logins = || -> Result<usize, TaskError> {
+        let journal =
+            web.exec(&["journalctl", "-u", "ssh", "-o", "cat", "--no-pager", "-q", "--grep", "Accepted"])?;
+        Ok(journal.stdout.lines().count())
+    };
+    let (mut ours, mut theirs) = (vec![], vec![]);
+    let mut stages: [Vec<Duration>; STAGES.len()] = Default::default();
+    let mut connections = 0;
+    for round in 0..RUNS {
+        let start = Instant::now();
+        let done = control.exec(&["sh", "-c", &by_hand, "by-hand", &format!("by hand {round}")])?;
+        theirs.push(start.elapsed());
+        if !done.success {
+            return Err(TaskError::Failed(done.stderr));
+        }
+        world.write("network.nix", &network.replace(unit, &format!("{unit} {round}")))?;
+        let before = logins()?;
+        control.exec(&["rm", "-f", "/root/bench/log"])?;
+        let log = [("TF_LOG_PROVIDER", "INFO"), ("TF_LOG_PATH", "/root/bench/log")];
+        let applied = world.terraform_with(&log, &["apply", "-auto-approve"]);
+        if applied.code != 0 {
+            return Err(TaskError::Failed(applied.text));
+        }
+        ours.push(applied.took);
+        connections = logins()? - before;
+        let log = control.read_file("/root/bench/log")?;
+        let about_web = |line: &&str| line.contains("machine=web");
+        let moment = |mark: &str| {
+            let line = log.lines().filter(about_web).find(|line| line.contains(mark))?;
+            time_of_day(line)
+        };
+        let finished =
+            moment(": Finished").ok_or_else(|| TaskError::Failed("the log has no end".to_owned()))?;
+        let mut begun: Vec<Duration> = STAGES.iter().filter_map(|(_, mark)| moment(mark)).collect();
+        if begun.len() != STAGES.len() {
+            return Err(TaskError::Failed(format!("the log lacks a stage:\n{log}")));
+        }
+        begun[0] = log.lines().find_map(time_of_day).unwrap_or_default();
+        begun.push(finished);
+        for (stage, pair) in stages.iter_mut().zip(begun.windows(2)) {
+            stage.push(pair[1].saturating_sub(pair[0]));
+        }
+    }
+    let (ours, theirs) = (median(ours), median(theirs));
+    println!(
+        "\napply, one unit of two machines      {:>7.0} ms  ({:.1} x nix-build, nix copy, switch by hand: {:.0} ms)",
+        millis(ours),
+        millis(ours) / millis(theirs),
+        millis(theirs)
+    );
+    for ((name, _), times) in STAGES.iter().zip(stages) {
+        println!("  {name:<34} {:>7.0} ms", millis(median(times)));
+    }
+    println!(
+        "  connections to the machine         {connections:>7}     (plan, apply, and the confirming one)"
+    );
+    let journal = web.exec(&[
+        "journalctl",
+        "-o",
+        "cat",
+        "--no-pager",
+        "-q",
+        "--grep",
+        "nixos-agent-[0-9a-f-]*.service: Consumed",
+    ])?;
+    if let Some(consumed) = journal.stdout.lines().last().and_then(|line| line.split_once("Consumed ")) {
+        println!("  the agent                              {}", consumed.1);
+    }
+    Ok(())
+}
+
+/// The time in a line such as `2026-11-24T06:36:11.123Z [INFO] …`, since midnight.
+fn time_of_day(line: &str) -> Option<Duration> {
+    let time = line.split_once('T')?.1.get(..12)?;
+    let mut parts = time.split(':');
+    let mut number = || parts.next()?.parse::<f64>().ok();
+    let (hours, minutes, seconds) = (number()?, number()?, number()?);
+    Some(Duration::from_secs_f64(hours * 3600.0 + minutes * 60.0 + seconds))
 }
 
 /// Networks of several sizes, against one plain `nix-instantiate` of the same machines.

@@ -260,6 +260,7 @@ fn settings(deployment: &Deployment) -> Settings {
         connect_deadline: CONNECT,
         activation_timeout: duration_or(Some(&deployment.activation_timeout), ACTIVATION),
         confirmation_window: duration_or(Some(&deployment.confirm_timeout), CONFIRMATION),
+        keep_generations: deployment.keep_generations.known().copied(),
         rollout: rollout::settings(&deployment.rollout),
     }
 }
@@ -292,6 +293,7 @@ async fn real_system(
     if ended.error.is_none() && as_planned.toplevel == planned.toplevel {
         return System {
             secrets,
+            changes: known_or_null(as_planned.changes),
             generation: known_or_null(as_planned.generation),
             reboot_required: Attr::Known(facts.reboot_required),
             ..as_planned

@@ -37,6 +37,7 @@ pub(crate) struct Deployment {
     pub(crate) health_checks: HealthChecks,
     pub(crate) rollout: Attr<Rollout>,
     pub(crate) secrets: SecretConfigs,
+    pub(crate) keep_generations: Attr<usize>,
     pub(crate) copy: Attr<Copy>,
     pub(crate) on_unreachable: Attr<String>,
     pub(crate) timeouts: Attr<Timeouts>,

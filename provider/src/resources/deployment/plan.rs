@@ -168,13 +168,20 @@ fn planned_system(
         && same_place(prior, config, name)
         && was_activated(prior, config)
     {
+        if secrets.is_unknown() {
+            return System { secrets, changes: Attr::Unknown, ..runs.clone() };
+        }
         let changes = secrets::changes(&runs.secrets, &secrets);
         if changes.is_empty() {
             return runs.clone();
         }
         return System { secrets, changes: Attr::Known(changes), ..runs.clone() };
     }
-    let new_secrets = secrets::changes(runs.map_or(&Attr::Null, |runs| &runs.secrets), &secrets);
+    let new_secrets = if secrets.is_unknown() {
+        String::new()
+    } else {
+        secrets::changes(runs.map_or(&Attr::Null, |runs| &runs.secrets), &secrets)
+    };
     let changes = [changes(name, system, runs, private), new_secrets];
     let changes: Vec<String> = changes.into_iter().filter(|part| !part.is_empty()).collect();
     System {

@@ -197,6 +197,7 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         health_checks: Attr::Null,
         rollout: Attr::Null,
         secrets: Attr::Null,
+        keep_generations: Attr::Null,
         copy: Attr::Null,
         on_unreachable: Attr::Known("fail".to_owned()),
         timeouts: Attr::Null,

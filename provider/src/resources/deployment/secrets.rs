@@ -152,6 +152,8 @@ pub(super) struct Wanted {
     /// By name: for which machines (`None`: all), what, and its content; not known: something about it is not known yet.
     configured: BTreeMap<String, (Option<BTreeSet<String>>, Option<(Declared, Option<Content>)>)>,
     key: Option<Key>,
+    /// Whether it is not even known which machine has which.
+    open: bool,
 }
 
 impl Wanted {
@@ -164,8 +166,14 @@ impl Wanted {
     ) -> Result<Self, Diagnostics> {
         let mut configured = BTreeMap::new();
         let mut errors = Diagnostics::default();
+        let mut open = config.is_unknown();
         for (name, secret) in config.known().into_iter().flatten() {
-            let Some(secret) = secret.known() else { continue };
+            let Some(secret) = secret.known() else {
+                open = true;
+                continue;
+            };
+            open |= secret.machines.is_unknown()
+                || secret.machines.known().is_some_and(|names| names.iter().any(Attr::is_unknown));
             let machines =
                 secret.machines.known().map(|_| known_elements(&secret.machines).cloned().collect());
             let declared = secret.declared(name);
@@ -183,7 +191,7 @@ impl Wanted {
             };
             configured.insert(name.clone(), (machines, with_content));
         }
-        if errors.is_empty() { Ok(Self { configured, key }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { configured, key, open }) } else { Err(errors) }
     }
 
     /// What stands for the secrets of a machine; what cannot be known yet is unknown.
@@ -193,6 +201,9 @@ impl Wanted {
         keys: &BTreeMap<String, evaluate::Key>,
         cancel: &CancellationToken,
     ) -> Result<Fingerprints, Diagnostics> {
+        if self.open {
+            return Ok(Attr::Unknown);
+        }
         let mut prints = BTreeMap::new();
         for (name, print) in self.of(machine, keys, cancel).await? {
             prints.insert(name, print.and_then(|(_, print)| print).map_or(Attr::Unknown, Attr::Known));
@@ -259,7 +270,9 @@ impl Wanted {
         }
         let at = || Path::root().attribute("machines").key(machine);
         for (name, key) in keys {
-            let Some(declared) = declared_key(name, key) else { continue };
+            let Some(declared) = declared_key(name, key).map_err(|problem| problem.at(at()))? else {
+                continue;
+            };
             if all.contains_key(name) {
                 return Err(Diagnostic::error(format!("Machine \"{machine}\" has two secrets \"{name}\""))
                     .detail("One is in `secrets`, the other in `deployment.keys` of the specification. Rename or remove one.")
@@ -330,23 +343,34 @@ impl SecretConfig {
 }
 
 /// A key of a specification, where its content comes from outside of it.
-fn declared_key(name: &str, key: &evaluate::Key) -> Option<Declared> {
+fn declared_key(name: &str, key: &evaluate::Key) -> Result<Option<Declared>, Diagnostic> {
     let source = match (&key.command, &key.file) {
         (Some(words), _) => Source::Command(words.clone()),
         (None, Some(file)) => Source::File(file.clone()),
-        (None, None) => return None,
+        (None, None) => return Ok(None),
     };
-    Some(Declared {
+    let wrong = |option: &str, found: &str, expected: &str| {
+        Diagnostic::error(format!("`deployment.keys.{name}.{option}` is not usable"))
+            .detail(format!("Found {found:?}, expected {expected}."))
+    };
+    let octal = || wrong("permissions", &key.permissions, "octal digits such as \"0600\"");
+    if !is_path(&key.path) {
+        return Err(wrong("path", &key.path, "an absolute path"));
+    }
+    if !is_name(name) {
+        return Err(wrong("name", name, "letters, digits, `.`, `_` and `-`"));
+    }
+    Ok(Some(Declared {
         name: name.to_owned(),
         source,
         version: None,
         path: key.path.clone(),
         user: key.user.clone(),
         group: key.group.clone(),
-        mode: mode(&key.permissions).unwrap_or(0o600),
+        mode: mode(&key.permissions).ok_or_else(octal)?,
         restart: vec![],
         reload: vec![],
-    })
+    }))
 }
 
 /// What a change of fingerprints means, for people; empty when nothing changes.

@@ -399,3 +399,26 @@ fn a_saved_plan_is_applied_as_it_was_or_not_at_all() {
     assert!(text.contains("word (text)"), "{text}");
     assert_eq!(world.current_system("web"), before);
 }
+
+#[test]
+fn old_generations_go_but_never_the_last_or_anothers() {
+    let world = world(&["web"]);
+    let main = site(&world, &["web"], "keep_generations = 2");
+    set_up(&world, &main, &one(""));
+    let web = world.lab.host("web");
+    let generations = || {
+        let list = web.exec(&["sh", "-c", "ls /nix/var/nix/profiles | grep -c '^system-.*-link$'"]).unwrap();
+        list.stdout.trim().parse::<u32>().unwrap()
+    };
+    assert_eq!(generations(), 1, "the installer's");
+    for n in 0..5 {
+        world.write("network.nix", &one(&format!("environment.etc.n.text = \"{n}\";"))).unwrap();
+        succeeds(&apply(&world));
+        no_changes(&world);
+        assert_eq!(generations(), (2 + n).min(3), "the installer's, and two of ours, after {n}");
+    }
+    let first = web.exec(&["readlink", "/nix/var/nix/profiles/system-1-link"]).unwrap().stdout;
+    assert!(first.starts_with("/nix/store/"), "what others made stays");
+    world.write("main.tf", &site(&world, &["web"], "keep_generations = 1")).unwrap();
+    fails_saying(&world.terraform(&["validate"]), &["keep_generations", "whole number from 2"]);
+}

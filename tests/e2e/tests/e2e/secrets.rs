@@ -269,6 +269,30 @@ fn keys_of_a_specification_are_sent_and_waited_for() {
 }
 
 #[test]
+fn secrets_of_which_little_is_known_are_planned_all_the_same() {
+    let world = world(&["web"]);
+    let main = |input: &str, secrets: &str| {
+        site(&world, &["web"], &format!("secrets = {secrets}"))
+            + &format!("resource \"terraform_data\" \"later\" {{\n  input = \"{input}\"\n}}\n")
+    };
+    let file = "{ a = { file = terraform_data.later.output } }";
+    let places = "{ a = { file = \"/etc/hostname\", machines = [terraform_data.later.output] } }";
+    let all = "{ for name in terraform_data.later.output == \"\" ? [] : [\"b\"] : name => { file = \"/etc/hostname\" } }";
+    set_up(&world, &main("/etc/hostname", file), &one(""));
+    succeeds(&apply(&world));
+    assert!(exists(&world, "/run/keys/a"));
+    no_changes(&world);
+    for (input, secrets, there) in [("/etc/os-release", file, "a"), ("web", places, "a"), ("x", all, "b")] {
+        world.write("main.tf", &main(input, secrets)).unwrap();
+        let run = apply(&world);
+        succeeds(&run);
+        assert!(exists(&world, &format!("/run/keys/{there}")), "{secrets}");
+        no_changes(&world);
+    }
+    assert!(!exists(&world, "/run/keys/a"), "it is declared no more");
+}
+
+#[test]
 fn secrets_that_make_no_sense_are_refused() {
     let world = world(&["web"]);
     let main = |secrets: &str| site(&world, &["web"], &format!("secrets = {{ {secrets} }}"));
