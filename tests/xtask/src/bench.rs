@@ -145,18 +145,6 @@ fn deploying(world: &World) -> Result<(), TaskError> {
     println!(
         "  connections to the machine         {connections:>7}     (plan, apply, and the confirming one)"
     );
-    let journal = web.exec(&[
-        "journalctl",
-        "-o",
-        "cat",
-        "--no-pager",
-        "-q",
-        "--grep",
-        "nixos-agent-[0-9a-f-]*.service: Consumed",
-    ])?;
-    if let Some(consumed) = journal.stdout.lines().last().and_then(|line| line.split_once("Consumed ")) {
-        println!("  the agent                              {}", consumed.1);
-    }
     Ok(())
 }
 
