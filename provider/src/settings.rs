@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value as Json;
-use tfplugin::{Attr, Attribute, Nested, Value, validators};
+use tfplugin::{Attr, Attribute, Nested, Type, Value, validators};
 
 /// The `timeouts` attribute of a resource.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -20,6 +20,14 @@ pub(crate) type List<T> = Attr<Vec<Attr<T>>>;
 /// The elements of a list that are known.
 pub(crate) fn known_elements<T>(list: &List<T>) -> impl Iterator<Item = &T> {
     list.known().into_iter().flatten().filter_map(Attr::known)
+}
+
+/// The schema of an optional list of strings.
+pub(crate) fn strings_attribute(description: &str) -> Attribute {
+    Attribute::list(Type::String)
+        .optional()
+        .validate(validators::non_null_elements())
+        .description(description)
 }
 
 /// The schema of `timeouts`; `defaults` completes its description.

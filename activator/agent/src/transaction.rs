@@ -236,7 +236,11 @@ impl Transaction<'_> {
             Phase::CheckingHealth => self.check_health(&toplevel, Exit::Code(0)),
             Phase::Holding => self.hold(&toplevel, Exit::Code(0)),
             // Setting the profile and installing the boot loader can be done again.
-            Phase::Committing => self.commit(&toplevel, None),
+            Phase::Committing => {
+                let runs_anew = self.request.action == Action::Switch
+                    && self.record.before.current.as_deref() != Some(toplevel.as_str());
+                self.commit(&toplevel, runs_anew.then_some(Exit::Code(0)))
+            }
             Phase::RollingBack => self.roll_back("The activation was interrupted while it went back"),
             Phase::Locked | Phase::Preflight | Phase::Recorded | Phase::Finished => {
                 let runs = host::state().current.as_deref() == Some(toplevel.as_str());
@@ -445,8 +449,12 @@ impl Transaction<'_> {
             let end = self.roll_back(&format!("Committing failed: {why}"));
             return End { exit, ..end };
         }
-        let outcome = if exit.is_some() { Outcome::NotPersisted } else { Outcome::Rejected };
-        End { exit, ..End::new(outcome, format!("The next boot will not start the system: {why}.")) }
+        let message = format!("The next boot will not start the system: {why}.");
+        if exit.is_none() {
+            return End::rejected(message);
+        }
+        // It runs, with its secrets.
+        self.keep_secrets(End { exit, ..End::new(Outcome::NotPersisted, message) })
     }
 
     fn roll_back(&mut self, why: &str) -> End {

@@ -7,7 +7,7 @@ use nixos_activator::agent::health::{Check, Probe};
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Type, validators};
 
-use crate::settings::{List, duration_or, known_elements};
+use crate::settings::{List, duration_or, known_elements, strings_attribute};
 
 /// One of `health_checks`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,21 +40,15 @@ pub(super) fn attribute() -> Attribute {
     let duration = |description: &str| {
         Attribute::string().optional().validate(validators::duration()).description(description)
     };
-    let strings = |description: &str| {
-        Attribute::list(Type::String)
-            .optional()
-            .validate(validators::non_null_elements())
-            .description(description)
-    };
     let http = Nested::new()
         .attribute("url", Attribute::string().required().description("What to get. `https` only with `from = \"here\"`; the certificate is checked with the system's authorities."))
         .attribute("status", Attribute::list(Type::Number).optional().validate(validators::non_null_elements()).description("Status codes that are good. Default: any from 200 to 299. Redirections are not followed."))
         .attribute("contains", Attribute::string().optional().description("Text that the answer has to contain."));
     let check = Nested::new()
-        .attribute("machines", strings("The machines it is for. Default: all."))
-        .attribute("units", strings("Units of systemd that have to be active, e.g. `nginx.service`."))
+        .attribute("machines", strings_attribute("The machines it is for. Default: all."))
+        .attribute("units", strings_attribute("Units of systemd that have to be active, e.g. `nginx.service`."))
         .attribute("stable_for", duration("With `units`: how long they have to have been active. Default: `3s`, so that a unit that is started again and again does not pass."))
-        .attribute("command", strings("A program and its arguments that has to end with exit code 0; run as root, or by Terraform's user with `from = \"here\"`. There is no shell between."))
+        .attribute("command", strings_attribute("A program and its arguments that has to end with exit code 0; run as root, or by Terraform's user with `from = \"here\"`. There is no shell between."))
         .attribute("http", Attribute::nested_single(http).optional().description("A server that has to answer a GET request."))
         .attribute("tcp", Attribute::string().optional().validate(validators::matches(is_place, "`host:port`")).description("A server that has to accept connections: `host:port`."))
         .attribute("from", Attribute::string().optional().validate(validators::one_of(&["target", "here"])).description("Where it is tried: on the machine (`target`; the default) or where Terraform runs (`here`)."))

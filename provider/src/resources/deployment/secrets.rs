@@ -10,10 +10,10 @@ use nixos_activator::agent::DeploymentId;
 use nixos_activator::evaluate;
 use nixos_activator::secrets::{Content, Declared, Key, OfMachine, SecretError, Source};
 use serde::{Deserialize, Serialize, Serializer};
-use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Type, validators};
+use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, validators};
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::{List, known_elements};
+use crate::settings::{List, known_elements, strings_attribute};
 
 /// One of `secrets`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -52,27 +52,21 @@ pub(super) fn attribute() -> Attribute {
     let text = |description: &str| {
         Attribute::string().optional().validate(validators::not_empty()).description(description)
     };
-    let strings = |description: &str| {
-        Attribute::list(Type::String)
-            .optional()
-            .validate(validators::non_null_elements())
-            .description(description)
-    };
     let path = validators::matches(is_path, "an absolute path such as \"/run/keys/token\"");
     let octal =
         validators::matches(|text| mode(text).is_some(), "permissions in octal digits such as \"0400\"");
     let secret = Nested::new()
-        .attribute("machines", strings("The machines that get it. Default: all."))
+        .attribute("machines", strings_attribute("The machines that get it. Default: all."))
         .attribute("value_wo", Attribute::string().optional().sensitive().write_only().description("Its content. It is never stored: not in state, not in a plan. Needs Terraform or OpenTofu 1.11; with older ones use `command` or `file`."))
-        .attribute("command", strings("A program and its arguments that prints its content, run where Terraform runs: `[\"pass\", \"show\", \"db\"]`. There is no shell between. Without `version` it runs in every plan."))
+        .attribute("command", strings_attribute("A program and its arguments that prints its content, run where Terraform runs: `[\"pass\", \"show\", \"db\"]`. There is no shell between. Without `version` it runs in every plan."))
         .attribute("file", text("A file with its content, where Terraform runs."))
         .attribute("version", text("Changes when the content does. Without it the content itself is compared; with it the content is fetched only when it has to be sent, and need not be the same each time."))
         .attribute("path", Attribute::string().optional().validate(path).description("Its file on the machine. Default: `/run/keys/NAME`. What is under `/run` is gone after a reboot, and sent again by the next apply."))
         .attribute("user", text("The user its file belongs to, by name or number. Default: `root`."))
         .attribute("group", text("The group its file belongs to. Default: `root`."))
         .attribute("permissions", Attribute::string().optional().validate(octal).description("The permissions of its file. Default: `0400`."))
-        .attribute("restart", strings("Units to restart when it has changed, if they run: `[\"postgresql.service\"]`."))
-        .attribute("reload", strings("Units to reload when it has changed, if they run."));
+        .attribute("restart", strings_attribute("Units to restart when it has changed, if they run: `[\"postgresql.service\"]`."))
+        .attribute("reload", strings_attribute("Units to reload when it has changed, if they run."));
     Attribute::nested_map(secret)
         .optional()
         .validate(validators::non_null_elements())

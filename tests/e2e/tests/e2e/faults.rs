@@ -173,18 +173,14 @@ fn the_switch_is_killed() {
 
 #[test]
 fn the_network_is_cut() {
-    let cut = |world: &World| {
-        world.lab.host("web").link_down().unwrap();
-        std::thread::sleep(Duration::from_secs(5));
-        world.lab.host("web").link_up().unwrap();
-    };
-    row("network cut for 5 s", HostOptions::default(), cut, nothing);
-    let cut = |world: &World| {
-        world.lab.host("web").link_down().unwrap();
-        std::thread::sleep(Duration::from_secs(15));
-        world.lab.host("web").link_up().unwrap();
-    };
-    row("network cut for 15 s", HostOptions::default(), cut, nothing);
+    for seconds in [5, 15] {
+        let cut = |world: &World| {
+            world.lab.host("web").link_down().unwrap();
+            std::thread::sleep(Duration::from_secs(seconds));
+            world.lab.host("web").link_up().unwrap();
+        };
+        row(&format!("network cut for {seconds} s"), HostOptions::default(), cut, nothing);
+    }
 }
 
 #[test]

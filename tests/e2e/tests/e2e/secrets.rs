@@ -186,6 +186,13 @@ fn a_hundred_secrets_are_seen_nowhere() {
     watch(control);
     watch(web);
     let environment = [("TF_VAR_canary", canary), ("TF_LOG", "TRACE"), ("TF_LOG_PATH", "/root/log")];
+    // The watchers see what there is to see.
+    for host in [control, web] {
+        host.exec(&["sh", "-c", "sleep 1; : X9canary-for-the-watcher"]).unwrap();
+        let seen = host.read_file("/root/watched").unwrap();
+        assert!(seen.contains("X9canary-for-the-watcher"), "{seen}");
+        host.exec(&["sh", "-c", ": > /root/watched"]).unwrap();
+    }
     succeeds(&world.terraform_with(&environment, &["plan", "-out=plan"]));
     let run = world.terraform_with(&environment, &["apply", "plan"]);
     succeeds(&run);
