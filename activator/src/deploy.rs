@@ -21,7 +21,8 @@ use crate::facts::{self, Facts, FactsError};
 use crate::nix::Nix;
 use crate::progress::{Progress, Stage};
 use crate::push::{self, CopySettings, PushError};
-use crate::rollout::{Conductor, NoTurn, Rollout};
+use crate::reboot::{self, Reboot, RebootError, When};
+use crate::rollout::{Conductor, NoTurn, Rollout, Turn};
 use crate::scheduler::Scheduler;
 use crate::secrets::{self, OfMachine, SecretError};
 use crate::ssh::{Connection, Endpoint, Pool, SshError};
@@ -68,6 +69,8 @@ pub struct Settings {
     pub activation_timeout: Duration,
     /// How long a machine waits with its new system until we have logged in anew; zero: not at all.
     pub confirmation_window: Duration,
+    /// When a machine is rebooted; not with an atomic rollout, in which it could not go back.
+    pub reboot: Reboot,
     /// How many of the generations that we made stay on a machine; `None`: all.
     pub keep_generations: Option<usize>,
     /// Who goes when, and what follows from a failure.
@@ -138,6 +141,12 @@ pub enum DeployError {
     /// The agent reports that the new system does not run.
     #[error("{}", .0.message)]
     Refused(Box<Report>),
+    /// It has its new system, and was to be rebooted.
+    #[error(transparent)]
+    Reboot(#[from] RebootError),
+    /// It was rebooted into its new system, and is not well.
+    #[error("{}", .0.message)]
+    NotWellAfterReboot(Box<Report>),
     /// Others failed, and that was as much as may.
     #[error("not begun, because of {failed}")]
     NotBegun {
@@ -147,6 +156,13 @@ pub enum DeployError {
     /// The user cancelled before this machine's turn.
     #[error("cancelled before anything was changed on it")]
     Cancelled,
+}
+
+impl Ended {
+    /// Whether the machine was given what was asked for, whatever came after that.
+    pub fn is_activated(&self) -> bool {
+        matches!(self.error, None | Some(DeployError::Reboot(_) | DeployError::NotWellAfterReboot(_)))
+    }
 }
 
 /// Deploys; the result has an entry for every job.
@@ -170,6 +186,14 @@ pub async fn deploy(
     Ok(futures::future::join_all(machines).await.into_iter().collect())
 }
 
+/// A machine while we are there.
+struct Visit<'a> {
+    job: &'a Job,
+    connection: Arc<Connection>,
+    facts: Facts,
+    agent: &'a str,
+}
+
 /// What all machines of a deployment share.
 struct Deployment<'a> {
     tools: &'a Tools,
@@ -183,50 +207,92 @@ struct Deployment<'a> {
 impl Deployment<'_> {
     async fn machine(&self, job: &Job) -> Ended {
         let mut ended = Ended { now: None, report: None, error: None, asked: false };
-        match self.try_machine(job, &mut ended).await {
-            Ok(Some(report)) => {
-                ended.now = Some(report.system.clone());
-                ended.report = Some(report.clone());
-                if !runs_what_was_asked(&report) {
-                    ended.error = Some(DeployError::Refused(Box::new(report)));
-                }
-            }
-            Ok(None) => {}
-            Err(error) => ended.error = Some(error),
+        if let Err(error) = self.try_machine(job, &mut ended).await {
+            ended.error = Some(error);
         }
         self.conductor.ended(&job.machine, ended.error.is_none());
         ended
     }
 
-    async fn try_machine(&self, job: &Job, ended: &mut Ended) -> Result<Option<Report>, DeployError> {
+    async fn try_machine(&self, job: &Job, ended: &mut Ended) -> Result<(), DeployError> {
         let Self { tools, settings, cancel, .. } = *self;
         let machine = &job.machine;
         let (connection, facts) = {
             let _slot = tools.scheduler.machine().await;
             self.prepare(job, ended).await?
         };
-        let turn = self.conductor.turn(machine, cancel).await.map_err(|no| match no {
+        let mut turn = self.conductor.turn(machine, cancel).await.map_err(|no| match no {
             NoTurn::Failures(failed) => DeployError::NotBegun { failed },
             NoTurn::Cancelled => DeployError::Cancelled,
         })?;
         let Some(action) = settings.action else {
-            return Ok(None);
+            return Ok(());
         };
         let agent = activate::install(&connection, &job.system).await?;
+        let mut visit = Visit { job, connection, facts, agent: &agent };
+        let mut report =
+            self.activate(&visit, self.request(job, action, &visit.facts), &mut turn, ended).await?;
+        if report.outcome == Outcome::RebootRequired && settings.reboot.when != When::Never {
+            // What cannot take over from the running system can be booted.
+            let request = self.request(job, Action::Boot, &visit.facts);
+            report = self.activate(&visit, request, &mut turn, ended).await?;
+        }
+        if !runs_what_was_asked(&report) {
+            return Err(DeployError::Refused(Box::new(report)));
+        }
+        if settings.reboot.when == When::Never {
+            return Ok(());
+        }
+        visit.facts = facts::gather(machine.as_str(), &visit.connection).await?;
+        let boots_it = visit.facts.profile.as_ref() == Some(&job.toplevel);
+        let rebooted = boots_it && settings.reboot.when.is_due(&visit.facts);
+        if rebooted {
+            tools.progress.machine(machine, Stage::Activate, "rebooting");
+            let deadline = settings.reboot.deadline;
+            let Visit { connection, facts, .. } = &visit;
+            let (connection, facts) =
+                reboot::reboot(&tools.pool, connection, facts, &job.toplevel, deadline, cancel).await?;
+            ended.now = Some(state_of(&facts));
+            visit = Visit { connection, facts, ..visit };
+        } else if action != Action::Boot || visit.facts.current_system.as_ref() != Some(&job.toplevel) {
+            return Ok(());
+        }
+        // What was in memory is gone, and what is booted may be less well than what was switched to.
+        let request = self.request(job, Action::Switch, &visit.facts);
+        let request = Request { verify: rebooted, rollback: request.rollback && !rebooted, ..request };
+        let report = self.activate(&visit, request, &mut turn, ended).await?;
+        match runs_what_was_asked(&report) {
+            true => Ok(()),
+            false if rebooted => Err(DeployError::NotWellAfterReboot(Box::new(report))),
+            false => Err(DeployError::Refused(Box::new(report))),
+        }
+    }
+
+    /// Has the agent do what is asked for, and sends the secrets that belong to it.
+    async fn activate(
+        &self,
+        visit: &Visit<'_>,
+        request: Request,
+        turn: &mut Turn<'_>,
+        ended: &mut Ended,
+    ) -> Result<Report, DeployError> {
+        let Self { tools, cancel, .. } = *self;
+        let Visit { job, connection, agent, .. } = visit;
+        let machine = &job.machine;
         let slot = tools.scheduler.activate().await;
         // The last safe point: from here on the agent brings it to an end.
         if cancel.is_cancelled() {
             return Err(DeployError::Cancelled);
         }
-        let (secrets, contents) = match job.secrets.as_ref().filter(|_| runs_new(action)) {
+        let (secrets, contents) = match job.secrets.as_ref().filter(|_| runs_new(request.action)) {
             Some(declared) => {
-                let there = secrets::look(&connection, &declared.owner).await?;
+                let there = secrets::look(connection, &declared.owner).await?;
                 let (secrets, contents) = declared.request(&there, cancel).await?;
                 (Some(secrets), contents)
             }
             None => Default::default(),
         };
-        let request = Request { secrets, ..self.request(job, action, &facts) };
+        let request = Request { secrets, ..request };
         tools.progress.machine(machine, Stage::Activate, "activating");
         ended.asked = true;
         let mut failed_here = vec![];
@@ -241,10 +307,12 @@ impl Deployment<'_> {
             self.conductor.verdict(machine, turn).await
         };
         let (pool, progress) = (&tools.pool, &tools.progress);
-        let task = Task { machine, agent: &agent, request: &request, contents: &contents };
-        let mut report = activate::activate(pool, &connection, task, verdict, progress).await?;
+        let task = Task { machine, agent, request: &request, contents: &contents };
+        let mut report = activate::activate(pool, connection, task, verdict, progress).await?;
         report.failed_checks.append(&mut failed_here);
-        Ok(Some(report))
+        ended.now = Some(report.system.clone());
+        ended.report = Some(report.clone());
+        Ok(report)
     }
 
     /// Brings the system to the machine.
@@ -289,6 +357,7 @@ impl Deployment<'_> {
             health_checks: if runs_new { job.checks.clone() } else { vec![] },
             keep_generations: settings.keep_generations,
             secrets: None,
+            verify: false,
         }
     }
 

@@ -26,10 +26,12 @@ pub mod network;
 pub mod nix;
 pub mod progress;
 pub mod push;
+pub mod reboot;
 pub mod rollout;
 pub mod scheduler;
 pub mod secrets;
 pub mod ssh;
+pub mod status;
 
 pub use hash::sha256;
 pub use names::{MachineName, NameError, StorePath};

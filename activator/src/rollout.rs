@@ -108,13 +108,13 @@ impl<'a> Conductor<'a> {
     }
 
     /// The machine runs its new system and would keep it: what is to become of it?
-    pub(crate) async fn verdict(&self, machine: &MachineName, turn: Turn<'_>) -> Word {
+    pub(crate) async fn verdict(&self, machine: &MachineName, turn: &mut Turn<'_>) -> Word {
         self.set(machine, Standing::Healthy);
         if !self.rollout.atomic {
             return Word::Keep;
         }
         // Others need its place to get as far.
-        drop(turn);
+        drop(turn.take());
         let mut standings = self.standings.subscribe();
         match standings.wait_for(|standings| verdict(standings).is_some()).await {
             Ok(standings) => verdict(&standings).unwrap_or(Word::Keep),

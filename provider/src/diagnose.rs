@@ -9,6 +9,7 @@ use nixos_activator::facts::FactsError;
 use nixos_activator::network::SpecError;
 use nixos_activator::nix::{NixError, OLDEST};
 use nixos_activator::push::PushError;
+use nixos_activator::reboot::RebootError;
 use nixos_activator::ssh::SshError;
 use tfplugin::{Diagnostic, Path};
 
@@ -192,6 +193,19 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
         }
         DeployError::Activate(error) => failed("The system could not be activated on").detail(error.to_string()),
         DeployError::Refused(report) => failed(headline(report)).detail(report_detail(report)),
+        DeployError::Reboot(error) => {
+            let summary = match error {
+                RebootError::Refused { .. } => "A reboot was refused by",
+                RebootError::Away { .. } => "Not back after its reboot:",
+                RebootError::SameBoot { .. } => "Not rebooted:",
+                RebootError::OtherSystem { .. } => "Another system was booted by",
+                RebootError::Cancelled => "Not waited for:",
+            };
+            failed(summary).detail(format!(
+                "{error}.\n\nIts new system was activated and is the one that it is to boot. The next plan shows what it runs."
+            ))
+        }
+        DeployError::NotWellAfterReboot(report) => failed("Not well after its reboot:").detail(report_detail(report)),
         DeployError::Secret(error) => failed("A secret could not be sent to").detail(format!(
             "{error}.\n\nThe machine still runs what it ran before."
         )),

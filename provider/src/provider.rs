@@ -18,6 +18,7 @@ use tfplugin::{
 };
 
 use crate::context::{Context, SshDefaults};
+use crate::data_sources::machine_status::MachineStatus;
 use crate::data_sources::network::NetworkDataSource;
 use crate::machines::{Bastion, CONNECT_TIMEOUT, bastion_attributes, host_key_policy};
 use crate::resources::deployment::DeploymentResource;
@@ -124,7 +125,7 @@ impl Provider for NixosProvider {
     }
 
     fn data_sources(&self) -> Vec<Box<dyn DynDataSource<Context>>> {
-        vec![tfplugin::data_source(NetworkDataSource)]
+        vec![tfplugin::data_source(NetworkDataSource), tfplugin::data_source(MachineStatus)]
     }
 }
 

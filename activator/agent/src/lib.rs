@@ -49,6 +49,9 @@ pub struct Request {
     /// The secrets the machine is to have; `None`: nothing is said about any. Their contents follow the request.
     #[serde(default)]
     pub secrets: Option<Secrets>,
+    /// Whether the machine was just booted with the system: there is nothing to activate, but it has to be healthy all the same.
+    #[serde(default)]
+    pub verify: bool,
 }
 
 /// All secrets of one owner on a machine. Others that were published for the same owner are removed.

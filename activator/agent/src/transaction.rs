@@ -178,7 +178,7 @@ impl Transaction<'_> {
         let secrets = Secrets::of(self.deployment, self.request);
         let pending = secrets.as_ref().is_some_and(Secrets::are_pending);
         match self.request.action {
-            Action::Switch if runs && boots && !pending => {
+            Action::Switch if runs && boots && !pending && !self.request.verify => {
                 return End::new(Outcome::Unchanged, "The machine runs this system already.");
             }
             Action::Test if runs && !pending => {
@@ -208,7 +208,7 @@ impl Transaction<'_> {
                 End::new(Outcome::Activated, "Nothing was changed: this was a dry run.")
             }
             Action::Boot => self.commit(&toplevel, None),
-            Action::Switch if runs && !pending => self.commit(&toplevel, None),
+            Action::Switch if runs && !boots && !pending => self.commit(&toplevel, None),
             Action::Switch | Action::Test => self.activate(&toplevel),
         }
     }
@@ -303,7 +303,7 @@ impl Transaction<'_> {
             Verdict::NeedsReboot => {
                 let end = End::new(
                     Outcome::RebootRequired,
-                    "The system can only be reached by a reboot: deploy it with `action = \"boot\"`.",
+                    "The system can only be reached by a reboot: set `reboot = \"if_needed\"`, or deploy it with `action = \"boot\"`.",
                 );
                 self.restore_secrets(End { exit: Some(exit), ..end })
             }
@@ -464,6 +464,10 @@ impl Transaction<'_> {
                 format!("{why}, and there is no system to go back to."),
             );
         };
+        if self.request.verify {
+            let message = format!("{why}. It was booted with this system, so there is none to go back to.");
+            return self.keep_secrets(End::new(Outcome::RollbackFailed, message));
+        }
         if !self.request.rollback {
             return self.keep_secrets(End::new(
                 Outcome::RollbackFailed,

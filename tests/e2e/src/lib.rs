@@ -14,6 +14,9 @@ pub fn repository() -> PathBuf {
 /// Where the provider stands on the control host, as `terraform init` finds it.
 pub const MIRROR: &str = "/opt/mirror";
 
+/// Where the command line is put, below the repository.
+pub const COMMAND_LINE: &str = "target/bin/nixos-activator";
+
 /// The provider's address.
 pub const SOURCE: &str = "registry.terraform.io/terraform-provider-nixos/nixos";
 
@@ -69,7 +72,11 @@ impl World {
             return Err(WorldError::NoProvider(mirror));
         }
         let terraform = terraform()?;
-        let binds = vec![(mirror, MIRROR.into()), (terraform, "/usr/local/bin/terraform".into())];
+        let binds = vec![
+            (mirror, MIRROR.into()),
+            (terraform, "/usr/local/bin/terraform".into()),
+            (root.join(COMMAND_LINE), "/usr/local/bin/nixos-activator".into()),
+        ];
         let binds = binds.into_iter().map(|(here, there)| (canonical(&here), there)).collect();
         let fixture = root.join("tests/fixtures/mini-nixos");
         let mut builder = Lab::builder(&root.join("target/lab"), &fixture)

@@ -15,9 +15,11 @@ use crate::{HostOptions, LabError, namespace, text};
 /// `$1`: name of the cgroup, `$2`: file for the process id; the rest is the command.
 const BOOT: &str = r#"
 umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup
-mkdir -p "/sys/fs/cgroup/$1"; echo $$ > "/sys/fs/cgroup/$1/cgroup.procs"; echo $$ > "$2"
-shift 2
-exec "$@"
+mkdir -p "/sys/fs/cgroup/$1"; echo $$ > "/sys/fs/cgroup/$1/cgroup.procs"
+pid=$2; shift 2
+# How systemd-nspawn says that the host wants to boot again.
+reboot=133
+while sh -c 'echo $$ > "$0"; exec "$@"' "$pid" "$@"; [ $? = $reboot ]; do :; done
 "#;
 
 /// A host, running or not.

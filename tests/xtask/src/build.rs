@@ -1,14 +1,22 @@
-//! The provider, in a mirror laid out as Terraform wants it.
+//! The provider, in a mirror laid out as Terraform wants it, and the command line beside it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::TaskError;
 
-/// Builds the provider and returns its path in the mirror.
+/// Builds both and returns the provider's path in the mirror.
 pub(crate) fn build(release: bool) -> Result<PathBuf, TaskError> {
     let root = e2e::repository();
-    let mut cargo = cargo(&["build", "--quiet", "--locked", "-p", "terraform-provider-nixos"]);
+    let mut cargo = cargo(&[
+        "build",
+        "--quiet",
+        "--locked",
+        "-p",
+        "terraform-provider-nixos",
+        "-p",
+        "nixos-activator-cli",
+    ]);
     if release {
         cargo.arg("--release");
     }
@@ -22,12 +30,19 @@ pub(crate) fn build(release: bool) -> Result<PathBuf, TaskError> {
     let directory =
         root.join("target/mirror").join(e2e::SOURCE).join(version).join(format!("linux_{architecture}"));
     std::fs::create_dir_all(&directory).map_err(TaskError::io(directory.display()))?;
-    let built =
-        root.join("target").join(if release { "release" } else { "debug" }).join("terraform-provider-nixos");
+    let built = root.join("target").join(if release { "release" } else { "debug" });
+    let place = |program: &str, placed: &Path| {
+        // A new file: a program that still runs keeps the old one.
+        let _ = std::fs::remove_file(placed);
+        std::fs::copy(built.join(program), placed).map(drop).map_err(TaskError::io(placed.display()))
+    };
+    let command_line = root.join(e2e::COMMAND_LINE);
+    if let Some(directory) = command_line.parent() {
+        std::fs::create_dir_all(directory).map_err(TaskError::io(directory.display()))?;
+    }
+    place("nixos-activator", &command_line)?;
     let placed = directory.join(format!("terraform-provider-nixos_v{version}"));
-    // A new file: a provider that still runs keeps the old one.
-    let _ = std::fs::remove_file(&placed);
-    std::fs::copy(&built, &placed).map_err(TaskError::io(built.display()))?;
+    place("terraform-provider-nixos", &placed)?;
     Ok(placed)
 }
 

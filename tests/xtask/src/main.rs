@@ -28,7 +28,7 @@ enum Task {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
-    /// Build the provider and put it into a mirror that `terraform init` can use
+    /// Build the command line, and the provider into a mirror that `terraform init` can use
     Build {
         /// As for a release: optimised
         #[arg(long)]

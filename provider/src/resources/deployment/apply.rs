@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use nixos_activator::agent::{Action, DeploymentId, SystemState};
 use nixos_activator::build::{Kept, Roots};
-use nixos_activator::deploy::{self, Ended, Job, Settings};
+use nixos_activator::deploy::{self, DeployError, Ended, Job, Settings};
 use nixos_activator::evaluate::Node;
 use nixos_activator::facts::{self, Facts};
 use nixos_activator::network::Fact;
 use nixos_activator::push::CopySettings;
+use nixos_activator::reboot::Reboot;
 use nixos_activator::secrets::{self, Key, OfMachine};
 use nixos_activator::{MachineName, StorePath};
 use tfplugin::{ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, State};
@@ -28,6 +29,8 @@ const APPLY: Duration = Duration::from_hours(1);
 const CONNECT: Duration = Duration::from_mins(1);
 /// How long `switch-to-configuration` may take.
 const ACTIVATION: Duration = Duration::from_mins(10);
+/// How long a machine may be away when it reboots.
+const REBOOT: Duration = Duration::from_mins(10);
 /// How long a machine waits for a new login before it goes back.
 const CONFIRMATION: Duration = Duration::from_secs(30);
 
@@ -71,14 +74,13 @@ pub(super) async fn apply(
 
     let mut diagnostics = Diagnostics::default();
     let mut systems = deployment.systems.known().cloned().unwrap_or_default();
-    let action = deployment.action.known().cloned().unwrap_or_default();
     for job in &jobs {
         let name = job.machine.as_str();
         let Some(ended) = ended.get(&job.machine) else {
             continue;
         };
         let planned = deployment.system(name).cloned().unwrap_or_default();
-        let real = real_system(cx, job, &action, planned.clone(), before(name), ended).await;
+        let real = real_system(cx, job, &deployment, planned.clone(), before(name), ended).await;
         if ended.error.is_none() && real.toplevel != planned.toplevel {
             diagnostics.push(changed_meanwhile(job, &real));
         }
@@ -91,6 +93,9 @@ pub(super) async fn apply(
                 );
             }
             diagnostics.push(diagnostic);
+            if ended.is_activated() {
+                continue;
+            }
             // What was planned is not what is there.
             match prior_private.deployed.get(&job.machine) {
                 Some(before) => private.deployed.insert(job.machine.clone(), before.clone()),
@@ -176,7 +181,7 @@ async fn secrets_of(
     wanted: &Wanted,
     cancel: &CancellationToken,
 ) -> Result<Option<OfMachine>, Diagnostics> {
-    if !plan::runs_now(deployment) {
+    if !plan::gets_secrets(deployment) {
         return Ok(None);
     }
     let none = BTreeMap::new();
@@ -260,6 +265,10 @@ fn settings(deployment: &Deployment) -> Settings {
         connect_deadline: CONNECT,
         activation_timeout: duration_or(Some(&deployment.activation_timeout), ACTIVATION),
         confirmation_window: duration_or(Some(&deployment.confirm_timeout), CONFIRMATION),
+        reboot: Reboot {
+            when: deployment.reboots(),
+            deadline: duration_or(Some(&deployment.reboot_timeout), REBOOT),
+        },
         keep_generations: deployment.keep_generations.known().copied(),
         rollout: rollout::settings(&deployment.rollout),
     }
@@ -269,7 +278,7 @@ fn settings(deployment: &Deployment) -> Settings {
 async fn real_system(
     cx: &Cx<Context>,
     job: &Job,
-    action: &str,
+    deployment: &Deployment,
     planned: System,
     before: Option<System>,
     ended: &Ended,
@@ -289,17 +298,16 @@ async fn real_system(
         return before.unwrap_or_default();
     };
     // A machine that runs what was planned, or was only to be given it, has what the plan says.
-    let as_planned = read::refreshed(planned.clone(), &facts, action);
-    if ended.error.is_none() && as_planned.toplevel == planned.toplevel {
+    let as_planned = read::refreshed(planned.clone(), &facts, deployment);
+    if ended.is_activated() && as_planned.toplevel == planned.toplevel {
         return System {
             secrets,
             changes: known_or_null(as_planned.changes),
             generation: known_or_null(as_planned.generation),
-            reboot_required: Attr::Known(facts.reboot_required),
             ..as_planned
         };
     }
-    System { secrets, ..read::refreshed(before.unwrap_or_default(), &facts, action) }
+    System { secrets, ..read::refreshed(before.unwrap_or_default(), &facts, deployment) }
 }
 
 fn known_or_null<T>(value: Attr<T>) -> Attr<T> {
@@ -325,6 +333,9 @@ async fn look_again(
     ended: &Ended,
 ) -> (Option<Facts>, Option<BTreeMap<String, String>>) {
     let seen = ended.now.as_ref().map(facts_of);
+    // What it was to be rebooted for is not among what the agent says.
+    let waits = matches!(ended.error, Some(DeployError::Reboot(_)));
+    let seen = seen.map(|seen| Facts { reboot_required: waits, ..seen });
     if ended.error.is_some() && !ended.asked {
         // Nothing was done there, so nothing is new.
         return (seen, None);

@@ -14,6 +14,7 @@ mod schema;
 mod secrets;
 
 use nixos_activator::build::Roots;
+use nixos_activator::reboot::When;
 use tfplugin::{
     ApplyRequest, Cx, Diagnostic, Diagnostics, Failed, Path, PlanRequest, PlanResponse, Resource, Schema,
     State, Value,
@@ -62,7 +63,24 @@ impl Resource<Context> for DeploymentResource {
         let names =
             config.machines.known().map(|machines| machines.keys().map(String::as_str).collect::<Vec<_>>());
         found.extend(health::problems(&config.health_checks, names.as_deref()));
-        found.extend(rollout::problems(&config.rollout, names.as_deref(), &config.action, &config.rollback));
+        found.extend(rollout::problems(
+            &config.rollout,
+            names.as_deref(),
+            &config.action,
+            &config.rollback,
+            config.reboots(),
+        ));
+        if config.reboots() != When::Never
+            && let Some(action) = config.action.known().filter(|a| !matches!(a.as_str(), "switch" | "boot"))
+        {
+            found.push(
+                Diagnostic::error("There is nothing to reboot into")
+                    .detail(format!(
+                        "Found `action = \"{action}\"`, which leaves what boots as it is; `reboot` needs \"switch\" or \"boot\"."
+                    ))
+                    .at(Path::root().attribute("reboot")),
+            );
+        }
         found.extend(secrets::problems(&config.secrets, names.as_deref()));
         if found.is_empty() { Ok(()) } else { Err(found) }
     }

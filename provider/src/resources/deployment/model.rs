@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nixos_activator::evaluate;
 use nixos_activator::inventory::Inventory;
 use nixos_activator::network::{Fact, Request, Spec};
+use nixos_activator::reboot::When;
 use nixos_activator::secrets::Key;
 use nixos_activator::{MachineName, StorePath};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,8 @@ pub(crate) struct Deployment {
     pub(crate) arguments: Value,
     pub(crate) resources: Value,
     pub(crate) action: Attr<String>,
+    pub(crate) reboot: Attr<String>,
+    pub(crate) reboot_timeout: Attr<String>,
     pub(crate) rollback: Attr<bool>,
     pub(crate) confirm_timeout: Attr<String>,
     pub(crate) activation_timeout: Attr<String>,
@@ -143,6 +146,15 @@ impl Deployment {
     /// The attribute the specification comes from, for diagnostics.
     pub(crate) fn spec_path(&self) -> Path {
         self.spec().path()
+    }
+
+    /// When machines are rebooted.
+    pub(crate) fn reboots(&self) -> When {
+        match self.reboot.known().map(String::as_str) {
+            Some("if_needed") => When::IfNeeded,
+            Some("always") => When::Always,
+            _ => When::Never,
+        }
     }
 
     /// The entry of a machine in `systems`, where there is one.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use nixos_activator::build::{Kept, Roots};
 use nixos_activator::evaluate::{Evaluation, Node};
 use nixos_activator::network::Fact;
+use nixos_activator::reboot::When;
 use nixos_activator::{MachineName, StorePath};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, PlanRequest, PlanResponse};
 
@@ -43,7 +44,7 @@ pub(super) async fn plan(
                 System::unknown()
             }
             Some(Node::Exact(system)) => {
-                let secrets = if runs_now(&proposed) {
+                let secrets = if gets_secrets(&proposed) {
                     wanted.fingerprints(name.as_str(), &system.keys, &cx.cancel).await?
                 } else {
                     // Nothing is sent to a machine that does not run its new system.
@@ -171,19 +172,33 @@ fn planned_system(
         if secrets.is_unknown() {
             return System { secrets, changes: Attr::Unknown, ..runs.clone() };
         }
-        let changes = secrets::changes(&runs.secrets, &secrets);
+        let reboots = config.reboots() != When::Never && runs.reboot_required.known() == Some(&true);
+        let changes = joined([secrets::changes(&runs.secrets, &secrets), announced(reboots, "reboot")]);
         if changes.is_empty() {
             return runs.clone();
         }
-        return System { secrets, changes: Attr::Known(changes), ..runs.clone() };
+        let reboot_required = if reboots { Attr::Unknown } else { runs.reboot_required.clone() };
+        return System {
+            drv: Attr::Known(system.drv.to_string()),
+            secrets,
+            reboot_required,
+            changes: Attr::Known(changes),
+            ..runs.clone()
+        };
     }
     let new_secrets = if secrets.is_unknown() {
         String::new()
     } else {
         secrets::changes(runs.map_or(&Attr::Null, |runs| &runs.secrets), &secrets)
     };
-    let changes = [changes(name, system, runs, private), new_secrets];
-    let changes: Vec<String> = changes.into_iter().filter(|part| !part.is_empty()).collect();
+    let reboot = match config.reboots() {
+        When::Never => "",
+        When::IfNeeded if config.action.known().is_some_and(|action| action == "switch") => {
+            "reboot if needed"
+        }
+        When::IfNeeded | When::Always => "reboot",
+    };
+    let changes = joined([changes(name, system, runs, private), new_secrets, reboot.to_owned()]);
     System {
         toplevel: Attr::Known(system.toplevel.to_string()),
         drv: Attr::Known(system.drv.to_string()),
@@ -192,8 +207,17 @@ fn planned_system(
         kernel: Attr::from(system.inventory.kernel.clone()),
         reboot_required: Attr::Unknown,
         secrets,
-        changes: Attr::Known(changes.join("; ")),
+        changes: Attr::Known(changes),
     }
+}
+
+fn announced(happens: bool, what: &str) -> String {
+    if happens { what.to_owned() } else { String::new() }
+}
+
+/// Those that say something, in one line.
+fn joined<const N: usize>(parts: [String; N]) -> String {
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// Whether a machine that runs the right system also has it where `action` wants it.
@@ -210,6 +234,12 @@ fn was_activated(prior: &Deployment, config: &Deployment) -> bool {
 /// Whether `systems` of a deployment is what its machines run, as opposed to what they have.
 pub(super) fn runs_now(deployment: &Deployment) -> bool {
     deployment.action.known().is_some_and(|action| matches!(action.as_str(), "switch" | "test"))
+}
+
+/// Whether machines come to run their new systems in the course of an apply, and need their secrets then.
+pub(super) fn gets_secrets(deployment: &Deployment) -> bool {
+    let boots = deployment.action.known().is_some_and(|action| action == "boot");
+    runs_now(deployment) || (boots && deployment.reboots() != When::Never)
 }
 
 pub(super) fn same_place(prior: &Deployment, config: &Deployment, name: &MachineName) -> bool {

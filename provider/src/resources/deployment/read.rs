@@ -42,7 +42,6 @@ pub(super) async fn read(
     let mut systems = deployment.systems.known().cloned().unwrap_or_default();
     let mut errors = Diagnostics::default();
     let must_answer = deployment.on_unreachable.known().is_some_and(|policy| policy == "fail");
-    let action = deployment.action.known().cloned().unwrap_or_default();
     for (name, answer) in answers {
         let path = Path::root().attribute("machines").key(name);
         match answer {
@@ -59,7 +58,7 @@ pub(super) async fn read(
                 };
                 systems.insert(
                     name.clone(),
-                    Attr::Known(System { secrets, ..refreshed(before, &facts, &action) }),
+                    Attr::Known(System { secrets, ..refreshed(before, &facts, &deployment) }),
                 );
             }
             Err(Silent::Setting(NoEndpoint::Later(why))) => cx.warn(not_refreshed(name, &why).at(path)),
@@ -125,12 +124,12 @@ fn unseen_secrets(name: &str, error: &SshError) -> Diagnostic {
 }
 
 /// The entry of `systems` after a look at the machine. What a foreign system is made of is not known here.
-pub(super) fn refreshed(before: System, facts: &Facts, action: &str) -> System {
-    let found = match action {
+pub(super) fn refreshed(before: System, facts: &Facts, deployment: &Deployment) -> System {
+    let found = match deployment.action.known().map(String::as_str) {
         // Only the next boot shows it; what counts is what is going to boot.
-        "boot" => &facts.profile,
+        Some("boot") => &facts.profile,
         // Nothing on the machine tells what was last copied there.
-        "push" | "dry_activate" => return before,
+        Some("push" | "dry_activate") => return before,
         _ => &facts.current_system,
     };
     let toplevel = found.as_ref().map(ToString::to_string);
@@ -143,7 +142,7 @@ pub(super) fn refreshed(before: System, facts: &Facts, action: &str) -> System {
     System {
         toplevel: Attr::from(toplevel),
         generation: Attr::from(generation),
-        reboot_required: Attr::Known(facts.reboot_required),
+        reboot_required: Attr::Known(facts.reboot_required || deployment.reboots().is_due(facts)),
         ..known
     }
 }
@@ -191,6 +190,8 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         arguments: Value::Null,
         resources: Value::Null,
         action: Attr::Known("switch".to_owned()),
+        reboot: Attr::Known("never".to_owned()),
+        reboot_timeout: Attr::Null,
         rollback: Attr::Known(true),
         confirm_timeout: Attr::Null,
         activation_timeout: Attr::Null,

@@ -1,6 +1,7 @@
 //! `rollout`: in which order machines get their new systems, and what follows from a failure.
 
 use nixos_activator::MachineName;
+use nixos_activator::reboot::When;
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Type, validators};
 
@@ -37,6 +38,7 @@ pub(super) fn problems(
     machines: Option<&[&str]>,
     action: &Attr<String>,
     rollback: &Attr<bool>,
+    reboots: When,
 ) -> Diagnostics {
     let mut found = Diagnostics::default();
     let path = || Path::root().attribute("rollout");
@@ -69,6 +71,9 @@ pub(super) fn problems(
         }
         if action.known().is_some_and(|action| !matches!(action.as_str(), "switch" | "test")) {
             cannot("Only what runs can prove itself: `atomic` needs `action = \"switch\"` or \"test\".");
+        }
+        if reboots != When::Never {
+            cannot("A machine that was rebooted does not go back: `atomic` needs `reboot = \"never\"`.");
         }
         if rollback.known() == Some(&false) {
             cannot("With `rollback = false` no machine goes back.");

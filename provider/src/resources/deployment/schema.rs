@@ -17,6 +17,8 @@ pub(super) fn schema() -> Schema {
     .attribute("id", Attribute::string().computed().use_state_for_unknown().description("Identity of the deployment: `uuid` in modules."))
     .attribute("machines", machines_attribute().required().validate(validators::non_null_elements()))
     .attribute("action", Attribute::string().optional().computed().default("switch").validate(validators::one_of(&["switch", "boot", "test", "dry_activate", "push"])).description("What to do with a system once it is on its machine, as in `switch-to-configuration`: `switch` (activate now and at boot; the default), `boot` (at the next boot), `test` (now, not at boot), `dry_activate` (only say what would happen), `push` (nothing)."))
+    .attribute("reboot", Attribute::string().optional().computed().default("never").validate(validators::one_of(&["never", "if_needed", "always"])).description("Whether a machine is rebooted once it boots its new system: `never` (the default); `if_needed`, when it was booted with another kernel, initial RAM disk or set of modules, when the new system cannot take over from the running one, or with `action = \"boot\"`; `always`, when it was booted with any other system. It has to come back with the new system; then it gets its secrets and has to pass its health checks. Needs `action` `switch` or `boot`."))
+    .attribute("reboot_timeout", Attribute::string().optional().validate(validators::duration()).description("How long a machine may be away when it reboots. Default: `10m`."))
     .attribute("rollback", Attribute::bool().optional().computed().default(true).description("Whether a machine goes back to what it ran before when its new system fails. Default: true."))
     .attribute("confirm_timeout", Attribute::string().optional().validate(validators::duration()).description("How long a machine runs its new system without anybody having logged in to it anew; then it goes back to the old one. Default: `30s`. `0s` does not ask."))
     .attribute("activation_timeout", Attribute::string().optional().validate(validators::duration()).description("How long `switch-to-configuration` may take on a machine. Default: `10m`."))
@@ -73,7 +75,7 @@ fn system_attributes() -> Nested {
         .attribute("generation", Attribute::number().computed().description("The generation of the machine's system profile that is this system; null where the profile is another one."))
         .attribute("nixos_version", text("The NixOS version, e.g. `24.11.20250101.abcdef`."))
         .attribute("kernel", text("The version of the kernel in it."))
-        .attribute("reboot_required", Attribute::bool().computed().description("Whether the machine was booted with another kernel, initial RAM disk or set of modules."))
+        .attribute("reboot_required", Attribute::bool().computed().description("Whether the machine was booted with another kernel, initial RAM disk or set of modules, or is still to be rebooted for another reason that `reboot` names."))
         .attribute("secrets", Attribute::map(Type::String).computed().description("What stands for the content, place and owner of each secret the machine has (a keyed hash); null without secrets."))
         .attribute("changes", text("What the system changed against the one before: packages, kernel, units."))
 }

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod command_line;
 mod deploying;
 mod evaluation;
 mod faults;
 mod importing;
 mod keeping;
 mod planning;
+mod reboots;
 mod secrets;
 mod support;
 mod trouble;

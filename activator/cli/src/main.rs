@@ -1,0 +1,220 @@
+//! `nixos-activator`: what NixOps' verbs did on a deployed network, for machines that Terraform has deployed.
+//!
+//! It reads where they are from Terraform's state, and changes neither that nor the configuration.
+
+mod deployed;
+mod look;
+mod visit;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use nixos_activator::MachineName;
+use nixos_activator::activate::ActivateError;
+use nixos_activator::facts::FactsError;
+use nixos_activator::reboot::RebootError;
+use nixos_activator::ssh::SshError;
+use tokio_util::sync::CancellationToken;
+
+use deployed::{Machine, Source};
+
+/// Looks after machines that Terraform has deployed.
+#[derive(Debug, Parser)]
+#[command(name = "nixos-activator", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(flatten)]
+    source: Source,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Which machines.
+#[derive(Clone, Debug, clap::Args)]
+struct Selection {
+    /// Only these machines
+    #[arg(long, value_name = "MACHINE", value_delimiter = ',')]
+    on: Vec<MachineName>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Show how machines are. Exit code: the sum of 2 for one that is down, 4 for one that lets nobody in, 8 for a disk that is
+    /// full or broken, 16 for failed units
+    Status {
+        #[command(flatten)]
+        on: Selection,
+        /// Print everything, as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Log in to a machine, or run a command on it
+    Ssh {
+        /// The machine
+        machine: MachineName,
+        /// The command; without one, a login shell
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Run a command on machines, all at once; each line is printed with the machine's name
+    Exec {
+        #[command(flatten)]
+        on: Selection,
+        /// As root, where the login is somebody else
+        #[arg(long)]
+        root: bool,
+        /// The command and its arguments; a shell only where you name one
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+    /// Reboot machines and wait until they are back
+    Reboot {
+        #[command(flatten)]
+        on: Selection,
+        /// Seconds that a machine may be away
+        #[arg(long, default_value_t = 600)]
+        timeout: u64,
+    },
+    /// List the generations of a machine's system
+    Generations {
+        /// The machine
+        machine: MachineName,
+    },
+    /// Activate an earlier generation of a machine's system, with the same way back as a deployment
+    Rollback {
+        /// The machine
+        machine: MachineName,
+        /// The number of the generation; without it, the newest one before the current
+        #[arg(long)]
+        to: Option<u64>,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// What ends a verb.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("`{program}` cannot be run: {reason}")]
+    NoTerraform { program: String, reason: String },
+    #[error("`{program} show -json` failed:\n{message}")]
+    Terraform { program: String, message: String },
+    #[error("what Terraform says of its state cannot be understood: {0}")]
+    State(String),
+    #[error("the state in {} has no nixos_deployment{}", directory.display(), .address.as_ref().map(|a| format!(" `{a}`")).unwrap_or_default())]
+    NothingDeployed { directory: PathBuf, address: Option<String> },
+    #[error(
+        "machine \"{name}\" is in more than one deployment ({addresses}): say which one with --deployment"
+    )]
+    Twice { name: MachineName, addresses: String },
+    #[error("there is no machine \"{name}\"; the state has {known}")]
+    NoMachine { name: MachineName, known: String },
+    #[error("machine \"{name}\" has no generation {wanted}; it has {known}")]
+    NoGeneration { name: MachineName, wanted: String, known: String },
+    #[error("machine \"{name}\": {source}")]
+    Ssh { name: MachineName, source: SshError },
+    #[error("machine \"{name}\": {source}")]
+    Facts { name: MachineName, source: FactsError },
+    #[error("machine \"{name}\": {source}")]
+    Activate { name: MachineName, source: ActivateError },
+    #[error("machine \"{name}\": {source}")]
+    Reboot { name: MachineName, source: RebootError },
+    #[error("machine \"{name}\": {message}")]
+    Refused { name: MachineName, message: String },
+    #[error("cannot write: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("nixos-activator: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(dispatch(arguments)) {
+        Ok(code) => ExitCode::from(code),
+        // Whoever reads us has read enough.
+        Err(Problem::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("nixos-activator: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(arguments: Arguments) -> Result<u8, Problem> {
+    let Arguments { source, verb } = arguments;
+    let cancel = CancellationToken::new();
+    let interrupted = cancel.clone();
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            interrupted.cancel();
+        }
+    });
+    match verb {
+        Verb::Status { on, json } => look::status(&machines(&source, &on.on).await?, json, &cancel).await,
+        Verb::Ssh { machine, command } => visit::ssh(&one(&source, &machine).await?, &command, &cancel).await,
+        Verb::Exec { on, root, command } => {
+            visit::exec(&machines(&source, &on.on).await?, root, &command, &cancel).await
+        }
+        Verb::Reboot { on, timeout } => {
+            visit::reboot(&machines(&source, &on.on).await?, timeout, &cancel).await
+        }
+        Verb::Generations { machine } => look::generations(&one(&source, &machine).await?, &cancel).await,
+        Verb::Rollback { machine, to } => visit::rollback(&one(&source, &machine).await?, to, &cancel).await,
+        Verb::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "nixos-activator",
+                &mut std::io::stdout(),
+            );
+            Ok(0)
+        }
+        Verb::Man => {
+            let mut page = vec![];
+            clap_mangen::Man::new(Arguments::command()).render(&mut page)?;
+            std::io::stdout().write_all(&page)?;
+            Ok(0)
+        }
+    }
+}
+
+/// The machines of these names, or all of them.
+async fn machines(source: &Source, names: &[MachineName]) -> Result<Vec<Machine>, Problem> {
+    let mut all = source.machines().await?;
+    if names.is_empty() {
+        return Ok(all);
+    }
+    let missing = names.iter().find(|name| all.iter().all(|machine| machine.name != **name));
+    if let Some(name) = missing {
+        let known = all.iter().map(|machine| machine.name.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(Problem::NoMachine { name: name.clone(), known });
+    }
+    all.retain(|machine| names.contains(&machine.name));
+    Ok(all)
+}
+
+async fn one(source: &Source, name: &MachineName) -> Result<Machine, Problem> {
+    let found = machines(source, std::slice::from_ref(name)).await?;
+    found.into_iter().next().ok_or_else(|| Problem::NoMachine { name: name.clone(), known: String::new() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,209 @@
+//! Verbs that do something on machines.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nixos_activator::activate::{self, Task};
+use nixos_activator::agent::{Action, Confirmation, DeploymentId, Outcome, Request, Word};
+use nixos_activator::facts;
+use nixos_activator::progress::Progress;
+use nixos_activator::reboot;
+use nixos_activator::ssh::{Connection, Pool};
+use tokio_util::sync::CancellationToken;
+
+use crate::Problem;
+use crate::deployed::Machine;
+use crate::look;
+
+/// How long `switch-to-configuration` may take.
+const ACTIVATION: u64 = 600;
+/// How long a machine waits for our new login, in seconds.
+const CONFIRMATION: u64 = 30;
+
+/// Logs in, or runs a command with our terminal.
+pub(crate) async fn ssh(
+    machine: &Machine,
+    command: &[String],
+    cancel: &CancellationToken,
+) -> Result<u8, Problem> {
+    let ssh = |source| Problem::Ssh { name: machine.name.clone(), source };
+    let connection = Connection::open(&machine.endpoint, cancel).await.map_err(ssh)?;
+    let status = tokio::process::Command::new("ssh")
+        .args(connection.ssh_options().split(' '))
+        .args(command.is_empty().then_some("-t"))
+        .arg(&machine.endpoint.host)
+        .args(command)
+        .status()
+        .await;
+    connection.close().await;
+    Ok(exit_code(status?.code()))
+}
+
+/// Runs a command on all of them and prints what each said, once it has ended.
+pub(crate) async fn exec(
+    machines: &[Machine],
+    root: bool,
+    command: &[String],
+    cancel: &CancellationToken,
+) -> Result<u8, Problem> {
+    let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let run = async |machine: &Machine| {
+        let connection = Connection::open(&machine.endpoint, cancel).await?;
+        let work = async {
+            if root { connection.run_as_root(&words, b"").await } else { connection.run(&words, b"").await }
+        };
+        let answer = tokio::select! {
+            answer = work => answer,
+            () = cancel.cancelled() => Err(nixos_activator::ssh::SshError::Cancelled),
+        };
+        connection.close().await;
+        answer
+    };
+    let print = |name: &str, text: &str, mut to: Box<dyn std::io::Write>| {
+        text.lines().try_for_each(|line| writeln!(to, "{name}: {line}"))
+    };
+    let each = async |machine: &Machine| -> Result<u8, Problem> {
+        let name = machine.name.as_str();
+        match run(machine).await {
+            Ok(answer) => {
+                print(name, &String::from_utf8_lossy(&answer.stdout), Box::new(std::io::stdout().lock()))?;
+                print(name, &answer.stderr, Box::new(std::io::stderr().lock()))?;
+                Ok(exit_code(answer.code))
+            }
+            Err(error) => {
+                print(name, &error.to_string(), Box::new(std::io::stderr().lock()))?;
+                Ok(255)
+            }
+        }
+    };
+    let codes = futures::future::join_all(machines.iter().map(each)).await;
+    codes.into_iter().try_fold(0, |worst, code| Ok(worst.max(code?)))
+}
+
+/// Reboots all of them at once and waits.
+pub(crate) async fn reboot(
+    machines: &[Machine],
+    timeout: u64,
+    cancel: &CancellationToken,
+) -> Result<u8, Problem> {
+    let pool = Pool::default();
+    let each = async |machine: &Machine| -> Result<(), Problem> {
+        let name = || machine.name.clone();
+        let connection = connect(&pool, machine, cancel).await?;
+        let facts = facts::gather(machine.name.as_str(), &connection)
+            .await
+            .map_err(|source| Problem::Facts { name: name(), source })?;
+        let profile = facts.profile.clone().ok_or_else(|| Problem::Refused {
+            name: name(),
+            message: "it has no system profile, so nobody knows what it would boot".to_owned(),
+        })?;
+        let deadline = Duration::from_secs(timeout);
+        reboot::reboot(&pool, &connection, &facts, &profile, deadline, cancel)
+            .await
+            .map_err(|source| Problem::Reboot { name: name(), source })?;
+        writeln!(std::io::stdout(), "{}: is back and runs {profile}", machine.name)?;
+        Ok(())
+    };
+    let ended = futures::future::join_all(machines.iter().map(each)).await;
+    pool.close().await;
+    let mut code = 0;
+    for problem in ended.into_iter().filter_map(Result::err) {
+        eprintln!("nixos-activator: {problem}");
+        code = 1;
+    }
+    Ok(code)
+}
+
+/// Activates an earlier generation.
+pub(crate) async fn rollback(
+    machine: &Machine,
+    to: Option<u64>,
+    cancel: &CancellationToken,
+) -> Result<u8, Problem> {
+    let pool = Pool::default();
+    let result = roll_back(&pool, machine, to, cancel).await;
+    pool.close().await;
+    result
+}
+
+async fn roll_back(
+    pool: &Pool,
+    machine: &Machine,
+    to: Option<u64>,
+    cancel: &CancellationToken,
+) -> Result<u8, Problem> {
+    let name = || machine.name.clone();
+    let activating = |source| Problem::Activate { name: name(), source };
+    let connection = connect(pool, machine, cancel).await?;
+    let facts = facts::gather(machine.name.as_str(), &connection)
+        .await
+        .map_err(|source| Problem::Facts { name: name(), source })?;
+    let generations = look::list(machine, &connection).await?;
+    let runs = facts.current_system.as_ref().map(ToString::to_string);
+    let found = match to {
+        Some(number) => generations.iter().find(|generation| generation.number == number),
+        // The same system may be there more than once.
+        None => generations.iter().rev().find(|generation| {
+            facts.generation.is_none_or(|current| generation.number < current)
+                && Some(&generation.toplevel) != runs.as_ref()
+        }),
+    };
+    let Some(generation) = found else {
+        let known: Vec<String> = generations.iter().map(|generation| generation.number.to_string()).collect();
+        let wanted = to.map_or_else(|| "before the current one".to_owned(), |number| number.to_string());
+        return Err(Problem::NoGeneration { name: name(), wanted, known: known.join(", ") });
+    };
+    activate::check_root(&connection, &facts).await.map_err(activating)?;
+    let system = facts.system.clone().unwrap_or_default();
+    let agent = activate::install(&connection, &system).await.map_err(activating)?;
+    let request = Request {
+        id: DeploymentId::random(),
+        toplevel: generation.toplevel.clone(),
+        action: Action::Switch,
+        expected_system: runs,
+        rollback: true,
+        activation_timeout_seconds: ACTIVATION,
+        confirmation: Some(Confirmation {
+            nonce: DeploymentId::random().to_string(),
+            window_seconds: CONFIRMATION,
+            hold_seconds: 0,
+        }),
+        health_checks: vec![],
+        keep_generations: None,
+        secrets: None,
+        verify: false,
+    };
+    let task = Task { machine: &machine.name, agent: &agent, request: &request, contents: &[] };
+    let label = machine.name.clone();
+    let progress = Progress::new(move |event| eprintln!("{label}: {}", event.message));
+    let report = activate::activate(pool, &connection, task, async { Word::Keep }, &progress)
+        .await
+        .map_err(activating)?;
+    if !matches!(report.outcome, Outcome::Activated | Outcome::Unchanged) {
+        return Err(Problem::Refused { name: name(), message: report.message });
+    }
+    writeln!(
+        std::io::stdout(),
+        "{}: runs generation {} again ({}); Terraform's next plan shows it as drift",
+        machine.name,
+        generation.number,
+        generation.toplevel
+    )?;
+    Ok(0)
+}
+
+async fn connect(
+    pool: &Pool,
+    machine: &Machine,
+    cancel: &CancellationToken,
+) -> Result<Arc<Connection>, Problem> {
+    pool.connect(&machine.endpoint, Duration::ZERO, cancel)
+        .await
+        .map_err(|source| Problem::Ssh { name: machine.name.clone(), source })
+}
+
+/// 255 where a signal ended it, as `ssh` does.
+fn exit_code(code: Option<i32>) -> u8 {
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(255)
+}

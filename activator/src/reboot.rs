@@ -1,0 +1,162 @@
+//! Reboots: when one is due, and how it is known that the machine came back with the system it was to boot.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::StorePath;
+use crate::facts::{self, Facts, FactsError};
+use crate::ssh::{Connection, Pool, SshError};
+
+/// How long to wait before asking again a machine that has not gone down yet.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// When a machine is rebooted after its system was made the one that boots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum When {
+    /// Never.
+    #[default]
+    Never,
+    /// When nothing else leads to the whole of it: see [`When::is_due`].
+    IfNeeded,
+    /// When it was booted with any other system.
+    Always,
+}
+
+/// When, and how long the machine may be away.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reboot {
+    /// When it is done.
+    pub when: When,
+    /// From the order to reboot until somebody can log in to the system that was booted.
+    pub deadline: Duration,
+}
+
+/// Why it is not known or not true that the machine came back.
+#[derive(Debug, thiserror::Error)]
+pub enum RebootError {
+    /// The order could not be given.
+    #[error("`systemctl reboot` failed: {message}")]
+    Refused {
+        /// What it said.
+        message: String,
+    },
+    /// Nobody could log in to it in time.
+    #[error("it did not come back within {seconds} s: {reason}")]
+    Away {
+        /// The deadline.
+        seconds: u64,
+        /// What the last try to log in said.
+        reason: String,
+    },
+    /// It was told to, and did not.
+    #[error("it was told to reboot, and did not within {seconds} s")]
+    SameBoot {
+        /// The deadline.
+        seconds: u64,
+    },
+    /// It came back with another system.
+    #[error("it booted {found}, not {expected}")]
+    OtherSystem {
+        /// What was to be booted.
+        expected: String,
+        /// What was.
+        found: String,
+    },
+    /// The user did not want to wait.
+    #[error("it was told to reboot; cancelled before it came back")]
+    Cancelled,
+}
+
+impl When {
+    /// Whether a machine that boots `profile` next has to be rebooted: because it was booted with another kernel, initial RAM disk
+    /// or set of modules, because it does not run that system, or on principle.
+    pub fn is_due(self, facts: &Facts) -> bool {
+        match self {
+            Self::Never => false,
+            Self::IfNeeded => facts.reboot_required || facts.current_system != facts.profile,
+            Self::Always => facts.booted_system != facts.profile,
+        }
+    }
+}
+
+/// Reboots a machine and waits until it runs `toplevel`. `facts` are those from before.
+pub async fn reboot(
+    pool: &Pool,
+    connection: &Arc<Connection>,
+    facts: &Facts,
+    toplevel: &StorePath,
+    deadline: Duration,
+    cancel: &CancellationToken,
+) -> Result<(Arc<Connection>, Facts), RebootError> {
+    let start = Instant::now();
+    let seconds = deadline.as_secs();
+    let script = r#"PATH="$PATH:/run/current-system/sw/bin:/usr/bin:/bin"; exec systemctl --no-wall reboot"#;
+    match connection.run_as_root(&["sh", "-c", script], b"").await {
+        Ok(answer) if answer.code.is_some_and(|code| code != 0 && code != 255) => {
+            return Err(RebootError::Refused { message: answer.stderr.trim().to_owned() });
+        }
+        // It may have been faster than its answer.
+        Ok(_) | Err(_) => {}
+    }
+    let endpoint = connection.endpoint().clone();
+    let mut connection = connection.clone();
+    let mut away = None;
+    loop {
+        // A connection to the boot before says nothing.
+        connection.close().await;
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = cancel.cancelled() => return Err(RebootError::Cancelled),
+        }
+        let left = deadline.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            return Err(away
+                .map_or(RebootError::SameBoot { seconds }, |reason| RebootError::Away { seconds, reason }));
+        }
+        connection = match pool.connect(&endpoint, left, cancel).await {
+            Ok(connection) => connection,
+            Err(SshError::Cancelled) => return Err(RebootError::Cancelled),
+            Err(error) => return Err(RebootError::Away { seconds, reason: error.to_string() }),
+        };
+        match facts::gather(&endpoint.host, &connection).await {
+            Ok(now) if now.boot_id == facts.boot_id => away = None,
+            Ok(now) if now.booted_system.as_ref() == Some(toplevel) => return Ok((connection, now)),
+            Ok(now) => {
+                let found = now.booted_system.as_ref().map_or("nothing that is known", StorePath::as_str);
+                return Err(RebootError::OtherSystem {
+                    expected: toplevel.to_string(),
+                    found: found.to_owned(),
+                });
+            }
+            // On its way down, or not quite up yet.
+            Err(FactsError::Ssh(error)) => away = Some(error.to_string()),
+            Err(error @ FactsError::Shell { .. }) => away = Some(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reboot_is_due_when_nothing_else_leads_to_the_system() {
+        let system = |name: &str| {
+            format!("/nix/store/00000000000000000000000000000000-{name}").parse::<StorePath>().ok()
+        };
+        let facts = |booted: &str, current: &str, profile: &str, reboot_required| Facts {
+            booted_system: system(booted),
+            current_system: system(current),
+            profile: system(profile),
+            reboot_required,
+            ..Facts::default()
+        };
+        let due = |facts: Facts| [When::Never, When::IfNeeded, When::Always].map(|when| when.is_due(&facts));
+        assert_eq!(due(facts("a", "a", "a", false)), [false, false, false]);
+        assert_eq!(due(facts("a", "b", "b", false)), [false, false, true], "switched");
+        assert_eq!(due(facts("a", "b", "b", true)), [false, true, true], "switched, with another kernel");
+        assert_eq!(due(facts("a", "a", "b", false)), [false, true, true], "only to be booted");
+    }
+}
