@@ -304,6 +304,11 @@ async fn real_system(
             secrets,
             changes: known_or_null(as_planned.changes),
             generation: known_or_null(as_planned.generation),
+            reboot_required: match as_planned.reboot_required {
+                // What was only put there waits for nothing by itself.
+                Attr::Unknown => Attr::Known(facts.reboot_required),
+                known => known,
+            },
             ..as_planned
         };
     }
