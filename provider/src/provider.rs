@@ -23,7 +23,7 @@ use crate::data_sources::network::NetworkDataSource;
 use crate::machines::{Bastion, CONNECT_TIMEOUT, bastion_attributes, host_key_policy};
 use crate::resources::deployment::DeploymentResource;
 use crate::resources::machine::MachineResource;
-use crate::settings::duration_or;
+use crate::settings::{List, duration_or, known_elements, strings_attribute, texts};
 
 /// The provider: it owns what has to be put away at the end of the process.
 #[derive(Clone, Debug)]
@@ -58,15 +58,15 @@ struct SshConfig {
     bastion: Attr<Bastion>,
     host_key_policy: Attr<String>,
     connect_timeout: Attr<String>,
-    options: Attr<Vec<String>>,
-    elevate: Attr<Vec<String>>,
+    options: List<String>,
+    elevate: List<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 struct NixConfig {
     options: Attr<BTreeMap<String, String>>,
-    nix_path: Attr<Vec<String>>,
-    builders: Attr<Vec<String>>,
+    nix_path: List<String>,
+    builders: List<String>,
     max_jobs: Attr<String>,
     cores: Attr<u32>,
     evaluation: Attr<EvaluationConfig>,
@@ -153,8 +153,8 @@ impl SshConfig {
                 .map(|text| host_key_policy(text))
                 .unwrap_or_default(),
             connect_timeout: duration_or(Some(&self.connect_timeout), CONNECT_TIMEOUT),
-            options: self.options.known().cloned().unwrap_or_default(),
-            elevate: self.elevate.known().cloned().unwrap_or_default(),
+            options: texts(&self.options)?,
+            elevate: texts(&self.elevate)?,
         })
     }
 }
@@ -163,8 +163,8 @@ impl NixConfig {
     fn settings(&self) -> NixSettings {
         NixSettings {
             options: self.options.known().cloned().unwrap_or_default().into_iter().collect(),
-            nix_path: self.nix_path.known().cloned().unwrap_or_default(),
-            builders: self.builders.known().cloned().unwrap_or_default(),
+            nix_path: known_elements(&self.nix_path).cloned().collect(),
+            builders: known_elements(&self.builders).cloned().collect(),
             max_jobs: self.max_jobs.known().cloned(),
             cores: self.cores.known().copied(),
         }
@@ -181,8 +181,8 @@ fn ssh_attribute() -> Attribute {
         .attribute("bastion", Attribute::nested_single(bastion_attributes(&Attribute::optional)).optional().description("A host to jump over to every machine that names none itself."))
         .attribute("host_key_policy", Attribute::string().optional().validate(policy).description("What to do with a host key that is not known: `strict` (refuse, the default), `accept_new` (trust on first use, then pin) or `off` (never check)."))
         .attribute("connect_timeout", Attribute::string().optional().validate(validators::duration()).description("How long one attempt to connect may take. Default: `10s`."))
-        .attribute("options", Attribute::list(Type::String).optional().description("Further lines for `ssh_config`, each as `Keyword=value`."))
-        .attribute("elevate", Attribute::list(Type::String).optional().description("The command that runs its arguments as root where `user` is not root, e.g. `[\"sudo\", \"-n\"]`."));
+        .attribute("options", strings_attribute("Further lines for `ssh_config`, each as `Keyword=value`."))
+        .attribute("elevate", strings_attribute("The command that runs its arguments as root where `user` is not root, e.g. `[\"sudo\", \"-n\"]`."));
     Attribute::nested_single(nested).optional().description("Defaults for every SSH connection.")
 }
 
@@ -225,18 +225,8 @@ fn nix_attribute() -> Attribute {
                 "Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`.",
             ),
         )
-        .attribute(
-            "nix_path",
-            Attribute::list(Type::String)
-                .optional()
-                .description("Replaces `NIX_PATH`, e.g. `[\"nixpkgs=/srv/nixpkgs\"]`."),
-        )
-        .attribute(
-            "builders",
-            Attribute::list(Type::String)
-                .optional()
-                .description("Remote builders, each as in `builders` of `nix.conf`."),
-        )
+        .attribute("nix_path", strings_attribute("Replaces `NIX_PATH`, e.g. `[\"nixpkgs=/srv/nixpkgs\"]`."))
+        .attribute("builders", strings_attribute("Remote builders, each as in `builders` of `nix.conf`."))
         .attribute(
             "max_jobs",
             Attribute::string()

@@ -22,6 +22,15 @@ pub(crate) fn known_elements<T>(list: &List<T>) -> impl Iterator<Item = &T> {
     list.known().into_iter().flatten().filter_map(Attr::known)
 }
 
+/// A list of texts, none where it is null; `None` while not all of them are known.
+pub(crate) fn texts(list: &List<String>) -> Option<Vec<String>> {
+    match list {
+        Attr::Null => Some(vec![]),
+        Attr::Unknown => None,
+        Attr::Known(items) => items.iter().map(|item| item.known().cloned()).collect(),
+    }
+}
+
 /// The schema of an optional list of strings.
 pub(crate) fn strings_attribute(description: &str) -> Attribute {
     Attribute::list(Type::String)
@@ -108,6 +117,15 @@ pub(crate) fn to_json(value: &Value, origin: &str) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_known_when_all_of_it_is() {
+        let known = |text: &str| Attr::Known(text.to_owned());
+        assert_eq!(texts(&Attr::Null), Some(vec![]));
+        assert_eq!(texts(&Attr::Known(vec![known("a")])), Some(vec!["a".to_owned()]));
+        assert_eq!(texts(&Attr::Known(vec![known("a"), Attr::Unknown])), None);
+        assert_eq!(texts(&Attr::Unknown), None);
+    }
 
     #[test]
     fn durations_are_those_of_go() {

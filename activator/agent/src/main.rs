@@ -7,6 +7,8 @@ mod examine;
 mod files;
 mod follow;
 mod host;
+mod preflight;
+mod record;
 mod secrets;
 mod transaction;
 mod verdict;

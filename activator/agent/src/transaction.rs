@@ -4,58 +4,23 @@
 //! power cut brings the old system back. Rolling back means the recorded path of the old system, never "the generation
 //! before".
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use nixos_agent::{
-    Action, EventKind, FailedCheck, FailedUnit, Outcome, Phase, Report, Request, SystemState, Word,
-};
-use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
+use nixos_agent::{Action, EventKind, FailedCheck, FailedUnit, Outcome, Phase, Report, Request, Word};
 
 use crate::AgentError;
 use crate::examine;
-use crate::files::{Deployment, Events, REACHABLE, VERDICT, replace};
+use crate::files::{Deployment, Events, REACHABLE, VERDICT};
 use crate::follow::tail;
 use crate::host::{self, PROFILE};
+use crate::preflight;
+use crate::record::Record;
 use crate::secrets::Secrets;
 use crate::verdict::{Exit, Verdict, judge, newly_failed, shows_a_change};
 
-const LOCK: &str = "/run/nixos-agent.lock";
-
 /// How much longer than everything an activation may wait for systemd waits before it ends it.
 const MARGIN: Duration = Duration::from_secs(30);
-
-/// What was so before anything was changed; on disk, for an agent that has to go on where another one was killed.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    before: SystemState,
-    since: u64,
-    /// The profile's generation, and all there were.
-    generation: Option<u64>,
-    generations: Vec<u64>,
-    failed_units: Option<Vec<String>>,
-    /// Whether the machine runs and boots the system already: only secrets change.
-    #[serde(default)]
-    secrets_only: bool,
-}
-
-impl Record {
-    fn now() -> Self {
-        Self {
-            before: host::state(),
-            since: now(),
-            generation: host::generation(),
-            generations: host::generations(),
-            failed_units: None,
-            secrets_only: false,
-        }
-    }
-}
-
-const RECORD: &str = "record.json";
 
 /// Runs an activation that was written down, to its last event; from the beginning, or from the phase in which an agent before
 /// us was killed.
@@ -94,13 +59,11 @@ fn perform(
 ) -> Result<(), AgentError> {
     let request = deployment.request()?;
     let mut events = Events::open(deployment)?;
-    let record = std::fs::read(deployment.path(RECORD)).ok();
-    let record: Option<Record> = record.and_then(|text| serde_json::from_slice(&text).ok());
-    let record = record.filter(|_| deployment.last_phase() > Some(Phase::Recorded));
+    let record = Record::of(deployment).filter(|_| deployment.last_phase() > Some(Phase::Recorded));
     let fresh = record.is_none();
     let record = record.unwrap_or_else(Record::now);
     let mut transaction = Transaction { deployment, request: &request, events: &mut events, record };
-    let end = match lock(&request) {
+    let end = match preflight::lock(&request) {
         Ok(_lock) => {
             if fresh {
                 // Whoever holds the lock answers for the machine. An activation that is taken up keeps its own timer.
@@ -191,14 +154,14 @@ impl Transaction<'_> {
         }
         self.events.phase(Phase::Preflight);
         let lost = secrets.map_or(Ok(()), |secrets| secrets.check());
-        if let Err(message) = preflight(&toplevel).and(lost) {
+        if let Err(message) = preflight::look(&toplevel).and(lost) {
             return End::rejected(message);
         }
         self.record.secrets_only = runs && (boots || self.request.action == Action::Test);
         self.events.phase(Phase::Recorded);
         let recorded = host::keep("new", &toplevel)
             .and_then(|()| current.as_deref().map_or(Ok(()), |current| host::keep("old", current)))
-            .and_then(|()| self.write_record());
+            .and_then(|()| self.record.write(self.deployment));
         if let Err(error) = recorded {
             return End::rejected(error.to_string());
         }
@@ -253,7 +216,7 @@ impl Transaction<'_> {
     fn activate(&mut self, toplevel: &str) -> End {
         self.record.failed_units = host::failed_units();
         let limit = time_limit(self.request);
-        let prepared = self.write_record().map_err(|error| error.to_string());
+        let prepared = self.record.write(self.deployment).map_err(|error| error.to_string());
         if let Err(why) = prepared.and_then(|()| host::arm(self.deployment, limit)) {
             return End::rejected(format!("The way back could not be prepared: {why}. Nothing was changed."));
         }
@@ -519,12 +482,6 @@ impl Transaction<'_> {
         }
     }
 
-    fn write_record(&self) -> Result<(), AgentError> {
-        let json =
-            serde_json::to_vec(&self.record).map_err(|error| AgentError::Request(error.to_string()))?;
-        replace(&self.deployment.path(RECORD), &json, 0o600)
-    }
-
     fn install_boot_loader(&mut self, step: &str, system: &str) -> Result<(), String> {
         match self.switch(step, system, "boot").exit {
             Exit::Code(0) => Ok(()),
@@ -602,40 +559,6 @@ fn time_limit(request: &Request) -> Duration {
     Duration::from_secs(switches.saturating_add(asked)).saturating_add(checks).saturating_add(MARGIN)
 }
 
-/// One activation at a time. The kernel gives the lock back whatever becomes of us.
-fn lock(request: &Request) -> Result<File, String> {
-    let failed = |error: std::io::Error| format!("The lock {LOCK} cannot be taken: {error}.");
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(LOCK).map_err(failed)?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut holder = String::new();
-        let _ = file.read_to_string(&mut holder);
-        return Err(format!(
-            "Another activation ({}) is under way on the machine; nothing was changed.",
-            holder.trim()
-        ));
-    }
-    let _ = file.set_len(0).and_then(|()| file.write_all(request.id.as_str().as_bytes()));
-    Ok(file)
-}
-
-/// What must be true before anything is touched.
-fn preflight(toplevel: &str) -> Result<(), String> {
-    if !Path::new(toplevel).join("bin/switch-to-configuration").is_file() {
-        return Err(format!("{toplevel} is not a NixOS system: it has no bin/switch-to-configuration."));
-    }
-    host::output("nix-store", &["--check-validity", toplevel])
-        .map_err(|message| format!("The system is not complete in the machine's store: {message}."))?;
-    // The name nixos-rebuild gives its own unit, and the units of an agent that was killed: both may still be at work.
-    match host::any_unit_is_alive(&["nixos-rebuild-switch-to-configuration*", "nixos-agent-switch-*"]) {
-        Ok(false) => Ok(()),
-        Ok(true) => {
-            Err("Another switch-to-configuration is at work on the machine; nothing was changed.".to_owned())
-        }
-        Err(why) => Err(format!("systemd does not say which units run: {why}; nothing was changed.")),
-    }
-}
-
 /// An interrupted switch leaves lists of units for the next one, which may name units that the old system does not have.
 fn forget_pending(old: &str) {
     for list in ["start-list", "restart-list", "reload-list"] {
@@ -647,8 +570,4 @@ fn forget_pending(old: &str) {
         let kept: Vec<&str> = text.lines().filter(known).collect();
         let _ = std::fs::write(&path, kept.join("\n"));
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -6,12 +6,13 @@ use nixos_activator::evaluate::{Node, NodeDescription};
 use nixos_activator::network::{Fact, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
-use tfplugin::{Attr, Attribute, Cx, DataSource, Diagnostic, Diagnostics, Nested, Schema, Type, Value};
+use tfplugin::{Attr, Attribute, Cx, DataSource, Diagnostic, Diagnostics, Nested, Schema, Value};
 
 use crate::context::Context;
 use crate::diagnose;
 use crate::machines::Target;
 use crate::resources::deployment::{SpecAttributes, evaluation_request, machines_attribute, spec_attributes};
+use crate::settings::{List, known_elements, strings_attribute};
 
 pub(crate) struct NetworkDataSource;
 
@@ -26,7 +27,7 @@ pub(crate) struct Network {
     machines: Attr<BTreeMap<String, Attr<Target>>>,
     arguments: Value,
     resources: Value,
-    options: Attr<Vec<String>>,
+    options: List<String>,
     description: Attr<String>,
     nodes: Attr<BTreeMap<String, NodeModel>>,
     deployment: Value,
@@ -67,7 +68,7 @@ impl DataSource<Context> for NetworkDataSource {
              stored in the plan and not read again at apply.",
         ))
         .attribute("machines", machines_attribute().optional().description("The machines that exist already: their nodes are evaluated to the system. Without it only `deployment`, `network_resources` and `values` are, which needs no facts."))
-        .attribute("options", Attribute::list(Type::String).optional().description("Options whose values are wanted in `values`, e.g. `[\"services.openssh.ports\"]`."))
+        .attribute("options", strings_attribute("Options whose values are wanted in `values`, e.g. `[\"services.openssh.ports\"]`."))
         .attribute("nodes", Attribute::nested_map(node).computed().description("The nodes, by name."))
         .attribute("description", text("`network.description`."))
         .attribute("deployment", Attribute::dynamic().computed().description("`deployment.*` of each node: an object of nodes, each an object as in the specification, so that `deployment[\"web\"].ec2.instanceType` can drive the resource that makes the machine. What is secret there is left out; what is not known yet is null."))
@@ -90,7 +91,7 @@ impl DataSource<Context> for NetworkDataSource {
         let Some(request) = evaluation_request(&spec, Fact::Unknown, None)? else {
             return Err(Diagnostic::error("The specification is not known yet").at(path).into());
         };
-        let request = Request { options: config.options.known().cloned().unwrap_or_default(), ..request };
+        let request = Request { options: known_elements(&config.options).cloned().collect(), ..request };
         let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
         let failed = |error| Diagnostics::from(diagnose::evaluation(&error, &path));
         let described = cx.data.evaluator.describe(nix, &request, &cx.cancel).await.map_err(failed)?;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Diagnostic, Nested, Path, validators};
 
 use crate::context::SshDefaults;
+use crate::settings::{List, texts};
 
 /// How to reach a machine and the facts about it that specifications may use. It holds nothing that changes by itself:
 /// deployments depend on it.
@@ -27,8 +28,8 @@ pub(crate) struct Target {
     pub(crate) host_public_key: Attr<String>,
     pub(crate) host_key_policy: Attr<String>,
     pub(crate) bastion: Attr<Bastion>,
-    pub(crate) options: Attr<Vec<String>>,
-    pub(crate) elevate: Attr<Vec<String>>,
+    pub(crate) options: List<String>,
+    pub(crate) elevate: List<String>,
     pub(crate) system: Attr<String>,
     pub(crate) state_version: Attr<String>,
     pub(crate) public_ipv4: Attr<String>,
@@ -105,8 +106,8 @@ pub(crate) fn connection_attributes(nested: Nested, set: impl Fn(Attribute) -> A
         .attribute("private_key_file", set(Attribute::string()).description("A private key file on the machine where Terraform runs."))
         .attribute("host_key_policy", set(Attribute::string()).validate(policy).description("What to do with a host key that is not known: `strict` (refuse), `accept_new` (trust on first use, then pin) or `off` (never check). Default: the provider's."))
         .attribute("bastion", set(Attribute::nested_single(bastion_attributes(&set))).description("A host to jump over. Default: the provider's."))
-        .attribute("options", set(Attribute::list(tfplugin::Type::String)).description("Further lines for `ssh_config`, each as `Keyword=value`."))
-        .attribute("elevate", set(Attribute::list(tfplugin::Type::String)).description("The command that runs its arguments as root where `user` is not root, e.g. `[\"sudo\", \"-n\"]`."))
+        .attribute("options", set(Attribute::list(tfplugin::Type::String)).validate(validators::non_null_elements()).description("Further lines for `ssh_config`, each as `Keyword=value`."))
+        .attribute("elevate", set(Attribute::list(tfplugin::Type::String)).validate(validators::non_null_elements()).description("The command that runs its arguments as root where `user` is not root, e.g. `[\"sudo\", \"-n\"]`."))
 }
 
 /// The attributes of a bastion.
@@ -143,6 +144,9 @@ impl Target {
             Attr::Null => Ok(None),
             Attr::Unknown => Err(not_known(&path.clone().attribute(name))),
         };
+        let list = |value: &List<String>, name: &str| {
+            texts(value).ok_or_else(|| not_known(&path.clone().attribute(name)))
+        };
         let host = known(&self.host, "host")?.ok_or_else(|| not_known(&path.clone().attribute("host")))?;
         let key = match (known(&self.key, "key")?, known(&self.private_key_file, "private_key_file")?) {
             (Some(name), _) => defaults.key(&name, &path.clone().attribute("key"))?,
@@ -170,8 +174,11 @@ impl Target {
             host_public_key: known(&self.host_public_key, "host_public_key")?,
             host_key_policy: policy.as_deref().map_or(defaults.host_key_policy, host_key_policy),
             bastion,
-            options: [self.options.known().cloned().unwrap_or_default(), defaults.options.clone()].concat(),
-            elevate: self.elevate.known().cloned().unwrap_or_else(|| defaults.elevate.clone()),
+            options: [list(&self.options, "options")?, defaults.options.clone()].concat(),
+            elevate: match &self.elevate {
+                Attr::Null => defaults.elevate.clone(),
+                elevate => list(elevate, "elevate")?,
+            },
             connect_timeout: defaults.connect_timeout,
         })
     }

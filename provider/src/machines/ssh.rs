@@ -5,6 +5,7 @@ use tfplugin::{Attr, Attribute, Nested, validators};
 
 use super::{Bastion, Target, connection_attributes, literal_ipv4};
 use crate::context::SshDefaults;
+use crate::settings::List;
 
 /// The block as it is configured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,8 +18,8 @@ pub(crate) struct SshBlock {
     pub(crate) host_public_key: Attr<String>,
     pub(crate) host_key_policy: Attr<String>,
     pub(crate) bastion: Attr<Bastion>,
-    pub(crate) options: Attr<Vec<String>>,
-    pub(crate) elevate: Attr<Vec<String>>,
+    pub(crate) options: List<String>,
+    pub(crate) elevate: List<String>,
 }
 
 /// The schema of the block.

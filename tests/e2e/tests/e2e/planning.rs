@@ -220,3 +220,17 @@ fn undescribed(object: &serde_json::Value, path: &str, missing: &mut Vec<String>
         undescribed(&attribute["nested_type"], &path, missing, count);
     }
 }
+
+#[test]
+fn options_that_are_known_later_are_waited_for() {
+    let world = world(&["web"]);
+    let options = "options = [\"ConnectTimeout=${terraform_data.seconds.output}\"], host_public_key";
+    let machine = machine(&world, "web", "").replace("host_public_key", options);
+    set_up(
+        &world,
+        &format!("{HEAD}resource \"terraform_data\" \"seconds\" {{\n  input = \"5\"\n}}\n{machine}"),
+        "",
+    );
+    succeeds(&apply(&world));
+    no_changes(&world);
+}

@@ -1,0 +1,46 @@
+//! Before anything is touched: whether it may be, and whether it can work.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+
+use nixos_agent::Request;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::host;
+
+const LOCK: &str = "/run/nixos-agent.lock";
+
+/// One activation at a time. The kernel gives the lock back whatever becomes of us.
+pub(crate) fn lock(request: &Request) -> Result<File, String> {
+    let failed = |error: std::io::Error| format!("The lock {LOCK} cannot be taken: {error}.");
+    let mut file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(LOCK).map_err(failed)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        let _ = file.read_to_string(&mut holder);
+        return Err(format!(
+            "Another activation ({}) is under way on the machine; nothing was changed.",
+            holder.trim()
+        ));
+    }
+    let _ = file.set_len(0).and_then(|()| file.write_all(request.id.as_str().as_bytes()));
+    Ok(file)
+}
+
+/// What must be true before anything is touched.
+pub(crate) fn look(toplevel: &str) -> Result<(), String> {
+    if !Path::new(toplevel).join("bin/switch-to-configuration").is_file() {
+        return Err(format!("{toplevel} is not a NixOS system: it has no bin/switch-to-configuration."));
+    }
+    host::output("nix-store", &["--check-validity", toplevel])
+        .map_err(|message| format!("The system is not complete in the machine's store: {message}."))?;
+    // The name nixos-rebuild gives its own unit, and the units of an agent that was killed: both may still be at work.
+    match host::any_unit_is_alive(&["nixos-rebuild-switch-to-configuration*", "nixos-agent-switch-*"]) {
+        Ok(false) => Ok(()),
+        Ok(true) => {
+            Err("Another switch-to-configuration is at work on the machine; nothing was changed.".to_owned())
+        }
+        Err(why) => Err(format!("systemd does not say which units run: {why}; nothing was changed.")),
+    }
+}
