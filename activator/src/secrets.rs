@@ -10,7 +10,7 @@ use std::process::Stdio;
 
 use base64::Engine as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use nixos_agent::{DeploymentId, SecretFile, Secrets};
+use nixos_agent::{DeploymentId, SecretEntry, SecretFile, Secrets};
 use sha2::Sha256;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
@@ -39,24 +39,12 @@ pub enum Source {
 /// One secret of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Declared {
-    /// Its name.
-    pub name: String,
+    /// What it is to be there.
+    pub file: SecretFile,
     /// Where its content comes from.
     pub source: Source,
     /// Changes when the content does; `None`: look at the content itself.
     pub version: Option<String>,
-    /// Its file.
-    pub path: String,
-    /// The user it belongs to.
-    pub user: String,
-    /// The group it belongs to.
-    pub group: String,
-    /// Its permissions.
-    pub mode: u32,
-    /// Units to restart when it has changed.
-    pub restart: Vec<String>,
-    /// Units to reload when it has changed.
-    pub reload: Vec<String>,
 }
 
 /// The secrets of a machine, and what stands for each.
@@ -138,7 +126,8 @@ impl Key {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
         };
-        let Declared { name, version, path, user, group, mode, restart, reload, source: _ } = declared;
+        let Declared { file, version, source: _ } = declared;
+        let SecretFile { name, path, user, group, mode, restart, reload } = file;
         for part in [name, path, user, group, &format!("{mode:o}"), &restart.join("\0"), &reload.join("\0")] {
             add(part.as_bytes());
         }
@@ -167,7 +156,7 @@ impl fmt::Debug for Key {
 impl Declared {
     /// Its content, byte for byte.
     pub async fn fetch(&self, cancel: &CancellationToken) -> Result<Content, SecretError> {
-        let name = || self.name.clone();
+        let name = || self.file.name.clone();
         let bytes = match &self.source {
             Source::Value(content) => return Ok(content.clone()),
             Source::Command(words) => self.run(words, cancel).await?,
@@ -196,7 +185,7 @@ impl Declared {
     ) -> Result<Zeroizing<Vec<u8>>, SecretError> {
         let (program, arguments) = words.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
         let failed = |message: String| SecretError::Command {
-            name: self.name.clone(),
+            name: self.file.name.clone(),
             program: program.to_owned(),
             message,
         };
@@ -232,7 +221,7 @@ impl Declared {
         };
         let status = tokio::select! {
             status = work => status.map_err(|error| failed(error.to_string()))?,
-            () = cancel.cancelled() => return Err(SecretError::Cancelled { name: self.name.clone() }),
+            () = cancel.cancelled() => return Err(SecretError::Cancelled { name: self.file.name.clone() }),
         };
         if !status.success() && bytes.len() as u64 <= LARGEST {
             let said = String::from_utf8_lossy(&said);
@@ -252,7 +241,7 @@ impl OfMachine {
         let mut contents = Zeroizing::new(vec![]);
         let mut entries = vec![];
         for (declared, fingerprint) in &self.declared {
-            let content = if there.get(&declared.name) == Some(fingerprint) {
+            let content = if there.get(&declared.file.name) == Some(fingerprint) {
                 None
             } else {
                 let content = declared.fetch(cancel).await?;
@@ -263,9 +252,11 @@ impl OfMachine {
                 contents = longer;
                 Some(content.0.len() as u64)
             };
-            let Declared { name, path, user, group, mode, restart, reload, .. } = declared.clone();
-            let fingerprint = fingerprint.clone();
-            entries.push(SecretFile { name, fingerprint, path, user, group, mode, restart, reload, content });
+            entries.push(SecretEntry {
+                file: declared.file.clone(),
+                fingerprint: fingerprint.clone(),
+                content,
+            });
         }
         Ok((Secrets { owner: self.owner.clone(), entries }, contents))
     }
@@ -306,17 +297,16 @@ mod tests {
     use super::*;
 
     fn declared(source: Source) -> Declared {
-        Declared {
+        let file = SecretFile {
             name: "token".to_owned(),
-            source,
-            version: None,
             path: "/run/keys/token".to_owned(),
             user: "root".to_owned(),
             group: "keys".to_owned(),
             mode: 0o400,
             restart: vec![],
             reload: vec![],
-        }
+        };
+        Declared { file, source, version: None }
     }
 
     fn value(text: &str) -> Content {
@@ -333,10 +323,10 @@ mod tests {
         assert_eq!(base, print(&one, "a"));
         assert_ne!(base, print(&one, "b"));
         for change in [
-            |d: &mut Declared| d.path.push('x'),
-            |d: &mut Declared| d.user = "nginx".to_owned(),
-            |d: &mut Declared| d.mode = 0o440,
-            |d: &mut Declared| d.restart.push("a.service".to_owned()),
+            |d: &mut Declared| d.file.path.push('x'),
+            |d: &mut Declared| d.file.user = "nginx".to_owned(),
+            |d: &mut Declared| d.file.mode = 0o440,
+            |d: &mut Declared| d.file.restart.push("a.service".to_owned()),
             |d: &mut Declared| d.version = Some("a".to_owned()),
         ] {
             let mut other = one.clone();

@@ -22,7 +22,8 @@ pub(crate) struct Context {
     pub(crate) evaluator: Evaluator,
     /// Connections, limits and progress of this process.
     pub(crate) tools: Arc<Tools>,
-    nix_settings: NixSettings,
+    /// `None` while the provider's `nix` block is not known.
+    nix_settings: Option<NixSettings>,
     nix: OnceCell<Nix>,
 }
 
@@ -61,15 +62,20 @@ impl Context {
     /// Nothing is looked for or contacted before it is needed.
     pub(crate) fn new(
         ssh: Option<SshDefaults>,
-        nix_settings: NixSettings,
+        nix_settings: Option<NixSettings>,
         evaluation: &EvaluationSettings,
         tools: Arc<Tools>,
     ) -> Self {
         Self { ssh, evaluator: Evaluator::new(evaluation), tools, nix_settings, nix: OnceCell::new() }
     }
 
+    /// Whether it is known how Nix is to run; if not, nothing can be evaluated as it will be at apply.
+    pub(crate) fn is_nix_known(&self) -> bool {
+        self.nix_settings.is_some()
+    }
+
     /// The Nix on PATH; looked for once.
     pub(crate) async fn nix(&self) -> Result<&Nix, NixError> {
-        self.nix.get_or_try_init(|| Nix::find(self.nix_settings.clone())).await
+        self.nix.get_or_try_init(|| Nix::find(self.nix_settings.clone().unwrap_or_default())).await
     }
 }

@@ -23,7 +23,7 @@ use crate::data_sources::network::NetworkDataSource;
 use crate::machines::{Bastion, CONNECT_TIMEOUT, bastion_attributes, host_key_policy};
 use crate::resources::deployment::DeploymentResource;
 use crate::resources::machine::MachineResource;
-use crate::settings::{List, duration_or, known_elements, strings_attribute, texts};
+use crate::settings::{List, duration_or, strings_attribute, texts};
 
 /// The provider: it owns what has to be put away at the end of the process.
 #[derive(Clone, Debug)]
@@ -64,7 +64,7 @@ struct SshConfig {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 struct NixConfig {
-    options: Attr<BTreeMap<String, String>>,
+    options: Attr<BTreeMap<String, Attr<String>>>,
     nix_path: List<String>,
     builders: List<String>,
     max_jobs: Attr<String>,
@@ -117,7 +117,8 @@ impl Provider for NixosProvider {
         };
         let nix = config.nix.known().cloned().unwrap_or_default();
         let evaluation = nix.evaluation.known().map(EvaluationConfig::settings).unwrap_or_default();
-        Ok(Context::new(ssh, nix.settings(), &evaluation, self.tools.clone()))
+        let settings = if config.nix.is_unknown() { None } else { nix.settings() };
+        Ok(Context::new(ssh, settings, &evaluation, self.tools.clone()))
     }
 
     fn resources(&self) -> Vec<Box<dyn DynResource<Context>>> {
@@ -160,14 +161,20 @@ impl SshConfig {
 }
 
 impl NixConfig {
-    fn settings(&self) -> NixSettings {
-        NixSettings {
-            options: self.options.known().cloned().unwrap_or_default().into_iter().collect(),
-            nix_path: known_elements(&self.nix_path).cloned().collect(),
-            builders: known_elements(&self.builders).cloned().collect(),
+    /// `None` while something that an evaluation may depend on is not known.
+    fn settings(&self) -> Option<NixSettings> {
+        let options = match &self.options {
+            Attr::Unknown => return None,
+            options => options.known().cloned().unwrap_or_default(),
+        };
+        let known = |(name, value): (String, Attr<String>)| Some((name, value.into_known()?));
+        Some(NixSettings {
+            options: options.into_iter().map(known).collect::<Option<_>>()?,
+            nix_path: texts(&self.nix_path)?,
+            builders: texts(&self.builders)?,
             max_jobs: self.max_jobs.known().cloned(),
             cores: self.cores.known().copied(),
-        }
+        })
     }
 }
 
@@ -221,7 +228,7 @@ fn nix_attribute() -> Attribute {
     let nested = Nested::new()
         .attribute(
             "options",
-            Attribute::map(Type::String).optional().description(
+            Attribute::map(Type::String).optional().validate(validators::non_null_elements()).description(
                 "Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`.",
             ),
         )

@@ -60,16 +60,26 @@ pub struct Secrets {
     /// Who answers for them: the identity of a deployment.
     pub owner: DeploymentId,
     /// Each of them.
-    pub entries: Vec<SecretFile>,
+    pub entries: Vec<SecretEntry>,
 }
 
-/// One secret: where it is and for whom. Never its content.
+/// One secret of a request. Never its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretEntry {
+    /// What it is on the machine.
+    #[serde(flatten)]
+    pub file: SecretFile,
+    /// Stands for its content and everything about its file; means something to the client only.
+    pub fingerprint: String,
+    /// How many bytes of the contents are its own; `None`: the machine has it.
+    pub content: Option<u64>,
+}
+
+/// A secret as it is on a machine: where, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretFile {
     /// Its name among those of the owner.
     pub name: String,
-    /// Stands for its content and everything below; means something to the client only.
-    pub fingerprint: String,
     /// Its file.
     pub path: String,
     /// The user it belongs to, by name or number.
@@ -82,8 +92,6 @@ pub struct SecretFile {
     pub restart: Vec<String>,
     /// Units to reload when it has changed.
     pub reload: Vec<String>,
-    /// How many bytes of the contents are its own; `None`: the machine has it.
-    pub content: Option<u64>,
 }
 
 /// How a new system is confirmed: somebody logs in anew and shows that they are the one who asked for it; and, where more

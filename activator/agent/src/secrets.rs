@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nixos_agent::{FailedUnit, Request, SecretFile};
+use nixos_agent::{FailedUnit, Request, SecretEntry};
 use rustix::fs::{FlockOperation, flock, statfs};
 use rustix::mount::{MountFlags, mount};
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ const KEYS: &str = "/run/keys";
 pub(crate) struct Secrets<'a> {
     deployment: &'a Deployment,
     owner: &'a str,
-    entries: &'a [SecretFile],
+    entries: &'a [SecretEntry],
 }
 
 /// What a published secret should look like. One line of a manifest; a shell script reads it too.
@@ -93,7 +93,7 @@ pub(crate) fn stage(request: &Request, contents: &[u8]) -> Result<(), AgentError
     }
 }
 
-fn stage_at(directory: &Path, entries: &[SecretFile], contents: &[u8]) -> Result<(), AgentError> {
+fn stage_at(directory: &Path, entries: &[SecretEntry], contents: &[u8]) -> Result<(), AgentError> {
     in_memory(Path::new(MEMORY), 0o700)?;
     DirBuilder::new()
         .mode(0o700)
@@ -141,7 +141,7 @@ impl<'a> Secrets<'a> {
 
     /// Whether there is anything to do.
     pub(crate) fn are_pending(&self) -> bool {
-        let declared: BTreeSet<&str> = self.entries.iter().map(|entry| entry.name.as_str()).collect();
+        let declared: BTreeSet<&str> = self.entries.iter().map(|entry| entry.file.name.as_str()).collect();
         self.entries.iter().any(|entry| entry.content.is_some())
             || read_manifests(self.owner).keys().any(|name| !declared.contains(name.as_str()))
     }
@@ -150,13 +150,13 @@ impl<'a> Secrets<'a> {
     pub(crate) fn check(&self) -> Result<(), String> {
         let there = read_manifests(self.owner);
         let lost = self.entries.iter().filter(|entry| entry.content.is_none()).find(|entry| {
-            there.get(&entry.name).is_none_or(|published| published.fingerprint != entry.fingerprint)
+            there.get(&entry.file.name).is_none_or(|published| published.fingerprint != entry.fingerprint)
         });
         match lost {
             None => Ok(()),
             Some(entry) => Err(format!(
                 "The secret \"{}\" was on the machine and is not any more; nothing was changed.",
-                entry.name
+                entry.file.name
             )),
         }
     }
@@ -178,11 +178,12 @@ impl<'a> Secrets<'a> {
                 continue;
             }
             let content = std::fs::read(aside.join(number.to_string())).map_err(failed("staged secret"))?;
-            make_directory(Path::new(&entry.path))?;
+            make_directory(Path::new(&entry.file.path))?;
             // Users of the new system may not exist yet: until then it is root's alone.
-            let (owner, group) = (user(&entry.user), group(&entry.group));
-            let mode = if owner.is_some() && group.is_some() { entry.mode } else { entry.mode & 0o700 };
-            write(Path::new(&entry.path), &content, mode, owner.unwrap_or(0), group.unwrap_or(0))?;
+            let (owner, group) = (user(&entry.file.user), group(&entry.file.group));
+            let mode =
+                if owner.is_some() && group.is_some() { entry.file.mode } else { entry.file.mode & 0o700 };
+            write(Path::new(&entry.file.path), &content, mode, owner.unwrap_or(0), group.unwrap_or(0))?;
         }
         for gone in self.undeclared() {
             let _ = std::fs::remove_file(gone.path);
@@ -194,14 +195,14 @@ impl<'a> Secrets<'a> {
     pub(crate) fn own(&self) -> Result<(), String> {
         for entry in self.entries {
             let missing = |what: &str, name: &str| {
-                format!("The {what} `{name}` of secret \"{}\" does not exist", entry.name)
+                format!("The {what} `{name}` of secret \"{}\" does not exist", entry.file.name)
             };
-            let owner = user(&entry.user).ok_or_else(|| missing("user", &entry.user))?;
-            let group = group(&entry.group).ok_or_else(|| missing("group", &entry.group))?;
-            let path = Path::new(&entry.path);
+            let owner = user(&entry.file.user).ok_or_else(|| missing("user", &entry.file.user))?;
+            let group = group(&entry.file.group).ok_or_else(|| missing("group", &entry.file.group))?;
+            let path = Path::new(&entry.file.path);
             let set = std::os::unix::fs::lchown(path, Some(owner), Some(group))
-                .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(entry.mode)));
-            set.map_err(|error| format!("{}: {error}", entry.path))?;
+                .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(entry.file.mode)));
+            set.map_err(|error| format!("{}: {error}", entry.file.path))?;
         }
         Ok(())
     }
@@ -245,9 +246,9 @@ impl<'a> Secrets<'a> {
     /// Who uses what has changed, and what it takes to make them see it.
     fn users(&self) -> Vec<(Refresh, &'a String)> {
         let changed = || self.entries.iter().filter(|entry| entry.content.is_some());
-        let restart: BTreeSet<&String> = changed().flat_map(|entry| &entry.restart).collect();
+        let restart: BTreeSet<&String> = changed().flat_map(|entry| &entry.file.restart).collect();
         let reload: BTreeSet<&String> =
-            changed().flat_map(|entry| &entry.reload).filter(|unit| !restart.contains(unit)).collect();
+            changed().flat_map(|entry| &entry.file.reload).filter(|unit| !restart.contains(unit)).collect();
         let restart = restart.into_iter().map(|unit| (Refresh::Restart, unit));
         restart.chain(reload.into_iter().map(|unit| (Refresh::Reload, unit))).collect()
     }
@@ -269,23 +270,23 @@ impl<'a> Secrets<'a> {
     /// The new system stays: so do they.
     pub(crate) fn keep(&self) -> Result<(), AgentError> {
         let mut published: BTreeMap<String, Published> = read_manifests(self.owner);
-        published.retain(|name, _| self.entries.iter().any(|entry| entry.name == *name));
+        published.retain(|name, _| self.entries.iter().any(|entry| entry.file.name == *name));
         for entry in self.entries {
-            let at = failed(&entry.path);
+            let at = failed(&entry.file.path);
             let mut content = vec![];
-            let mut file = File::open(&entry.path).map_err(&at)?;
+            let mut file = File::open(&entry.file.path).map_err(&at)?;
             let meta = file.metadata().map_err(&at)?;
             file.read_to_end(&mut content).map_err(&at)?;
             let digest = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
             let looks = format!("{:o} {}:{}", meta.mode() & 0o7777, meta.uid(), meta.gid());
             published.insert(
-                entry.name.clone(),
+                entry.file.name.clone(),
                 Published {
-                    name: entry.name.clone(),
+                    name: entry.file.name.clone(),
                     fingerprint: entry.fingerprint.clone(),
                     digest,
                     looks,
-                    path: PathBuf::from(&entry.path),
+                    path: PathBuf::from(&entry.file.path),
                 },
             );
         }
@@ -336,7 +337,7 @@ impl<'a> Secrets<'a> {
     }
 
     fn undeclared(&self) -> Vec<Published> {
-        let paths: BTreeSet<&Path> = self.entries.iter().map(|entry| Path::new(&entry.path)).collect();
+        let paths: BTreeSet<&Path> = self.entries.iter().map(|entry| Path::new(&entry.file.path)).collect();
         let mut published: Vec<Published> = read_manifests(self.owner).into_values().collect();
         published.retain(|one| !paths.contains(one.path.as_path()));
         published
@@ -344,7 +345,7 @@ impl<'a> Secrets<'a> {
 
     fn put_aside(&self, aside: &Path) -> Result<(), AgentError> {
         let changed = self.entries.iter().filter(|entry| entry.content.is_some());
-        let paths = changed.map(|entry| PathBuf::from(&entry.path));
+        let paths = changed.map(|entry| PathBuf::from(&entry.file.path));
         let paths: BTreeSet<PathBuf> =
             paths.chain(self.undeclared().into_iter().map(|one| one.path)).collect();
         let mut before = vec![];

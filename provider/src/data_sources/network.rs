@@ -73,7 +73,7 @@ impl DataSource<Context> for NetworkDataSource {
         .attribute("description", text("`network.description`."))
         .attribute("deployment", Attribute::dynamic().computed().description("`deployment.*` of each node: an object of nodes, each an object as in the specification, so that `deployment[\"web\"].ec2.instanceType` can drive the resource that makes the machine. What is secret there is left out; what is not known yet is null."))
         .attribute("network_resources", Attribute::dynamic().computed().description("`resources.TYPE.NAME` as the specification declares them, e.g. `network_resources.s3Buckets[\"assets\"].name`."))
-        .attribute("values", Attribute::dynamic().computed().description("The values of `options`: an object of nodes, each an object by option; null where an option has no value."))
+        .attribute("values", Attribute::dynamic().computed().description("The values of `options`: an object of nodes, each an object by option; null where an option has no value, or one that needs a fact of a machine that is not in `machines` (units, for one, need its platform)."))
     }
 
     async fn read(&self, cx: &Cx<Context>, mut config: Network) -> Result<Network, Diagnostics> {
@@ -92,6 +92,12 @@ impl DataSource<Context> for NetworkDataSource {
             return Err(Diagnostic::error("The specification is not known yet").at(path).into());
         };
         let request = Request { options: known_elements(&config.options).cloned().collect(), ..request };
+        if !cx.data.is_nix_known() {
+            let detail = "It takes a value from something that does not exist before apply, so nothing can be evaluated.";
+            return Err(Diagnostic::error("The provider's `nix` block is not known yet")
+                .detail(detail)
+                .into());
+        }
         let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
         let failed = |error| Diagnostics::from(diagnose::evaluation(&error, &path));
         let described = cx.data.evaluator.describe(nix, &request, &cx.cancel).await.map_err(failed)?;

@@ -94,6 +94,9 @@ pub(super) async fn evaluate(
     let Some(request) = evaluation_request(&deployment.spec(), uuid, Some(names.to_vec()))? else {
         return Ok(None);
     };
+    if !cx.data.is_nix_known() {
+        return Ok(None);
+    }
     let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
     let evaluation = cx
         .data

@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nixos_activator::Secret;
-use nixos_activator::agent::DeploymentId;
+use nixos_activator::agent::{DeploymentId, SecretFile};
 use nixos_activator::evaluate;
 use nixos_activator::secrets::{Content, Declared, Key, OfMachine, SecretError, Source};
 use serde::{Deserialize, Serialize, Serializer};
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, validators};
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::{List, known_elements, strings_attribute};
+use crate::settings::{List, known_elements, strings_attribute, texts};
 
 /// One of `secrets`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -282,11 +282,14 @@ impl Wanted {
         }
         let mut places: BTreeMap<&str, &str> = BTreeMap::new();
         for (declared, _) in all.values().flatten() {
-            if let Some(other) = places.insert(&declared.path, &declared.name) {
+            if let Some(other) = places.insert(&declared.file.path, &declared.file.name) {
                 return Err(Diagnostic::error(format!(
                     "Two secrets have the same path on machine \"{machine}\""
                 ))
-                .detail(format!("\"{other}\" and \"{}\" both go to {}.", declared.name, declared.path))
+                .detail(format!(
+                    "\"{other}\" and \"{}\" both go to {}.",
+                    declared.file.name, declared.file.path
+                ))
                 .at(at())
                 .into());
             }
@@ -307,10 +310,6 @@ impl SecretConfig {
             Attr::Unknown => None,
             value => Some(value.known().cloned().unwrap_or_else(|| default.to_owned())),
         };
-        let strings = |list: &List<String>| -> Option<Vec<String>> {
-            let items = list.known().map(Vec::as_slice).unwrap_or_default();
-            (!list.is_unknown()).then(|| items.iter().map(|item| item.known().cloned()).collect()).flatten()
-        };
         let version = if self.version.is_unknown() { return None } else { self.version.known().cloned() };
         let source = match (&self.value_wo, &self.command, &self.file) {
             (Attr::Known(WriteOnly(value)), ..) => {
@@ -318,21 +317,20 @@ impl SecretConfig {
             }
             // Its version says enough for a plan.
             (Attr::Unknown, ..) if version.is_some() => Source::Value(Content::new(vec![])),
-            (_, Attr::Known(_), _) => Source::Command(strings(&self.command)?),
+            (_, Attr::Known(_), _) => Source::Command(texts(&self.command)?),
             (_, _, Attr::Known(file)) => Source::File(file.into()),
             _ => return None,
         };
-        Some(Declared {
+        let file = SecretFile {
             name: name.to_owned(),
-            source,
-            version,
             path: text(&self.path, &format!("/run/keys/{name}"))?,
             user: text(&self.user, "root")?,
             group: text(&self.group, "root")?,
             mode: mode(&text(&self.permissions, "0400")?)?,
-            restart: strings(&self.restart)?,
-            reload: strings(&self.reload)?,
-        })
+            restart: texts(&self.restart)?,
+            reload: texts(&self.reload)?,
+        };
+        Some(Declared { file, source, version })
     }
 }
 
@@ -354,17 +352,16 @@ fn declared_key(name: &str, key: &evaluate::Key) -> Result<Option<Declared>, Dia
     if !is_name(name) {
         return Err(wrong("name", name, "letters, digits, `.`, `_` and `-`"));
     }
-    Ok(Some(Declared {
+    let file = SecretFile {
         name: name.to_owned(),
-        source,
-        version: None,
         path: key.path.clone(),
         user: key.user.clone(),
         group: key.group.clone(),
         mode: mode(&key.permissions).ok_or_else(octal)?,
         restart: vec![],
         reload: vec![],
-    }))
+    };
+    Ok(Some(Declared { file, source, version: None }))
 }
 
 /// What a change of fingerprints means, for people; empty when nothing changes.

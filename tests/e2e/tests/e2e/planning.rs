@@ -234,3 +234,14 @@ fn options_that_are_known_later_are_waited_for() {
     succeeds(&apply(&world));
     no_changes(&world);
 }
+
+#[test]
+fn settings_of_nix_that_are_known_later_are_waited_for() {
+    let world = world(&["web"]);
+    let provider = "resource \"terraform_data\" \"nixpkgs\" {\n  input = \"/root/mini-nixos\"\n}\nprovider \"nixos\" {\n  \
+                    nix = { nix_path = [\"nixpkgs=${terraform_data.nixpkgs.output}\"] }\n}\n";
+    set_up(&world, &format!("{}{provider}", site(&world, &["web"], "")), &one(""));
+    says(&plan(&world), &["+ toplevel = (known after apply)"]);
+    succeeds(&apply(&world));
+    no_changes(&world);
+}
