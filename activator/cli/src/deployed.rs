@@ -1,10 +1,12 @@
 //! What Terraform's state says of machines: where they are, and what was deployed on them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use nixos_activator::MachineName;
+use nixos_activator::agent::DeploymentId;
 use nixos_activator::ssh::{Bastion, Endpoint, HostKeyPolicy, Key};
 use serde::Deserialize;
 
@@ -39,6 +41,10 @@ pub(crate) struct Machine {
     pub(crate) endpoint: Endpoint,
     /// The system that was deployed.
     pub(crate) toplevel: Option<String>,
+    /// Who answers for its secrets: the identity of its deployment.
+    pub(crate) owner: Option<DeploymentId>,
+    /// What stands for each of its secrets.
+    pub(crate) secrets: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -74,13 +80,15 @@ struct Resource {
 /// What is of interest of a `nixos_deployment`.
 #[derive(Debug, Deserialize)]
 struct Deployment {
-    machines: std::collections::BTreeMap<MachineName, Target>,
-    systems: Option<std::collections::BTreeMap<MachineName, System>>,
+    id: Option<DeploymentId>,
+    machines: BTreeMap<MachineName, Target>,
+    systems: Option<BTreeMap<MachineName, System>>,
 }
 
 #[derive(Debug, Deserialize)]
 struct System {
     toplevel: Option<String>,
+    secrets: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -142,14 +150,18 @@ fn read(json: &[u8], only: Option<&str>, identity: Option<&PathBuf>) -> Result<V
         }
         let problem = |error: serde_json::Error| Problem::State(format!("{}: {error}", resource.address));
         let deployment: Deployment = serde_json::from_value(resource.values).map_err(problem)?;
-        let systems = deployment.systems.unwrap_or_default();
+        let mut systems = deployment.systems.unwrap_or_default();
         for (name, target) in deployment.machines {
             if let Some(other) = machines.iter().find(|machine| machine.name == name) {
                 let addresses = format!("{}, {}", other.deployment, resource.address);
                 return Err(Problem::Twice { name, addresses });
             }
+            let system = systems.remove(&name);
+            let (toplevel, secrets) = system.map_or((None, None), |system| (system.toplevel, system.secrets));
             machines.push(Machine {
-                toplevel: systems.get(&name).and_then(|system| system.toplevel.clone()),
+                toplevel,
+                owner: deployment.id.clone(),
+                secrets: secrets.unwrap_or_default(),
                 deployment: resource.address.clone(),
                 endpoint: target.endpoint(identity),
                 name,

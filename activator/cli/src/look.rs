@@ -146,6 +146,33 @@ fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
         .collect()
 }
 
+/// Lists secrets by name; nobody is shown more.
+pub(crate) async fn secrets(machines: &[Machine], cancel: &CancellationToken) -> Result<u8, Problem> {
+    let found = futures::future::try_join_all(machines.iter().map(async |machine| {
+        let Some(owner) = machine.owner.as_ref().filter(|_| !machine.secrets.is_empty()) else {
+            return Ok((machine, std::collections::BTreeMap::new()));
+        };
+        let ssh = |source| Problem::Ssh { name: machine.name.clone(), source };
+        let connection = Connection::open(&machine.endpoint, cancel).await.map_err(ssh)?;
+        let there = nixos_activator::secrets::look(&connection, owner).await;
+        connection.close().await;
+        Ok::<_, Problem>((machine, there.map_err(ssh)?))
+    }))
+    .await?;
+    let mut rows = vec![];
+    let mut code = 0;
+    for (machine, there) in &found {
+        for (secret, fingerprint) in &machine.secrets {
+            let is_there = there.get(secret) == Some(fingerprint);
+            code |= u8::from(!is_there);
+            let state = if is_there { "as it was sent" } else { "missing or altered" };
+            rows.push(vec![machine.name.to_string(), secret.clone(), state.to_owned()]);
+        }
+    }
+    write!(std::io::stdout().lock(), "{}", table(&["MACHINE", "SECRET", "STATE"], &rows))?;
+    Ok(code)
+}
+
 /// A generation of a machine's system profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Generation {

@@ -89,6 +89,19 @@ enum Verb {
         #[arg(long)]
         to: Option<u64>,
     },
+    /// List the secrets that were sent to machines, and whether they are still as they were left. Exit code 1 where one is not
+    Secrets {
+        #[command(flatten)]
+        on: Selection,
+    },
+    /// Remove from machines' stores what nothing leads to any more
+    Gc {
+        #[command(flatten)]
+        on: Selection,
+        /// First remove generations older than this many days; the current one stays
+        #[arg(long, value_name = "DAYS")]
+        older_than: Option<u32>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -171,6 +184,10 @@ async fn dispatch(arguments: Arguments) -> Result<u8, Problem> {
         }
         Verb::Generations { machine } => look::generations(&one(&source, &machine).await?, &cancel).await,
         Verb::Rollback { machine, to } => visit::rollback(&one(&source, &machine).await?, to, &cancel).await,
+        Verb::Secrets { on } => look::secrets(&machines(&source, &on.on).await?, &cancel).await,
+        Verb::Gc { on, older_than } => {
+            visit::collect_garbage(&machines(&source, &on.on).await?, older_than, &cancel).await
+        }
         Verb::Completions { shell } => {
             clap_complete::generate(
                 shell,

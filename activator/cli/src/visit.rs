@@ -81,6 +81,21 @@ pub(crate) async fn exec(
     codes.into_iter().try_fold(0, |worst, code| Ok(worst.max(code?)))
 }
 
+/// Removes what nothing leads to any more.
+pub(crate) async fn collect_garbage(
+    machines: &[Machine],
+    older_than: Option<u32>,
+    cancel: &CancellationToken,
+) -> Result<u8, Problem> {
+    let days = older_than.map(|days| format!("{days}d"));
+    let options = days.iter().flat_map(|days| ["--delete-older-than", days.as_str()]);
+    // A login by SSH often has a meagre PATH.
+    let script = r#"PATH="$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin"; said="$(nix-collect-garbage "$@" 2>&1)" || { printf '%s\n' "$said" >&2; exit 1; }; printf '%s\n' "$said" | tail -n 1"#;
+    let command: Vec<String> =
+        ["sh", "-c", script, "sh"].into_iter().chain(options).map(str::to_owned).collect();
+    exec(machines, true, &command, cancel).await
+}
+
 /// Reboots all of them at once and waits.
 pub(crate) async fn reboot(
     machines: &[Machine],

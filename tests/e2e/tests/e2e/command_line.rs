@@ -62,6 +62,27 @@ fn machines_are_looked_after_from_the_command_line() {
     prints(&reboot, &["web: is back", &system]);
     assert_ne!(id(), before);
 
+    // Secrets are listed by name. A reboot empties /run.
+    world.lab.control().write_file("/root/token", "word").unwrap();
+    let with_secret = site(
+        &world,
+        &["web", "db"],
+        "secrets = { token = { file = \"/root/token\", machines = [\"web\"] } }",
+    );
+    world.write("main.tf", &with_secret).unwrap();
+    succeeds(&apply(&world));
+    let secrets = activator(&world, &["secrets"]);
+    assert_eq!(secrets.code, Some(0), "{}", secrets.stderr);
+    prints(&secrets, &["web      token   as it was sent"]);
+    web.exec(&["sh", "-c", "echo other > /run/keys/token"]).unwrap();
+    let secrets = activator(&world, &["secrets"]);
+    assert_eq!(secrets.code, Some(1));
+    prints(&secrets, &["web      token   missing or altered"]);
+    let garbage = activator(&world, &["gc", "--on", "web", "--older-than", "30"]);
+    assert_eq!(garbage.code, Some(0), "{}{}", garbage.stdout, garbage.stderr);
+    prints(&garbage, &["web: ", "freed"]);
+    assert_eq!(world.current_system("web"), system, "what runs is not garbage");
+
     for shell in ["bash", "zsh", "fish"] {
         let script = activator(&world, &["completions", shell]);
         prints(&script, &["nixos-activator", "rollback"]);
