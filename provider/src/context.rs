@@ -11,6 +11,7 @@ use nixos_activator::nix::{Nix, NixError, NixSettings};
 use nixos_activator::ssh::HostKeyPolicy;
 use tokio::sync::OnceCell;
 
+use crate::aws::{Aws, AwsSettings};
 use crate::machines::{Bastion, CONNECT_TIMEOUT};
 
 /// The configured provider.
@@ -18,6 +19,8 @@ use crate::machines::{Bastion, CONNECT_TIMEOUT};
 pub(crate) struct Context {
     /// Defaults for every connection; `None` while the provider's `ssh` block is not known.
     pub(crate) ssh: Option<SshDefaults>,
+    /// AWS; `None` while the provider's `aws` block is not known.
+    pub(crate) aws: Option<Aws>,
     /// Evaluations of this process.
     pub(crate) evaluator: Evaluator,
     /// Connections, limits and progress of this process.
@@ -62,11 +65,19 @@ impl Context {
     /// Nothing is looked for or contacted before it is needed.
     pub(crate) fn new(
         ssh: Option<SshDefaults>,
+        aws: Option<AwsSettings>,
         nix_settings: Option<NixSettings>,
         evaluation: &EvaluationSettings,
         tools: Arc<Tools>,
     ) -> Self {
-        Self { ssh, evaluator: Evaluator::new(evaluation), tools, nix_settings, nix: OnceCell::new() }
+        Self {
+            ssh,
+            aws: aws.map(Aws::new),
+            evaluator: Evaluator::new(evaluation),
+            tools,
+            nix_settings,
+            nix: OnceCell::new(),
+        }
     }
 
     /// Whether it is known how Nix is to run; if not, nothing can be evaluated as it will be at apply.

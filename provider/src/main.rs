@@ -1,5 +1,6 @@
 //! `terraform-provider-nixos`: started by Terraform, one process for each walk over the graph.
 
+mod aws;
 mod context;
 mod data_sources;
 mod diagnose;

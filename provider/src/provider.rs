@@ -17,12 +17,15 @@ use tfplugin::{
     validators,
 };
 
+use crate::aws::{AwsBlock, AwsSettings, aws_attribute};
 use crate::context::{Context, SshDefaults};
 use crate::data_sources::machine_status::MachineStatus;
 use crate::data_sources::network::NetworkDataSource;
 use crate::machines::{Bastion, CONNECT_TIMEOUT, bastion_attributes, host_key_policy};
 use crate::resources::deployment::DeploymentResource;
+use crate::resources::ec2_key_pair::KeyPairResource;
 use crate::resources::machine::MachineResource;
+use crate::resources::s3_bucket::BucketResource;
 use crate::settings::{List, duration_or, strings_attribute, texts};
 
 /// The provider: it owns what has to be put away at the end of the process.
@@ -47,6 +50,7 @@ pub(crate) fn serve() -> ExitCode {
 pub(crate) struct Config {
     ssh: Attr<SshConfig>,
     nix: Attr<NixConfig>,
+    aws: Attr<AwsBlock>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -102,11 +106,16 @@ impl Provider for NixosProvider {
     fn schema(&self) -> Schema {
         Schema::new(0)
             .description(
-                "Plans and deploys NixOS machines. Everything is optional: without a setting the SSH and Nix configuration of \
+                "Plans and deploys NixOS machines. Everything is optional: without a setting the SSH, Nix and AWS configuration of \
                  the user who runs Terraform applies.",
             )
             .attribute("ssh", ssh_attribute())
             .attribute("nix", nix_attribute())
+            .attribute("aws", aws_attribute())
+    }
+
+    async fn validate(&self, config: Config) -> Result<(), Diagnostics> {
+        config.aws.known().map_or(Ok(()), AwsBlock::validate)
     }
 
     async fn configure(&self, _cx: &ConfigureCx, config: Config) -> Result<Context, Diagnostics> {
@@ -118,11 +127,21 @@ impl Provider for NixosProvider {
         let nix = config.nix.known().cloned().unwrap_or_default();
         let evaluation = nix.evaluation.known().map(EvaluationConfig::settings).unwrap_or_default();
         let settings = if config.nix.is_unknown() { None } else { nix.settings() };
-        Ok(Context::new(ssh, settings, &evaluation, self.tools.clone()))
+        let aws = match &config.aws {
+            Attr::Known(aws) => aws.settings(),
+            Attr::Null => Some(AwsSettings::default()),
+            Attr::Unknown => None,
+        };
+        Ok(Context::new(ssh, aws, settings, &evaluation, self.tools.clone()))
     }
 
     fn resources(&self) -> Vec<Box<dyn DynResource<Context>>> {
-        vec![tfplugin::resource(MachineResource), tfplugin::resource(DeploymentResource)]
+        vec![
+            tfplugin::resource(MachineResource),
+            tfplugin::resource(DeploymentResource),
+            tfplugin::resource(KeyPairResource),
+            tfplugin::resource(BucketResource),
+        ]
     }
 
     fn data_sources(&self) -> Vec<Box<dyn DynDataSource<Context>>> {

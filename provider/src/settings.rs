@@ -1,6 +1,8 @@
 //! Small conversions between what users write and what the activator wants.
 
-use std::time::Duration;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value as Json;
 use tfplugin::{Attr, Attribute, Nested, Type, Value, validators};
@@ -37,6 +39,18 @@ pub(crate) fn strings_attribute(description: &str) -> Attribute {
         .optional()
         .validate(validators::non_null_elements())
         .description(description)
+}
+
+/// The schema of a string that only the provider sets.
+pub(crate) fn computed(description: &str) -> Attribute {
+    Attribute::string().computed().description(description)
+}
+
+/// A name that nothing else has: `prefix`, the time, something random. Later ones sort behind earlier ones.
+pub(crate) fn unique(prefix: &str) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let random = RandomState::new().build_hasher().finish();
+    format!("{prefix}{now:011x}{:08x}", random & 0xffff_ffff)
 }
 
 /// The schema of `timeouts`; `defaults` completes its description.

@@ -7,6 +7,7 @@
 mod config;
 mod connection;
 mod error;
+mod keys;
 mod pool;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use connection::{Answer, Connection, Login};
 pub use error::SshError;
+pub use keys::{KeyError, KeyPair, KeyType, normalized as normalized_public_key};
 pub use pool::Pool;
 
 use crate::Secret;

@@ -16,7 +16,7 @@ use crate::context::{Context, SshDefaults};
 use crate::diagnose;
 use crate::machines::ssh::SshBlock;
 use crate::machines::{Direction, NoEndpoint, Target, not_refreshed, provider_unknown, target_attributes};
-use crate::settings::{Timeouts, duration_or, timeouts_attribute};
+use crate::settings::{Timeouts, computed, duration_or, timeouts_attribute};
 
 /// How long creation waits for a machine that does not answer yet.
 const CREATE: Duration = Duration::from_mins(5);
@@ -153,10 +153,6 @@ impl Resource<Context> for MachineResource {
         machine.name = Attr::from(seen.facts.hostname);
         Ok(State { value: machine, private: () })
     }
-}
-
-fn computed(description: &str) -> Attribute {
-    Attribute::string().computed().description(description)
 }
 
 fn is_machine_name(text: &str) -> bool {

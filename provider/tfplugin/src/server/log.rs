@@ -55,9 +55,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        // HTTP/2 frames are nobody's business here.
+        // HTTP/2 frames are nobody's business here, and bodies of requests may hold secrets.
         let target = event.metadata().target();
-        if ["h2", "hyper", "tonic", "tower", "rustls"].iter().any(|prefix| target.starts_with(prefix)) {
+        if ["aws_", "h2", "hyper", "tonic", "tower", "rustls"].iter().any(|prefix| target.starts_with(prefix))
+        {
             return;
         }
         let mut line = Map::new();

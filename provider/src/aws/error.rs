@@ -1,0 +1,133 @@
+//! What AWS answered instead of doing it.
+
+use std::error::Error;
+use std::fmt;
+
+use aws_sdk_ec2::config::http::HttpResponse;
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_ec2::operation::RequestId as _;
+use tfplugin::{Diagnostic, Path};
+
+/// A call that failed, after all retries.
+#[derive(Clone, Debug)]
+pub(crate) struct AwsError {
+    /// The call as IAM names it, e.g. `ec2:RunInstances`.
+    action: &'static str,
+    /// What AWS calls the error, e.g. `InvalidKeyPair.Duplicate`; `None` where there was no answer, or none with a body.
+    code: Option<String>,
+    message: String,
+    request_id: Option<String>,
+    status: Option<u16>,
+}
+
+impl AwsError {
+    /// For `map_err`: the error of a call that IAM names `action`.
+    pub(crate) fn of<E>(action: &'static str) -> impl Fn(SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        move |error| {
+            let message = error.message().map_or_else(|| chain(&error), str::to_owned);
+            Self {
+                action,
+                code: error.code().map(str::to_owned),
+                message,
+                request_id: error.request_id().map(str::to_owned),
+                status: error.raw_response().map(|response| response.status().as_u16()),
+            }
+        }
+    }
+
+    /// An answer that is not the one the call's documentation promises.
+    pub(crate) fn unexpected(action: &'static str, message: &str) -> Self {
+        Self { action, code: None, message: message.to_owned(), request_id: None, status: None }
+    }
+
+    /// Whether AWS calls the error one of these.
+    pub(crate) fn is(&self, codes: &[&str]) -> bool {
+        self.code.as_deref().is_some_and(|code| codes.contains(&code))
+    }
+
+    /// The HTTP status, for answers without a body.
+    pub(crate) fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// Whether the credentials are good but must not do this.
+    pub(crate) fn is_denied(&self) -> bool {
+        self.is(&["UnauthorizedOperation", "AccessDenied", "AccessDeniedException"])
+            || self.status == Some(403)
+    }
+
+    /// For the user: what was to be done, what AWS said, what to do.
+    pub(crate) fn diagnostic(&self, what: &str, path: Path) -> Diagnostic {
+        Diagnostic::error(what.to_owned()).detail(format!("{self}\n\n{}", self.advice())).at(path)
+    }
+
+    fn advice(&self) -> String {
+        let credentials = [
+            "AuthFailure",
+            "ExpiredToken",
+            "ExpiredTokenException",
+            "InvalidAccessKeyId",
+            "InvalidClientTokenId",
+            "RequestExpired",
+            "SignatureDoesNotMatch",
+            "UnrecognizedClientException",
+        ];
+        if self.is(&credentials) {
+            "AWS does not accept the credentials. Check that they are complete, not expired, and for this account: `aws` block of \
+             the provider, AWS_PROFILE, AWS_ACCESS_KEY_ID, `aws sso login`."
+                .to_owned()
+        } else if self.is_denied() {
+            format!(
+                "The credentials are valid but lack a permission: allow `{}` in a policy of the user or role (a minimal policy is in \
+                 the guide on AWS), or a policy of the resource or organisation denies it.",
+                self.action
+            )
+        } else if self.is(&["RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown"]) {
+            "AWS throttles the account. Run again later, lower `terraform -parallelism`, or raise `aws.max_attempts`.".to_owned()
+        } else if self.code.is_none() && self.status.is_none() && self.message.contains("redentials") {
+            "No usable credentials were found: set them in the `aws` block of the provider, or as for AWS' own tools \
+             (AWS_PROFILE, AWS_ACCESS_KEY_ID, `aws sso login`, an instance role)."
+                .to_owned()
+        } else if self.code.is_none() && self.status.is_none() {
+            "There was no answer. Check the network, the region's name, and `aws.endpoints` of the provider."
+                .to_owned()
+        } else {
+            "The message above is from AWS.".to_owned()
+        }
+    }
+}
+
+/// What went wrong, each cause behind the other. Never the request or the answer themselves: they may hold secrets.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+impl fmt::Display for AwsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.action)?;
+        match (&self.code, self.status) {
+            (Some(code), _) => write!(f, "{code}: ")?,
+            (None, Some(status)) => write!(f, "HTTP status {status}: ")?,
+            (None, None) => {}
+        }
+        f.write_str(&self.message)?;
+        match &self.request_id {
+            Some(id) => write!(f, " (request id {id})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for AwsError {}

@@ -1,0 +1,85 @@
+//! Waiting for AWS to come round: it answers before it has done what it was told.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait for something, and who may cut it short.
+#[derive(Clone, Debug)]
+pub(crate) struct Patience {
+    /// Nothing is waited for beyond this.
+    pub(crate) deadline: Instant,
+    /// Cancelled when the user wants to stop.
+    pub(crate) cancel: CancellationToken,
+}
+
+/// Why waiting ended without result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Impatient {
+    /// It took too long.
+    TimedOut,
+    /// The user stopped it.
+    Cancelled,
+}
+
+/// The pauses between looks: short ones first, because most things take a second and some take minutes.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: Duration::from_millis(250), longest: Duration::from_secs(5) }
+    }
+}
+
+impl Backoff {
+    /// Sleeps, longer each time.
+    pub(crate) async fn pause(&mut self, patience: &Patience) -> Result<(), Impatient> {
+        let now = Instant::now();
+        if patience.cancel.is_cancelled() {
+            return Err(Impatient::Cancelled);
+        }
+        if now >= patience.deadline {
+            return Err(Impatient::TimedOut);
+        }
+        let until = patience.deadline.min(now + self.next);
+        self.next = (self.next * 3 / 2).min(self.longest);
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => Ok(()),
+            () = patience.cancel.cancelled() => Err(Impatient::Cancelled),
+        }
+    }
+}
+
+impl Patience {
+    /// From now on for `limit`.
+    pub(crate) fn new(limit: Duration, cancel: &CancellationToken) -> Self {
+        Self { deadline: Instant::now() + limit, cancel: cancel.clone() }
+    }
+
+    /// Calls until the answer is another than one that `passes`, or the time is over: then the last answer.
+    pub(crate) async fn retry<T, E, F>(
+        &self,
+        passes: impl Fn(&E) -> bool,
+        mut call: impl FnMut() -> F,
+    ) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let mut backoff = Backoff::default();
+        loop {
+            match call().await {
+                Err(error) if passes(&error) => {
+                    if backoff.pause(self).await.is_err() {
+                        return Err(error);
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
+}
