@@ -32,11 +32,11 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
         SshError::HostKeyChanged { .. } => (
             format!("The host key of machine \"{machine}\" is not the expected one"),
             "Either another machine answers at this address, or this one was installed anew. If that is what happened, set \
-             `ssh.host_public_key` to the new key (or remove the old one from known_hosts).",
+             `host_public_key` to the new key (or remove the old one from known_hosts).",
         ),
         SshError::HostKeyUnknown { .. } => (
             format!("The host key of machine \"{machine}\" is not known or not the expected one"),
-            "Set `ssh.host_public_key` to the machine's key (`/etc/ssh/ssh_host_ed25519_key.pub`), add it to known_hosts, or \
+            "Set `host_public_key` to the machine's key (`/etc/ssh/ssh_host_ed25519_key.pub`), add it to known_hosts, or \
              set `host_key_policy = \"accept_new\"` to trust the first key seen.",
         ),
         SshError::Denied { .. } => (

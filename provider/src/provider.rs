@@ -19,6 +19,7 @@ use tfplugin::{
 
 use crate::aws::{AwsBlock, AwsSettings, aws_attribute};
 use crate::context::{Context, SshDefaults};
+use crate::data_sources::ami::Ami;
 use crate::data_sources::machine_status::MachineStatus;
 use crate::data_sources::network::NetworkDataSource;
 use crate::machines::{Bastion, CONNECT_TIMEOUT, bastion_attributes, host_key_policy};
@@ -145,7 +146,11 @@ impl Provider for NixosProvider {
     }
 
     fn data_sources(&self) -> Vec<Box<dyn DynDataSource<Context>>> {
-        vec![tfplugin::data_source(NetworkDataSource), tfplugin::data_source(MachineStatus)]
+        vec![
+            tfplugin::data_source(NetworkDataSource),
+            tfplugin::data_source(MachineStatus),
+            tfplugin::data_source(Ami),
+        ]
     }
 }
 

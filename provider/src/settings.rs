@@ -41,6 +41,15 @@ pub(crate) fn strings_attribute(description: &str) -> Attribute {
         .description(description)
 }
 
+/// A plan with what it leaves open taken from what there is.
+pub(crate) fn completed<M: Clone + serde::Serialize + serde::de::DeserializeOwned>(
+    planned: &M,
+    actual: &M,
+) -> M {
+    // Models are made of values and go back to them.
+    tfplugin::completed(planned, actual).unwrap_or_else(|_| planned.clone())
+}
+
 /// The schema of a string that only the provider sets.
 pub(crate) fn computed(description: &str) -> Attribute {
     Attribute::string().computed().description(description)

@@ -5,6 +5,7 @@
 
 mod block;
 mod error;
+mod fleet;
 mod tags;
 mod wait;
 
@@ -24,8 +25,11 @@ use tokio::sync::OnceCell;
 
 pub(crate) use block::{AwsBlock, aws_attribute};
 pub(crate) use error::AwsError;
-pub(crate) use tags::{TagModel, Tags, difference, ec2_tags, retag_ec2, tags_all_attribute, tags_attribute};
-pub(crate) use wait::Patience;
+pub(crate) use fleet::{Fleet, Seen};
+pub(crate) use tags::{
+    MACHINE, TagModel, Tags, difference, ec2_tags, retag_ec2, tags_all_attribute, tags_attribute, to_ec2,
+};
+pub(crate) use wait::{Backoff, Impatient, Patience};
 
 /// How often a call is tried, the first time included. Terraform starts many at once, and EC2 throttles by the minute.
 const ATTEMPTS: u32 = 10;
@@ -80,12 +84,20 @@ pub(crate) struct Aws {
     base: OnceCell<SdkConfig>,
     ec2: Mutex<HashMap<String, aws_sdk_ec2::Client>>,
     s3: Mutex<HashMap<String, aws_sdk_s3::Client>>,
+    /// Instances and volumes, as the last refresh saw them.
+    pub(crate) fleet: Fleet,
 }
 
 impl Aws {
     /// Nothing is looked for yet.
     pub(crate) fn new(settings: AwsSettings) -> Self {
-        Self { settings, base: OnceCell::new(), ec2: Mutex::default(), s3: Mutex::default() }
+        Self {
+            settings,
+            base: OnceCell::new(),
+            ec2: Mutex::default(),
+            s3: Mutex::default(),
+            fleet: Fleet::default(),
+        }
     }
 
     /// The tags that everything gets.

@@ -61,6 +61,11 @@ impl Patience {
         Self { deadline: Instant::now() + limit, cancel: cancel.clone() }
     }
 
+    /// What is left of it.
+    pub(crate) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
     /// Calls until the answer is another than one that `passes`, or the time is over: then the last answer.
     pub(crate) async fn retry<T, E, F>(
         &self,

@@ -2,6 +2,7 @@
 //!
 //! A back end turns its block of `nixos_machine` into a [`Target`]; everything after that is the same for all of them.
 
+pub(crate) mod ec2;
 pub(crate) mod ssh;
 
 use std::net::Ipv4Addr;

@@ -297,12 +297,15 @@ impl Resource<Context> for KeyPairResource {
         let model = state.value;
         let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
         let client = model.client(aws).await?;
-        // By id: what has its name by now may be somebody else's.
-        let id = model.key_pair_id.known().cloned().unwrap_or_default();
-        match client.delete_key_pair().key_pair_id(id).send().await.map_err(AwsError::of("ec2:DeleteKeyPair"))
-        {
-            Err(error) if !error.is(NOT_FOUND) => return Err(model.problem("delete")(error).into()),
-            _ => {}
+        // What has its name by now may be somebody else's.
+        let found = find(&client, model.name()).await.map_err(model.problem("look for"))?;
+        let ours = found.filter(|found| found.key_pair_id() == model.key_pair_id.known().map(String::as_str));
+        if ours.is_some() {
+            let deleted = client.delete_key_pair().key_name(model.name()).send().await;
+            match deleted.map_err(AwsError::of("ec2:DeleteKeyPair")) {
+                Err(error) if !error.is(NOT_FOUND) => return Err(model.problem("delete")(error).into()),
+                _ => {}
+            }
         }
         if state.private.generated.is_some() && !model.file().is_empty() {
             match fs::remove_file(model.file()) {

@@ -32,6 +32,14 @@ impl<T> Attr<T> {
         }
     }
 
+    /// The value to change in place, where it is known.
+    pub fn known_mut(&mut self) -> Option<&mut T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Null | Self::Unknown => None,
+        }
+    }
+
     /// The value, where it is known.
     pub fn into_known(self) -> Option<T> {
         match self {

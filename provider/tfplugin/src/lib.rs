@@ -23,7 +23,7 @@ mod types;
 mod value;
 
 pub use attr::Attr;
-pub use convert::{ConvertError, from_value, to_value};
+pub use convert::{ConvertError, completed, from_value, to_value};
 pub use data_source::{DataSource, DynDataSource, data_source};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use path::{Path, Step};

@@ -1,9 +1,13 @@
 //! A lab with Terraform and the provider on its control host: what the end-to-end tests and the demo stand on.
 
+mod cloud;
+
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use cloud::{Cloud, PYTHON, PYTHON_PACKAGES};
 use lab::{HostOptions, Lab, LabError};
 
 /// The repository.
@@ -34,13 +38,19 @@ pub enum WorldError {
     /// The provider was not put into its mirror.
     #[error("the provider is not in {0}: run the tests by `cargo xtask test`, or `cargo xtask build` first")]
     NoProvider(PathBuf),
+    /// The stand-in for AWS was not installed.
+    #[error("{0} is not there: run the tests by `cargo xtask test`, or `cargo xtask setup` first")]
+    NoMoto(PathBuf),
+    /// It does not answer.
+    #[error("the moto server does not answer")]
+    NoAnswer,
 }
 
 /// A lab with Terraform on `control`.
 #[derive(Debug)]
 pub struct World {
     /// The hosts.
-    pub lab: Lab,
+    pub lab: Arc<Lab>,
 }
 
 /// What a Terraform command did.
@@ -85,7 +95,7 @@ impl World {
         for (name, options) in hosts {
             builder = builder.host_with(name, options.clone());
         }
-        let world = Self { lab: builder.boot()? };
+        let world = Self { lab: Arc::new(builder.boot()?) };
         let control = world.lab.control();
         control.copy_in(&fixture, "/root/mini-nixos")?;
         let config = format!(

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::Keys;
 use crate::error::run;
 use crate::image::Layers;
 use crate::{HostOptions, LabError, namespace, text};
@@ -180,8 +181,8 @@ impl Host {
         lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
     }
 
-    /// Makes the disk: an overlay with the keys of this lab.
-    pub(crate) fn install(&self, layers: &Layers, key: &Path) -> Result<(), LabError> {
+    /// Makes the disk: an overlay with the keys of this lab, or with those of a guest.
+    pub(crate) fn install(&self, layers: &Layers, keys: &Keys<'_>) -> Result<(), LabError> {
         let disk = self.directory.join("disk");
         for path in [&disk, &self.root()] {
             fs::create_dir_all(path).map_err(LabError::io(path))?;
@@ -197,15 +198,24 @@ impl Host {
         run("mount", &["-t", "overlay", "overlay", "-o", &options, &text(&self.root())])?;
 
         let host_key = self.outside("/etc/ssh/ssh_host_ed25519_key");
-        run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", &self.name, "-f", &text(&host_key)])?;
+        if let Some((private, public)) = &keys.host {
+            self.write_private("/etc/ssh/ssh_host_ed25519_key", private.as_bytes())?;
+            // `write_private` is for home directories; this one is everybody's to read.
+            let directory = self.outside("/etc/ssh");
+            fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))
+                .map_err(LabError::io(&directory))?;
+            self.write_file("/etc/ssh/ssh_host_ed25519_key.pub", format!("{public}\n"))?;
+        } else {
+            run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", &self.name, "-f", &text(&host_key)])?;
+        }
         self.write_file("/etc/hostname", format!("{}\n", self.name))?;
-        let public = fs::read(key.with_extension("pub")).map_err(LabError::io(key))?;
-        let private = fs::read(key).map_err(LabError::io(key))?;
+        let public = keys.authorized.as_bytes();
         if self.name == "control" {
+            let private = fs::read(keys.login).map_err(LabError::io(keys.login))?;
             self.write_private("/root/.ssh/id_ed25519", &private)?;
         }
-        self.write_private("/root/.ssh/authorized_keys", &public)?;
-        self.write_private("/home/deploy/.ssh/authorized_keys", &public)?;
+        self.write_private("/root/.ssh/authorized_keys", public)?;
+        self.write_private("/home/deploy/.ssh/authorized_keys", public)?;
         run("chroot", &[&text(&self.root()), "chown", "-R", "deploy:deploy", "/home/deploy/.ssh"])?;
         if self.options.sudo {
             self.write_file("/etc/sudoers.d/deploy", "deploy ALL=(ALL) NOPASSWD: ALL\n")?;
@@ -223,7 +233,7 @@ impl Host {
         path.parent().map_or(Ok(()), |parent| mode(parent, 0o700))
     }
 
-    /// Plugs the host into the lab's switch.
+    /// Plugs the host into the lab's switch, at port `n`.
     pub(crate) fn connect(&self, switch: &str, n: u8) -> Result<(), LabError> {
         let (own, port) = (&self.unique, format!("port{n}"));
         run("ip", &["netns", "add", own])?;
@@ -237,7 +247,28 @@ impl Host {
         run("ip", &["-n", own, "link", "set", "eth0", "up"]).map(drop)
     }
 
-    pub(crate) fn power_on_without_waiting(&self) -> Result<(), LabError> {
+    /// Gives the host these addresses, and all others a way out: everybody is on one wire.
+    pub fn set_addresses(&self, addresses: &[Ipv4Addr]) -> Result<(), LabError> {
+        run("ip", &["-n", &self.unique, "addr", "flush", "dev", "eth0"])?;
+        for address in addresses {
+            run("ip", &["-n", &self.unique, "addr", "add", &format!("{address}/32"), "dev", "eth0"])?;
+        }
+        self.reach_everybody()
+    }
+
+    pub(crate) fn reach_everybody(&self) -> Result<(), LabError> {
+        run("ip", &["-n", &self.unique, "route", "replace", "default", "dev", "eth0"]).map(drop)
+    }
+
+    /// Takes the host off the switch and throws its disk away.
+    pub fn scrap(&self) -> Result<(), LabError> {
+        self.power_cut()?;
+        run("ip", &["netns", "del", &self.unique])?;
+        run("umount", &["-l", &text(&self.root())]).map(drop)
+    }
+
+    /// Boots the host and returns at once.
+    pub fn power_on_without_waiting(&self) -> Result<(), LabError> {
         let console = self.directory.join("console");
         let log = fs::OpenOptions::new()
             .append(true)

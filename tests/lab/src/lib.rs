@@ -13,8 +13,10 @@ mod image;
 mod reaper;
 
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Command;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 pub use error::LabError;
@@ -22,6 +24,7 @@ pub use host::{Finished, Host};
 pub use image::mirror;
 
 use error::run;
+use image::Layers;
 use reaper::Reaper;
 
 /// Debian packages the lab needs on the machine. The one list of them.
@@ -33,6 +36,7 @@ pub const PACKAGES: &[&str] = &[
     "openssh-client",
     "busybox-static",
     "procps",
+    "python3-venv",
 ];
 
 /// How long a host may take to boot.
@@ -41,9 +45,38 @@ const BOOT: Duration = Duration::from_mins(1);
 /// A running lab. Dropping it powers everything off and removes it.
 #[derive(Debug)]
 pub struct Lab {
+    id: String,
+    directory: PathBuf,
+    switch: String,
+    layers: Layers,
+    key: PathBuf,
     hosts: Vec<Host>,
+    guests: AtomicU8,
     // After the hosts: they must not outlive it.
     _reaper: Reaper,
+}
+
+/// Where the lab itself can be talked to, once its network is open: services of the lab listen there.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 88, 0, 254);
+
+/// A machine that somebody makes while the lab runs: at addresses and with keys of their choosing.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Its name, unique in the lab.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Its SSH host key, private and public; `None`: one of its own.
+    pub host_key: Option<(String, String)>,
+    /// Who may log in as root.
+    pub authorized_keys: String,
+}
+
+/// The keys of a new host.
+pub(crate) struct Keys<'a> {
+    host: Option<(String, String)>,
+    authorized: String,
+    login: &'a Path,
 }
 
 /// What kind of host.
@@ -96,6 +129,62 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// Lets every host reach every address: all are on one wire. Services of the lab listen at [`GATEWAY`].
+    pub fn open_network(&self) -> Result<(), LabError> {
+        run("ip", &["-n", &self.switch, "addr", "replace", &format!("{GATEWAY}/32"), "dev", "br0"])?;
+        run("ip", &["-n", &self.switch, "link", "set", "lo", "up"])?;
+        run("ip", &["-n", &self.switch, "route", "replace", "default", "dev", "br0"])?;
+        self.hosts.iter().try_for_each(Host::reach_everybody)
+    }
+
+    /// Moves the calling thread to where services of the lab listen. It cannot go back.
+    pub fn join_network(&self) -> Result<(), LabError> {
+        let path = Path::new("/run/netns").join(&self.switch);
+        let file = std::fs::File::open(&path).map_err(LabError::io(&path))?;
+        let network = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(file.as_fd(), network)
+            .map_err(|error| LabError::io(&path)(error.into()))
+    }
+
+    /// Starts a program there; it ends with the lab. What it prints goes to a file.
+    pub fn start_service(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<PathBuf, LabError> {
+        let directory = self.directory.join(name);
+        std::fs::create_dir_all(&directory).map_err(LabError::io(&directory))?;
+        let log = directory.join("log");
+        let file = std::fs::File::create(&log).map_err(LabError::io(&log))?;
+        let again = file.try_clone().map_err(LabError::io(&log))?;
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.switch]).arg(program).args(arguments);
+        command.stdin(std::process::Stdio::null()).stdout(file).stderr(again);
+        let child = command.spawn().map_err(LabError::io(program))?;
+        // The reaper looks for it there.
+        let pid = directory.join("pid");
+        std::fs::write(&pid, child.id().to_string()).map_err(LabError::io(&pid))?;
+        Ok(log)
+    }
+
+    /// Makes and boots a guest; it is there at once, but may not answer yet.
+    pub fn add(&self, guest: &Guest) -> Result<Host, LabError> {
+        let port = FIRST_GUEST + self.guests.fetch_add(1, Ordering::Relaxed);
+        let address = guest.addresses.first().copied().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let host = Host::new(&self.id, &self.directory, &guest.name, address, HostOptions::default());
+        let keys = Keys {
+            host: guest.host_key.clone(),
+            authorized: guest.authorized_keys.clone(),
+            login: &self.key,
+        };
+        host.install(&self.layers, &keys)?;
+        host.connect(&self.switch, port)?;
+        host.set_addresses(&guest.addresses)?;
+        host.power_on_without_waiting()?;
+        Ok(host)
+    }
+}
+
+/// The switch's first port for guests.
+const FIRST_GUEST: u8 = 100;
+
 impl<'a> Builder<'a> {
     /// With another host.
     #[must_use]
@@ -141,11 +230,13 @@ impl<'a> Builder<'a> {
         let key = directory.join("key");
         run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", &text(&key)])?;
 
+        let public = key.with_extension("pub");
+        let authorized = std::fs::read_to_string(&public).map_err(LabError::io(&public))?;
         let mut hosts = vec![];
         for (n, (name, options)) in (1u8..).zip(self.hosts) {
             let address = Ipv4Addr::new(10, 88, 0, n);
             let host = Host::new(&id, &directory, &name, address, options);
-            host.install(&layers, &key)?;
+            host.install(&layers, &Keys { host: None, authorized: authorized.clone(), login: &key })?;
             host.connect(&switch, n)?;
             host.power_on_without_waiting()?;
             hosts.push(host);
@@ -153,7 +244,7 @@ impl<'a> Builder<'a> {
         for host in &hosts {
             host.wait_until_up(BOOT)?;
         }
-        Ok(Lab { hosts, _reaper: reaper })
+        Ok(Lab { id, directory, switch, layers, key, hosts, guests: AtomicU8::new(0), _reaper: reaper })
     }
 }
 
@@ -174,7 +265,14 @@ pub fn missing_packages() -> Vec<&'static str> {
             .chain(["/usr/sbin".into(), "/sbin".into()])
             .any(|dir| dir.join(program).is_file())
     };
-    programs.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect()
+    let mut missing: Vec<&str> =
+        programs.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect();
+    // Debian's Python comes without what makes virtual environments.
+    let venv = Command::new("python3").args(["-c", "import ensurepip, venv"]).output();
+    if !venv.is_ok_and(|output| output.status.success()) {
+        missing.push("python3-venv");
+    }
+    missing
 }
 
 /// What labs have left on this machine: processes, mounts and namespaces of labs whose owner is gone.

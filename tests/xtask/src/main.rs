@@ -36,7 +36,7 @@ enum Task {
     },
     /// Measure, and print the numbers
     Bench,
-    /// Install the Debian packages that the other tasks need
+    /// Install the Debian and Python packages that the other tasks need
     Setup,
 }
 

@@ -34,6 +34,33 @@ pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, ConvertError>
     value.serialize(ser::Ser)
 }
 
+/// A model with every unknown value taken from another: how a plan becomes a result. What is known stays, and what the other
+/// does not have or does not know either stays unknown.
+///
+/// # Errors
+///
+/// For a model that does not survive the way to a value and back.
+pub fn completed<M: Serialize + DeserializeOwned>(planned: &M, actual: &M) -> Result<M, ConvertError> {
+    from_value(&fill(to_value(planned)?, &to_value(actual)?))
+}
+
+fn fill(planned: Value, actual: &Value) -> Value {
+    match (planned, actual) {
+        (Value::Unknown, actual) => actual.clone(),
+        (Value::Map(entries), Value::Map(others)) => {
+            let filled = entries.into_iter().map(|(key, value)| match others.get(&key) {
+                Some(other) => (key, fill(value, other)),
+                None => (key, value),
+            });
+            Value::Map(filled.collect())
+        }
+        (Value::List(items), Value::List(others)) if items.len() == others.len() => {
+            Value::List(items.into_iter().zip(others).map(|(item, other)| fill(item, other)).collect())
+        }
+        (planned, _) => planned,
+    }
+}
+
 impl ConvertError {
     fn new(message: impl fmt::Display) -> Self {
         Self { path: Path::root(), message: message.to_string() }

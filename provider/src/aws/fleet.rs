@@ -1,0 +1,149 @@
+//! Instances and volumes of a region, looked up for all machines at once.
+//!
+//! Terraform refreshes each machine by a call of its own. Everything the provider makes has the tag `nixos:machine`, so the first
+//! call of a region asks for all of them and the others find their answer there: two calls a region instead of two a machine.
+//! What has lost the tag, or was imported, is asked for by its id.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::types::{Filter, Instance, Volume};
+use tokio::time::Instant;
+
+use super::AwsError;
+use super::tags::MACHINE;
+
+/// How old an answer may be. A refresh is over sooner; a later one in the same process has to ask again.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// The machines of each region, as far as they were asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet {
+    regions: Mutex<HashMap<String, Arc<tokio::sync::Mutex<Option<Snapshot>>>>>,
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    taken: Instant,
+    instances: HashMap<String, Instance>,
+    volumes: HashMap<String, Volume>,
+}
+
+/// An instance and what is attached to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) instance: Instance,
+    pub(crate) volumes: HashMap<String, Volume>,
+}
+
+impl Fleet {
+    /// The instance of this id with what is attached, and these volumes even if they are not; `None` where there is no such
+    /// instance, or none any more that EC2 remembers.
+    pub(crate) async fn instance(
+        &self,
+        client: &Client,
+        region: &str,
+        id: &str,
+        and: &[String],
+    ) -> Result<Option<Seen>, AwsError> {
+        let slot = self.slot(region);
+        // Whoever comes while somebody asks waits for that answer.
+        let mut slot = slot.lock().await;
+        if slot.as_ref().is_none_or(|snapshot| snapshot.taken.elapsed() > FRESH) {
+            *slot = Some(Snapshot::take(client).await?);
+        }
+        let Some(snapshot) = slot.as_mut() else { return Ok(None) };
+        if !snapshot.instances.contains_key(id) {
+            let found = instances(client, by("instance-id", [id])).await?;
+            snapshot
+                .instances
+                .extend(found.into_iter().filter_map(|found| Some((found.instance_id()?.to_owned(), found))));
+        }
+        let Some(instance) = snapshot.instances.get(id).cloned() else { return Ok(None) };
+        let mut wanted = volume_ids(&instance);
+        wanted.extend(and.iter().cloned());
+        let missing: Vec<&str> =
+            wanted.iter().map(String::as_str).filter(|id| !snapshot.volumes.contains_key(*id)).collect();
+        if !missing.is_empty() {
+            let found = volumes(client, by("volume-id", missing)).await?;
+            snapshot
+                .volumes
+                .extend(found.into_iter().filter_map(|found| Some((found.volume_id()?.to_owned(), found))));
+        }
+        let volumes =
+            wanted.into_iter().filter_map(|id| Some((id.clone(), snapshot.volumes.get(&id)?.clone())));
+        let volumes = volumes.collect();
+        Ok(Some(Seen { instance, volumes }))
+    }
+
+    /// Something was changed: what was seen before is not true any more.
+    pub(crate) async fn forget(&self, region: &str) {
+        *self.slot(region).lock().await = None;
+    }
+
+    fn slot(&self, region: &str) -> Arc<tokio::sync::Mutex<Option<Snapshot>>> {
+        self.regions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(region.to_owned())
+            .or_default()
+            .clone()
+    }
+}
+
+impl Snapshot {
+    async fn take(client: &Client) -> Result<Self, AwsError> {
+        let taken = Instant::now();
+        let (instances, volumes) = tokio::try_join!(
+            instances(client, by("tag-key", [MACHINE])),
+            volumes(client, by("tag-key", [MACHINE]))
+        )?;
+        Ok(Self {
+            taken,
+            instances: instances
+                .into_iter()
+                .filter_map(|found| Some((found.instance_id()?.to_owned(), found)))
+                .collect(),
+            volumes: volumes
+                .into_iter()
+                .filter_map(|found| Some((found.volume_id()?.to_owned(), found)))
+                .collect(),
+        })
+    }
+}
+
+/// The ids of what is attached, the root volume included.
+pub(crate) fn volume_ids(instance: &Instance) -> BTreeSet<String> {
+    let id = |mapping: &aws_sdk_ec2::types::InstanceBlockDeviceMapping| {
+        mapping.ebs()?.volume_id().map(str::to_owned)
+    };
+    instance.block_device_mappings().iter().filter_map(id).collect()
+}
+
+fn by<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> Filter {
+    Filter::builder().name(name).set_values(Some(values.into_iter().map(str::to_owned).collect())).build()
+}
+
+/// A filter and not a list of ids: one id that is gone must not spoil the answer for the others.
+async fn instances(client: &Client, filter: Filter) -> Result<Vec<Instance>, AwsError> {
+    let pages = client.describe_instances().filters(filter).max_results(1000).into_paginator();
+    let mut pages = pages.send();
+    let mut found = vec![];
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(AwsError::of("ec2:DescribeInstances"))?;
+        found.extend(page.reservations().iter().flat_map(|reservation| reservation.instances().to_vec()));
+    }
+    Ok(found)
+}
+
+async fn volumes(client: &Client, filter: Filter) -> Result<Vec<Volume>, AwsError> {
+    let pages = client.describe_volumes().filters(filter).max_results(1000).into_paginator();
+    let mut pages = pages.items().send();
+    let mut found = vec![];
+    while let Some(volume) = pages.next().await {
+        found.push(volume.map_err(AwsError::of("ec2:DescribeVolumes"))?);
+    }
+    Ok(found)
+}

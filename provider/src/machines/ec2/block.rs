@@ -1,0 +1,491 @@
+//! The `ec2` block of `nixos_machine`: what users write and what EC2 adds to it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Type, validators};
+
+use crate::aws::{region_attribute, tags_all_attribute, tags_attribute};
+use crate::machines::ssh::SshBlock;
+use crate::machines::{Bastion, connection_attributes};
+use crate::settings::{List, computed};
+
+/// The block, configured and computed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Ec2Block {
+    pub(crate) region: Attr<String>,
+    pub(crate) availability_zone: Attr<String>,
+    pub(crate) ami: Attr<String>,
+    pub(crate) instance_type: Attr<String>,
+    pub(crate) allow_stopping_for_update: Attr<bool>,
+    pub(crate) key_name: Attr<String>,
+    pub(crate) subnet_id: Attr<String>,
+    pub(crate) security_group_ids: List<String>,
+    pub(crate) private_ip: Attr<String>,
+    pub(crate) associate_public_ip_address: Attr<bool>,
+    pub(crate) elastic_ip: Attr<String>,
+    pub(crate) use_private_address: Attr<bool>,
+    pub(crate) instance_profile: Attr<String>,
+    pub(crate) placement_group: Attr<String>,
+    pub(crate) tenancy: Attr<String>,
+    pub(crate) spot: Attr<Spot>,
+    pub(crate) ebs_optimized: Attr<bool>,
+    pub(crate) source_dest_check: Attr<bool>,
+    pub(crate) disable_api_termination: Attr<bool>,
+    pub(crate) metadata_options: Attr<MetadataOptions>,
+    pub(crate) user_data: Attr<String>,
+    pub(crate) host_key: Attr<String>,
+    pub(crate) root_volume: Attr<RootVolume>,
+    pub(crate) volumes: Attr<BTreeMap<String, Volume>>,
+    pub(crate) tags: Attr<BTreeMap<String, Attr<String>>>,
+    pub(crate) tags_all: Attr<BTreeMap<String, Attr<String>>>,
+    pub(crate) public_dns: Attr<String>,
+    pub(crate) port: Attr<u16>,
+    pub(crate) user: Attr<String>,
+    pub(crate) key: Attr<String>,
+    pub(crate) private_key_file: Attr<String>,
+    pub(crate) host_public_key: Attr<String>,
+    pub(crate) host_key_policy: Attr<String>,
+    pub(crate) bastion: Attr<Bastion>,
+    pub(crate) options: List<String>,
+    pub(crate) elevate: List<String>,
+}
+
+/// How to ask for a spot instance.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Spot {
+    pub(crate) max_price: Attr<String>,
+    #[serde(rename = "type")]
+    pub(crate) kind: Attr<String>,
+    pub(crate) interruption_behavior: Attr<String>,
+}
+
+/// How the instance metadata service answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MetadataOptions {
+    pub(crate) http_endpoint: Attr<String>,
+    pub(crate) http_tokens: Attr<String>,
+    pub(crate) http_put_response_hop_limit: Attr<i32>,
+    pub(crate) instance_metadata_tags: Attr<String>,
+}
+
+/// The volume the machine boots from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RootVolume {
+    pub(crate) size: Attr<i32>,
+    #[serde(rename = "type")]
+    pub(crate) kind: Attr<String>,
+    pub(crate) iops: Attr<i32>,
+    pub(crate) throughput: Attr<i32>,
+    pub(crate) encrypted: Attr<bool>,
+    pub(crate) kms_key_id: Attr<String>,
+    pub(crate) delete_on_termination: Attr<bool>,
+    pub(crate) volume_id: Attr<String>,
+}
+
+/// Another volume.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Volume {
+    pub(crate) device: Attr<String>,
+    pub(crate) size: Attr<i32>,
+    #[serde(rename = "type")]
+    pub(crate) kind: Attr<String>,
+    pub(crate) iops: Attr<i32>,
+    pub(crate) throughput: Attr<i32>,
+    pub(crate) snapshot_id: Attr<String>,
+    pub(crate) existing_volume_id: Attr<String>,
+    pub(crate) encrypted: Attr<bool>,
+    pub(crate) kms_key_id: Attr<String>,
+    pub(crate) delete_on_termination: Attr<bool>,
+    pub(crate) volume_id: Attr<String>,
+}
+
+/// How a machine learns the host key that was made for it.
+pub(crate) const HOST_KEYS: &[&str] = &["nixos", "cloud_init", "none"];
+
+/// The schema of the block.
+pub(crate) fn attribute() -> Attribute {
+    // What EC2 decides where the user does not, and what then stays.
+    let settled = |attribute: Attribute| attribute.optional().computed().use_state_for_unknown();
+    let at_creation = |attribute: Attribute| settled(attribute).requires_replace();
+    let text = Attribute::string;
+    let nested = Nested::new()
+        .attribute("region", region_attribute().use_state_for_unknown())
+        .attribute("availability_zone", at_creation(text()).description("E.g. `eu-west-1a`. Default: that of the subnet, else EC2 chooses."))
+        .attribute("ami", text().required().validate(validators::matches(|text| text.starts_with("ami-"), "the id of an image: `ami-…`, e.g. from `data.nixos_ami`")).description("The image the machine is created from. Later changes have no effect on a machine that exists, which is brought up to date by deployments; `terraform apply -replace` makes a new one."))
+        .attribute("instance_type", text().required().validate(validators::not_empty()).description("E.g. `t4g.small`. A change stops the machine: see `allow_stopping_for_update`."))
+        .attribute("allow_stopping_for_update", Attribute::bool().optional().computed().default(false).description("Whether a change that needs it may stop the machine and start it again. Without it such a plan is an error."))
+        .attribute("key_name", at_creation(text()).description("The EC2 key pair that may log in: `nixos_ec2_key_pair.admin.key_name`."))
+        .attribute("subnet_id", at_creation(text()).description("Where in the network. Default: the default subnet."))
+        .attribute("security_group_ids", settled(Attribute::set(Type::String)).validate(validators::non_null_elements()).description("Ids of the security groups. Default: the default group of the VPC."))
+        .attribute("private_ip", text().optional().requires_replace().validate(validators::matches(|text| text.parse::<std::net::Ipv4Addr>().is_ok(), "an IPv4 address")).description("The address in the subnet. Default: EC2 chooses."))
+        .attribute("associate_public_ip_address", Attribute::bool().optional().requires_replace().description("Whether the machine gets a public address of its own. Default: as the subnet says."))
+        .attribute("elastic_ip", text().optional().validate(validators::matches(|text| text.starts_with("eipalloc-"), "the allocation id of an elastic address: `aws_eip.web.allocation_id`")).description("The allocation id of an elastic address for the machine."))
+        .attribute("use_private_address", Attribute::bool().optional().computed().default(false).description("Whether SSH connects to the private address even where there is a public one."))
+        .attribute("instance_profile", settled(text()).validate(validators::not_empty()).description("Name or ARN of the IAM instance profile."))
+        .attribute("placement_group", at_creation(text()).description("Name of a placement group."))
+        .attribute("tenancy", at_creation(text()).validate(validators::one_of(&["default", "dedicated", "host"])).description("`default`, `dedicated` or `host`."))
+        .attribute("spot", spot())
+        .attribute("ebs_optimized", settled(Attribute::bool()).description("Whether the machine has bandwidth of its own for volumes. A change stops the machine."))
+        .attribute("source_dest_check", settled(Attribute::bool()).description("Whether packets must be from or for the machine. Off for routers."))
+        .attribute("disable_api_termination", Attribute::bool().optional().description("Termination protection. While it is on, destroying the machine fails."))
+        .attribute("metadata_options", metadata_options())
+        .attribute("user_data", text().optional().description("User data of your own. It takes the place of the host key that is otherwise handed over there, see `host_key`, and counts when the machine is created. It is stored in state and the machine's users can read it: no place for secrets."))
+        .attribute("host_key", text().optional().computed().use_state_for_unknown().validate(validators::one_of(HOST_KEYS)).description("How the machine learns the SSH host key that is made for it, so that the first login already is to the right machine: as `nixos` images read it, by `cloud_init`, or `none`. It is replaced at the first login, because the machine's users can read user data. Default: `nixos`; `none` where `user_data` is set, and then `host_public_key` or `host_key_policy = \"accept_new\"` is needed."))
+        .attribute("root_volume", root_volume())
+        .attribute("volumes", volumes())
+        .attribute("tags", tags_attribute().description("Tags of the instance and its volumes. `Name` is the machine's name unless it is set."))
+        .attribute("tags_all", tags_all_attribute())
+        .attribute("public_dns", computed("EC2's name for the public address."))
+        .attribute("host_public_key", text().optional().description("The machine's SSH host key where it has one already, as in `known_hosts`; only with `host_key = \"none\"`."));
+    Attribute::nested_single(connection_attributes(nested, Attribute::optional)).optional().description(
+        "A machine on AWS EC2 that lives and dies with this resource. Import with `i-…` or `REGION:i-…`.",
+    )
+}
+
+fn spot() -> Attribute {
+    let nested = Nested::new()
+        .attribute("max_price", Attribute::string().optional().validate(validators::matches(|text| text.parse::<f64>().is_ok_and(|price| price > 0.0), "a price in US dollars an hour such as `0.05`")).description("The most to pay, in US dollars an hour. Default: the on-demand price."))
+        .attribute("type", Attribute::string().optional().validate(validators::one_of(&["one-time", "persistent"])).description("`one-time` (default) or `persistent`."))
+        .attribute("interruption_behavior", Attribute::string().optional().validate(validators::one_of(&["terminate", "stop", "hibernate"])).description("What happens when EC2 wants the capacity back: `terminate` (default); `stop` or `hibernate` with type `persistent`."));
+    Attribute::nested_single(nested)
+        .optional()
+        .requires_replace()
+        .description("Ask for a spot instance. It is asked for until `timeouts.create` while there is no capacity at the price.")
+}
+
+fn metadata_options() -> Attribute {
+    let switch =
+        || Attribute::string().optional().computed().validate(validators::one_of(&["enabled", "disabled"]));
+    let nested = Nested::new()
+        .attribute(
+            "http_endpoint",
+            switch()
+                .default("enabled")
+                .description("Whether the service answers at all. Default: `enabled`."),
+        )
+        .attribute(
+            "http_tokens",
+            Attribute::string()
+                .optional()
+                .computed()
+                .default("required")
+                .validate(validators::one_of(&["required", "optional"]))
+                .description("Whether callers need a token (IMDSv2). Default: `required`."),
+        )
+        .attribute(
+            "http_put_response_hop_limit",
+            Attribute::number()
+                .optional()
+                .computed()
+                .default(1)
+                .validate(validators::integer_between(1, 64))
+                .description("How many hops a token may travel; containers need 2. Default: 1."),
+        )
+        .attribute(
+            "instance_metadata_tags",
+            switch().default("disabled").description("Whether tags can be read there. Default: `disabled`."),
+        );
+    Attribute::nested_single(nested)
+        .optional()
+        .description("The instance metadata service. Machines are created with `http_tokens = \"required\"` also without this block.")
+}
+
+fn volume_attributes(nested: Nested) -> Nested {
+    let settled = |attribute: Attribute| attribute.optional().computed().use_state_for_unknown();
+    let number = |low, high| settled(Attribute::number()).validate(validators::integer_between(low, high));
+    nested
+        .attribute(
+            "size",
+            number(1, 65536)
+                .description("Size in GiB. It can grow while the machine runs, and never shrink."),
+        )
+        .attribute(
+            "type",
+            settled(Attribute::string())
+                .validate(validators::one_of(&["gp3", "gp2", "io2", "io1", "st1", "sc1", "standard"]))
+                .description("`gp3`, `gp2`, `io2`, `io1`, `st1`, `sc1` or `standard`."),
+        )
+        .attribute(
+            "iops",
+            number(100, 256_000).description("I/O operations a second, of `gp3`, `io1` and `io2`."),
+        )
+        .attribute("throughput", number(125, 2000).description("Throughput in MiB/s, of `gp3`."))
+        .attribute(
+            "encrypted",
+            settled(Attribute::bool()).description("Whether EBS encrypts it. It cannot be changed later."),
+        )
+        .attribute(
+            "kms_key_id",
+            settled(Attribute::string())
+                .description("KMS key for that: ARN or id. Default: the account's key for EBS."),
+        )
+        .attribute(
+            "delete_on_termination",
+            Attribute::bool()
+                .optional()
+                .computed()
+                .default(true)
+                .description("Whether it goes with the machine. Default: true."),
+        )
+        .attribute(
+            "volume_id",
+            Attribute::string().computed().use_state_for_unknown().description("Its id: `vol-…`."),
+        )
+}
+
+fn root_volume() -> Attribute {
+    Attribute::nested_single(volume_attributes(Nested::new()))
+        .optional()
+        .description("The volume the machine boots from, where it is to differ from what the image says. Encryption is decided at creation.")
+}
+
+fn volumes() -> Attribute {
+    let nested = volume_attributes(Nested::new())
+        .attribute("device", Attribute::string().required().validate(validators::matches(is_device, "`/dev/sdf` to `/dev/sdz` or `/dev/xvdf` to `/dev/xvdz`")).description("Where it is attached: `/dev/sdf` to `/dev/sdz`, or `/dev/xvdf`…. On machines with NVMe it appears as /dev/nvme1n1 and so on, in this order; `/dev/disk/by-id` has the volume's id."))
+        .attribute("snapshot_id", Attribute::string().optional().description("A snapshot it starts as."))
+        .attribute("existing_volume_id", Attribute::string().optional().validate(validators::matches(|text| text.starts_with("vol-"), "the id of a volume: `vol-…`")).description("A volume that exists already is attached, and never deleted: `aws_ebs_volume.data.id`. Its size, type and encryption belong to whoever made it."));
+    Attribute::nested_map(nested).optional().description(
+        "Further volumes by a name of your own. They are created and attached in the order of their devices. One that is taken out \
+         must not be mounted any more: deploy without it first.",
+    )
+}
+
+fn is_device(text: &str) -> bool {
+    let letter = text.strip_prefix("/dev/sd").or_else(|| text.strip_prefix("/dev/xvd"));
+    matches!(letter.map(str::as_bytes), Some([b'f'..=b'z']))
+}
+
+impl Ec2Block {
+    /// What the schema cannot say.
+    pub(crate) fn validate(&self) -> Result<(), Diagnostics> {
+        let mut problems = Diagnostics::default();
+        let block = || Path::root().attribute("ec2");
+        let mut say = |path: Path, summary: &str, detail: &str| {
+            problems.push(Diagnostic::error(summary).detail(detail).at(path));
+        };
+        let handed_over = self.host_key.known().is_some_and(|how| how != "none");
+        if self.user_data.is_known() && handed_over {
+            say(
+                block().attribute("user_data"),
+                "User data cannot hold both",
+                "Found `user_data` and a `host_key` that is handed over in user data; expected one of them. Remove `user_data`, or set host_key = \"none\".",
+            );
+        }
+        if self.host_public_key.is_known()
+            && (handed_over || (self.host_key.is_null() && self.user_data.is_null()))
+        {
+            say(
+                block().attribute("host_public_key"),
+                "Two host keys for one machine",
+                "Found `host_public_key`, but a new host key is made for this machine. Remove it, or set host_key = \"none\" for an image that has its own.",
+            );
+        }
+        if let Some(spot) = self.spot.known() {
+            let lasting = spot.interruption_behavior.known().is_some_and(|what| what != "terminate");
+            if lasting && !spot.kind.is_unknown() && spot.kind.known().is_none_or(|kind| kind != "persistent")
+            {
+                say(
+                    block().attribute("spot"),
+                    "Only persistent spot instances come back",
+                    "Found `interruption_behavior` \"stop\" or \"hibernate\" without type = \"persistent\"; expected both, or neither.",
+                );
+            }
+        }
+        let mut devices = BTreeMap::new();
+        for (name, volume) in self.volumes.known().into_iter().flatten() {
+            let path = block().attribute("volumes").key(name);
+            if let Attr::Known(device) = &volume.device
+                && let Some(other) = devices.insert(device_letter(device), name)
+            {
+                say(
+                    path.clone().attribute("device"),
+                    "Two volumes at one device",
+                    &format!(
+                        "Found {device} for \"{name}\" and for \"{other}\" (`sdX` and `xvdX` are one); expected a device for each."
+                    ),
+                );
+            }
+            let made = [
+                volume.size.is_known(),
+                volume.kind.is_known(),
+                volume.iops.is_known(),
+                volume.throughput.is_known(),
+                volume.encrypted.is_known(),
+                volume.kms_key_id.is_known(),
+                volume.snapshot_id.is_known(),
+            ];
+            if volume.existing_volume_id.is_known() && made.contains(&true) {
+                say(
+                    path.attribute("existing_volume_id"),
+                    "A volume that exists already is as it is",
+                    "Found `existing_volume_id` together with what a new volume would be like; expected only `device` beside it.",
+                );
+            } else if volume.existing_volume_id.is_null()
+                && volume.size.is_null()
+                && volume.snapshot_id.is_null()
+            {
+                say(
+                    path.attribute("size"),
+                    "A volume without a size",
+                    "Found neither `size`, nor `snapshot_id`, nor `existing_volume_id`; expected one of them, e.g. size = 100 (GiB).",
+                );
+            }
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// How to log in, at `host`.
+    pub(crate) fn connection(&self, host: Attr<String>) -> SshBlock {
+        SshBlock {
+            host,
+            port: self.port.clone(),
+            user: self.user.clone(),
+            key: self.key.clone(),
+            private_key_file: self.private_key_file.clone(),
+            host_public_key: self.host_public_key.clone(),
+            host_key_policy: self.host_key_policy.clone(),
+            bastion: self.bastion.clone(),
+            options: self.options.clone(),
+            elevate: self.elevate.clone(),
+        }
+    }
+
+    /// What the schema cannot choose: defaults that depend on something else. `old` is the block in state.
+    pub(crate) fn settle_choices(&mut self, configured: &Self, old: Option<&Self>) {
+        if self.host_key.is_unknown() && configured.host_key.is_null() {
+            self.host_key = match &configured.user_data {
+                Attr::Null => Attr::Known("nixos".to_owned()),
+                Attr::Known(_) => Attr::Known("none".to_owned()),
+                Attr::Unknown => Attr::Unknown,
+            };
+        }
+        // What EC2 has decided stays, also where it has decided that there is none.
+        macro_rules! keep {
+            ($block:expr, $configured:expr, $old:expr; $($field:ident)*) => {
+                $(if $configured.$field.is_null() && $block.$field.is_unknown() {
+                    $block.$field = $old.$field.clone();
+                })*
+            };
+        }
+        if let Some(old) = old {
+            keep!(self, configured, old; availability_zone key_name subnet_id security_group_ids instance_profile
+                placement_group tenancy ebs_optimized source_dest_check);
+            if let (Attr::Known(root), Attr::Known(asked), Attr::Known(was)) =
+                (&mut self.root_volume, &configured.root_volume, &old.root_volume)
+            {
+                keep!(root, asked, was; size kind iops throughput encrypted kms_key_id volume_id);
+            }
+            for (name, volume) in self.volumes.known_mut().into_iter().flatten() {
+                let asked = configured.volumes.known().and_then(|volumes| volumes.get(name));
+                let was = old.volumes.known().and_then(|volumes| volumes.get(name));
+                if let (Some(asked), Some(was)) = (asked, was.filter(|was| was.volume_id.is_known())) {
+                    keep!(volume, asked, was; size kind iops throughput encrypted kms_key_id volume_id);
+                }
+            }
+        }
+        // Of another type, a volume has another speed unless one is asked for.
+        let speed_follows =
+            |kind: (&Attr<String>, &Attr<String>), asked: &Attr<i32>, speed: &mut Attr<i32>| {
+                if kind.0 != kind.1 && asked.is_null() {
+                    *speed = Attr::Unknown;
+                }
+            };
+        if let (Attr::Known(root), Attr::Known(asked), Some(Attr::Known(was))) =
+            (&mut self.root_volume, &configured.root_volume, old.map(|old| &old.root_volume))
+        {
+            speed_follows((&root.kind, &was.kind), &asked.iops, &mut root.iops);
+            speed_follows((&root.kind, &was.kind), &asked.throughput, &mut root.throughput);
+        }
+        for (name, volume) in self.volumes.known_mut().into_iter().flatten() {
+            let asked =
+                configured.volumes.known().and_then(|volumes| volumes.get(name)).cloned().unwrap_or_default();
+            let was = old.and_then(|old| old.volumes.known()?.get(name));
+            if !volume.is_ours() && asked.delete_on_termination.is_null() {
+                volume.delete_on_termination = Attr::Known(false);
+            }
+            if let Some(was) = was {
+                speed_follows((&volume.kind, &was.kind), &asked.iops, &mut volume.iops);
+                speed_follows((&volume.kind, &was.kind), &asked.throughput, &mut volume.throughput);
+            }
+        }
+    }
+
+    /// What an instance has that was just launched: all but what it gets when it runs.
+    pub(crate) fn at_launch(&self) -> Self {
+        Self {
+            elastic_ip: Attr::Null,
+            source_dest_check: Attr::Known(true),
+            disable_api_termination: Attr::Null,
+            volumes: Attr::Null,
+            ..self.clone()
+        }
+    }
+
+    /// The region, which every state has.
+    pub(crate) fn region(&self) -> &str {
+        self.region.known().map_or("", String::as_str)
+    }
+}
+
+/// `sdX` and `xvdX` are one device to EC2.
+pub(crate) fn device_letter(device: &str) -> char {
+    device.chars().last().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(text: &str) -> Attr<String> {
+        Attr::Known(text.to_owned())
+    }
+
+    fn problems(block: &Ec2Block) -> Vec<String> {
+        block
+            .validate()
+            .err()
+            .map(|found| found.iter().map(|one| one.summary.clone()).collect())
+            .unwrap_or_default()
+    }
+
+    fn volumes(entries: &[(&str, Volume)]) -> Ec2Block {
+        let volumes = entries.iter().map(|(name, volume)| ((*name).to_owned(), volume.clone())).collect();
+        Ec2Block { volumes: Attr::Known(volumes), ..Ec2Block::default() }
+    }
+
+    #[test]
+    fn each_volume_has_a_device_and_a_size() {
+        let at = |device: &str| Volume { device: known(device), size: Attr::Known(10), ..Volume::default() };
+        assert_eq!(problems(&volumes(&[("a", at("/dev/sdf")), ("b", at("/dev/sdg"))])), Vec::<String>::new());
+        assert_eq!(
+            problems(&volumes(&[("a", at("/dev/sdf")), ("b", at("/dev/xvdf"))])),
+            ["Two volumes at one device"]
+        );
+        let bare = Volume { device: known("/dev/sdf"), ..Volume::default() };
+        assert_eq!(problems(&volumes(&[("a", bare.clone())])), ["A volume without a size"]);
+        let existing = Volume { existing_volume_id: known("vol-1"), ..bare };
+        assert_eq!(problems(&volumes(&[("a", existing.clone())])), Vec::<String>::new());
+        let both = Volume { size: Attr::Known(10), ..existing };
+        assert_eq!(problems(&volumes(&[("a", both)])), ["A volume that exists already is as it is"]);
+        // What is not known yet may still turn out right.
+        let later = Volume { device: Attr::Unknown, size: Attr::Unknown, ..Volume::default() };
+        assert_eq!(problems(&volumes(&[("a", later.clone()), ("b", later)])), Vec::<String>::new());
+    }
+
+    #[test]
+    fn user_data_and_host_key_exclude_each_other() {
+        let own = Ec2Block { user_data: known("#!/bin/sh"), ..Ec2Block::default() };
+        assert_eq!(problems(&own), Vec::<String>::new());
+        assert_eq!(
+            problems(&Ec2Block { host_key: known("nixos"), ..own.clone() }),
+            ["User data cannot hold both"]
+        );
+        let pinned = Ec2Block { host_public_key: known("ssh-ed25519 A"), ..own };
+        assert_eq!(problems(&pinned), Vec::<String>::new());
+        assert_eq!(
+            problems(&Ec2Block { user_data: Attr::Null, ..pinned }),
+            ["Two host keys for one machine"]
+        );
+    }
+}

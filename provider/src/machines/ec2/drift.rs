@@ -1,0 +1,198 @@
+//! What EC2 says about an instance, in the words of the block.
+
+use aws_sdk_ec2::types::{AttachmentStatus, Instance, InstanceStateName, VolumeState};
+use tfplugin::Attr;
+
+use super::block::{Ec2Block, MetadataOptions, RootVolume, Volume};
+use crate::aws::{Seen, TagModel, Tags, ec2_tags};
+
+/// Whether the instance is over and done with.
+pub(crate) fn is_gone(instance: &Instance) -> bool {
+    matches!(
+        instance.state().and_then(|state| state.name()),
+        Some(InstanceStateName::Terminated | InstanceStateName::ShuttingDown)
+    )
+}
+
+/// `running` or `stopped`: what it is, or is on the way to.
+pub(crate) fn power(instance: &Instance) -> &'static str {
+    match instance.state().and_then(|state| state.name()) {
+        Some(InstanceStateName::Stopped | InstanceStateName::Stopping) => "stopped",
+        _ => "running",
+    }
+}
+
+impl Ec2Block {
+    /// Takes over what is there. What is not in the state because it is nobody's concern stays out of it.
+    pub(crate) fn take(&mut self, seen: &Seen, name: &str, defaults: &Tags) {
+        let instance = &seen.instance;
+        let placement = instance.placement();
+        let text = |value: Option<&str>| Attr::from(value.filter(|text| !text.is_empty()).map(str::to_owned));
+        self.availability_zone = text(placement.and_then(|placement| placement.availability_zone()));
+        self.placement_group = text(placement.and_then(|placement| placement.group_name()));
+        self.tenancy = match placement.and_then(|placement| placement.tenancy()) {
+            Some(tenancy) => Attr::Known(tenancy.as_str().to_owned()),
+            None => Attr::Known(self.tenancy.known().cloned().unwrap_or_else(|| "default".to_owned())),
+        };
+        self.instance_type = text(instance.instance_type().map(|kind| kind.as_str()));
+        self.key_name = text(instance.key_name());
+        self.subnet_id = text(instance.subnet_id());
+        self.ebs_optimized = Attr::Known(instance.ebs_optimized().unwrap_or(false));
+        self.source_dest_check = Attr::Known(instance.source_dest_check().unwrap_or(true));
+        self.public_dns = text(instance.public_dns_name());
+        let mut groups: Vec<String> = instance
+            .security_groups()
+            .iter()
+            .filter_map(|group| group.group_id().map(str::to_owned))
+            .collect();
+        groups.sort();
+        self.security_group_ids = Attr::Known(groups.into_iter().map(Attr::Known).collect());
+        self.instance_profile = self.profile(instance);
+        if self.elastic_ip.is_known() && !has_elastic_address(instance) {
+            self.elastic_ip = Attr::Null;
+        }
+        if let (Attr::Known(options), Some(found)) = (&mut self.metadata_options, instance.metadata_options())
+        {
+            let keep = |value: &Attr<String>, found: Option<&str>| {
+                found.map_or(value.clone(), |found| Attr::Known(found.to_owned()))
+            };
+            *options = MetadataOptions {
+                http_endpoint: keep(
+                    &options.http_endpoint,
+                    found.http_endpoint().map(|value| value.as_str()),
+                ),
+                http_tokens: keep(&options.http_tokens, found.http_tokens().map(|value| value.as_str())),
+                http_put_response_hop_limit: found
+                    .http_put_response_hop_limit()
+                    .map_or(options.http_put_response_hop_limit.clone(), Attr::Known),
+                instance_metadata_tags: keep(
+                    &options.instance_metadata_tags,
+                    found.instance_metadata_tags().map(|value| value.as_str()),
+                ),
+            };
+        }
+        self.take_volumes(seen);
+        let mut tags = ec2_tags(instance.tags());
+        let own_name =
+            self.tags.known().is_some_and(|tags| tags.contains_key("Name")) || defaults.contains_key("Name");
+        if !own_name && tags.get("Name").map(String::as_str) == Some(name) {
+            tags.remove("Name");
+        }
+        let mut model = TagModel { tags: self.tags.clone(), tags_all: Attr::Null };
+        model.read(&tags, defaults);
+        (self.tags, self.tags_all) = (model.tags, model.tags_all);
+    }
+
+    /// In the words of the state where it is the same profile: by name or by ARN.
+    fn profile(&self, instance: &Instance) -> Attr<String> {
+        let Some(arn) = instance.iam_instance_profile().and_then(|profile| profile.arn()) else {
+            return Attr::Null;
+        };
+        match self.instance_profile.known() {
+            Some(known) if known == arn || arn.ends_with(&format!("/{known}")) => Attr::Known(known.clone()),
+            _ => Attr::Known(arn.to_owned()),
+        }
+    }
+
+    fn take_volumes(&mut self, seen: &Seen) {
+        let attached = |id: &str| {
+            let mappings = seen.instance.block_device_mappings().iter();
+            let found = mappings.filter_map(|mapping| Some((mapping.device_name()?, mapping.ebs()?)));
+            let mut found = found.filter(|(_, ebs)| {
+                ebs.volume_id() == Some(id) && ebs.status() != Some(&AttachmentStatus::Detached)
+            });
+            found.next().map(|(device, ebs)| (device.to_owned(), ebs.delete_on_termination()))
+        };
+        if let Attr::Known(root) = &mut self.root_volume {
+            let device = seen.instance.root_device_name().map(str::to_owned);
+            let mappings = seen.instance.block_device_mappings();
+            let mapping = mappings
+                .iter()
+                .find(|mapping| mapping.device_name() == device.as_deref())
+                .or(mappings.first());
+            if let Some(ebs) = mapping.and_then(|mapping| mapping.ebs()) {
+                root.take(ebs.volume_id().and_then(|id| seen.volumes.get(id)), ebs.delete_on_termination());
+            }
+        }
+        for volume in self.volumes.known_mut().into_iter().flat_map(|volumes| volumes.values_mut()) {
+            let Attr::Known(id) = volume.volume_id.clone() else { continue };
+            let found = seen.volumes.get(&id).filter(|found| found.state() != Some(&VolumeState::Deleting));
+            let Some(found) = found else {
+                // Deleted behind our back: the plan makes a new one, and says so.
+                (volume.volume_id, volume.device) = (Attr::Null, Attr::Null);
+                continue;
+            };
+            volume.take(found);
+            match attached(&id) {
+                None => volume.device = Attr::Null,
+                Some((device, delete)) => {
+                    let same = volume
+                        .device
+                        .known()
+                        .is_some_and(|known| known.chars().last() == device.chars().last());
+                    if !same {
+                        volume.device = Attr::Known(device);
+                    }
+                    if volume.is_ours() {
+                        volume.delete_on_termination = Attr::Known(delete.unwrap_or(false));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl RootVolume {
+    fn take(&mut self, found: Option<&aws_sdk_ec2::types::Volume>, delete: Option<bool>) {
+        self.delete_on_termination = Attr::Known(delete.unwrap_or(true));
+        let Some(found) = found else { return };
+        self.volume_id = Attr::from(found.volume_id().map(str::to_owned));
+        self.size = Attr::from(found.size());
+        self.kind = Attr::from(found.volume_type().map(|kind| kind.as_str().to_owned()));
+        self.iops = Attr::from(found.iops());
+        self.throughput = Attr::from(found.throughput());
+        self.encrypted = Attr::Known(found.encrypted().unwrap_or(false));
+        self.kms_key_id = key(&self.kms_key_id, found.kms_key_id());
+    }
+}
+
+impl Volume {
+    fn take(&mut self, found: &aws_sdk_ec2::types::Volume) {
+        self.size = Attr::from(found.size());
+        self.kind = Attr::from(found.volume_type().map(|kind| kind.as_str().to_owned()));
+        self.iops = Attr::from(found.iops());
+        self.throughput = Attr::from(found.throughput());
+        self.encrypted = Attr::Known(found.encrypted().unwrap_or(false));
+        self.kms_key_id = key(&self.kms_key_id, found.kms_key_id());
+    }
+}
+
+/// In the words of the state where it is the same key: by id or by ARN.
+fn key(known: &Attr<String>, found: Option<&str>) -> Attr<String> {
+    match (known, found) {
+        (Attr::Known(known), Some(found)) if found.ends_with(known.as_str()) => Attr::Known(known.clone()),
+        (_, found) => Attr::from(found.filter(|key| !key.is_empty()).map(str::to_owned)),
+    }
+}
+
+/// Whether the public address is one that was allocated, and not one that goes when the machine stops.
+fn has_elastic_address(instance: &Instance) -> bool {
+    let mut associations =
+        instance.network_interfaces().iter().filter_map(|interface| interface.association());
+    associations.any(|association| association.ip_owner_id() != Some("amazon"))
+}
+
+/// The block of an instance that was there before the resource.
+pub(crate) fn imported(region: &str, seen: &Seen, name: &str, defaults: &Tags) -> Ec2Block {
+    let no = Attr::Known(false);
+    let mut block = Ec2Block {
+        region: Attr::Known(region.to_owned()),
+        ami: Attr::from(seen.instance.image_id().map(str::to_owned)),
+        allow_stopping_for_update: no.clone(),
+        use_private_address: no,
+        host_key: Attr::Known("none".to_owned()),
+        ..Ec2Block::default()
+    };
+    block.take(seen, name, defaults);
+    block
+}

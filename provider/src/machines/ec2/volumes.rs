@@ -1,0 +1,335 @@
+//! Volumes beside the root: made, attached in the order of their devices, grown, detached, deleted.
+
+use std::collections::BTreeMap;
+
+use aws_sdk_ec2::types::{
+    EbsInstanceBlockDeviceSpecification, InstanceBlockDeviceMappingSpecification, ResourceType,
+    TagSpecification, VolumeAttachmentState, VolumeModificationState, VolumeState,
+};
+use tfplugin::{Attr, Diagnostic, Path};
+
+use super::Ec2;
+use super::api::machine_tags;
+use super::block::{Ec2Block, Volume, device_letter};
+use crate::aws::{AwsError, Backoff, Patience, to_ec2};
+use crate::settings::unique;
+
+/// What EC2 calls a volume that is not there.
+const NOT_FOUND: &[&str] = &["InvalidVolume.NotFound"];
+
+/// The instance whose volumes are changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owner<'a> {
+    pub(super) ec2: &'a Ec2<'a>,
+    pub(super) id: &'a str,
+    pub(super) name: &'a str,
+    pub(super) block: &'a Ec2Block,
+}
+
+impl Volume {
+    /// Whether it was made for this machine, and so may be changed and deleted with it.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.existing_volume_id.is_null()
+    }
+
+    /// Whether it goes with the machine.
+    pub(crate) fn goes_with_machine(&self) -> bool {
+        self.is_ours() && self.delete_on_termination.known().copied().unwrap_or(true)
+    }
+
+    fn id(&self) -> Option<&str> {
+        self.volume_id.known().or(self.existing_volume_id.known()).map(String::as_str)
+    }
+}
+
+/// Brings the volumes from `there` to what is planned; `there` follows each step.
+pub(super) async fn become_(
+    owner: Owner<'_>,
+    there: &mut BTreeMap<String, Volume>,
+    planned: &BTreeMap<String, Volume>,
+    patience: &Patience,
+) -> Result<(), Diagnostic> {
+    let gone: Vec<String> = there.keys().filter(|name| !planned.contains_key(*name)).cloned().collect();
+    for name in gone {
+        if let Some(volume) = there.get(&name).cloned() {
+            owner.take_away(&name, &volume, patience).await?;
+        }
+        there.remove(&name);
+    }
+    let mut in_order: Vec<(&String, &Volume)> = planned.iter().collect();
+    in_order.sort_by_key(|(_, volume)| volume.device.known().map(|device| device_letter(device)));
+    for (name, wanted) in in_order {
+        let before = there.get(name).cloned();
+        let mut now = match before {
+            Some(volume) if volume.id().is_some() => volume,
+            _ => {
+                let id = match wanted.existing_volume_id.known() {
+                    Some(id) => id.clone(),
+                    None => owner.create(name, wanted, patience).await?,
+                };
+                Volume { volume_id: Attr::Known(id), device: Attr::Null, ..wanted.clone() }
+            }
+        };
+        there.insert(name.clone(), now.clone());
+        if now.device.is_null() {
+            owner.attach(name, &now, wanted, patience).await?;
+            now.device = wanted.device.clone();
+            now.delete_on_termination = Attr::Null;
+            there.insert(name.clone(), now.clone());
+        }
+        owner.modify(name, &now, wanted, patience).await?;
+        if now.delete_on_termination != wanted.delete_on_termination {
+            owner.delete_on_termination(name, wanted).await?;
+        }
+        there.insert(name.clone(), Volume { volume_id: now.volume_id, ..wanted.clone() });
+    }
+    Ok(())
+}
+
+impl Owner<'_> {
+    /// Makes an empty volume, or one from a snapshot.
+    async fn create(&self, name: &str, wanted: &Volume, patience: &Patience) -> Result<String, Diagnostic> {
+        let mut tags = machine_tags(self.block, self.name);
+        tags.insert("Name".to_owned(), format!("{} {name}", self.name));
+        let tags =
+            TagSpecification::builder().resource_type(ResourceType::Volume).set_tags(Some(to_ec2(&tags)));
+        let call = self
+            .ec2
+            .client
+            .create_volume()
+            .client_token(unique("nixos-"))
+            .set_availability_zone(self.block.availability_zone.known().cloned())
+            .set_size(wanted.size.known().copied())
+            .volume_type(wanted.kind.known().map_or("gp3", String::as_str).into())
+            .set_iops(wanted.iops.known().copied())
+            .set_throughput(wanted.throughput.known().copied())
+            .set_snapshot_id(wanted.snapshot_id.known().cloned())
+            .set_encrypted(wanted.encrypted.known().copied())
+            .set_kms_key_id(wanted.kms_key_id.known().cloned())
+            .tag_specifications(tags.build());
+        let made = call
+            .send()
+            .await
+            .map_err(AwsError::of("ec2:CreateVolume"))
+            .map_err(self.problem(name, "create"))?;
+        let id = made.volume_id().unwrap_or_default().to_owned();
+        match self.wait(&id, &VolumeState::Available, patience).await {
+            Ok(()) => Ok(id),
+            Err(error) => {
+                // Nobody would know of it: it is not in the state yet.
+                let _ = self.ec2.client.delete_volume().volume_id(&id).send().await;
+                Err(self.problem(name, "create")(error))
+            }
+        }
+    }
+
+    async fn attach(
+        &self,
+        name: &str,
+        volume: &Volume,
+        wanted: &Volume,
+        patience: &Patience,
+    ) -> Result<(), Diagnostic> {
+        let id = volume.id().unwrap_or_default();
+        let device = wanted.device.known().cloned().unwrap_or_default();
+        let call = || async {
+            let call = self.ec2.client.attach_volume().volume_id(id).instance_id(self.id).device(&device);
+            call.send().await.map_err(AwsError::of("ec2:AttachVolume"))
+        };
+        // The instance, or the volume, may be on its way to a state that allows it.
+        let passes = |error: &AwsError| error.is(&["IncorrectState", "IncorrectInstanceState"]);
+        match patience.retry(passes, call).await {
+            Ok(_) => {}
+            // The answer to an earlier try got lost.
+            Err(error) if error.is(&["VolumeInUse"]) && self.is_attached(id).await.unwrap_or(false) => {}
+            Err(error) => return Err(self.problem(name, "attach")(error)),
+        }
+        let mut backoff = Backoff::default();
+        while !self.is_attached(id).await.map_err(self.problem(name, "attach"))? {
+            if backoff.pause(patience).await.is_err() {
+                let error = AwsError::unexpected("ec2:AttachVolume", "the volume was not attached in time");
+                return Err(self.problem(name, "attach")(error));
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_attached(&self, id: &str) -> Result<bool, AwsError> {
+        let found = self.ec2.client.describe_volumes().volume_ids(id).send().await;
+        let found = found.map_err(AwsError::of("ec2:DescribeVolumes"))?;
+        Ok(found.volumes().iter().flat_map(|volume| volume.attachments()).any(|attachment| {
+            attachment.instance_id() == Some(self.id)
+                && attachment.state() == Some(&VolumeAttachmentState::Attached)
+        }))
+    }
+
+    /// Grows it or makes it faster, while it is in use.
+    async fn modify(
+        &self,
+        name: &str,
+        now: &Volume,
+        wanted: &Volume,
+        patience: &Patience,
+    ) -> Result<(), Diagnostic> {
+        let change = VolumeChange::between(
+            [&now.size, &now.iops, &now.throughput],
+            [&wanted.size, &wanted.iops, &wanted.throughput],
+            &now.kind,
+            &wanted.kind,
+        );
+        if !wanted.is_ours() || change.is_empty() {
+            return Ok(());
+        }
+        modify_volume(self.ec2, now.id().unwrap_or_default(), &change, patience)
+            .await
+            .map_err(self.problem(name, "change"))
+    }
+
+    async fn delete_on_termination(&self, name: &str, wanted: &Volume) -> Result<(), Diagnostic> {
+        let device = wanted.device.known().cloned().unwrap_or_default();
+        keep_or_delete(self.ec2, self.id, &device, wanted.goes_with_machine())
+            .await
+            .map_err(self.problem(name, "change"))
+    }
+
+    /// Detaches it, and deletes it if it goes with the machine.
+    async fn take_away(&self, name: &str, volume: &Volume, patience: &Patience) -> Result<(), Diagnostic> {
+        let Some(id) = volume.id() else { return Ok(()) };
+        if self.is_attached(id).await.or_else(none_if_gone(false)).map_err(self.problem(name, "detach"))? {
+            let call = self.ec2.client.detach_volume().volume_id(id).instance_id(self.id);
+            call.send()
+                .await
+                .map_err(AwsError::of("ec2:DetachVolume"))
+                .map_err(self.problem(name, "detach"))?;
+            self.wait(id, &VolumeState::Available, patience).await.map_err(self.problem(name, "detach"))?;
+        }
+        if volume.goes_with_machine() {
+            delete(self.ec2, id).await.map_err(self.problem(name, "delete"))?;
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, id: &str, wanted: &VolumeState, patience: &Patience) -> Result<(), AwsError> {
+        let mut backoff = Backoff::default();
+        loop {
+            let found = self.ec2.client.describe_volumes().volume_ids(id).send().await;
+            let state = match found.map_err(AwsError::of("ec2:DescribeVolumes")) {
+                Ok(found) => found.volumes().first().and_then(|volume| volume.state().cloned()),
+                // EC2 has not heard yet of what it has just made.
+                Err(error) if error.is(NOT_FOUND) => None,
+                Err(error) => return Err(error),
+            };
+            match state {
+                Some(state) if state == *wanted => return Ok(()),
+                Some(state @ (VolumeState::Error | VolumeState::Deleted | VolumeState::Deleting)) => {
+                    let message = format!("volume {id} is {} instead of {}", state.as_str(), wanted.as_str());
+                    return Err(AwsError::unexpected("ec2:DescribeVolumes", &message));
+                }
+                _ => {}
+            }
+            if backoff.pause(patience).await.is_err() {
+                let message = format!("volume {id} was not {} in time", wanted.as_str());
+                return Err(AwsError::unexpected("ec2:DescribeVolumes", &message));
+            }
+        }
+    }
+
+    fn problem(&self, volume: &str, verb: &str) -> impl Fn(AwsError) -> Diagnostic {
+        let summary = format!("AWS did not {verb} volume \"{volume}\" of machine \"{}\"", self.name);
+        let path = Path::root().attribute("ec2").attribute("volumes").key(volume);
+        move |error| error.diagnostic(&summary, path.clone())
+    }
+}
+
+fn none_if_gone<T>(none: T) -> impl FnOnce(AwsError) -> Result<T, AwsError> {
+    move |error| if error.is(NOT_FOUND) { Ok(none) } else { Err(error) }
+}
+
+/// What is to change of a volume while it is in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct VolumeChange {
+    size: Option<i32>,
+    iops: Option<i32>,
+    throughput: Option<i32>,
+    kind: Option<String>,
+}
+
+impl VolumeChange {
+    /// From size, IOPS, throughput and type to others; what is not known is left to EC2.
+    pub(super) fn between(
+        now: [&Attr<i32>; 3],
+        wanted: [&Attr<i32>; 3],
+        kind_now: &Attr<String>,
+        kind_wanted: &Attr<String>,
+    ) -> Self {
+        let [size, iops, throughput] =
+            [0, 1, 2].map(|n| wanted[n].known().copied().filter(|value| now[n].known() != Some(value)));
+        Self {
+            size,
+            iops,
+            throughput,
+            kind: kind_wanted.known().filter(|kind| kind_now.known() != Some(kind)).cloned(),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Changes a volume and waits until it can be used as changed; EBS goes on optimizing behind that.
+pub(super) async fn modify_volume(
+    ec2: &Ec2<'_>,
+    id: &str,
+    change: &VolumeChange,
+    patience: &Patience,
+) -> Result<(), AwsError> {
+    let call = ec2
+        .client
+        .modify_volume()
+        .volume_id(id)
+        .set_size(change.size)
+        .set_iops(change.iops)
+        .set_throughput(change.throughput)
+        .set_volume_type(change.kind.as_deref().map(Into::into));
+    call.send().await.map_err(AwsError::of("ec2:ModifyVolume"))?;
+    let mut backoff = Backoff::default();
+    loop {
+        let answer = ec2.client.describe_volumes_modifications().volume_ids(id).send().await;
+        let answer = answer.map_err(AwsError::of("ec2:DescribeVolumesModifications"))?;
+        let found = answer.volumes_modifications().first();
+        match found.and_then(|found| found.modification_state()) {
+            Some(VolumeModificationState::Modifying) => {}
+            Some(VolumeModificationState::Failed) => {
+                let message = found.and_then(|found| found.status_message()).unwrap_or("no reason given");
+                return Err(AwsError::unexpected("ec2:ModifyVolume", message));
+            }
+            _ => return Ok(()),
+        }
+        if backoff.pause(patience).await.is_err() {
+            return Err(AwsError::unexpected(
+                "ec2:ModifyVolume",
+                "the change was not in force in time; it goes on",
+            ));
+        }
+    }
+}
+
+/// Says whether what is attached at `device` is deleted with the instance.
+pub(super) async fn keep_or_delete(
+    ec2: &Ec2<'_>,
+    id: &str,
+    device: &str,
+    delete: bool,
+) -> Result<(), AwsError> {
+    let ebs = EbsInstanceBlockDeviceSpecification::builder().delete_on_termination(delete).build();
+    let mapping = InstanceBlockDeviceMappingSpecification::builder().device_name(device).ebs(ebs).build();
+    let call = ec2.client.modify_instance_attribute().instance_id(id).block_device_mappings(mapping);
+    call.send().await.map(drop).map_err(AwsError::of("ec2:ModifyInstanceAttribute"))
+}
+
+/// Deletes a volume; one that is gone is deleted.
+pub(crate) async fn delete(ec2: &Ec2<'_>, id: &str) -> Result<(), AwsError> {
+    let deleted = ec2.client.delete_volume().volume_id(id).send().await;
+    deleted.map(drop).map_err(AwsError::of("ec2:DeleteVolume")).or_else(none_if_gone(()))
+}

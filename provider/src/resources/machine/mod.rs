@@ -1,0 +1,186 @@
+//! `nixos_machine`: one machine, wherever it runs.
+
+mod ec2;
+mod ssh;
+mod visit;
+
+use std::time::Duration;
+
+use nixos_activator::MachineName;
+use serde::{Deserialize, Serialize};
+use tfplugin::{
+    ApplyRequest, Attr, Attribute, Cx, Diagnostics, Failed, PlanRequest, PlanResponse, Resource, Schema,
+    State, validators,
+};
+
+use crate::context::Context;
+use crate::machines::ec2::Ec2Block;
+use crate::machines::ssh::SshBlock;
+use crate::machines::{Direction, Target, target_attributes};
+use crate::settings::{Timeouts, computed, timeouts_attribute};
+
+pub(crate) use ssh::parse_id;
+
+/// How long creation waits for a machine that does not answer yet.
+const CREATE: Duration = Duration::from_mins(5);
+
+pub(crate) struct MachineResource;
+
+/// Configuration and state.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    name: Attr<String>,
+    ssh: Attr<SshBlock>,
+    ec2: Attr<Ec2Block>,
+    power_state: Attr<String>,
+    system: Attr<String>,
+    public_ipv4: Attr<String>,
+    private_ipv4: Attr<String>,
+    timeouts: Attr<Timeouts>,
+    id: Attr<String>,
+    host: Attr<String>,
+    port: Attr<u16>,
+    user: Attr<String>,
+    host_public_key: Attr<String>,
+    os_release: Attr<String>,
+    state_version: Attr<String>,
+    machine_id: Attr<String>,
+    boot_id: Attr<String>,
+    current_system: Attr<String>,
+    booted_system: Attr<String>,
+    target: Attr<Target>,
+}
+
+/// Nothing has to be remembered beside the state.
+type Private = ();
+
+impl Resource<Context> for MachineResource {
+    const TYPE: &'static str = "nixos_machine";
+    type Model = Machine;
+    type Private = Private;
+
+    fn schema(&self) -> Schema {
+        Schema::new(0)
+            .description(
+                "A machine: one that is there (`ssh`), or one that this resource makes (`ec2`). It is logged in to when it is created, and \
+                 asked what it runs at every refresh. Give its `target` to a `nixos_deployment`. Import with `[user@]host[:port]`, or with \
+                 the id of an instance, `[REGION:]i-…`.",
+            )
+            .attribute("name", Attribute::string().required().validate(validators::matches(is_machine_name, "letters, digits, `_`, `-` and `.`, and no `.` at the beginning")).description("The name of the machine."))
+            .attribute("ssh", crate::machines::ssh::attribute())
+            .attribute("ec2", crate::machines::ec2::attribute())
+            .exactly_one_of(&["ssh", "ec2"])
+            .attribute("power_state", Attribute::string().optional().computed().validate(validators::one_of(&["running", "stopped"])).description("`running` or `stopped`, for machines in a cloud; null for others. Default: `running`. While a machine is stopped its last addresses are kept."))
+            .attribute("system", Attribute::string().optional().computed().description("Nix' name of the platform, e.g. `x86_64-linux`. Where it is set, a plan can use it before the machine was first seen; the machine must agree."))
+            .attribute("public_ipv4", Attribute::string().optional().computed().description("The machine's address on the internet: `networking.publicIPv4`. Default: the address it is reached at, where that is a public one."))
+            .attribute("private_ipv4", Attribute::string().optional().computed().description("The machine's address in its own network: `networking.privateIPv4`. Default: the address it is reached at, where that is a private one."))
+            .attribute("timeouts", timeouts_attribute("Default for `create`: `5m`, the time a machine may take until it answers; with `ec2` `10m` for everything."))
+            .attribute("id", computed("What the back end calls the machine: `user@host` or `user@host:port`, or the id of the instance."))
+            .attribute("host", computed("Where SSH connects to."))
+            .attribute("port", Attribute::number().computed().description("The port of the SSH server."))
+            .attribute("user", computed("The user who logs in."))
+            .attribute("host_public_key", computed("The machine's public SSH host key; the only one accepted from the first login on."))
+            .attribute("os_release", computed("What the machine runs: `PRETTY_NAME` of `/etc/os-release`."))
+            .attribute("state_version", Attribute::string().optional().computed().description("The NixOS release the machine was installed with, e.g. `24.11`: the default of `system.stateVersion`. Default: the release it was first seen with; null where it was not NixOS."))
+            .attribute("machine_id", computed("`/etc/machine-id`."))
+            .attribute("boot_id", computed("Changes with every boot."))
+            .attribute("current_system", computed("The system the machine runs: a store path."))
+            .attribute("booted_system", computed("The system the machine was booted with: a store path."))
+            .attribute("target", Attribute::nested_single(target_attributes(Direction::Output)).computed().description("What a `nixos_deployment` takes in `machines`."))
+    }
+
+    async fn validate(&self, config: Machine) -> Result<(), Diagnostics> {
+        config.ec2.known().map_or(Ok(()), Ec2Block::validate)?;
+        ec2::validate(&config)
+    }
+
+    async fn plan(
+        &self,
+        cx: &Cx<Context>,
+        request: PlanRequest<Machine, Private>,
+    ) -> Result<PlanResponse<Machine, Private>, Diagnostics> {
+        let prior = request.prior.as_ref().map(|state| &state.value);
+        let planned = if request.config.ec2.is_null() {
+            // Nobody here powers a machine that is there already.
+            let proposed = Machine { power_state: Attr::Null, ..request.proposed };
+            ssh::planned(cx.data.ssh.as_ref(), prior, &request.config, proposed)
+        } else {
+            Box::pin(ec2::planned(cx, prior, &request.config, request.proposed)).await?
+        };
+        // A machine does not move from one place to another; that is another machine.
+        let moves = prior.is_some_and(|prior| prior.ec2.is_null() != planned.ec2.is_null());
+        let requires_replace = if moves { vec![planned.block_path()] } else { vec![] };
+        Ok(PlanResponse { planned, private: (), requires_replace })
+    }
+
+    async fn read(
+        &self,
+        cx: &Cx<Context>,
+        state: State<Machine, Private>,
+    ) -> Result<Option<State<Machine, Private>>, Diagnostics> {
+        let mut machine = state.value;
+        if !machine.ec2.is_null() && !ec2::read(cx, &mut machine).await? {
+            return Ok(None);
+        }
+        if machine.runs() {
+            ssh::read(cx, &mut machine).await?;
+        }
+        Ok(Some(State { value: machine, private: () }))
+    }
+
+    async fn create(
+        &self,
+        cx: &Cx<Context>,
+        request: ApplyRequest<Machine, Private>,
+    ) -> Result<State<Machine, Private>, Failed<Machine, Private>> {
+        let mut machine = request.planned;
+        if machine.ec2.is_null() {
+            ssh::create(cx, &mut machine).await?;
+            return Ok(State { value: machine, private: () });
+        }
+        let created = Box::pin(ec2::create(cx, &mut machine)).await;
+        created.map_err(|diagnostics| {
+            // From the moment there is an instance, the state knows of it.
+            let partial = machine.id.is_known().then(|| State { value: machine.clone(), private: () });
+            Failed { diagnostics, partial }
+        })?;
+        Ok(State { value: machine, private: () })
+    }
+
+    async fn update(
+        &self,
+        cx: &Cx<Context>,
+        prior: State<Machine, Private>,
+        request: ApplyRequest<Machine, Private>,
+    ) -> Result<State<Machine, Private>, Failed<Machine, Private>> {
+        let mut machine = request.planned;
+        if machine.ec2.is_null() {
+            ssh::update(cx, &prior.value, &mut machine).await?;
+            return Ok(State { value: machine, private: () });
+        }
+        let mut there = prior.value.clone();
+        match Box::pin(ec2::update(cx, &mut there, machine)).await {
+            Ok(machine) => Ok(State { value: machine, private: () }),
+            Err(diagnostics) => {
+                Err(Failed { diagnostics, partial: Some(State { value: there, private: () }) })
+            }
+        }
+    }
+
+    async fn delete(&self, cx: &Cx<Context>, state: State<Machine, Private>) -> Result<(), Diagnostics> {
+        if state.value.ec2.is_null() {
+            // The machine was there before us and stays as it is.
+            return Ok(());
+        }
+        ec2::delete(cx, &state.value).await
+    }
+
+    async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Machine, Private>, Diagnostics> {
+        let machine = if ec2::is_id(id) { ec2::import(cx, id).await? } else { ssh::import(cx, id).await? };
+        Ok(State { value: machine, private: () })
+    }
+}
+
+fn is_machine_name(text: &str) -> bool {
+    text.parse::<MachineName>().is_ok()
+}

@@ -1,0 +1,266 @@
+//! A machine that is there already: planned from its address and from what it said when it was seen.
+
+use std::time::Duration;
+
+use nixos_activator::ssh::SshError;
+use tfplugin::{Attr, Cx, Diagnostic, Diagnostics};
+
+use super::visit::{VisitError, settle, visit};
+use super::{CREATE, Machine};
+use crate::context::{Context, SshDefaults};
+use crate::machines::provider_unknown;
+use crate::machines::ssh::SshBlock;
+use crate::settings::duration_or;
+
+/// Completes a proposed state: what the configuration tells already, what the prior state still tells, and what only the
+/// machine can tell.
+pub(super) fn planned(
+    defaults: Option<&SshDefaults>,
+    prior: Option<&Machine>,
+    config: &Machine,
+    proposed: Machine,
+) -> Machine {
+    if prior.is_some_and(|prior| *prior == proposed) {
+        return proposed;
+    }
+    let Attr::Known(block) = proposed.ssh.clone() else {
+        return proposed;
+    };
+    let mut target = block.target(defaults);
+    let prior = prior.filter(|prior| prior.target.known().is_some_and(|old| old.same_place(&target)));
+    let mut planned = proposed;
+
+    // An optional value that is configured wins, also where it is not known yet; one that is not keeps the address's meaning or
+    // waits for the machine.
+    let open = |configured: &Attr<String>, derived: &Attr<String>| match configured {
+        Attr::Null => derived.clone(),
+        configured => configured.clone(),
+    };
+    if let Some((prior, old)) = prior.and_then(|prior| Some((prior, prior.target.known()?))) {
+        if block.host_public_key.is_null() {
+            target.host_public_key = old.host_public_key.clone();
+        }
+        target.state_version = open(&config.state_version, &old.state_version);
+        target.system = open(&config.system, &old.system);
+        target.public_ipv4 = open(&config.public_ipv4, &old.public_ipv4);
+        target.private_ipv4 = open(&config.private_ipv4, &old.private_ipv4);
+        planned.port = if block.port.is_null() { prior.port.clone() } else { block.port.clone() };
+        planned.os_release = prior.os_release.clone();
+        planned.machine_id = prior.machine_id.clone();
+        planned.boot_id = prior.boot_id.clone();
+        planned.current_system = prior.current_system.clone();
+        planned.booted_system = prior.booted_system.clone();
+    } else {
+        target.state_version = open(&config.state_version, &target.state_version);
+        target.system = open(&config.system, &target.system);
+        target.public_ipv4 = open(&config.public_ipv4, &target.public_ipv4);
+        target.private_ipv4 = open(&config.private_ipv4, &target.private_ipv4);
+        planned.port = if block.port.is_null() { Attr::Unknown } else { block.port.clone() };
+    }
+    planned.id = match (target.host.known(), target.user.known(), block.port.is_unknown()) {
+        (Some(host), Some(user), false) => Attr::Known(id(user, host, block.port.known().copied())),
+        _ => Attr::Unknown,
+    };
+    planned.host = target.host.clone();
+    planned.user = target.user.clone();
+    planned.host_public_key = target.host_public_key.clone();
+    planned.system = target.system.clone();
+    planned.state_version = target.state_version.clone();
+    planned.public_ipv4 = target.public_ipv4.clone();
+    planned.private_ipv4 = target.private_ipv4.clone();
+    planned.target = Attr::Known(target);
+    planned
+}
+
+/// Asks the machine what it is by now; where it cannot be asked, the state stays.
+pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), Diagnostics> {
+    let Some(defaults) = cx.data.ssh.as_ref() else {
+        cx.warn(crate::machines::not_refreshed(machine.label(), &provider_unknown()));
+        return Ok(());
+    };
+    let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.read), Duration::ZERO);
+    match visit(cx, defaults, machine, limit).await {
+        Ok(seen) => machine.refresh(&seen.facts),
+        Err(VisitError::Ssh(error)) if error.is_unreachable() => cx.warn(machine.unreachable(&error)),
+        Err(VisitError::Ssh(error @ SshError::HostKeyUnknown { .. }))
+            if machine.host_public_key.is_null() =>
+        {
+            cx.warn(machine.stranger(&error));
+        }
+        Err(error) => return Err(error.diagnostic(machine).into()),
+    }
+    Ok(())
+}
+
+/// Logs in for the first time.
+pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), Diagnostics> {
+    let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.create), CREATE);
+    settle(cx, machine, None, limit).await
+}
+
+/// Logs in where something is to be learned.
+pub(super) async fn update(
+    cx: &Cx<Context>,
+    prior: &Machine,
+    machine: &mut Machine,
+) -> Result<(), Diagnostics> {
+    if machine.is_open() {
+        let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.update), CREATE);
+        settle(cx, machine, Some(prior), limit).await?;
+    }
+    Ok(())
+}
+
+/// The machine at an address.
+pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<Machine, Diagnostics> {
+    let block = parse_id(id)?;
+    let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
+    let bare = Machine { ssh: Attr::Known(block), ..Machine::default() };
+    let mut machine = planned(Some(defaults), None, &bare.clone(), bare);
+    let seen = visit(cx, defaults, &machine, CREATE).await.map_err(|error| error.diagnostic(&machine))?;
+    machine.settle(&seen, None)?;
+    machine.name = Attr::from(seen.facts.hostname);
+    Ok(machine)
+}
+
+fn id(user: &str, host: &str, port: Option<u16>) -> String {
+    port.map_or_else(|| format!("{user}@{host}"), |port| format!("{user}@{host}:{port}"))
+}
+
+/// Reads `[user@]host[:port]`, with IPv6 addresses in brackets.
+pub(crate) fn parse_id(id: &str) -> Result<SshBlock, Diagnostics> {
+    let wrong = || {
+        Diagnostics::from(Diagnostic::error("This is not the id of a machine").detail(format!(
+            "Found \"{id}\", expected [user@]host[:port], e.g. `root@203.0.113.7` or `[2001:db8::7]:2222`."
+        )))
+    };
+    let (user, rest) = id.split_once('@').map_or((None, id), |(user, rest)| (Some(user), rest));
+    let (host, port) = if let Some(rest) = rest.strip_prefix('[') {
+        let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
+        (host, port.strip_prefix(':'))
+    } else {
+        match rest.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') => (host, Some(port)),
+            _ => (rest, None),
+        }
+    };
+    let port = port.map(|port| port.parse::<u16>().map_err(|_| wrong())).transpose()?;
+    if host.is_empty() || user.is_some_and(str::is_empty) || host.contains(char::is_whitespace) {
+        return Err(wrong());
+    }
+    Ok(SshBlock {
+        host: Attr::Known(host.to_owned()),
+        port: Attr::from(port),
+        user: Attr::from(user.map(str::to_owned)),
+        ..SshBlock::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::visit::Seen;
+    use super::*;
+    use nixos_activator::facts::Facts;
+
+    fn block(host: &str) -> SshBlock {
+        SshBlock { host: Attr::Known(host.into()), ..SshBlock::default() }
+    }
+
+    fn configured(host: &str) -> Machine {
+        Machine { name: Attr::Known("web".into()), ssh: Attr::Known(block(host)), ..Machine::default() }
+    }
+
+    /// As if everything that is proposed were configured, but what `planned` itself had computed.
+    fn plan(prior: Option<&Machine>, proposed: Machine) -> Machine {
+        let config = Machine { name: proposed.name.clone(), ssh: proposed.ssh.clone(), ..Machine::default() };
+        let config = if prior.is_some() { config } else { proposed.clone() };
+        planned(Some(&SshDefaults::default()), prior, &config, proposed)
+    }
+
+    fn seen() -> Seen {
+        let facts = Facts {
+            system: Some("x86_64-linux".into()),
+            nixos_release: Some("24.11".into()),
+            machine_id: Some("m1".into()),
+            host_keys: vec!["ssh-ed25519 AAAA".into()],
+            address: Some("10.0.0.2".parse().unwrap()),
+            ..Facts::default()
+        };
+        Seen { facts, port: 22, accepted_key: None }
+    }
+
+    #[test]
+    fn a_literal_address_is_a_fact_before_the_machine_was_seen() {
+        let target = plan(None, configured("10.0.0.2")).target.into_known().unwrap();
+        assert_eq!(target.private_ipv4, Attr::Known("10.0.0.2".into()));
+        assert_eq!(target.public_ipv4, Attr::Null);
+        assert!(target.state_version.is_unknown());
+    }
+
+    #[test]
+    fn an_address_that_another_resource_will_bring_is_not_guessed() {
+        let later = Machine { public_ipv4: Attr::Unknown, ..configured("10.0.0.2") };
+        let machine = plan(None, later.clone());
+        assert!(machine.public_ipv4.is_unknown());
+        let target = machine.target.into_known().unwrap();
+        assert!(target.public_ipv4.is_unknown());
+        assert_eq!(target.private_ipv4, Attr::Known("10.0.0.2".into()));
+
+        // Nor is the one from before kept while a new one is on its way.
+        let mut before = plan(None, configured("10.0.0.2"));
+        before.settle(&seen(), None).unwrap();
+        let machine = planned(
+            Some(&SshDefaults::default()),
+            Some(&before),
+            &later,
+            Machine { public_ipv4: Attr::Unknown, ..before.clone() },
+        );
+        assert!(machine.target.into_known().unwrap().public_ipv4.is_unknown());
+    }
+
+    #[test]
+    fn a_visit_leaves_nothing_open_and_a_second_plan_changes_nothing() {
+        let mut machine = plan(None, configured("web.example"));
+        assert!(machine.is_open());
+        machine.settle(&seen(), None).unwrap();
+        assert!(!machine.is_open());
+        assert_eq!(machine.private_ipv4, Attr::Known("10.0.0.2".into()));
+        let again = plan(Some(&machine), machine.clone());
+        assert_eq!(again, machine);
+    }
+
+    #[test]
+    fn the_state_version_is_that_of_the_first_visit() {
+        let mut machine = plan(None, configured("web.example"));
+        machine.settle(&seen(), None).unwrap();
+        let moved = Machine { ssh: Attr::Known(block("10.9.9.9")), ..machine.clone() };
+        let mut moved = plan(Some(&machine), moved);
+        assert!(moved.is_open());
+        let mut later = seen();
+        later.facts.nixos_release = Some("25.05".into());
+        moved.settle(&later, Some(&machine)).unwrap();
+        assert_eq!(moved.state_version, Attr::Known("24.11".into()));
+    }
+
+    #[test]
+    fn a_declared_platform_must_be_the_real_one() {
+        let declared = Machine { system: Attr::Known("aarch64-linux".into()), ..configured("10.0.0.2") };
+        let mut machine = plan(None, declared);
+        assert!(machine.settle(&seen(), None).is_err());
+    }
+
+    #[test]
+    fn ids_are_read_as_people_write_them() {
+        let read = |id: &str| {
+            parse_id(id).map(|b| (b.user.into_known(), b.host.into_known(), b.port.into_known())).ok()
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(read("web"), Some((None, some("web"), None)));
+        assert_eq!(read("root@10.0.0.1:2222"), Some((some("root"), some("10.0.0.1"), Some(2222))));
+        assert_eq!(read("[2001:db8::7]:22"), Some((None, some("2001:db8::7"), Some(22))));
+        assert_eq!(read("2001:db8::7"), Some((None, some("2001:db8::7"), None)));
+        for bad in ["", "@web", "web:ssh", "root@", "a b"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+}
