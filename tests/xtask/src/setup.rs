@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::TaskError;
 
-/// Installs what is missing: Debian packages by apt, and the stand-in for AWS from PyPI into a directory of its own.
+/// Installs what is missing: Debian packages by apt, and the stand-in for AWS from `PyPI` into a directory of its own.
 pub(crate) fn setup() -> Result<(), TaskError> {
     packages()?;
     python()
@@ -42,8 +42,8 @@ fn python() -> Result<(), TaskError> {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
-        Err(TaskError::Failed(format!("{what}: {}", last.trim())))
+        let reason = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no reason given");
+        Err(TaskError::Failed(format!("{what}: {}", reason.trim())))
     };
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&directory), "python3 -m venv")?;
     let mut pip = Command::new(directory.join("bin/pip"));
