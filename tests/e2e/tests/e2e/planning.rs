@@ -164,7 +164,10 @@ fn mistakes_in_the_configuration_name_the_attribute() {
     world.write("main.tf", &machine(&world, "web", "").replace("ssh =", "tags =")).unwrap();
     let bad = format!("{HEAD}resource \"nixos_machine\" \"web\" {{ name = \"web 1\" }}\n");
     world.write("main.tf", &bad).unwrap();
-    fails_saying(&plan(&world), &["One of `ssh`, `ec2` is missing", "Invalid value for `name`", "Found \"web 1\""]);
+    fails_saying(
+        &plan(&world),
+        &["One of `ssh`, `ec2` is missing", "Invalid value for `name`", "Found \"web 1\""],
+    );
     let bad = format!(
         "{HEAD}resource \"nixos_machine\" \"web\" {{\n  name = \"web\"\n  ssh = {{ host = \"10.88.0.2\", key = \"admin\" }}\n}}\n"
     );
