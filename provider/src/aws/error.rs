@@ -18,6 +18,7 @@ pub(crate) struct AwsError {
     message: String,
     request_id: Option<String>,
     status: Option<u16>,
+    open: bool,
 }
 
 impl AwsError {
@@ -34,13 +35,14 @@ impl AwsError {
                 message,
                 request_id: error.request_id().map(str::to_owned),
                 status: error.raw_response().map(|response| response.status().as_u16()),
+                open: may_have_happened(&error),
             }
         }
     }
 
     /// An answer that is not the one the call's documentation promises.
     pub(crate) fn unexpected(action: &'static str, message: &str) -> Self {
-        Self { action, code: None, message: message.to_owned(), request_id: None, status: None }
+        Self { action, code: None, message: message.to_owned(), request_id: None, status: None, open: false }
     }
 
     /// Whether AWS calls the error one of these.
@@ -51,6 +53,11 @@ impl AwsError {
     /// The HTTP status, for answers without a body.
     pub(crate) fn status(&self) -> Option<u16> {
         self.status
+    }
+
+    /// Whether the call may have done what it was to do all the same: there was no answer, or one that does not say.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
     }
 
     /// Whether the credentials are good but must not do this.
@@ -97,6 +104,18 @@ impl AwsError {
         } else {
             "The message above is from AWS.".to_owned()
         }
+    }
+}
+
+fn may_have_happened<E>(error: &SdkError<E, HttpResponse>) -> bool {
+    match error {
+        SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
+        // Also missing credentials are a failure to dispatch, but of no kind.
+        SdkError::DispatchFailure(failure) => {
+            failure.is_io() || failure.is_timeout() || failure.as_other().is_some()
+        }
+        SdkError::ServiceError(answer) => answer.raw().status().as_u16() >= 500,
+        _ => false,
     }
 }
 

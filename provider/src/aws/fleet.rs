@@ -51,10 +51,7 @@ impl Fleet {
         let slot = self.slot(region);
         // Whoever comes while somebody asks waits for that answer.
         let mut slot = slot.lock().await;
-        if slot.as_ref().is_none_or(|snapshot| snapshot.taken.elapsed() > FRESH) {
-            *slot = Some(Snapshot::take(client).await?);
-        }
-        let Some(snapshot) = slot.as_mut() else { return Ok(None) };
+        let snapshot = current(&mut slot, client).await?;
         if !snapshot.instances.contains_key(id) {
             let found = instances(client, by("instance-id", [id])).await?;
             snapshot
@@ -76,6 +73,19 @@ impl Fleet {
             wanted.into_iter().filter_map(|id| Some((id.clone(), snapshot.volumes.get(&id)?.clone())));
         let volumes = volumes.collect();
         Ok(Some(Seen { instance, volumes }))
+    }
+
+    /// The instance of which something holds, among those with the tag.
+    pub(crate) async fn find(
+        &self,
+        client: &Client,
+        region: &str,
+        holds: impl Fn(&Instance) -> bool,
+    ) -> Result<Option<Instance>, AwsError> {
+        let slot = self.slot(region);
+        let mut slot = slot.lock().await;
+        let snapshot = current(&mut slot, client).await?;
+        Ok(snapshot.instances.values().find(|instance| holds(instance)).cloned())
     }
 
     /// Something was changed: what was seen before is not true any more.
@@ -111,6 +121,14 @@ impl Snapshot {
                 .filter_map(|found| Some((found.volume_id()?.to_owned(), found)))
                 .collect(),
         })
+    }
+}
+
+/// What was seen a moment ago, or is now.
+async fn current<'a>(slot: &'a mut Option<Snapshot>, client: &Client) -> Result<&'a mut Snapshot, AwsError> {
+    match slot.take() {
+        Some(snapshot) if snapshot.taken.elapsed() <= FRESH => Ok(slot.insert(snapshot)),
+        _ => Ok(slot.insert(Snapshot::take(client).await?)),
     }
 }
 

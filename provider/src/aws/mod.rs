@@ -29,7 +29,7 @@ pub(crate) use fleet::{Fleet, Seen};
 pub(crate) use tags::{
     MACHINE, TagModel, Tags, difference, ec2_tags, retag_ec2, tags_all_attribute, tags_attribute, to_ec2,
 };
-pub(crate) use wait::{Backoff, Impatient, Patience};
+pub(crate) use wait::{Backoff, Impatient, Patience, SETTLING};
 
 /// How often a call is tried, the first time included. Terraform starts many at once, and EC2 throttles by the minute.
 const ATTEMPTS: u32 = 10;

@@ -5,6 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// How long EC2 may take to hear of what it has just made.
+pub(crate) const SETTLING: Duration = Duration::from_secs(30);
+
 /// How long to wait for something, and who may cut it short.
 #[derive(Clone, Debug)]
 pub(crate) struct Patience {
@@ -59,6 +62,11 @@ impl Patience {
     /// From now on for `limit`.
     pub(crate) fn new(limit: Duration, cancel: &CancellationToken) -> Self {
         Self { deadline: Instant::now() + limit, cancel: cancel.clone() }
+    }
+
+    /// The same, and not longer than `limit` from now.
+    pub(crate) fn at_most(&self, limit: Duration) -> Self {
+        Self { deadline: self.deadline.min(Instant::now() + limit), cancel: self.cancel.clone() }
     }
 
     /// What is left of it.

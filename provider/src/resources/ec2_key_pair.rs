@@ -18,10 +18,11 @@ use tfplugin::{
     ApplyRequest, Attr, Attribute, Cx, Diagnostic, Diagnostics, Failed, Nested, Path, PlanRequest,
     PlanResponse, Resource, Schema, State, validators,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::aws::{
-    Aws, AwsError, TagModel, Tags, aws_unknown, difference, import_id, planned_region, region_attribute,
-    tags_all_attribute, tags_attribute,
+    Aws, AwsError, Patience, SETTLING, TagModel, Tags, aws_unknown, difference, import_id, planned_region,
+    region_attribute, tags_all_attribute, tags_attribute,
 };
 use crate::context::Context;
 use crate::settings::{computed, unique};
@@ -207,6 +208,10 @@ impl Resource<Context> for KeyPairResource {
         else {
             return Ok(None);
         };
+        if model.key_pair_id.is_null() && !model.is(&found) {
+            // AWS did not say whether it made ours, and it did not: this one is somebody else's.
+            return Ok(None);
+        }
         model.take(&found, aws);
         Ok(Some(State { value: model, private }))
     }
@@ -247,9 +252,15 @@ impl Resource<Context> for KeyPairResource {
             .clone()
             .or_else(|| normalized_public_key(model.public_key.known()?))
             .unwrap_or_default();
-        let created = match model.import(&client, &public).await {
+        let created = match model.import(&client, &public, &cx.cancel).await {
             Ok(created) => created,
-            Err(diagnostic) => {
+            Err((diagnostic, true)) => {
+                // Whether it is there, the next refresh sees.
+                model.public_key = Attr::Known(public);
+                let partial = State { value: model, private: Private { generated } };
+                return Err(Failed { diagnostics: diagnostic.into(), partial: Some(partial) });
+            }
+            Err((diagnostic, false)) => {
                 if generated.is_some() {
                     // A private key whose public half is nowhere is of no use, and in the way of the next try.
                     let _ = fs::remove_file(model.file());
@@ -299,7 +310,7 @@ impl Resource<Context> for KeyPairResource {
         let client = model.client(aws).await?;
         // What has its name by now may be somebody else's.
         let found = find(&client, model.name()).await.map_err(model.problem("look for"))?;
-        let ours = found.filter(|found| found.key_pair_id() == model.key_pair_id.known().map(String::as_str));
+        let ours = found.filter(|found| model.is(found));
         if ours.is_some() {
             let deleted = client.delete_key_pair().key_name(model.name()).send().await;
             match deleted.map_err(AwsError::of("ec2:DeleteKeyPair")) {
@@ -367,8 +378,24 @@ impl Model {
         TagModel { tags: Attr::Null, tags_all: self.tags_all.clone() }.all()
     }
 
-    /// Sends the public half to EC2.
-    async fn import(&self, client: &Client, public: &str) -> Result<KeyPairInfo, Diagnostic> {
+    /// Whether this is what was made here: by its id, or by its key as long as the id is not known.
+    fn is(&self, found: &KeyPairInfo) -> bool {
+        match (&self.key_pair_id, &self.public_key) {
+            (Attr::Known(id), _) => found.key_pair_id() == Some(id),
+            (_, Attr::Known(key)) => {
+                found.public_key().and_then(normalized_public_key) == normalized_public_key(key)
+            }
+            _ => false,
+        }
+    }
+
+    /// Sends the public half to EC2. An error comes with whether the key pair may be there all the same.
+    async fn import(
+        &self,
+        client: &Client,
+        public: &str,
+        cancel: &CancellationToken,
+    ) -> Result<KeyPairInfo, (Diagnostic, bool)> {
         let tags =
             self.all_tags().into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
         let tags: Vec<Tag> = tags.collect();
@@ -384,17 +411,19 @@ impl Model {
             Ok(_) => {}
             // It was not there a moment ago: this is what a try did whose answer got lost, if it is this very key.
             Err(error) if error.is(DUPLICATE) => {}
-            Err(error) => return Err(self.problem("create")(error)),
+            Err(error) => return Err((self.problem("create")(error.clone()), error.is_open())),
         }
-        let found = find(client, self.name()).await.map_err(self.problem("read"))?;
-        let found = found.ok_or_else(|| {
-            self.problem("read")(AwsError::unexpected(
-                "ec2:DescribeKeyPairs",
-                "the key pair is not there after it was created",
-            ))
-        })?;
+        // EC2 may not have heard yet of what it has just made.
+        let patience = Patience::new(SETTLING, cancel);
+        let look = || async {
+            find(client, self.name()).await?.ok_or_else(|| {
+                AwsError::unexpected("ec2:DescribeKeyPairs", "the key pair is not there after it was created")
+            })
+        };
+        let found = patience.retry(|error| !error.is_denied(), look).await;
+        let found = found.map_err(|error| (self.problem("read")(error), true))?;
         match found.public_key().and_then(normalized_public_key) {
-            Some(there) if there != public => Err(self.duplicate()),
+            Some(there) if there != public => Err((self.duplicate(), false)),
             _ => Ok(found),
         }
     }

@@ -41,7 +41,7 @@ const TICK: Duration = Duration::from_millis(150);
 /// Regions, their instances, and the hosts they run on.
 #[derive(Debug)]
 pub struct Cloud {
-    lab: Arc<Lab>,
+    pub(crate) lab: Arc<Lab>,
     shared: Arc<Shared>,
     hypervisor: Option<JoinHandle<()>>,
 }
@@ -190,7 +190,7 @@ impl Shared {
     }
 }
 
-fn endpoint() -> String {
+pub(crate) fn endpoint() -> String {
     format!("http://{GATEWAY}:{PORT}")
 }
 
@@ -210,7 +210,7 @@ fn ec2(region: &str) -> aws_sdk_ec2::Client {
 }
 
 /// Does something on this thread, which is from now on in the lab's network.
-fn in_network<T>(lab: &Lab, work: impl AsyncFnOnce() -> T) -> T {
+pub(crate) fn in_network<T>(lab: &Lab, work: impl AsyncFnOnce() -> T) -> T {
     lab.join_network().expect("the lab's network is there");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime needs no more than this machine has").block_on(work())

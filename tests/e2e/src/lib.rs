@@ -1,6 +1,7 @@
 //! A lab with Terraform and the provider on its control host: what the end-to-end tests and the demo stand on.
 
 mod cloud;
+mod weather;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 pub use cloud::{Cloud, PYTHON, PYTHON_PACKAGES};
 use lab::{HostOptions, Lab, LabError};
+pub use weather::Weather;
 
 /// The repository.
 pub fn repository() -> PathBuf {

@@ -12,7 +12,9 @@ use base64::Engine as _;
 use nixos_activator::Secret;
 
 use super::block::{Ec2Block, MetadataOptions, RootVolume, Spot};
-use crate::aws::{Aws, AwsError, Backoff, Impatient, MACHINE, Patience, Seen, TagModel, Tags, to_ec2};
+use crate::aws::{
+    Aws, AwsError, Backoff, Impatient, MACHINE, Patience, SETTLING, Seen, TagModel, Tags, to_ec2,
+};
 use crate::settings::known_elements;
 
 /// EC2 in one region.
@@ -77,6 +79,36 @@ impl<'a> Ec2<'a> {
     pub(crate) async fn look(&self, id: &str, block: &Ec2Block) -> Result<Option<Seen>, AwsError> {
         self.changed().await;
         self.seen(id, block).await
+    }
+
+    /// The same of an instance that there is: EC2 may not have heard yet of what it has just made.
+    pub(crate) async fn settled(
+        &self,
+        id: &str,
+        block: &Ec2Block,
+        patience: &Patience,
+    ) -> Result<Seen, AwsError> {
+        let patience = patience.at_most(SETTLING);
+        let mut backoff = Backoff::default();
+        loop {
+            if let Some(seen) = self.look(id, block).await? {
+                return Ok(seen);
+            }
+            if backoff.pause(&patience).await.is_err() {
+                return Err(AwsError::unexpected(
+                    "ec2:DescribeInstances",
+                    "the instance is not there any more",
+                ));
+            }
+        }
+    }
+
+    /// The instance that was made by a call with this client token.
+    pub(crate) async fn made_by(&self, token: &str) -> Result<Option<String>, AwsError> {
+        self.changed().await;
+        let made = |instance: &Instance| instance.client_token() == Some(token);
+        let found = self.aws.fleet.find(&self.client, &self.region, made).await?;
+        Ok(found.and_then(|instance| instance.instance_id().map(str::to_owned)))
     }
 
     /// The image an instance is to be made from.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_ec2::types::{
-    EbsInstanceBlockDeviceSpecification, InstanceBlockDeviceMappingSpecification, ResourceType,
+    EbsInstanceBlockDeviceSpecification, Filter, InstanceBlockDeviceMappingSpecification, ResourceType,
     TagSpecification, VolumeAttachmentState, VolumeModificationState, VolumeState,
 };
 use tfplugin::{Attr, Diagnostic, Path};
@@ -13,6 +13,12 @@ use super::api::machine_tags;
 use super::block::{Ec2Block, Volume, device_letter};
 use crate::aws::{AwsError, Backoff, Patience, to_ec2};
 use crate::settings::unique;
+
+/// The tag that a volume is found by when the answer to the call that made it got lost.
+const TOKEN: &str = "nixos:token";
+
+/// Client tokens by the name of what was asked for with them.
+pub(crate) type Tokens = BTreeMap<String, String>;
 
 /// What EC2 calls a volume that is not there.
 const NOT_FOUND: &[&str] = &["InvalidVolume.NotFound"];
@@ -42,11 +48,13 @@ impl Volume {
     }
 }
 
-/// Brings the volumes from `there` to what is planned; `there` follows each step.
+/// Brings the volumes from `there` to what is planned; `there` follows each step. `asked` has those that were asked for by name, with
+/// the token they were asked for with, and may be there or not.
 pub(super) async fn become_(
     owner: Owner<'_>,
     there: &mut BTreeMap<String, Volume>,
     planned: &BTreeMap<String, Volume>,
+    asked: &mut Tokens,
     patience: &Patience,
 ) -> Result<(), Diagnostic> {
     let gone: Vec<String> = there.keys().filter(|name| !planned.contains_key(*name)).cloned().collect();
@@ -65,7 +73,7 @@ pub(super) async fn become_(
             _ => {
                 let id = match wanted.existing_volume_id.known() {
                     Some(id) => id.clone(),
-                    None => owner.create(name, wanted, patience).await?,
+                    None => owner.create(name, wanted, asked).await?,
                 };
                 Volume { volume_id: Attr::Known(id), device: Attr::Null, ..wanted.clone() }
             }
@@ -87,17 +95,26 @@ pub(super) async fn become_(
 }
 
 impl Owner<'_> {
-    /// Makes an empty volume, or one from a snapshot.
-    async fn create(&self, name: &str, wanted: &Volume, patience: &Patience) -> Result<String, Diagnostic> {
+    /// Makes an empty volume, or one from a snapshot; or finds the one that an earlier call made whose answer got lost.
+    async fn create(&self, name: &str, wanted: &Volume, asked: &mut Tokens) -> Result<String, Diagnostic> {
+        if let Some(token) = asked.get(name)
+            && let Some(id) = made_by(self.ec2, token).await.map_err(self.problem(name, "look for"))?
+        {
+            asked.remove(name);
+            return Ok(id);
+        }
+        let token = unique("nixos-");
+        asked.insert(name.to_owned(), token.clone());
         let mut tags = machine_tags(self.block, self.name);
         tags.insert("Name".to_owned(), format!("{} {name}", self.name));
+        tags.insert(TOKEN.to_owned(), token.clone());
         let tags =
             TagSpecification::builder().resource_type(ResourceType::Volume).set_tags(Some(to_ec2(&tags)));
         let call = self
             .ec2
             .client
             .create_volume()
-            .client_token(unique("nixos-"))
+            .client_token(token)
             .set_availability_zone(self.block.availability_zone.known().cloned())
             .set_size(wanted.size.known().copied())
             .volume_type(wanted.kind.known().map_or("gp3", String::as_str).into())
@@ -107,17 +124,15 @@ impl Owner<'_> {
             .set_encrypted(wanted.encrypted.known().copied())
             .set_kms_key_id(wanted.kms_key_id.known().cloned())
             .tag_specifications(tags.build());
-        let made = call
-            .send()
-            .await
-            .map_err(AwsError::of("ec2:CreateVolume"))
-            .map_err(self.problem(name, "create"))?;
-        let id = made.volume_id().unwrap_or_default().to_owned();
-        match self.wait(&id, &VolumeState::Available, patience).await {
-            Ok(()) => Ok(id),
+        match call.send().await.map_err(AwsError::of("ec2:CreateVolume")) {
+            Ok(made) => {
+                asked.remove(name);
+                Ok(made.volume_id().unwrap_or_default().to_owned())
+            }
             Err(error) => {
-                // Nobody would know of it: it is not in the state yet.
-                let _ = self.ec2.client.delete_volume().volume_id(&id).send().await;
+                if !error.is_open() {
+                    asked.remove(name);
+                }
                 Err(self.problem(name, "create")(error))
             }
         }
@@ -131,6 +146,9 @@ impl Owner<'_> {
         patience: &Patience,
     ) -> Result<(), Diagnostic> {
         let id = volume.id().unwrap_or_default();
+        self.wait(id, &[VolumeState::Available, VolumeState::InUse], patience)
+            .await
+            .map_err(self.problem(name, "attach"))?;
         let device = wanted.device.known().cloned().unwrap_or_default();
         let call = || async {
             let call = self.ec2.client.attach_volume().volume_id(id).instance_id(self.id).device(&device);
@@ -201,7 +219,7 @@ impl Owner<'_> {
                 .await
                 .map_err(AwsError::of("ec2:DetachVolume"))
                 .map_err(self.problem(name, "detach"))?;
-            self.wait(id, &VolumeState::Available, patience).await.map_err(self.problem(name, "detach"))?;
+            self.wait(id, &[VolumeState::Available], patience).await.map_err(self.problem(name, "detach"))?;
         }
         if volume.goes_with_machine() {
             delete(self.ec2, id).await.map_err(self.problem(name, "delete"))?;
@@ -209,7 +227,7 @@ impl Owner<'_> {
         Ok(())
     }
 
-    async fn wait(&self, id: &str, wanted: &VolumeState, patience: &Patience) -> Result<(), AwsError> {
+    async fn wait(&self, id: &str, wanted: &[VolumeState], patience: &Patience) -> Result<(), AwsError> {
         let mut backoff = Backoff::default();
         loop {
             let found = self.ec2.client.describe_volumes().volume_ids(id).send().await;
@@ -220,15 +238,16 @@ impl Owner<'_> {
                 Err(error) => return Err(error),
             };
             match state {
-                Some(state) if state == *wanted => return Ok(()),
+                Some(state) if wanted.contains(&state) => return Ok(()),
                 Some(state @ (VolumeState::Error | VolumeState::Deleted | VolumeState::Deleting)) => {
-                    let message = format!("volume {id} is {} instead of {}", state.as_str(), wanted.as_str());
+                    let message = format!("volume {id} is {}", state.as_str());
                     return Err(AwsError::unexpected("ec2:DescribeVolumes", &message));
                 }
                 _ => {}
             }
             if backoff.pause(patience).await.is_err() {
-                let message = format!("volume {id} was not {} in time", wanted.as_str());
+                let wanted = wanted.first().map_or("", VolumeState::as_str);
+                let message = format!("volume {id} was not {wanted} in time");
                 return Err(AwsError::unexpected("ec2:DescribeVolumes", &message));
             }
         }
@@ -243,6 +262,14 @@ impl Owner<'_> {
 
 fn none_if_gone<T>(none: T) -> impl FnOnce(AwsError) -> Result<T, AwsError> {
     move |error| if error.is(NOT_FOUND) { Ok(none) } else { Err(error) }
+}
+
+/// The volume that a call with this token made. Unlike instances, volumes do not show their client token.
+pub(crate) async fn made_by(ec2: &Ec2<'_>, token: &str) -> Result<Option<String>, AwsError> {
+    let filter = Filter::builder().name(format!("tag:{TOKEN}")).values(token).build();
+    let found = ec2.client.describe_volumes().filters(filter).send().await;
+    let found = found.map_err(AwsError::of("ec2:DescribeVolumes"))?;
+    Ok(found.volumes().first().and_then(|volume| volume.volume_id().map(str::to_owned)))
 }
 
 /// What is to change of a volume while it is in use.

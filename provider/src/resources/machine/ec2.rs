@@ -7,13 +7,13 @@ use nixos_activator::Secret;
 use nixos_activator::ssh::{HostKeyPolicy, KeyPair, KeyType};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
-use super::Machine;
 use super::visit::{VisitError, connect, fill, settle};
+use super::{Machine, Private};
 use crate::aws::{Aws, AwsError, Patience, Seen, TagModel, aws_unknown, import_id, planned_region};
 use crate::context::Context;
 use crate::machines::ec2::{
     Ec2, Ec2Block, Volume, WaitError, become_, check_change, delete_volume, imported, is_gone, needs_stop,
-    power, rotate, user_data, while_stopped,
+    power, rotate, user_data, volume_made_by, while_stopped,
 };
 use crate::machines::{host_key_policy, not_refreshed, provider_unknown};
 use crate::settings::{completed, duration_or, unique};
@@ -155,12 +155,19 @@ fn check_host_key(cx: &Cx<Context>, block: &Ec2Block) -> Result<(), Diagnostic> 
 }
 
 /// Asks EC2; whether the machine is still there.
-pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<bool, Diagnostics> {
+pub(super) async fn read(
+    cx: &Cx<Context>,
+    machine: &mut Machine,
+    private: &mut Private,
+) -> Result<bool, Diagnostics> {
     let (Some(aws), Attr::Known(mut block)) = (cx.data.aws.as_ref(), machine.ec2.clone()) else {
         cx.warn(not_refreshed(machine.label(), &aws_unknown()));
         return Ok(true);
     };
     let ec2 = Ec2::new(aws, block.region()).await;
+    if !machine.find(&ec2, private).await? {
+        return Ok(false);
+    }
     let id = machine.instance_id();
     let seen = ec2.seen(&id, &block).await.map_err(machine.problem("describe"))?;
     let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else { return Ok(false) };
@@ -184,8 +191,12 @@ pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<bool
 }
 
 /// Makes the machine and waits until it can be logged in to. `machine` follows each step: from the moment there is an instance it has
-/// its id.
-pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), Diagnostics> {
+/// its id, or, where no answer came, `private` what to find it by.
+pub(super) async fn create(
+    cx: &Cx<Context>,
+    machine: &mut Machine,
+    private: &mut Private,
+) -> Result<(), Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
     let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
     let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.create), LIMIT);
@@ -216,7 +227,14 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
     };
     let token = unique("nixos-");
     let made = ec2.run(&block, machine.label(), &image, data.as_ref(), &token, &patience).await;
-    let made = made.map_err(machine.problem("create"))?;
+    let made = made.map_err(|error| {
+        let diagnostic = machine.problem("create")(error.clone());
+        if !error.is_open() {
+            return diagnostic;
+        }
+        private.instance = Some(token.clone());
+        diagnostic.appended("Whether there is an instance by now is not known. The next plan looks for it.")
+    })?;
     let id = made.instance_id().unwrap_or_default().to_owned();
     machine.id = Attr::Known(id.clone());
     // What is there so far is what it was asked for, without what comes later.
@@ -225,13 +243,14 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
 
     let running = ec2.wait(&id, &InstanceStateName::Running, &patience).await;
     running.map_err(|error| machine.waited("create", &error))?;
-    machine.settle_instance(cx, &ec2, &mut there).await?;
+    machine.settle_instance(cx, &ec2, &mut there, &patience).await?;
     block = completed(&block, &there);
-    let done = become_(&ec2, &id, machine.label(), &mut there, &block, &patience).await;
+    let asked = &mut private.volumes;
+    let done = become_(&ec2, &id, machine.label(), &mut there, &block, asked, &patience).await;
     machine.ec2 = Attr::Known(there.clone());
     done?;
     there = completed(&block, &there);
-    machine.settle_instance(cx, &ec2, &mut there).await?;
+    machine.settle_instance(cx, &ec2, &mut there, &patience).await?;
     machine.point_target_at(cx, key.as_ref().map(|key| key.public.clone()));
 
     let connection = match connect(cx, defaults, machine, patience.left()).await {
@@ -262,6 +281,7 @@ pub(super) async fn update(
     cx: &Cx<Context>,
     there: &mut Machine,
     planned: Machine,
+    private: &mut Private,
 ) -> Result<Machine, Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
     let limit = duration_or(planned.timeouts.known().map(|timeouts| &timeouts.update), LIMIT);
@@ -285,7 +305,8 @@ pub(super) async fn update(
         there.ec2 = Attr::Known(now.clone());
         changed.map_err(there.problem("change"))?;
     }
-    let changed = become_(&ec2, &id, there.label(), &mut now, &block, &patience).await;
+    let asked = &mut private.volumes;
+    let changed = become_(&ec2, &id, there.label(), &mut now, &block, asked, &patience).await;
     there.ec2 = Attr::Known(now.clone());
     changed?;
     if machine.runs() && !there.runs() {
@@ -293,7 +314,7 @@ pub(super) async fn update(
         there.power_state = Attr::Known("running".to_owned());
     }
     let mut settled = completed(&block, &now);
-    machine.settle_instance(cx, &ec2, &mut settled).await?;
+    machine.settle_instance(cx, &ec2, &mut settled, &patience).await?;
     *there = Machine { ec2: machine.ec2.clone(), ..there.clone() };
     machine.point_target(cx);
     if !machine.runs() {
@@ -313,12 +334,19 @@ pub(super) async fn update(
 }
 
 /// Ends the machine and what goes with it.
-pub(super) async fn delete(cx: &Cx<Context>, machine: &Machine) -> Result<(), Diagnostics> {
+pub(super) async fn delete(
+    cx: &Cx<Context>,
+    mut machine: Machine,
+    private: &Private,
+) -> Result<(), Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
     let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.delete), LIMIT);
     let patience = Patience::new(limit, &cx.cancel);
     let block = machine.ec2.known().cloned().unwrap_or_default();
     let ec2 = Ec2::new(aws, block.region()).await;
+    if !machine.find(&ec2, private).await? {
+        return Ok(());
+    }
     let id = machine.instance_id();
     if block.spot.known().is_some_and(|spot| spot.kind.known().is_some_and(|kind| kind == "persistent")) {
         // A request that lasts would make another one.
@@ -345,6 +373,15 @@ pub(super) async fn delete(cx: &Cx<Context>, machine: &Machine) -> Result<(), Di
             }
         } else if volume.is_ours() {
             cx.warn(stays(machine.label(), name, volume_id, volume));
+        }
+    }
+    for (name, token) in &private.volumes {
+        let deleted = match volume_made_by(&ec2, token).await {
+            Ok(Some(id)) => delete_volume(&ec2, &id).await,
+            other => other.map(drop),
+        };
+        if let Err(error) = deleted {
+            problems.push(machine.problem(&format!("delete volume \"{name}\" of"))(error));
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
@@ -447,6 +484,14 @@ impl Machine {
         self.id.known().cloned().unwrap_or_default()
     }
 
+    /// Finds the instance where it is known only by what it was asked for with; whether there is one.
+    async fn find(&mut self, ec2: &Ec2<'_>, private: &Private) -> Result<bool, Diagnostic> {
+        if let (Attr::Null, Some(token)) = (&self.id, &private.instance) {
+            self.id = Attr::from(ec2.made_by(token).await.map_err(self.problem("look for"))?);
+        }
+        Ok(self.id.is_known())
+    }
+
     /// Whether everything that users write, but for the block, is as it was.
     fn same_beside_ec2(&self, prior: &Self) -> bool {
         let written = |machine: &Self| (machine.name.clone(), machine.timeouts.clone());
@@ -504,15 +549,10 @@ impl Machine {
         cx: &Cx<Context>,
         ec2: &Ec2<'_>,
         block: &mut Ec2Block,
+        patience: &Patience,
     ) -> Result<(), Diagnostics> {
         let id = self.instance_id();
-        let seen = ec2.look(&id, block).await.map_err(self.problem("describe"))?;
-        let seen = seen.ok_or_else(|| {
-            self.problem("describe")(AwsError::unexpected(
-                "ec2:DescribeInstances",
-                "the instance is not there any more",
-            ))
-        })?;
+        let seen = ec2.settled(&id, block, patience).await.map_err(self.problem("describe"))?;
         let mut found = block.clone();
         found.take(&seen, self.label(), ec2.default_tags());
         // What was asked for is what the plan promised, also where EC2 has not come round to showing it.

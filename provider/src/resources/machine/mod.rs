@@ -14,7 +14,7 @@ use tfplugin::{
 };
 
 use crate::context::Context;
-use crate::machines::ec2::Ec2Block;
+use crate::machines::ec2::{Ec2Block, Tokens};
 use crate::machines::ssh::SshBlock;
 use crate::machines::{Direction, Target, target_attributes};
 use crate::settings::{Timeouts, computed, timeouts_attribute};
@@ -51,8 +51,15 @@ pub(crate) struct Machine {
     target: Attr<Target>,
 }
 
-/// Nothing has to be remembered beside the state.
-type Private = ();
+/// What is remembered beside the state: what AWS was asked for when no answer came. It is there or not; the next operation that can
+/// see AWS sees which.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Private {
+    /// The client token an instance was asked for with.
+    instance: Option<String>,
+    /// The same of volumes, by their names.
+    volumes: Tokens,
+}
 
 impl Resource<Context> for MachineResource {
     const TYPE: &'static str = "nixos_machine";
@@ -110,7 +117,8 @@ impl Resource<Context> for MachineResource {
         // A machine does not move from one place to another; that is another machine.
         let moves = prior.is_some_and(|prior| prior.ec2.is_null() != planned.ec2.is_null());
         let requires_replace = if moves { vec![planned.block_path()] } else { vec![] };
-        Ok(PlanResponse { planned, private: (), requires_replace })
+        let private = request.prior.map(|prior| prior.private).unwrap_or_default();
+        Ok(PlanResponse { planned, private, requires_replace })
     }
 
     async fn read(
@@ -118,14 +126,14 @@ impl Resource<Context> for MachineResource {
         cx: &Cx<Context>,
         state: State<Machine, Private>,
     ) -> Result<Option<State<Machine, Private>>, Diagnostics> {
-        let mut machine = state.value;
-        if !machine.ec2.is_null() && !ec2::read(cx, &mut machine).await? {
+        let State { value: mut machine, mut private } = state;
+        if !machine.ec2.is_null() && !ec2::read(cx, &mut machine, &mut private).await? {
             return Ok(None);
         }
         if machine.runs() {
             ssh::read(cx, &mut machine).await?;
         }
-        Ok(Some(State { value: machine, private: () }))
+        Ok(Some(State { value: machine, private }))
     }
 
     async fn create(
@@ -136,15 +144,18 @@ impl Resource<Context> for MachineResource {
         let mut machine = request.planned;
         if machine.ec2.is_null() {
             ssh::create(cx, &mut machine).await?;
-            return Ok(State { value: machine, private: () });
+            return Ok(State { value: machine, private: Private::default() });
         }
-        let created = Box::pin(ec2::create(cx, &mut machine)).await;
-        created.map_err(|diagnostics| {
-            // From the moment there is an instance, the state knows of it.
-            let partial = machine.id.is_known().then(|| State { value: machine.clone(), private: () });
-            Failed { diagnostics, partial }
-        })?;
-        Ok(State { value: machine, private: () })
+        let mut private = Private::default();
+        match Box::pin(ec2::create(cx, &mut machine, &mut private)).await {
+            Ok(()) => Ok(State { value: machine, private }),
+            Err(diagnostics) => {
+                // From the moment there is an instance, or may be one, the state knows of it.
+                let exists = machine.id.is_known() || private.instance.is_some();
+                let partial = exists.then_some(State { value: machine, private });
+                Err(Failed { diagnostics, partial })
+            }
+        }
     }
 
     async fn update(
@@ -156,14 +167,12 @@ impl Resource<Context> for MachineResource {
         let mut machine = request.planned;
         if machine.ec2.is_null() {
             ssh::update(cx, &prior.value, &mut machine).await?;
-            return Ok(State { value: machine, private: () });
+            return Ok(State { value: machine, private: Private::default() });
         }
-        let mut there = prior.value.clone();
-        match Box::pin(ec2::update(cx, &mut there, machine)).await {
-            Ok(machine) => Ok(State { value: machine, private: () }),
-            Err(diagnostics) => {
-                Err(Failed { diagnostics, partial: Some(State { value: there, private: () }) })
-            }
+        let State { value: mut there, mut private } = prior;
+        match Box::pin(ec2::update(cx, &mut there, machine, &mut private)).await {
+            Ok(machine) => Ok(State { value: machine, private }),
+            Err(diagnostics) => Err(Failed { diagnostics, partial: Some(State { value: there, private }) }),
         }
     }
 
@@ -172,12 +181,12 @@ impl Resource<Context> for MachineResource {
             // The machine was there before us and stays as it is.
             return Ok(());
         }
-        ec2::delete(cx, &state.value).await
+        Box::pin(ec2::delete(cx, state.value, &state.private)).await
     }
 
     async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Machine, Private>, Diagnostics> {
         let machine = if ec2::is_id(id) { ec2::import(cx, id).await? } else { ssh::import(cx, id).await? };
-        Ok(State { value: machine, private: () })
+        Ok(State { value: machine, private: Private::default() })
     }
 }
 

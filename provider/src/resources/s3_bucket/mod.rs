@@ -142,10 +142,18 @@ impl Resource<Context> for BucketResource {
         planned.tags_all = TagModel::planned_all(&planned.tags, Some(aws.default_tags()));
         planned.name_addresses();
         let bucket = planned.on(aws).await?;
-        let adopted = planned.make(&bucket).await?;
+        let mut there = planned.bare();
+        let adopted = match planned.make(&bucket).await {
+            Ok(adopted) => adopted,
+            // The next refresh sees whether there is one.
+            Err((diagnostic, true)) => {
+                let partial = State { value: there, private: Private::default() };
+                return Err(Failed { diagnostics: diagnostic.into(), partial: Some(partial) });
+            }
+            Err((diagnostic, false)) => return Err(diagnostic.into()),
+        };
 
         // From here on there is a bucket, whatever happens.
-        let mut there = planned.bare();
         match there.become_(&planned, &bucket, &cx.cancel).await {
             Ok(()) => Ok(State { value: there, private: Private::default() }),
             Err(diagnostic) => {
@@ -282,15 +290,17 @@ impl Model {
         }
     }
 
-    /// Creates the bucket, or finds the one to take over; whether it is such a one.
-    async fn make(&self, bucket: &Bucket) -> Result<bool, Diagnostic> {
+    /// Creates the bucket, or finds the one to take over; whether it is such a one. An error comes with whether the bucket may have
+    /// been created all the same.
+    async fn make(&self, bucket: &Bucket) -> Result<bool, (Diagnostic, bool)> {
         let region = self.region.known().map_or("", String::as_str);
-        if let Some(found) = find(bucket).await.map_err(self.problem("look for"))? {
+        let before = |diagnostic| (diagnostic, false);
+        if let Some(found) = find(bucket).await.map_err(self.problem("look for")).map_err(before)? {
             if self.adopt_existing != Attr::Known(true) {
-                return Err(self.exists_already());
+                return Err(before(self.exists_already()));
             }
             return match found {
-                Some(elsewhere) if elsewhere != region => Err(self.is_elsewhere(&elsewhere)),
+                Some(elsewhere) if elsewhere != region => Err(before(self.is_elsewhere(&elsewhere))),
                 _ => Ok(true),
             };
         }
@@ -306,10 +316,10 @@ impl Model {
             Ok(_) => Ok(false),
             // It was not there a moment ago: this is what a try did whose answer got lost.
             Err(error) if error.is(&["BucketAlreadyOwnedByYou"]) => Ok(false),
-            Err(error) if error.is(&["BucketAlreadyExists"]) => Err(self.problem("create")(error).appended(
+            Err(error) if error.is(&["BucketAlreadyExists"]) => Err(before(self.problem("create")(error).appended(
                 "Names are unique in all of AWS, and somebody else has this one. Choose another `bucket`.",
-            )),
-            Err(error) => Err(self.problem("create")(error)),
+            ))),
+            Err(error) => Err((self.problem("create")(error.clone()), error.is_open())),
         }
     }
 

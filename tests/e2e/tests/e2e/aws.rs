@@ -7,8 +7,12 @@ use e2e::{Cloud, World};
 use crate::support::{apply, fails_saying, no_changes, plan, says, set_up, succeeds, world};
 
 /// What a configuration for the cloud begins with.
-fn head(cloud: &Cloud, more: &str) -> String {
-    let url = cloud.endpoint();
+pub(crate) fn head(cloud: &Cloud, more: &str) -> String {
+    head_at(&cloud.endpoint(), more)
+}
+
+/// The same for the API at an address.
+pub(crate) fn head_at(url: &str, more: &str) -> String {
     format!(
         "{}provider \"nixos\" {{\n  aws = {{\n    region = \"eu-west-1\", access_key = \"test\", secret_key = \"test\"\n    \
          endpoints = {{ ec2 = \"{url}\", s3 = \"{url}\", sts = \"{url}\" }}\n    s3_use_path_style = true\n    default_tags = {{ team = \

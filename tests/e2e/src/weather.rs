@@ -1,0 +1,356 @@
+//! Bad weather before the cloud: a proxy that throttles, fails, loses requests and answers, and lets what was just made be unknown for
+//! a moment, as AWS does on a bad day. It also counts what is asked.
+//!
+//! The client tokens of EC2, by which a call that is made twice has one effect, are not known to moto: they are honoured here.
+
+#![expect(clippy::expect_used, reason = "a test cannot go on without its cloud")]
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use lab::GATEWAY;
+use tokio_util::sync::CancellationToken;
+
+use crate::Cloud;
+use crate::cloud::{endpoint, in_network};
+
+/// The port of the proxy.
+const PORT: u16 = 5001;
+
+/// The proxy.
+#[derive(Debug)]
+pub struct Weather {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sky: Mutex<Sky>,
+}
+
+#[derive(Debug)]
+struct Sky {
+    random: fastrand::Rng,
+    /// How many of a hundred requests meet something.
+    rate: u8,
+    /// Requests by what they ask for.
+    asked: BTreeMap<String, usize>,
+    /// What they met.
+    met: BTreeMap<&'static str, usize>,
+    /// The answer that was given to a client token.
+    answers: BTreeMap<String, Answer>,
+    /// What was just made, and how often it is still unknown.
+    unknown: BTreeMap<String, u8>,
+}
+
+type Answer = (StatusCode, Option<HeaderValue>, Bytes);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Storm {
+    Throttled,
+    FailedBefore,
+    FailedAfter,
+    RequestLost,
+    AnswerLost,
+}
+
+/// What a request is about.
+struct Question {
+    /// As IAM names it, or nearly.
+    action: String,
+    ec2: bool,
+    token: Option<String>,
+    body: String,
+    path: String,
+}
+
+impl Weather {
+    /// Puts the proxy before the cloud; `rate` of a hundred requests meet something.
+    pub fn over(cloud: &Cloud, seed: u64, rate: u8) -> Self {
+        let shared = Arc::new(Shared {
+            sky: Mutex::new(Sky {
+                random: fastrand::Rng::with_seed(seed),
+                rate,
+                asked: BTreeMap::new(),
+                met: BTreeMap::new(),
+                answers: BTreeMap::new(),
+                unknown: BTreeMap::new(),
+            }),
+        });
+        let stop = CancellationToken::new();
+        let (lab, ours, until) = (cloud.lab.clone(), shared.clone(), stop.clone());
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            in_network(&lab, async move || {
+                let listener =
+                    tokio::net::TcpListener::bind((GATEWAY, PORT)).await.expect("the port is free");
+                let _ = ready.send(());
+                until.run_until_cancelled(serve(listener, ours)).await;
+            });
+        });
+        let _ = is_ready.recv_timeout(Duration::from_secs(10));
+        Self { shared, stop, thread: Some(thread) }
+    }
+
+    /// Where the API is, through the proxy.
+    pub fn endpoint(&self) -> String {
+        format!("http://{GATEWAY}:{PORT}")
+    }
+
+    /// Changes how many of a hundred requests meet something.
+    pub fn set_rate(&self, rate: u8) {
+        self.shared.sky().rate = rate;
+    }
+
+    /// The requests since the last time by what they asked for, and what they met.
+    pub fn take_counts(&self) -> (BTreeMap<String, usize>, BTreeMap<&'static str, usize>) {
+        let mut sky = self.shared.sky();
+        (std::mem::take(&mut sky.asked), std::mem::take(&mut sky.met))
+    }
+}
+
+impl Drop for Weather {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn sky(&self) -> MutexGuard<'_, Sky> {
+        self.sky.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn serve(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(move |request| {
+                let shared = shared.clone();
+                async move { answer(&shared, request).await }
+            });
+            // An error is what a lost request or answer looks like from here.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+/// A request or an answer that does not arrive.
+#[derive(Debug, thiserror::Error)]
+#[error("lost")]
+struct Lost;
+
+impl From<hyper::Error> for Lost {
+    fn from(_: hyper::Error) -> Self {
+        Self
+    }
+}
+
+impl From<Infallible> for Lost {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Lost> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    let question = Question::of(&head.method, &head.uri, &body);
+    let (storm, known) = {
+        let mut sky = shared.sky();
+        *sky.asked.entry(question.action.clone()).or_default() += 1;
+        let storm = sky.next();
+        let known = question.token.as_ref().and_then(|token| sky.answers.get(token).cloned());
+        if let Some(refusal) = sky.does_not_know(&question) {
+            return Ok(response(refusal));
+        }
+        (storm, known)
+    };
+    match storm {
+        Some(Storm::Throttled) => return Ok(response(question.throttled())),
+        Some(Storm::FailedBefore) => return Ok(response(question.failed())),
+        Some(Storm::RequestLost) => return Err(Lost),
+        _ => {}
+    }
+    let given = if let Some(answer) = known {
+        answer
+    } else {
+        let given = pass_on(head, body).await?;
+        if given.0.is_success() {
+            shared.sky().remember(&question, &given);
+        }
+        given
+    };
+    match storm {
+        Some(Storm::FailedAfter) => Ok(response(question.failed())),
+        Some(Storm::AnswerLost) => Err(Lost),
+        _ => Ok(response(given)),
+    }
+}
+
+async fn pass_on(mut head: hyper::http::request::Parts, body: Bytes) -> Result<Answer, Lost> {
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    head.uri = format!("{}{path}", endpoint()).parse().map_err(|_| Lost)?;
+    head.headers.insert(HOST, HeaderValue::from_str(&format!("{GATEWAY}:5000")).map_err(|_| Lost)?);
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let answer = client.request(Request::from_parts(head, Full::new(body))).await.map_err(|_| Lost)?;
+    let (head, body) = answer.into_parts();
+    Ok((head.status, head.headers.get(CONTENT_TYPE).cloned(), body.collect().await?.to_bytes()))
+}
+
+fn response((status, kind, body): Answer) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    if let Some(kind) = kind {
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+    }
+    response
+}
+
+impl Sky {
+    fn next(&mut self) -> Option<Storm> {
+        if self.random.u8(0..100) >= self.rate {
+            return None;
+        }
+        let storms = [
+            (Storm::Throttled, "throttled"),
+            (Storm::FailedBefore, "500 before it took effect"),
+            (Storm::FailedAfter, "500 after it took effect"),
+            (Storm::RequestLost, "request lost"),
+            (Storm::AnswerLost, "answer lost"),
+        ];
+        let (storm, name) = storms[self.random.usize(0..storms.len())];
+        *self.met.entry(name).or_default() += 1;
+        Some(storm)
+    }
+
+    /// What was just made is not known everywhere at once.
+    fn remember(&mut self, question: &Question, given: &Answer) {
+        if let Some(token) = &question.token {
+            self.answers.insert(token.clone(), given.clone());
+        }
+        if self.rate == 0 {
+            return;
+        }
+        let text = String::from_utf8_lossy(&given.2);
+        let made = match question.action.as_str() {
+            "RunInstances" => between(&text, "<instanceId>", "</instanceId>").map(str::to_owned),
+            "CreateVolume" => between(&text, "<volumeId>", "</volumeId>").map(str::to_owned),
+            "ImportKeyPair" => question.parameter("KeyName"),
+            _ => None,
+        };
+        if let Some(made) = made {
+            let times = self.random.u8(0..4);
+            self.unknown.insert(made, times);
+        }
+    }
+
+    /// The answer of a part of EC2 that has not heard of it yet.
+    fn does_not_know(&mut self, question: &Question) -> Option<Answer> {
+        if !question.ec2 || !question.action.starts_with("Describe") {
+            return None;
+        }
+        let (made, times) =
+            self.unknown.iter_mut().find(|(made, times)| **times > 0 && question.names(made))?;
+        *times -= 1;
+        let (made, action) = (made.clone(), &question.action);
+        *self.met.entry("not known yet").or_default() += 1;
+        if question.body.contains("Filter.") {
+            let set = match action.as_str() {
+                "DescribeInstances" => "reservationSet",
+                "DescribeVolumes" => "volumeSet",
+                _ => "keySet",
+            };
+            let body = format!(
+                "<{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>weather</requestId><{set}/></{action}Response>"
+            );
+            return Some((StatusCode::OK, Some(xml()), Bytes::from(body)));
+        }
+        let code = match made.split('-').next() {
+            Some("i") => "InvalidInstanceID.NotFound",
+            Some("vol") => "InvalidVolume.NotFound",
+            _ => "InvalidKeyPair.NotFound",
+        };
+        Some((StatusCode::BAD_REQUEST, Some(xml()), error(code, "it is not known yet")))
+    }
+}
+
+impl Question {
+    fn of(method: &Method, uri: &Uri, body: &Bytes) -> Self {
+        let text = String::from_utf8_lossy(body).into_owned();
+        let ec2 = *method == Method::POST && text.starts_with("Action=");
+        let mut question = Self {
+            action: String::new(),
+            ec2,
+            token: None,
+            body: if ec2 { text } else { String::new() },
+            path: uri.path().to_owned(),
+        };
+        question.token = question.parameter("ClientToken");
+        let part = uri.query().and_then(|query| query.split(['=', '&']).next()).unwrap_or_default();
+        question.action = question.parameter("Action").unwrap_or_else(|| format!("S3 {method} {part}"));
+        question
+    }
+
+    fn parameter(&self, name: &str) -> Option<String> {
+        let found = self.body.split('&').filter_map(|pair| pair.split_once('='));
+        found.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+    }
+
+    fn names(&self, made: &str) -> bool {
+        self.body.split('&').any(|pair| pair.split_once('=').is_some_and(|(_, value)| value == made))
+    }
+
+    fn throttled(&self) -> Answer {
+        if self.ec2 {
+            let body = error("RequestLimitExceeded", "Request limit exceeded.");
+            (StatusCode::SERVICE_UNAVAILABLE, Some(xml()), body)
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, Some(xml()), self.s3("SlowDown"))
+        }
+    }
+
+    fn failed(&self) -> Answer {
+        let body =
+            if self.ec2 { error("InternalError", "An internal error.") } else { self.s3("InternalError") };
+        (StatusCode::INTERNAL_SERVER_ERROR, Some(xml()), body)
+    }
+
+    fn s3(&self, code: &str) -> Bytes {
+        Bytes::from(format!(
+            "<Error><Code>{code}</Code><Message>the weather is bad</Message><Resource>{}</Resource><RequestId>weather</RequestId></Error>",
+            self.path
+        ))
+    }
+}
+
+fn error(code: &str, message: &str) -> Bytes {
+    Bytes::from(format!(
+        "<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>weather</RequestID></Response>"
+    ))
+}
+
+fn xml() -> HeaderValue {
+    HeaderValue::from_static("text/xml")
+}
+
+fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {
+    let rest = &text[text.find(from)? + from.len()..];
+    rest.find(to).map(|end| &rest[..end])
+}

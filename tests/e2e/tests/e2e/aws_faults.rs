@@ -1,0 +1,212 @@
+//! AWS on bad days: throttling, errors, lost requests and answers, and things that are not known everywhere at once. Whatever happens,
+//! nothing is made twice, nothing is left behind that no state knows of, and no state is lost.
+
+use std::collections::BTreeSet;
+
+use e2e::{Cloud, Run, Weather, World};
+
+use crate::aws::head_at;
+use crate::support::{says, set_up, succeeds, world};
+
+/// How many resources live and die in each round.
+const MACHINES: usize = 8;
+const KEYS: usize = 16;
+const BUCKETS: usize = 16;
+
+/// How many lives the test looks at, unless `AWS_FAULT_LIVES` says otherwise.
+const LIVES: usize = 120;
+
+/// Of a hundred requests, how many meet something.
+const RATE: u8 = 12;
+
+/// A network in which one real host answers at every address that instances get.
+fn one_host_for_all() -> (World, Cloud) {
+    let world = world(&["rack"]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    let everywhere = ["ip", "route", "add", "local", "54.0.0.0/8", "dev", "lo"];
+    let done = world.lab.host("rack").exec(&everywhere).unwrap();
+    assert!(done.success, "{}", done.stderr);
+    (world, cloud)
+}
+
+/// Machines, key pairs and buckets in a generation of theirs.
+fn main_tf(weather: &Weather, subnet: &str, ami: &str, counts: [usize; 3], generation: usize) -> String {
+    let [machines, keys, buckets] = counts;
+    let kind = ["t3.nano", "t3.micro"][generation % 2];
+    let days = 10 + generation;
+    let public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGMfkVUHQAsJcVRU7pLtAuI6AHfOU3wDbqvkxYJ0oHnB";
+    let head = head_at(&weather.endpoint(), "").replace("region = ", "max_attempts = 3, region = ");
+    format!(
+        r#"{head}
+resource "nixos_machine" "all" {{
+  count = {machines}
+  name  = "m${{count.index}}"
+  timeouts = {{ create = "90s", update = "90s", delete = "60s" }}
+  ec2 = {{
+    ami = "{ami}"
+    subnet_id = "{subnet}"
+    instance_type = "{kind}"
+    allow_stopping_for_update = true
+    host_key = "none"
+    host_key_policy = "accept_new"
+    volumes = {{ data = {{ device = "/dev/sdf", size = {days} }} }}
+    tags = {{ generation = "{generation}" }}
+  }}
+}}
+resource "nixos_ec2_key_pair" "all" {{
+  count      = {keys}
+  key_name   = "k${{count.index}}"
+  public_key = "{public}"
+  tags       = {{ generation = "{generation}" }}
+}}
+resource "nixos_s3_bucket" "all" {{
+  count         = {buckets}
+  bucket        = "bucket-${{count.index}}"
+  force_destroy = true
+  versioning    = "Enabled"
+  lifecycle_rules = [{{ id = "old", expiration = {{ days = {days} }} }}]
+  tags          = {{ generation = "{generation}" }}
+}}
+"#
+    )
+}
+
+/// Runs Terraform until it gets through.
+fn insist(world: &World, arguments: &[&str]) -> usize {
+    for tries in 1..=12 {
+        let run = world.terraform(arguments);
+        if run.code == 0 {
+            return tries;
+        }
+        excusable(&run);
+    }
+    panic!("terraform {arguments:?} did not get through in 12 runs");
+}
+
+/// What AWS may answer in this weather, and nothing that we made of it.
+fn excusable(run: &Run) {
+    for line in run.text.lines().filter(|line| line.contains("Error: ")) {
+        assert!(
+            line.contains("AWS did not") || line.contains("not refreshed"),
+            "this is not AWS' fault: {line}\n{}",
+            run.text
+        );
+    }
+    for bad in ["already", "inconsistent", "panicked", "Invalid"] {
+        assert!(!run.text.contains(bad), "\"{bad}\" in\n{}", run.text);
+    }
+}
+
+/// What is there, by the state and by the cloud itself.
+fn of_state(
+    world: &World,
+    kind: &str,
+    attribute: impl Fn(&serde_json::Value) -> Option<String>,
+) -> BTreeSet<String> {
+    let state = world.state();
+    let resources = state["values"]["root_module"]["resources"].as_array().cloned().unwrap_or_default();
+    let of_kind = resources.iter().filter(|resource| resource["type"] == kind);
+    of_kind.filter_map(|resource| attribute(&resource["values"])).collect()
+}
+
+fn text(value: &serde_json::Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+/// Instances, volumes beside the root, key pairs and buckets.
+fn of_cloud(cloud: &Cloud) -> [BTreeSet<String>; 4] {
+    let (instances, volumes, keys) = cloud.ask("eu-west-1", async |client| {
+        let found = client.describe_instances().send().await.unwrap();
+        let instances = found.reservations().iter().flat_map(|reservation| reservation.instances());
+        let alive = instances.filter(|instance| {
+            instance
+                .state()
+                .and_then(|state| state.name())
+                .is_some_and(|state| state.as_str() != "terminated")
+        });
+        let instances = alive.filter_map(|instance| instance.instance_id().map(str::to_owned)).collect();
+        let found = client.describe_volumes().send().await.unwrap();
+        let named = found
+            .volumes()
+            .iter()
+            .filter(|volume| volume.tags().iter().any(|tag| tag.key() == Some("nixos:token")));
+        let volumes = named.filter_map(|volume| volume.volume_id().map(str::to_owned)).collect();
+        let found = client.describe_key_pairs().send().await.unwrap();
+        let keys = found.key_pairs().iter().filter_map(|pair| pair.key_name().map(str::to_owned)).collect();
+        (instances, volumes, keys)
+    });
+    let buckets = cloud.ask_s3("eu-west-1", async |client| {
+        let found = client.list_buckets().send().await.unwrap();
+        found.buckets().iter().filter_map(|bucket| bucket.name().map(str::to_owned)).collect()
+    });
+    [instances, volumes, keys, buckets]
+}
+
+fn compare(world: &World, cloud: &Cloud, when: &str) {
+    let known = [
+        of_state(world, "nixos_machine", |values| text(&values["id"])),
+        of_state(world, "nixos_machine", |values| text(&values["ec2"]["volumes"]["data"]["volume_id"])),
+        of_state(world, "nixos_ec2_key_pair", |values| text(&values["key_name"])),
+        of_state(world, "nixos_s3_bucket", |values| text(&values["bucket"])),
+    ];
+    let there = of_cloud(cloud);
+    for ((what, known), there) in
+        ["instances", "volumes", "key pairs", "buckets"].iter().zip(known).zip(there)
+    {
+        assert_eq!(known, there, "{when}: {what} of the state, and those there are");
+    }
+}
+
+#[test]
+fn nothing_is_made_twice_or_left_behind_in_any_weather() {
+    let (world, cloud) = one_host_for_all();
+    let lives = std::env::var("AWS_FAULT_LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(LIVES);
+    let seed = std::env::var("AWS_FAULT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    let weather = Weather::over(&cloud, seed, RATE);
+    let subnet = cloud.subnet("eu-west-1", 1);
+    let ami = cloud.image("eu-west-1", "nixos/24.11.1-x86_64-linux");
+    let counts = [MACHINES, KEYS, BUCKETS];
+    set_up(&world, &main_tf(&weather, &subnet, &ami, counts, 0), "");
+    let each: usize = counts.iter().sum();
+    let rounds = lives.div_ceil(each);
+    let apply = ["apply", "-auto-approve", "-parallelism=20"];
+    let mut runs = 0;
+    for round in 0..rounds {
+        let generation = round * 2;
+        world.write("main.tf", &main_tf(&weather, &subnet, &ami, counts, generation)).unwrap();
+        runs += insist(&world, &apply);
+        compare(&world, &cloud, "created");
+        // Everything is changed, and some of it goes.
+        let fewer = [MACHINES - 1, KEYS - 3, BUCKETS - 2];
+        world.write("main.tf", &main_tf(&weather, &subnet, &ami, fewer, generation + 1)).unwrap();
+        runs += insist(&world, &apply);
+        compare(&world, &cloud, "changed");
+        runs += insist(&world, &["destroy", "-auto-approve", "-parallelism=20"]);
+        compare(&world, &cloud, "destroyed");
+    }
+    let (asked, met) = weather.take_counts();
+    println!(
+        "{} lives in {runs} runs of Terraform (seed {seed}), {} requests, of which {} met something: {met:?}",
+        rounds * each,
+        asked.values().sum::<usize>(),
+        met.values().sum::<usize>()
+    );
+    assert!(met.len() >= 5, "the weather was too good: {met:?}");
+}
+
+#[test]
+fn a_refresh_asks_once_for_all_machines() {
+    let (world, cloud) = one_host_for_all();
+    let weather = Weather::over(&cloud, 1, 0);
+    let subnet = cloud.subnet("eu-west-1", 1);
+    let ami = cloud.image("eu-west-1", "nixos/24.11.1-x86_64-linux");
+    set_up(&world, &main_tf(&weather, &subnet, &ami, [12, 0, 0], 0), "");
+    succeeds(&world.terraform(&["apply", "-auto-approve", "-parallelism=20"]));
+    let (made, _) = weather.take_counts();
+    let run = world.terraform(&["plan", "-parallelism=20"]);
+    succeeds(&run);
+    says(&run, &["No changes"]);
+    let (asked, _) = weather.take_counts();
+    println!("requests: apply {made:?}, plan {asked:?}");
+    assert_eq!(asked.values().sum::<usize>(), 2, "{asked:?}");
+}
