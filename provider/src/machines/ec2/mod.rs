@@ -15,4 +15,6 @@ pub(crate) use block::{Ec2Block, Volume, attribute};
 pub(crate) use change::{become_, check_change, needs_stop, while_stopped};
 pub(crate) use drift::{imported, is_gone, power};
 pub(crate) use host_key::{rotate, user_data};
-pub(crate) use volumes::{Tokens, delete as delete_volume, made_by as volume_made_by};
+pub(crate) use volumes::{
+    Tokens, delete as delete_volume, exists as volume_exists, keep_or_delete, made_by as volume_made_by,
+};

@@ -343,7 +343,7 @@ pub(super) async fn modify_volume(
 }
 
 /// Says whether what is attached at `device` is deleted with the instance.
-pub(super) async fn keep_or_delete(
+pub(crate) async fn keep_or_delete(
     ec2: &Ec2<'_>,
     id: &str,
     device: &str,
@@ -353,6 +353,17 @@ pub(super) async fn keep_or_delete(
     let mapping = InstanceBlockDeviceMappingSpecification::builder().device_name(device).ebs(ebs).build();
     let call = ec2.client.modify_instance_attribute().instance_id(id).block_device_mappings(mapping);
     call.send().await.map(drop).map_err(AwsError::of("ec2:ModifyInstanceAttribute"))
+}
+
+/// Whether there is such a volume, and it is not on its way out.
+pub(crate) async fn exists(ec2: &Ec2<'_>, id: &str) -> Result<bool, AwsError> {
+    let found = ec2.client.describe_volumes().volume_ids(id).send().await;
+    let stays =
+        |state: Option<&VolumeState>| !matches!(state, Some(VolumeState::Deleting | VolumeState::Deleted));
+    found
+        .map(|found| found.volumes().iter().any(|volume| stays(volume.state())))
+        .map_err(AwsError::of("ec2:DescribeVolumes"))
+        .or_else(none_if_gone(false))
 }
 
 /// Deletes a volume; one that is gone is deleted.

@@ -12,8 +12,8 @@ use super::{Machine, Private};
 use crate::aws::{Aws, AwsError, Patience, Seen, TagModel, aws_unknown, import_id, planned_region};
 use crate::context::Context;
 use crate::machines::ec2::{
-    Ec2, Ec2Block, Volume, WaitError, become_, check_change, delete_volume, imported, is_gone, needs_stop,
-    power, rotate, user_data, volume_made_by, while_stopped,
+    Ec2, Ec2Block, Volume, WaitError, become_, check_change, delete_volume, imported, is_gone,
+    keep_or_delete, needs_stop, power, rotate, user_data, volume_exists, volume_made_by, while_stopped,
 };
 use crate::machines::{host_key_policy, not_refreshed, provider_unknown};
 use crate::settings::{completed, duration_or, unique};
@@ -170,7 +170,10 @@ pub(super) async fn read(
     }
     let id = machine.instance_id();
     let seen = ec2.seen(&id, &block).await.map_err(machine.problem("describe"))?;
-    let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else { return Ok(false) };
+    let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else {
+        warn_of_left_volumes(cx, &ec2, machine, &block).await?;
+        return Ok(false);
+    };
     for (name, volume) in block.volumes.known().into_iter().flatten() {
         if volume.volume_id.known().is_some_and(|id| !seen.volumes.contains_key(id)) {
             cx.warn(Diagnostic::warning(format!("Volume \"{name}\" of machine \"{}\" is gone", machine.label())).detail(
@@ -352,39 +355,71 @@ pub(super) async fn delete(
         // A request that lasts would make another one.
         ec2.cancel_spot_request(&id).await.map_err(machine.problem("cancel the spot request of"))?;
     }
-    if let Err(error) = ec2.terminate(&id, &patience).await {
-        let protected = block.disable_api_termination == Attr::Known(true);
-        let diagnostic = machine.waited("terminate", &error);
-        return Err(if protected {
-            diagnostic
-                .appended("Set ec2.disable_api_termination = false and apply before destroying it.")
-                .into()
-        } else {
-            diagnostic.into()
-        });
+    let problem = |name: &str| machine.problem(&format!("delete volume \"{name}\" of"));
+    // When the instance is gone, nothing but it may be left to do: the next refresh would forget what else there is.
+    let mut loose = loose_volumes(&ec2, &machine, &block).await?;
+    for (name, token) in &private.volumes {
+        let made = volume_made_by(&ec2, token).await.map_err(problem(name))?;
+        loose.extend(made.map(|id| (name.clone(), id)));
     }
-    let mut problems = Diagnostics::default();
+    let protected = block.disable_api_termination == Attr::Known(true)
+        || (!loose.is_empty() && ec2.is_protected(&id).await.map_err(machine.problem("describe"))?);
+    if protected {
+        return Err(Diagnostic::error(format!(
+            "Machine \"{}\" is protected against termination",
+            machine.label()
+        ))
+        .detail(
+            "Nothing was changed. Set ec2.disable_api_termination = false and apply before destroying it.",
+        )
+        .at(Path::root().attribute("ec2").attribute("disable_api_termination"))
+        .into());
+    }
+    for (name, volume) in &loose {
+        delete_volume(&ec2, volume).await.map_err(problem(name))?;
+    }
+    ec2.terminate(&id, &patience).await.map_err(|error| machine.waited("terminate", &error))?;
     for (name, volume) in block.volumes.known().into_iter().flatten() {
-        let Some(volume_id) = volume.volume_id.known() else { continue };
-        if volume.goes_with_machine() {
-            // Attached ones went with the instance; this is for those that were not.
-            if let Err(error) = delete_volume(&ec2, volume_id).await {
-                problems.push(machine.problem(&format!("delete volume \"{name}\" of"))(error));
-            }
-        } else if volume.is_ours() {
+        if let (Attr::Known(volume_id), true, false) =
+            (&volume.volume_id, volume.is_ours(), volume.goes_with_machine())
+        {
             cx.warn(stays(machine.label(), name, volume_id, volume));
         }
     }
-    for (name, token) in &private.volumes {
-        let deleted = match volume_made_by(&ec2, token).await {
-            Ok(Some(id)) => delete_volume(&ec2, &id).await,
-            other => other.map(drop),
-        };
-        if let Err(error) = deleted {
-            problems.push(machine.problem(&format!("delete volume \"{name}\" of"))(error));
+    Ok(())
+}
+
+/// The volumes that go with the machine, and would not by themselves: those that are not attached to it. Sees to it that the others
+/// do.
+async fn loose_volumes(
+    ec2: &Ec2<'_>,
+    machine: &Machine,
+    block: &Ec2Block,
+) -> Result<Vec<(String, String)>, Diagnostics> {
+    let id = machine.instance_id();
+    let ours = block.volumes.known().into_iter().flatten();
+    let ours = ours.filter(|(_, volume)| volume.goes_with_machine());
+    let ours: Vec<_> = ours.filter_map(|(name, volume)| Some((name, volume.volume_id.known()?))).collect();
+    if ours.is_empty() {
+        return Ok(vec![]);
+    }
+    let seen = ec2.look(&id, block).await.map_err(machine.problem("describe"))?;
+    let mut loose = vec![];
+    for (name, volume) in ours {
+        let found = seen.as_ref().and_then(|seen| seen.volumes.get(volume));
+        let attachment = found.and_then(|found| {
+            found.attachments().iter().find(|there| there.instance_id() == Some(id.as_str()))
+        });
+        match attachment {
+            None => loose.push((name.clone(), volume.clone())),
+            Some(there) if there.delete_on_termination() == Some(true) => {}
+            Some(there) => {
+                let set = keep_or_delete(ec2, &id, there.device().unwrap_or_default(), true).await;
+                set.map_err(machine.problem(&format!("let volume \"{name}\" go with")))?;
+            }
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    Ok(loose)
 }
 
 /// The machine that an instance is.
@@ -452,6 +487,29 @@ async fn check_removed_volumes(
                 ))
                 .at(Path::root().attribute("ec2").attribute("volumes"))
                 .into());
+        }
+    }
+    Ok(())
+}
+
+/// The machine was ended by somebody else: says which of its volumes are still there.
+async fn warn_of_left_volumes(
+    cx: &Cx<Context>,
+    ec2: &Ec2<'_>,
+    machine: &Machine,
+    block: &Ec2Block,
+) -> Result<(), Diagnostic> {
+    for (name, volume) in block.volumes.known().into_iter().flatten().filter(|(_, volume)| volume.is_ours()) {
+        let Some(id) = volume.volume_id.known() else { continue };
+        if volume_exists(ec2, id).await.map_err(machine.problem("describe the volumes of"))? {
+            cx.warn(Diagnostic::warning(format!(
+                "Volume \"{name}\" of machine \"{}\" outlived it",
+                machine.label()
+            ))
+            .detail(format!(
+                "The instance was ended outside of Terraform, but {id} is still there, with what was on it. A new machine gets an empty \
+                 one: to have this one instead, say existing_volume_id = \"{id}\"; else delete it."
+            )));
         }
     }
     Ok(())
@@ -567,7 +625,7 @@ impl Machine {
         Ok(())
     }
 
-    fn problem(&self, verb: &str) -> impl Fn(AwsError) -> Diagnostic {
+    fn problem(&self, verb: &str) -> impl Fn(AwsError) -> Diagnostic + use<> {
         let summary = format!("AWS did not {verb} machine \"{}\"", self.label());
         move |error| error.diagnostic(&summary, Path::root().attribute("ec2"))
     }
