@@ -150,3 +150,44 @@ impl fmt::Display for AwsError {
 }
 
 impl Error for AwsError {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    fn actions(directory: &Path, found: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(directory).expect("the sources are there") {
+            let path = entry.expect("the sources are there").path();
+            if path.is_dir() {
+                actions(&path, found);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).expect("sources are text");
+            for service in ["ec2:", "s3:"] {
+                let quoted = format!("\"{service}");
+                let named = text.split(&quoted).skip(1);
+                let named = named.filter_map(|rest| rest.split('"').next());
+                let named = named.filter(|name| !name.is_empty() && name.chars().all(char::is_alphabetic));
+                found.extend(named.map(|name| format!("\"{service}{name}\"")));
+            }
+        }
+    }
+
+    #[test]
+    fn the_guides_policy_allows_every_call() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let guide = std::fs::read_to_string(here.join("../docs/guides/aws.md")).expect("the guide is there");
+        let mut found = BTreeSet::new();
+        actions(&here.join("src"), &mut found);
+        assert!(found.len() > 40, "{found:?}");
+        // Examples in tests of bucket policies; the provider reads and writes no objects.
+        let objects = ["\"s3:GetObject\"", "\"s3:PutObject\""];
+        let called = found.iter().map(String::as_str).filter(|action| !objects.contains(action));
+        let missing: Vec<_> = called.filter(|action| !guide.contains(action)).collect();
+        assert!(
+            missing.is_empty(),
+            "calls that the policy in docs/guides/aws.md does not allow: {missing:?}"
+        );
+    }
+}

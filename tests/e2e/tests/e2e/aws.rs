@@ -443,3 +443,45 @@ fn a_machine_is_stopped_started_and_imported() {
         "an instance is left"
     );
 }
+
+#[test]
+fn the_example_with_two_regions_runs_as_it_is() {
+    let world = world(&["rack"]);
+    let cloud = Cloud::start(&world, &["eu-west-1", "us-east-1"]).unwrap();
+    let control = world.lab.control();
+    control.copy_in(&e2e::repository().join("terraform-examples/two-regions"), e2e::DIRECTORY).unwrap();
+    let regions = [("eu-west-1", 1), ("us-east-1", 2)];
+    let of = |value: &dyn Fn(&str, u8) -> serde_json::Value| -> serde_json::Map<String, serde_json::Value> {
+        regions.iter().map(|(region, number)| ((*region).to_owned(), value(region, *number))).collect()
+    };
+    let rack = world.lab.host("rack");
+    let variables = serde_json::json!({
+        "amis": of(&|region, _| cloud.image(region, "nixos/25.11.1-x86_64-linux").into()),
+        "networks": of(&|region, number| serde_json::json!({ "subnet_id": cloud.subnet(region, number) })),
+        "rack": { "host": rack.address().to_string(), "host_public_key": rack.host_public_key() },
+    });
+    world.write("terraform.tfvars.json", &variables.to_string()).unwrap();
+    // The cloud is not AWS' own: everything else is as the example's reader has it.
+    let endpoint = cloud.endpoint();
+    let ambient = [
+        ("AWS_ENDPOINT_URL", endpoint.as_str()),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+    ];
+    let terraform = |arguments: &[&str]| world.terraform_with(&ambient, arguments);
+    succeeds(&terraform(&["init"]));
+    succeeds(&terraform(&["apply", "-auto-approve"]));
+    let run = terraform(&["plan", "-detailed-exitcode"]);
+    assert_eq!(run.code, 0, "{}", run.text);
+    let db = world.resource("nixos_machine.cloud[\"db\"]");
+    let web = world.resource("nixos_machine.cloud[\"web\"]");
+    let at = cloud
+        .with(web["id"].as_str().unwrap(), |host| host.exec(&["cat", "/etc/www/database"]).unwrap().stdout);
+    assert_eq!(at, format!("{}:5432", db["private_ipv4"].as_str().unwrap()));
+    let backup = rack.exec(&["cat", "/etc/backup"]).unwrap().stdout;
+    assert!(backup.contains(&format!("from={}", db["public_ipv4"].as_str().unwrap())), "{backup}");
+    succeeds(&terraform(&["destroy", "-auto-approve"]));
+    for (region, _) in regions {
+        assert!(instances(&cloud, region).iter().all(|(_, state)| state == "terminated"), "{region}");
+    }
+}

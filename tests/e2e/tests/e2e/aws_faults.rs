@@ -113,15 +113,14 @@ fn text(value: &serde_json::Value) -> Option<String> {
 /// Instances, volumes beside the root, key pairs and buckets.
 fn of_cloud(cloud: &Cloud) -> [BTreeSet<String>; 4] {
     let (instances, volumes, keys) = cloud.ask("eu-west-1", async |client| {
-        let found = client.describe_instances().send().await.unwrap();
+        // Those that are gone stay in the list, and only the first hundred are shown.
+        let alive = aws_sdk_ec2::types::Filter::builder().name("instance-state-name");
+        let alive = ["pending", "running", "stopping", "stopped"]
+            .into_iter()
+            .fold(alive, |alive, state| alive.values(state));
+        let found = client.describe_instances().filters(alive.build()).send().await.unwrap();
         let instances = found.reservations().iter().flat_map(|reservation| reservation.instances());
-        let alive = instances.filter(|instance| {
-            instance
-                .state()
-                .and_then(|state| state.name())
-                .is_some_and(|state| state.as_str() != "terminated")
-        });
-        let instances = alive.filter_map(|instance| instance.instance_id().map(str::to_owned)).collect();
+        let instances = instances.filter_map(|instance| instance.instance_id().map(str::to_owned)).collect();
         let found = client.describe_volumes().send().await.unwrap();
         let named = found
             .volumes()

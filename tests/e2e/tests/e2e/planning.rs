@@ -177,9 +177,11 @@ fn mistakes_in_the_configuration_name_the_attribute() {
 
 #[test]
 fn the_examples_pass_their_own_tests() {
-    for (example, passed) in
-        [("quickstart", "2 passed, 0 failed"), ("migrate-from-nixops", "1 passed, 0 failed")]
-    {
+    for (example, passed) in [
+        ("quickstart", "2 passed, 0 failed"),
+        ("migrate-from-nixops", "1 passed, 0 failed"),
+        ("two-regions", "1 passed, 0 failed"),
+    ] {
         let world = world(&["db", "web"]);
         world.use_example(example).unwrap();
         succeeds(&world.terraform(&["init"]));
