@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::types::{Filter, Instance, Volume};
+use aws_sdk_ec2::types::{Address, Filter, Instance, Volume};
 use tokio::time::Instant;
 
 use super::AwsError;
@@ -29,6 +29,8 @@ struct Snapshot {
     taken: Instant,
     instances: HashMap<String, Instance>,
     volumes: HashMap<String, Volume>,
+    /// The instances of elastic addresses by allocation id, once somebody asked.
+    addresses: Option<HashMap<String, String>>,
 }
 
 /// An instance and what is attached to it.
@@ -36,17 +38,28 @@ struct Snapshot {
 pub(crate) struct Seen {
     pub(crate) instance: Instance,
     pub(crate) volumes: HashMap<String, Volume>,
+    /// The allocation ids of its elastic addresses, where they were asked for.
+    pub(crate) elastic_ips: Vec<String>,
+}
+
+/// What to look at beside an instance and what is attached to it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Beside {
+    /// Volumes, even if they are not attached.
+    pub(crate) volumes: Vec<String>,
+    /// Its elastic addresses: a call more for each region.
+    pub(crate) elastic_ips: bool,
 }
 
 impl Fleet {
-    /// The instance of this id with what is attached, and these volumes even if they are not; `None` where there is no such
-    /// instance, or none any more that EC2 remembers.
+    /// The instance of this id with what is attached and what else is asked for; `None` where there is no such instance, or none any
+    /// more that EC2 remembers.
     pub(crate) async fn instance(
         &self,
         client: &Client,
         region: &str,
         id: &str,
-        and: &[String],
+        beside: &Beside,
     ) -> Result<Option<Seen>, AwsError> {
         let slot = self.slot(region);
         // Whoever comes while somebody asks waits for that answer.
@@ -60,7 +73,7 @@ impl Fleet {
         }
         let Some(instance) = snapshot.instances.get(id).cloned() else { return Ok(None) };
         let mut wanted = volume_ids(&instance);
-        wanted.extend(and.iter().cloned());
+        wanted.extend(beside.volumes.iter().cloned());
         let missing: Vec<&str> =
             wanted.iter().map(String::as_str).filter(|id| !snapshot.volumes.contains_key(*id)).collect();
         if !missing.is_empty() {
@@ -72,7 +85,15 @@ impl Fleet {
         let volumes =
             wanted.into_iter().filter_map(|id| Some((id.clone(), snapshot.volumes.get(&id)?.clone())));
         let volumes = volumes.collect();
-        Ok(Some(Seen { instance, volumes }))
+        let mut elastic_ips = vec![];
+        if beside.elastic_ips {
+            if snapshot.addresses.is_none() {
+                snapshot.addresses = Some(addresses(client).await?);
+            }
+            let all = snapshot.addresses.iter().flatten();
+            elastic_ips.extend(all.filter(|(_, of)| *of == id).map(|(allocation, _)| allocation.clone()));
+        }
+        Ok(Some(Seen { instance, volumes, elastic_ips }))
     }
 
     /// The instance of which something holds, among those with the tag.
@@ -112,6 +133,7 @@ impl Snapshot {
         )?;
         Ok(Self {
             taken,
+            addresses: None,
             instances: instances
                 .into_iter()
                 .filter_map(|found| Some((found.instance_id()?.to_owned(), found)))
@@ -154,6 +176,13 @@ async fn instances(client: &Client, filter: Filter) -> Result<Vec<Instance>, Aws
         found.extend(page.reservations().iter().flat_map(|reservation| reservation.instances().to_vec()));
     }
     Ok(found)
+}
+
+async fn addresses(client: &Client) -> Result<HashMap<String, String>, AwsError> {
+    let found = client.describe_addresses().send().await.map_err(AwsError::of("ec2:DescribeAddresses"))?;
+    let of_instance =
+        |address: &Address| Some((address.allocation_id()?.to_owned(), address.instance_id()?.to_owned()));
+    Ok(found.addresses().iter().filter_map(of_instance).collect())
 }
 
 async fn volumes(client: &Client, filter: Filter) -> Result<Vec<Volume>, AwsError> {

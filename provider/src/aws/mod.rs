@@ -25,7 +25,7 @@ use tokio::sync::OnceCell;
 
 pub(crate) use block::{AwsBlock, aws_attribute};
 pub(crate) use error::AwsError;
-pub(crate) use fleet::{Fleet, Seen};
+pub(crate) use fleet::{Beside, Fleet, Seen};
 pub(crate) use tags::{
     MACHINE, TagModel, Tags, difference, ec2_tags, retag_ec2, tags_all_attribute, tags_attribute, to_ec2,
 };

@@ -59,6 +59,7 @@ struct Machine {
     host: Host,
     on: bool,
     addresses: Vec<Ipv4Addr>,
+    elastic: bool,
 }
 
 impl Cloud {
@@ -246,7 +247,9 @@ async fn serve(
         (Some(InstanceStateName::Running), None) if !shared.dead.load(Ordering::SeqCst) => {
             let guest = guest(client, instance).await?;
             let host = lab.add(&guest)?;
-            shared.machines().insert(id, Machine { host, on: true, addresses: guest.addresses });
+            shared
+                .machines()
+                .insert(id, Machine { host, on: true, addresses: guest.addresses, elastic: false });
         }
         (Some(InstanceStateName::Running), Some(_)) => {
             let addresses = addresses(instance);
@@ -260,12 +263,13 @@ async fn serve(
             let mut machines = shared.machines();
             let Some(machine) = machines.get_mut(&id) else { return Ok(()) };
             // Another address that nobody gave it: it was stopped and started since the last look.
-            if machine.on && !elastic {
+            if machine.on && !elastic && !machine.elastic {
                 machine.host.power_cut()?;
                 machine.on = false;
             }
             machine.host.set_addresses(&addresses)?;
             machine.addresses = addresses;
+            machine.elastic = elastic;
             if !machine.on {
                 machine.host.power_on_without_waiting()?;
                 machine.on = true;

@@ -276,12 +276,12 @@ fn agent() -> Option<std::path::PathBuf> {
         .max_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok())
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-fn millis(time: Duration) -> f64 {
+pub(crate) fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 

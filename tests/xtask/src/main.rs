@@ -1,6 +1,7 @@
 //! Everything a contributor does: `cargo xtask demo`, `test`, `build`, `bench`.
 
 mod bench;
+mod bench_aws;
 mod build;
 mod demo;
 mod nixes;
@@ -35,7 +36,11 @@ enum Task {
         release: bool,
     },
     /// Measure, and print the numbers
-    Bench,
+    Bench {
+        /// Only what fifty machines on AWS cost
+        #[arg(long)]
+        aws: bool,
+    },
     /// Install the Debian and Python packages that the other tasks need
     Setup,
 }
@@ -65,7 +70,8 @@ fn main() -> ExitCode {
         Task::Demo => demo::demo(),
         Task::Test { filter } => test::test(filter.as_deref()),
         Task::Build { release } => build::build(release).map(|path| println!("{}", path.display())),
-        Task::Bench => bench::bench(),
+        Task::Bench { aws: false } => bench::bench().and_then(|()| bench_aws::bench()),
+        Task::Bench { aws: true } => bench_aws::bench(),
         Task::Setup => setup::setup(),
     };
     match result {

@@ -13,7 +13,7 @@ use nixos_activator::Secret;
 
 use super::block::{Ec2Block, MetadataOptions, RootVolume, Spot};
 use crate::aws::{
-    Aws, AwsError, Backoff, Impatient, MACHINE, Patience, SETTLING, Seen, TagModel, Tags, to_ec2,
+    Aws, AwsError, Backoff, Beside, Impatient, MACHINE, Patience, SETTLING, Seen, TagModel, Tags, to_ec2,
 };
 use crate::settings::known_elements;
 
@@ -72,7 +72,8 @@ impl<'a> Ec2<'a> {
     pub(crate) async fn seen(&self, id: &str, block: &Ec2Block) -> Result<Option<Seen>, AwsError> {
         let volumes = block.volumes.known().into_iter().flatten();
         let ids: Vec<String> = volumes.filter_map(|(_, volume)| volume.volume_id.known().cloned()).collect();
-        self.aws.fleet.instance(&self.client, &self.region, id, &ids).await
+        let beside = Beside { volumes: ids, elastic_ips: !block.elastic_ip.is_null() };
+        self.aws.fleet.instance(&self.client, &self.region, id, &beside).await
     }
 
     /// The same as it is now.

@@ -48,8 +48,8 @@ impl Ec2Block {
         groups.sort();
         self.security_group_ids = Attr::Known(groups.into_iter().map(Attr::Known).collect());
         self.instance_profile = self.profile(instance);
-        if self.elastic_ip.is_known() && !has_elastic_address(instance) {
-            self.elastic_ip = Attr::Null;
+        if self.elastic_ip.known().is_some_and(|known| !seen.elastic_ips.contains(known)) {
+            self.elastic_ip = Attr::from(seen.elastic_ips.first().cloned());
         }
         if let (Attr::Known(options), Some(found)) = (&mut self.metadata_options, instance.metadata_options())
         {
@@ -175,19 +175,13 @@ fn key(known: &Attr<String>, found: Option<&str>) -> Attr<String> {
     }
 }
 
-/// Whether the public address is one that was allocated, and not one that goes when the machine stops.
-fn has_elastic_address(instance: &Instance) -> bool {
-    let mut associations =
-        instance.network_interfaces().iter().filter_map(|interface| interface.association());
-    associations.any(|association| association.ip_owner_id() != Some("amazon"))
-}
-
 /// The block of an instance that was there before the resource.
 pub(crate) fn imported(region: &str, seen: &Seen, name: &str, defaults: &Tags) -> Ec2Block {
     let no = Attr::Known(false);
     let mut block = Ec2Block {
         region: Attr::Known(region.to_owned()),
         ami: Attr::from(seen.instance.image_id().map(str::to_owned)),
+        elastic_ip: Attr::from(seen.elastic_ips.first().cloned()),
         allow_stopping_for_update: no.clone(),
         use_private_address: no,
         host_key: Attr::Known("none".to_owned()),

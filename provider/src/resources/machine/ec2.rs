@@ -429,7 +429,8 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<Machine, Diagno
     let region = aws.region(region, &Path::root()).await?;
     let ec2 = Ec2::new(aws, &region).await;
     let mut machine = Machine { id: Attr::Known(id.to_owned()), ..Machine::default() };
-    let seen = ec2.look(id, &Ec2Block::default()).await.map_err(machine.problem("describe"))?;
+    let everything = Ec2Block { elastic_ip: Attr::Unknown, ..Ec2Block::default() };
+    let seen = ec2.look(id, &everything).await.map_err(machine.problem("describe"))?;
     let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else {
         return Err(Diagnostic::error(format!("There is no instance {id}"))
             .detail(format!("Found none in region {region}; expected the id of an instance, or REGION:i-… for another region."))

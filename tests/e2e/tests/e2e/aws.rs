@@ -485,3 +485,125 @@ fn the_example_with_two_regions_runs_as_it_is() {
         assert!(instances(&cloud, region).iter().all(|(_, state)| state == "terminated"), "{region}");
     }
 }
+
+#[test]
+fn a_running_machine_is_changed_in_place() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &["eu-west-1"]).unwrap();
+    let (subnet, ami) =
+        (cloud.subnet("eu-west-1", 1), cloud.image("eu-west-1", "nixos/24.11.1-x86_64-linux"));
+    let (elastic, address, group) = cloud.ask("eu-west-1", async |client| {
+        let made = client.allocate_address().domain("vpc".into()).address("54.1.2.3").send().await.unwrap();
+        let vpc = client.describe_subnets().subnet_ids(&subnet).send().await.unwrap();
+        let vpc = vpc.subnets()[0].vpc_id().unwrap().to_owned();
+        let group = client.create_security_group().group_name("ssh").description("SSH").vpc_id(vpc);
+        let group = group.send().await.unwrap().group_id().unwrap().to_owned();
+        (made.allocation_id().unwrap().to_owned(), made.public_ip().unwrap().to_owned(), group)
+    });
+    let main = |more: &str| {
+        format!(
+            "{}resource \"nixos_ec2_key_pair\" \"admin\" {{\n  key_name = \"admin\"\n  generate = {{ type = \"ed25519\" }}\n  private_key_file \
+             = \"${{path.root}}/admin.key\"\n}}\nresource \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  timeouts = {{ update = \"90s\" \
+             }}\n  ec2 = {{\n    ami = \"{ami}\"\n    instance_type = \"t3.nano\"\n    subnet_id = \"{subnet}\"\n    key_name = \
+             nixos_ec2_key_pair.admin.key_name\n    private_key_file = \"${{path.root}}/admin.key\"\n{more}  }}\n}}\n",
+            head(&cloud, "")
+        )
+    };
+    let volumes = "    volumes = {\n      a = { device = \"/dev/sdf\", size = 1 }\n      b = { device = \"/dev/sdg\", size = 2, \
+                   delete_on_termination = false }\n    }\n";
+    set_up(&world, &main(&format!("{volumes}    disable_api_termination = true\n")), "");
+    succeeds(&apply(&world));
+    no_changes(&world);
+    let db = world.resource("nixos_machine.db");
+    let id = db["id"].as_str().unwrap().to_owned();
+    let kept = db["ec2"]["volumes"]["b"]["volume_id"].as_str().unwrap().to_owned();
+    fails_saying(
+        &world.terraform(&["destroy", "-auto-approve", "-target=nixos_machine.db"]),
+        &["Machine \"db\" is protected against termination", "Nothing was changed"],
+    );
+
+    // An address of its own, another group; one volume goes, one is let go of.
+    let changed = format!("    elastic_ip = \"{elastic}\"\n    security_group_ids = [\"{group}\"]\n");
+    world.write("main.tf", &main(&changed)).unwrap();
+    let run = apply(&world);
+    succeeds(&run);
+    says(&run, &["0 added, 1 changed, 0 destroyed"]);
+    no_changes(&world);
+    let db = world.resource("nixos_machine.db");
+    assert_eq!((db["id"].as_str(), db["host"].as_str()), (Some(id.as_str()), Some(address.as_str())));
+    let mut left = volumes_of(&cloud, "eu-west-1");
+    left.retain(|(volume, _)| *volume == kept);
+    assert_eq!(left, [(kept.clone(), "available".to_owned())]);
+
+    // Somebody takes the address away: it is put back.
+    cloud.ask("eu-west-1", async |client| {
+        client.disassociate_address().public_ip(&address).send().await.unwrap();
+    });
+    let run = plan(&world);
+    succeeds(&run);
+    says(&run, &["+ elastic_ip", "0 to add, 1 to change, 0 to destroy"]);
+    succeeds(&apply(&world));
+    no_changes(&world);
+
+    // A volume that was there before comes, and stays when the machine goes.
+    let adopted = format!(
+        "{changed}    volumes = {{ old = {{ device = \"/dev/sdg\", existing_volume_id = \"{kept}\" }} }}\n"
+    );
+    world.write("main.tf", &main(&adopted)).unwrap();
+    succeeds(&apply(&world));
+    no_changes(&world);
+    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+    assert_eq!(volumes_of(&cloud, "eu-west-1"), [(kept, "available".to_owned())]);
+}
+
+fn volumes_of(cloud: &Cloud, region: &str) -> Vec<(String, String)> {
+    cloud.ask(region, async |client| {
+        let found = client.describe_volumes().send().await.unwrap();
+        let volume = |volume: &aws_sdk_ec2::types::Volume| {
+            let state = volume.state().map(|state| state.as_str().to_owned());
+            (volume.volume_id().unwrap_or_default().to_owned(), state.unwrap_or_default())
+        };
+        found.volumes().iter().map(volume).collect()
+    })
+}
+
+#[test]
+fn what_aws_refuses_says_what_to_do() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    let machine = |ami: &str, more: &str| {
+        format!(
+            "{}resource \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  ec2 = {{\n    ami = \"{ami}\"\n    instance_type = \"t3.nano\"\n{more}  }}\n}}\n",
+            head(&cloud, "")
+        )
+    };
+    set_up(&world, &machine("ami-0123456789abcdef0", ""), "");
+    fails_saying(&apply(&world), &["There is no image ami-0123456789abcdef0", "data.nixos_ami", "eu-west-1"]);
+    let wrong = [
+        ("    user_data = \"x\"\n", "Nobody would know the new machine's host key"),
+        (
+            "    volumes = { a = { device = \"/dev/sdf\", size = 1 }, b = { device = \"/dev/xvdf\", size = 1 } }\n",
+            "Two volumes at one device",
+        ),
+        ("    volumes = { a = { device = \"/dev/sdf\" } }\n", "A volume without a size"),
+        ("    volumes = { a = { device = \"sdf\", size = 1 } }\n", "Found \"sdf\""),
+        ("    spot = { max_price = \"cheap\" }\n", "Found \"cheap\""),
+    ];
+    for (more, says) in wrong {
+        world.write("main.tf", &machine("ami-1", more)).unwrap();
+        fails_saying(&plan(&world), &[says]);
+    }
+    // Without credentials, without an answer.
+    let bare =
+        format!("{}provider \"nixos\" {{\n  aws = {{ region = \"eu-west-1\" }}\n}}\n", crate::support::HEAD);
+    let bucket = "resource \"nixos_s3_bucket\" \"b\" {\n  bucket = \"some-bucket\"\n}\n";
+    world.write("main.tf", &format!("{bare}{bucket}")).unwrap();
+    let off = [("AWS_EC2_METADATA_DISABLED", "true")];
+    fails_saying(
+        &world.terraform_with(&off, &["apply", "-auto-approve"]),
+        &["No usable credentials were found", "AWS_PROFILE"],
+    );
+    let nowhere = head(&cloud, "").replace(":5000", ":1").replace("region = ", "max_attempts = 1, region = ");
+    world.write("main.tf", &format!("{nowhere}{bucket}")).unwrap();
+    fails_saying(&apply(&world), &["There was no answer", "aws.endpoints"]);
+}
