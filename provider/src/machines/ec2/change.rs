@@ -116,11 +116,12 @@ pub(crate) async fn while_stopped(
     Ok(())
 }
 
-/// Changes what can be changed while the instance runs; `there` follows each step, and `asked` the volumes that may be there.
+/// Changes what can be changed while the instance runs; `there` follows each step, and `asked` the volumes that may be there. `before`
+/// is the name the machine had.
 pub(crate) async fn become_(
     ec2: &Ec2<'_>,
     id: &str,
-    name: &str,
+    (before, name): (&str, &str),
     there: &mut Ec2Block,
     planned: &Ec2Block,
     asked: &mut Tokens,
@@ -155,7 +156,7 @@ pub(crate) async fn become_(
     let done = volumes::become_(owner, &mut volumes, &wanted, asked, patience).await;
     there.volumes = if volumes.is_empty() { planned.volumes.clone() } else { Attr::Known(volumes.clone()) };
     done?;
-    let (set, gone) = difference(&machine_tags(there, name), &machine_tags(planned, name));
+    let (set, gone) = difference(&machine_tags(there, before), &machine_tags(planned, name));
     let ours = volumes
         .values()
         .filter(|volume| volume.is_ours())

@@ -249,7 +249,8 @@ pub(super) async fn create(
     machine.settle_instance(cx, &ec2, &mut there, &patience).await?;
     block = completed(&block, &there);
     let asked = &mut private.volumes;
-    let done = become_(&ec2, &id, machine.label(), &mut there, &block, asked, &patience).await;
+    let done =
+        become_(&ec2, &id, (machine.label(), machine.label()), &mut there, &block, asked, &patience).await;
     machine.ec2 = Attr::Known(there.clone());
     done?;
     there = completed(&block, &there);
@@ -309,7 +310,8 @@ pub(super) async fn update(
         changed.map_err(there.problem("change"))?;
     }
     let asked = &mut private.volumes;
-    let changed = become_(&ec2, &id, there.label(), &mut now, &block, asked, &patience).await;
+    let changed =
+        become_(&ec2, &id, (prior.label(), machine.label()), &mut now, &block, asked, &patience).await;
     there.ec2 = Attr::Known(now.clone());
     changed?;
     if machine.runs() && !there.runs() {

@@ -524,11 +524,15 @@ fn a_running_machine_is_changed_in_place() {
 
     // An address of its own, another group; one volume goes, one is let go of.
     let changed = format!("    elastic_ip = \"{elastic}\"\n    security_group_ids = [\"{group}\"]\n");
-    world.write("main.tf", &main(&changed)).unwrap();
+    world.write("main.tf", &main(&changed).replace("name = \"db\"", "name = \"store\"")).unwrap();
     let run = apply(&world);
     succeeds(&run);
     says(&run, &["0 added, 1 changed, 0 destroyed"]);
     no_changes(&world);
+    assert_eq!(name_tag(&cloud, &id), "store");
+    world.write("main.tf", &main(&changed)).unwrap();
+    succeeds(&apply(&world));
+    assert_eq!(name_tag(&cloud, &id), "db");
     let db = world.resource("nixos_machine.db");
     assert_eq!((db["id"].as_str(), db["host"].as_str()), (Some(id.as_str()), Some(address.as_str())));
     let mut left = volumes_of(&cloud, "eu-west-1");
@@ -554,6 +558,15 @@ fn a_running_machine_is_changed_in_place() {
     no_changes(&world);
     succeeds(&world.terraform(&["destroy", "-auto-approve"]));
     assert_eq!(volumes_of(&cloud, "eu-west-1"), [(kept, "available".to_owned())]);
+}
+
+fn name_tag(cloud: &Cloud, id: &str) -> String {
+    cloud.ask("eu-west-1", async |client| {
+        let found = client.describe_instances().instance_ids(id).send().await.unwrap();
+        let tags = found.reservations()[0].instances()[0].tags();
+        let name = tags.iter().find(|tag| tag.key() == Some("Name")).and_then(|tag| tag.value());
+        name.unwrap_or_default().to_owned()
+    })
 }
 
 fn volumes_of(cloud: &Cloud, region: &str) -> Vec<(String, String)> {
