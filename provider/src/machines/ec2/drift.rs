@@ -142,28 +142,30 @@ impl Ec2Block {
     }
 }
 
+/// Takes over what every volume has, the root and others.
+macro_rules! take_shape {
+    ($volume:ident, $found:ident) => {
+        $volume.size = Attr::from($found.size());
+        $volume.kind = Attr::from($found.volume_type().map(|kind| kind.as_str().to_owned()));
+        $volume.iops = Attr::from($found.iops());
+        $volume.throughput = Attr::from($found.throughput());
+        $volume.encrypted = Attr::Known($found.encrypted().unwrap_or(false));
+        $volume.kms_key_id = key(&$volume.kms_key_id, $found.kms_key_id());
+    };
+}
+
 impl RootVolume {
     fn take(&mut self, found: Option<&aws_sdk_ec2::types::Volume>, delete: Option<bool>) {
         self.delete_on_termination = Attr::Known(delete.unwrap_or(true));
         let Some(found) = found else { return };
         self.volume_id = Attr::from(found.volume_id().map(str::to_owned));
-        self.size = Attr::from(found.size());
-        self.kind = Attr::from(found.volume_type().map(|kind| kind.as_str().to_owned()));
-        self.iops = Attr::from(found.iops());
-        self.throughput = Attr::from(found.throughput());
-        self.encrypted = Attr::Known(found.encrypted().unwrap_or(false));
-        self.kms_key_id = key(&self.kms_key_id, found.kms_key_id());
+        take_shape!(self, found);
     }
 }
 
 impl Volume {
     fn take(&mut self, found: &aws_sdk_ec2::types::Volume) {
-        self.size = Attr::from(found.size());
-        self.kind = Attr::from(found.volume_type().map(|kind| kind.as_str().to_owned()));
-        self.iops = Attr::from(found.iops());
-        self.throughput = Attr::from(found.throughput());
-        self.encrypted = Attr::Known(found.encrypted().unwrap_or(false));
-        self.kms_key_id = key(&self.kms_key_id, found.kms_key_id());
+        take_shape!(self, found);
     }
 }
 
