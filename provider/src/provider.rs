@@ -103,6 +103,7 @@ impl Provider for NixosProvider {
     type Data = Context;
 
     const NAME: &'static str = "nixos";
+    const SOURCE: &'static str = "terraform-provider-nixos/nixos";
 
     fn schema(&self) -> Schema {
         Schema::new(0)
@@ -289,13 +290,6 @@ mod tests {
         let tools =
             Tools { pool: Pool::default(), scheduler: Scheduler::default(), progress: Progress::default() };
         let provider = NixosProvider { tools: Arc::new(tools) };
-        let mut problems = vec![];
-        let mut check = |name: &str, schema: &Schema| {
-            problems.extend(schema.problems().into_iter().map(|problem| format!("{name}: {problem}")));
-        };
-        check("provider", &provider.schema());
-        provider.resources().iter().for_each(|resource| check(resource.type_name(), resource.schema()));
-        provider.data_sources().iter().for_each(|source| check(source.type_name(), source.schema()));
-        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(tfplugin::problems(&provider), Vec::<String>::new());
     }
 }

@@ -19,6 +19,12 @@ pub trait DataSource<D>: Send + Sync + 'static {
     /// Its schema.
     fn schema(&self) -> Schema;
 
+    /// Checks that the schema cannot express. Values may be unknown; the provider is not configured.
+    fn validate(&self, config: Self::Model) -> impl Future<Output = Result<(), Diagnostics>> + Send {
+        drop(config);
+        async { Ok(()) }
+    }
+
     /// Looks it up. The configuration is wholly known.
     fn read(
         &self,
@@ -33,6 +39,8 @@ pub trait DynDataSource<D>: Send + Sync {
     fn type_name(&self) -> &'static str;
     /// See [`DataSource::schema`].
     fn schema(&self) -> &Schema;
+    /// See [`DataSource::validate`].
+    fn validate(&self, config: Value) -> BoxFuture<'_, Result<(), Diagnostics>>;
     /// See [`DataSource::read`].
     fn read<'a>(&'a self, cx: &'a Cx<D>, config: Value) -> BoxFuture<'a, Result<Value, Diagnostics>>;
 }
@@ -55,6 +63,10 @@ impl<D: Send + Sync + 'static, S: DataSource<D>> DynDataSource<D> for Erased<S> 
 
     fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    fn validate(&self, config: Value) -> BoxFuture<'_, Result<(), Diagnostics>> {
+        Box::pin(async move { self.source.validate(typed(S::TYPE, &config)?).await })
     }
 
     fn read<'a>(&'a self, cx: &'a Cx<D>, config: Value) -> BoxFuture<'a, Result<Value, Diagnostics>> {

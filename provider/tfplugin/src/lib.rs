@@ -8,11 +8,16 @@
 //! Layers, each knowing only those before it: values and types ([`Value`], [`Type`]), their encodings, conversion to Rust
 //! types, [`Schema`], planning, resources, server.
 
+mod action;
 mod attr;
 mod codec;
+mod context;
 mod convert;
 mod data_source;
 mod diagnostic;
+mod ephemeral;
+mod function;
+mod list;
 mod path;
 mod plan;
 mod provider;
@@ -22,14 +27,27 @@ mod server;
 mod types;
 mod value;
 
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use action::{Action, DynAction, Progress, action};
 pub use attr::Attr;
+pub use context::{Client, Cx, Deferral};
 pub use convert::{ConvertError, completed, from_value, to_value};
 pub use data_source::{DataSource, DynDataSource, data_source};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use ephemeral::{DynEphemeralResource, EphemeralResource, Opened, Renewed, ephemeral_resource};
+pub use function::{DynFunction, Function, FunctionError, Parameter, Signature, function};
+pub use list::{DynListResource, Found, ListRequest, ListResource, Listed, list_resource};
 pub use path::{Path, Step};
-pub use provider::{ConfigureCx, Cx, Provider};
-pub use resource::{ApplyRequest, DynResource, Failed, PlanRequest, PlanResponse, Resource, State, resource};
-pub use schema::{Attribute, Nested, Schema, Validator, validators};
+pub use provider::{ConfigureCx, Provider, problems};
+pub use resource::{
+    Applied, ApplyRequest, DynResource, Failed, MoveRequest, PlanRequest, PlanResponse, Resource, State,
+    resource,
+};
+pub use schema::{
+    Attribute, Block, IdentityAttribute, IdentitySchema, Nested, Schema, Validator, validators,
+};
 pub use server::serve;
 pub use types::Type;
 pub use value::{Number, Value};

@@ -49,6 +49,10 @@ impl Path {
         &self.0
     }
 
+    pub(crate) fn from_steps(steps: &[Step]) -> Self {
+        Self(steps.to_vec())
+    }
+
     pub(crate) fn prefixed(mut self, step: Step) -> Self {
         self.0.insert(0, step);
         self

@@ -1,5 +1,6 @@
 //! Values as Terraform has them: typed from outside, possibly null, possibly not known yet.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -95,6 +96,45 @@ impl Value {
         }
     }
 
+    /// Brings the elements of a set into an order of their own and drops those that are there twice, so that equal sets are
+    /// equal values. What is not known may turn out to be different, so it stays.
+    pub(crate) fn set(mut items: Vec<Self>) -> Self {
+        items.sort_by(Self::order);
+        items.dedup_by(|a, b| a == b && !a.contains_unknown());
+        Self::List(items)
+    }
+
+    /// A total order in which values are equal just where `==` says so.
+    fn order(&self, other: &Self) -> Ordering {
+        let rank = |value: &Self| match value {
+            Self::Null => 0,
+            Self::Unknown => 1,
+            Self::Bool(_) => 2,
+            Self::Number(_) => 3,
+            Self::String(_) => 4,
+            Self::List(_) => 5,
+            Self::Map(_) => 6,
+            Self::Dynamic(_) => 7,
+        };
+        match (self, other) {
+            (Self::Bool(a), Self::Bool(b)) => a.cmp(b),
+            (Self::Number(a), Self::Number(b)) => a.order(b),
+            (Self::String(a), Self::String(b)) => a.cmp(b),
+            (Self::List(a), Self::List(b)) => {
+                let differ = a.iter().zip(b).map(|(a, b)| a.order(b)).find(|order| order.is_ne());
+                differ.unwrap_or_else(|| a.len().cmp(&b.len()))
+            }
+            (Self::Map(a), Self::Map(b)) => {
+                let pairs = a.iter().zip(b);
+                let differ =
+                    pairs.map(|(a, b)| a.0.cmp(b.0).then_with(|| a.1.order(b.1))).find(|order| order.is_ne());
+                differ.unwrap_or_else(|| a.len().cmp(&b.len()))
+            }
+            (Self::Dynamic(a), Self::Dynamic(b)) => a.0.cmp(&b.0).then_with(|| a.1.order(&b.1)),
+            _ => rank(self).cmp(&rank(other)),
+        }
+    }
+
     fn natural_type(&self) -> Type {
         match self {
             Self::Null | Self::Unknown | Self::Dynamic(_) => Type::Dynamic,
@@ -174,6 +214,15 @@ impl Number {
         }
     }
 
+    fn order(&self, other: &Self) -> Ordering {
+        match (self.as_i64(), other.as_i64()) {
+            (Some(a), Some(b)) => a.cmp(&b),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => canonical(&self.to_string()).cmp(&canonical(&other.to_string())),
+        }
+    }
+
     pub(crate) fn repr(&self) -> &Repr {
         &self.0
     }
@@ -210,11 +259,7 @@ impl From<u64> for Number {
 
 impl PartialEq for Number {
     fn eq(&self, other: &Self) -> bool {
-        match (self.as_i64(), other.as_i64()) {
-            (Some(a), Some(b)) => a == b,
-            (None, None) => canonical(&self.to_string()) == canonical(&other.to_string()),
-            _ => false,
-        }
+        self.order(other).is_eq()
     }
 }
 
@@ -263,6 +308,9 @@ value_from! {
     Number => |number| Self::Number(number),
     String => |text| Self::String(text),
     &str => |text| Self::String(text.to_owned()),
+    Vec<Value> => |items| Self::List(items),
+    BTreeMap<String, Value> => |entries| Self::Map(entries),
+    serde_json::Value => |json| Self::from_json(&json),
 }
 
 #[cfg(test)]
@@ -275,6 +323,16 @@ mod tests {
         assert!(typed(Value::Null).is_null());
         assert!(typed(Value::Unknown).is_unknown());
         assert!(!typed("x".into()).is_null());
+    }
+
+    #[test]
+    fn equal_sets_are_equal_values() {
+        let number = |text: &str| Value::Number(Number::parse(text).unwrap());
+        let set = |items: &[&str]| Value::set(items.iter().map(|text| number(text)).collect());
+        assert_eq!(set(&["2", "1e1", "0.50"]), set(&["10", "0.5", "2.0", "5e-1"]));
+        assert_ne!(set(&["1"]), set(&["1", "2"]));
+        let open = Value::set(vec![Value::Unknown, Value::Unknown]);
+        assert_eq!(open, Value::List(vec![Value::Unknown, Value::Unknown]));
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub(super) async fn apply(
         .map(|timeouts| if prior.is_some() { &timeouts.update } else { &timeouts.create });
     let stop = Stop::after(&cx.cancel, duration_or(limit, APPLY));
 
+    private.planned.clear();
     complete(cx, &mut deployment, &mut private).await?;
     private.secrets_key.get_or_insert_with(Key::random);
     let wanted = Wanted::new(&config.secrets, private.secrets_key.clone(), &stop.token).await?;

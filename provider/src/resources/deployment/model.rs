@@ -76,6 +76,9 @@ pub(crate) struct Private {
     /// What fingerprints of secrets are made with; drawn at the first apply.
     #[serde(default)]
     pub(crate) secrets_key: Option<Key>,
+    /// Per machine, the derivation that is planned; only plans have it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) planned: BTreeMap<MachineName, StorePath>,
 }
 
 /// A system that was evaluated here.

@@ -2,8 +2,8 @@
 //!
 //! Terraform plans once more while it applies, in another process, and demands the same result. When the specification has
 //! changed in between it says that the provider has a bug. It has not, so we say what happened before Terraform does. That
-//! takes knowing what was planned, which Terraform before 1.16 does not tell; hence these notes. They are a courtesy: without
-//! them, as on another machine, Terraform's own check still holds.
+//! takes knowing what was planned. Terraform 1.16 hands that back with the second plan; older ones do not, hence these notes.
+//! They are a courtesy: without them, as on another machine, Terraform's own check still holds.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -59,11 +59,10 @@ pub(super) fn check(deployment: &Deployment, drvs: &BTreeMap<MachineName, StoreP
         Walk::ApplySaved => (None, pins.clone()),
         Walk::Other(process) => (process, vec![]),
     };
-    let agrees = |pin: &Pin| drvs.iter().all(|(name, drv)| pin.drvs.get(name).is_none_or(|old| old == drv));
     if let Some(planned) = repeated.last()
-        && !repeated.iter().any(agrees)
+        && !repeated.iter().any(|pin| agrees(&pin.drvs, drvs))
     {
-        return Some(changed(planned, drvs));
+        return Some(changed(&planned.drvs, drvs));
     }
     let pin = Pin { terraform: process, drvs: drvs.clone() };
     pins.retain(|old| *old != pin);
@@ -83,10 +82,26 @@ pub(super) fn check(deployment: &Deployment, drvs: &BTreeMap<MachineName, StoreP
     None
 }
 
-fn changed(planned: &Pin, drvs: &BTreeMap<MachineName, StorePath>) -> Diagnostic {
+/// Compares a plan with the one it has to repeat.
+pub(super) fn compare(
+    planned: &BTreeMap<MachineName, StorePath>,
+    drvs: &BTreeMap<MachineName, StorePath>,
+) -> Option<Diagnostic> {
+    (!agrees(planned, drvs)).then(|| changed(planned, drvs))
+}
+
+/// Whether every machine that was planned exactly is planned the same.
+fn agrees(planned: &BTreeMap<MachineName, StorePath>, drvs: &BTreeMap<MachineName, StorePath>) -> bool {
+    drvs.iter().all(|(name, drv)| planned.get(name).is_none_or(|old| old == drv))
+}
+
+fn changed(
+    planned: &BTreeMap<MachineName, StorePath>,
+    drvs: &BTreeMap<MachineName, StorePath>,
+) -> Diagnostic {
     let mut text = String::new();
     for (name, now) in drvs {
-        let Some(old) = planned.drvs.get(name).filter(|old| *old != now) else {
+        let Some(old) = planned.get(name).filter(|old| *old != now) else {
             continue;
         };
         text.push_str(&format!("\n\nMachine \"{name}\": planned {old}, now {now}."));
@@ -179,6 +194,21 @@ mod tests {
         for other in ["terraform plan", "terraform plan apply", "terraform test", "sh -c apply", "bash"] {
             assert_eq!(walk(other), Walk::Other(Some(process.clone())), "{other}");
         }
+    }
+
+    #[test]
+    fn a_second_plan_must_repeat_what_was_exact() {
+        let name = |text: &str| text.parse::<MachineName>().unwrap();
+        let drv =
+            |letter: &str| format!("/nix/store/{}-x.drv", letter.repeat(32)).parse::<StorePath>().unwrap();
+        let planned = BTreeMap::from([(name("web"), drv("a"))]);
+        let now = |web: &str| BTreeMap::from([(name("web"), drv(web)), (name("db"), drv("b"))]);
+        assert_eq!(compare(&planned, &now("a")), None, "what was open before may be anything");
+        let found = compare(&planned, &now("c")).unwrap();
+        assert!(
+            found.detail.contains("Machine \"web\": planned") && !found.detail.contains("db"),
+            "{found:?}"
+        );
     }
 
     #[test]

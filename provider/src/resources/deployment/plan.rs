@@ -19,7 +19,7 @@ pub(super) async fn plan(
     cx: &Cx<Context>,
     request: PlanRequest<Deployment, Private>,
 ) -> Result<PlanResponse<Deployment, Private>, Diagnostics> {
-    let PlanRequest { prior, config, mut proposed } = request;
+    let PlanRequest { prior, config, mut proposed, planned: first } = request;
     let (prior, mut private) =
         prior.map_or((None, Private::default()), |state| (Some(state.value), state.private));
     let Some(names) = machine_names(&proposed)? else {
@@ -62,9 +62,16 @@ pub(super) async fn plan(
         };
         systems.insert(name.to_string(), Attr::Known(system));
     }
-    if let Some(changed) = pin::check(&proposed, &drvs) {
+    let changed = match first {
+        Some(first) => pin::compare(&first.planned, &drvs),
+        // Terraform itself brings back what was planned.
+        None if cx.client.stores_planned_private => None,
+        None => pin::check(&proposed, &drvs),
+    };
+    if let Some(changed) = changed {
         return Err(changed.into());
     }
+    private.planned = drvs;
     private.deployed.retain(|name, _| names.contains(name));
     keep_planned(cx, &proposed, &pinned).await;
     proposed.systems = Attr::Known(systems);

@@ -87,7 +87,7 @@ impl Resource<Context> for BucketResource {
         cx: &Cx<Context>,
         request: PlanRequest<Model, Private>,
     ) -> Result<PlanResponse<Model, Private>, Diagnostics> {
-        let PlanRequest { prior, config, proposed } = request;
+        let PlanRequest { prior, config, proposed, .. } = request;
         let aws = cx.data.aws.as_ref();
         let mut planned = proposed;
         planned.region = match &prior {

@@ -45,7 +45,7 @@ fn from_json(json: &Json, ty: &Type, missing: Missing, depth: usize) -> Result<V
             .enumerate()
             .map(|(index, item)| inside(item, element.as_ref(), Step::Index(index)))
             .collect::<Result<_, _>>()
-            .map(Value::List),
+            .map(if matches!(ty, Type::Set(_)) { Value::set } else { Value::List }),
         (Json::Array(items), Type::Tuple(types)) if items.len() == types.len() => items
             .iter()
             .zip(types)
@@ -86,6 +86,36 @@ fn from_json(json: &Json, ty: &Type, missing: Missing, depth: usize) -> Result<V
             Ok(Value::Dynamic(Box::new((ty, value))))
         }
         (json, ty) => Err(CodecError::expected(ty, kind(json))),
+    }
+}
+
+/// A value as it stands in state files.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn encode(value: &Value, ty: &Type) -> Json {
+    match (value, ty) {
+        (Value::Dynamic(typed), Type::Dynamic) => {
+            serde_json::json!({ "value": encode(&typed.1, &typed.0), "type": typed.0.to_json() })
+        }
+        (Value::Bool(bool), _) => Json::Bool(*bool),
+        (Value::Number(number), _) => {
+            serde_json::from_str(&number.to_string()).map_or(Json::Null, Json::Number)
+        }
+        (Value::String(text), _) => Json::String(text.clone()),
+        (Value::List(items), Type::Tuple(types)) => {
+            items.iter().zip(types).map(|(item, ty)| encode(item, ty)).collect()
+        }
+        (Value::List(items), Type::List(ty) | Type::Set(ty)) => {
+            items.iter().map(|item| encode(item, ty)).collect()
+        }
+        (Value::Map(entries), Type::Map(ty)) => {
+            Json::Object(entries.iter().map(|(name, value)| (name.clone(), encode(value, ty))).collect())
+        }
+        (Value::Map(entries), Type::Object(types)) => {
+            let value = |name: &String, ty| encode(entries.get(name).unwrap_or(&Value::Null), ty);
+            Json::Object(types.iter().map(|(name, ty)| (name.clone(), value(name, ty))).collect())
+        }
+        (Value::Dynamic(typed), ty) => encode(&typed.1, ty),
+        (Value::Null | Value::Unknown | Value::List(_) | Value::Map(_), _) => Json::Null,
     }
 }
 

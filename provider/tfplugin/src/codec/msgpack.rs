@@ -122,11 +122,14 @@ impl<'b> Reader<'b> {
                     .ok_or_else(|| CodecError::new(format!("{text:?} is not a decimal number")))
             }
             (Head::String(length), Type::String) => self.text(length).map(Value::String),
-            (Head::Array(length), Type::List(element) | Type::Set(element)) => {
-                self.elements((0..length).map(|_| element.as_ref()), depth)
+            (Head::Array(length), Type::List(element)) => {
+                self.elements((0..length).map(|_| element.as_ref()), depth).map(Value::List)
+            }
+            (Head::Array(length), Type::Set(element)) => {
+                self.elements((0..length).map(|_| element.as_ref()), depth).map(Value::set)
             }
             (Head::Array(length), Type::Tuple(elements)) if length == elements.len() => {
-                self.elements(elements.iter(), depth)
+                self.elements(elements.iter(), depth).map(Value::List)
             }
             (Head::Map(length), Type::Map(element)) => {
                 self.entries(length, |_| Some(element.as_ref()), depth)
@@ -153,12 +156,12 @@ impl<'b> Reader<'b> {
         &mut self,
         types: impl Iterator<Item = &'t Type>,
         depth: usize,
-    ) -> Result<Value, CodecError> {
+    ) -> Result<Vec<Value>, CodecError> {
         let mut items = Vec::new();
         for (index, ty) in types.enumerate() {
             items.push(self.value(ty, depth + 1).map_err(|error| error.inside(Step::Index(index)))?);
         }
-        Ok(Value::List(items))
+        Ok(items)
     }
 
     fn entries<'t>(

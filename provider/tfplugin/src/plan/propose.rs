@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
+use super::pair::{derives, pairs};
+use super::{NULL, item, part};
 use crate::schema::{Kind, Nesting};
-use crate::{Attribute, Path, Schema, Value};
+use crate::{Attribute, Schema, Value};
 
 /// The proposal a resource sees. `prior` is null on create.
 pub(crate) fn propose(schema: &Schema, prior: &Value, config: &Value, proposed: &Value) -> Value {
@@ -17,16 +19,10 @@ pub(crate) fn propose(schema: &Schema, prior: &Value, config: &Value, proposed: 
     object(&schema.attributes, config, &settled, prior, Phase::Unknowns)
 }
 
-/// Removes what only the configuration may have.
-pub(crate) fn null_write_only(schema: &Schema, value: &Value) -> Value {
-    object(&schema.attributes, &Value::Null, value, &Value::Null, Phase::WriteOnly)
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Defaults,
     Unknowns,
-    WriteOnly,
 }
 
 fn object(
@@ -39,10 +35,9 @@ fn object(
     let Value::Map(entries) = proposed else {
         return proposed.clone();
     };
-    let part = |value: &Value, name: &str| value.get(name).cloned().unwrap_or(Value::Null);
     let entries = entries.iter().map(|(name, value)| {
         let value = match attributes.get(name) {
-            Some(definition) => attribute(definition, &part(config, name), value, &part(prior, name), phase),
+            Some(definition) => attribute(definition, part(config, name), value, part(prior, name), phase),
             None => value.clone(),
         };
         (name.clone(), value)
@@ -54,7 +49,7 @@ fn attribute(definition: &Attribute, config: &Value, proposed: &Value, prior: &V
     if definition.write_only {
         return Value::Null;
     }
-    if config.is_null() && phase != Phase::WriteOnly {
+    if config.is_null() {
         match (&definition.default, phase) {
             (Some(default), _) => return default.clone(),
             (None, Phase::Unknowns) if definition.computed => {
@@ -67,91 +62,76 @@ fn attribute(definition: &Attribute, config: &Value, proposed: &Value, prior: &V
     let Kind::Nested(nesting, nested) = &definition.kind else {
         return proposed.clone();
     };
-    let inner = |config: &Value, proposed: &Value, prior: &Value| {
-        object(&nested.attributes, config, proposed, prior, phase)
-    };
+    let attributes = &nested.attributes;
+    let inner =
+        |config: &Value, proposed: &Value, prior: &Value| object(attributes, config, proposed, prior, phase);
     match (nesting, proposed) {
         (Nesting::Single, Value::Map(_)) => inner(config, proposed, prior),
         (Nesting::Map, Value::Map(entries)) => {
-            let part = |value: &Value, key: &str| value.get(key).cloned().unwrap_or(Value::Null);
             let entries = entries
                 .iter()
-                .map(|(key, value)| (key.clone(), inner(&part(config, key), value, &part(prior, key))));
+                .map(|(key, value)| (key.clone(), inner(part(config, key), value, part(prior, key))));
             Value::Map(entries.collect())
         }
-        (Nesting::List | Nesting::Set, Value::List(items)) => {
-            let part = |value: &Value, index: usize| match value {
-                Value::List(items) => items.get(index).cloned().unwrap_or(Value::Null),
-                _ => Value::Null,
-            };
-            // Elements of a set have no place; nothing of the prior state belongs to one.
-            let prior = if *nesting == Nesting::List { prior.clone() } else { Value::Null };
-            let items = items
-                .iter()
-                .enumerate()
-                .map(|(index, item)| inner(&part(config, index), item, &part(&prior, index)));
+        (Nesting::List, Value::List(items)) => {
+            let items = items.iter().enumerate();
+            let items = items.map(|(index, value)| inner(item(config, index), value, item(prior, index)));
             Value::List(items.collect())
         }
+        (Nesting::Set, Value::List(items)) => {
+            let (Value::List(configs), priors) = (config, prior) else {
+                return proposed.clone();
+            };
+            let origins = pairs(attributes, configs, items);
+            let items = items.iter().zip(origins).map(|(value, origin)| {
+                // What derives from no configured element is planned as it was proposed.
+                let Some(config) = origin.and_then(|index| configs.get(index)) else {
+                    return value.clone();
+                };
+                let before = match priors {
+                    Value::List(priors) => priors.iter().find(|prior| derives(attributes, config, prior)),
+                    _ => None,
+                };
+                inner(config, value, before.unwrap_or(&NULL))
+            });
+            Value::set(items.collect())
+        }
         _ => proposed.clone(),
-    }
-}
-
-/// Attributes that differ and, by the schema, cannot be changed in place.
-pub(crate) fn replaced(schema: &Schema, prior: &Value, planned: &Value) -> Vec<Path> {
-    if prior.is_null() || planned.is_null() {
-        return vec![];
-    }
-    let mut paths = vec![];
-    collect_replaced(&schema.attributes, prior, planned, &Path::root(), &mut paths);
-    paths
-}
-
-fn collect_replaced(
-    attributes: &BTreeMap<String, Attribute>,
-    prior: &Value,
-    planned: &Value,
-    path: &Path,
-    found: &mut Vec<Path>,
-) {
-    for (name, attribute) in attributes {
-        let (Some(before), Some(after)) = (prior.get(name), planned.get(name)) else {
-            continue;
-        };
-        if before == after {
-            continue;
-        }
-        let path = path.clone().attribute(name);
-        if attribute.requires_replace {
-            found.push(path);
-        } else if let Kind::Nested(Nesting::Single, nested) = &attribute.kind {
-            collect_replaced(&nested.attributes, before, after, &path, found);
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Nested;
+    use crate::plan::replaced;
+    use crate::{Nested, Path};
 
     fn schema() -> Schema {
-        let nested = Nested::new()
-            .attribute("in", Attribute::string().optional())
-            .attribute("out", Attribute::string().computed());
+        let nested = || {
+            Nested::new()
+                .attribute("in", Attribute::string().optional())
+                .attribute("out", Attribute::string().computed())
+                .attribute("kept", Attribute::string().computed().use_state_for_unknown())
+        };
         Schema::new(0)
             .attribute("id", Attribute::string().computed().use_state_for_unknown())
             .attribute("name", Attribute::string().required().requires_replace())
             .attribute("mode", Attribute::string().optional().computed().default("soft"))
             .attribute("secret", Attribute::string().optional().write_only())
             .attribute("stamp", Attribute::string().computed())
-            .attribute("parts", Attribute::nested_map(nested).optional())
+            .attribute("parts", Attribute::nested_map(nested()).optional())
+            .attribute("bag", Attribute::nested_set(nested()).optional())
     }
 
     fn map(entries: &[(&str, Value)]) -> Value {
         Value::Map(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
     }
 
-    fn value(name: &str, mode: Value, computed: [Value; 2], part: Value) -> Value {
+    fn piece(name: &str, computed: &Value) -> Value {
+        map(&[("in", name.into()), ("out", computed.clone()), ("kept", computed.clone())])
+    }
+
+    fn value(name: &str, mode: Value, computed: [Value; 2], part: &Value) -> Value {
         let [id, stamp] = computed;
         map(&[
             ("id", id),
@@ -159,43 +139,61 @@ mod tests {
             ("mode", mode),
             ("secret", Value::Null),
             ("stamp", stamp),
-            ("parts", map(&[("a", map(&[("in", "x".into()), ("out", part)]))])),
+            ("parts", map(&[("a", piece("x", part))])),
+            ("bag", Value::set(vec![piece("x", part), piece("y", part)])),
         ])
     }
 
     #[test]
     fn a_create_knows_defaults_and_nothing_computed() {
-        let config = value("n", Value::Null, [Value::Null, Value::Null], Value::Null);
+        let config = value("n", Value::Null, [Value::Null, Value::Null], &Value::Null);
         let planned = propose(&schema(), &Value::Null, &config, &config);
-        assert_eq!(planned, value("n", "soft".into(), [Value::Unknown, Value::Unknown], Value::Unknown));
+        assert_eq!(planned, value("n", "soft".into(), [Value::Unknown, Value::Unknown], &Value::Unknown));
     }
 
     #[test]
     fn without_a_change_nothing_becomes_unknown() {
-        let config = value("n", Value::Null, [Value::Null, Value::Null], Value::Null);
-        let prior = value("n", "soft".into(), ["1".into(), "s".into()], "o".into());
+        let config = value("n", Value::Null, [Value::Null, Value::Null], &Value::Null);
+        let prior = value("n", "soft".into(), ["1".into(), "s".into()], &"o".into());
         assert_eq!(propose(&schema(), &prior, &config, &prior), prior);
     }
 
     #[test]
     fn with_a_change_ids_stay_and_the_rest_is_open() {
-        let config = value("m", Value::Null, [Value::Null, Value::Null], Value::Null);
-        let prior = value("n", "soft".into(), ["1".into(), "s".into()], "o".into());
-        let proposed = value("m", "soft".into(), ["1".into(), "s".into()], "o".into());
+        let config = value("m", Value::Null, [Value::Null, Value::Null], &Value::Null);
+        let prior = value("n", "soft".into(), ["1".into(), "s".into()], &"o".into());
+        let proposed = value("m", "soft".into(), ["1".into(), "s".into()], &"o".into());
         let planned = propose(&schema(), &prior, &config, &proposed);
-        assert_eq!(planned, value("m", "soft".into(), ["1".into(), Value::Unknown], Value::Unknown));
+        let open = map(&[("in", "x".into()), ("out", Value::Unknown), ("kept", "o".into())]);
+        assert_eq!(planned.get("id"), Some(&"1".into()));
+        assert_eq!(planned.get("stamp"), Some(&Value::Unknown));
+        assert_eq!(planned.get("parts").and_then(|parts| parts.get("a")), Some(&open));
         assert_eq!(replaced(&schema(), &prior, &planned), [Path::root().attribute("name")]);
+    }
+
+    #[test]
+    fn an_element_of_a_set_keeps_what_it_had() {
+        let config = value("n", Value::Null, [Value::Null, Value::Null], &Value::Null);
+        let prior = value("n", "soft".into(), ["1".into(), "s".into()], &"o".into());
+        let mut config = config;
+        let Value::Map(entries) = &mut config else { unreachable!() };
+        // One element goes, one comes: the one that stays is known by what the user wrote.
+        entries.insert("bag".into(), Value::set(vec![piece("y", &Value::Null), piece("z", &Value::Null)]));
+        let mut proposed = prior.clone();
+        let Value::Map(entries) = &mut proposed else { unreachable!() };
+        entries.insert("bag".into(), Value::set(vec![piece("y", &"o".into()), piece("z", &Value::Null)]));
+        let planned = propose(&schema(), &prior, &config, &proposed);
+        let stays = map(&[("in", "y".into()), ("out", Value::Unknown), ("kept", "o".into())]);
+        assert_eq!(planned.get("bag"), Some(&Value::set(vec![stays, piece("z", &Value::Unknown)])));
     }
 
     #[test]
     fn write_only_values_are_in_no_plan() {
         let with = |secret: Value| {
-            let Value::Map(mut entries) = value("n", Value::Null, [Value::Null, Value::Null], Value::Null)
-            else {
-                unreachable!()
-            };
+            let mut value = value("n", Value::Null, [Value::Null, Value::Null], &Value::Null);
+            let Value::Map(entries) = &mut value else { unreachable!() };
             entries.insert("secret".into(), secret);
-            Value::Map(entries)
+            value
         };
         let planned = propose(&schema(), &Value::Null, &with("hush".into()), &with("hush".into()));
         assert_eq!(planned.get("secret"), Some(&Value::Null));

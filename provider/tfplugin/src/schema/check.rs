@@ -10,25 +10,61 @@ const RESERVED: &[&str] =
     &["connection", "count", "depends_on", "for_each", "lifecycle", "provider", "provisioner"];
 
 impl Schema {
-    /// What is wrong with the schema, one sentence each.
+    /// What is wrong with the schema of a resource, one sentence each.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = vec![];
-        if self.description.is_empty() {
-            problems.push("the schema has no description".to_owned());
-        }
+        let mut problems = self.common_problems();
         problems.extend(
             RESERVED
                 .iter()
                 .filter(|name| self.attributes.contains_key(**name))
                 .map(|name| format!("`{name}` is reserved")),
         );
-        for name in self.exactly_one_of.iter().flatten() {
+        problems
+    }
+
+    /// The same for what is not stored: data sources, ephemeral resources, lists and actions.
+    pub(crate) fn unstored_problems(&self) -> Vec<String> {
+        let mut problems = self.problems();
+        unstored(&self.attributes, &mut problems);
+        problems
+    }
+
+    /// The same for a provider block.
+    pub(crate) fn provider_problems(&self) -> Vec<String> {
+        let mut problems = self.common_problems();
+        let reserved = ["alias", "version"].into_iter().filter(|name| self.attributes.contains_key(*name));
+        problems.extend(reserved.map(|name| format!("`{name}` is reserved")));
+        unstored(&self.attributes, &mut problems);
+        problems
+    }
+
+    fn common_problems(&self) -> Vec<String> {
+        let mut problems = vec![];
+        if self.description.is_empty() {
+            problems.push("the schema has no description".to_owned());
+        }
+        for name in self.groups.iter().flat_map(|group| &group.names) {
             if !self.attributes.contains_key(name) {
-                problems.push(format!("`{name}` in exactly_one_of is no attribute"));
+                problems.push(format!("`{name}` of a group is no attribute"));
             }
         }
+        problems.extend(self.identity.iter().flat_map(|identity| identity.problems(&self.attributes)));
         check_object(&self.attributes, "", Within::default(), &mut problems);
         problems
+    }
+}
+
+/// What only a state gives a meaning to.
+fn unstored(attributes: &BTreeMap<String, Attribute>, problems: &mut Vec<String>) {
+    for (name, attribute) in attributes {
+        if attribute.write_only || attribute.requires_replace || attribute.use_state_for_unknown {
+            problems.push(format!(
+                "`{name}` is write-only, requires replacement or keeps its value, which only attributes of resources can"
+            ));
+        }
+        if let Kind::Nested(_, nested) = &attribute.kind {
+            unstored(&nested.attributes, problems);
+        }
     }
 }
 
@@ -37,6 +73,7 @@ impl Schema {
 struct Within {
     collection: bool,
     set: bool,
+    attribute: bool,
 }
 
 fn check_object(
@@ -55,7 +92,10 @@ fn check_object(
         if attribute.description.is_empty() {
             wrong("has no description");
         }
-        if !attribute.required && !attribute.optional && !attribute.computed {
+        if attribute.block.is_some() && within.attribute {
+            wrong("is a block within an attribute, where there can be attributes only");
+        }
+        if attribute.block.is_none() && !attribute.required && !attribute.optional && !attribute.computed {
             wrong("is neither required nor optional nor computed");
         }
         if attribute.required && (attribute.optional || attribute.computed) {
@@ -67,6 +107,12 @@ fn check_object(
         if attribute.default.is_some() && !(attribute.optional && attribute.computed) {
             wrong("has a default, so it must be optional and computed");
         }
+        if attribute.use_state_for_unknown && !attribute.computed {
+            wrong("keeps its value from the state, so it must be computed");
+        }
+        if attribute.write_only && attribute.requires_replace {
+            wrong("is write-only, so nothing tells when it changes, and it cannot require replacement");
+        }
         if within.collection && matches!(attribute.kind, Kind::Plain(Type::Dynamic)) {
             wrong("is dynamic within a collection");
         }
@@ -74,6 +120,7 @@ fn check_object(
             let within = Within {
                 collection: within.collection || *nesting != Nesting::Single,
                 set: within.set || *nesting == Nesting::Set,
+                attribute: attribute.block.is_none(),
             };
             check_object(&nested.attributes, &format!("{path}."), within, problems);
         }

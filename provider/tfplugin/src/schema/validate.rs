@@ -2,41 +2,65 @@
 
 use std::collections::BTreeMap;
 
-use super::{Attribute, Kind, Nesting, Schema};
+use super::{Attribute, Group, GroupRule, Kind, Nesting, Schema};
 use crate::{Diagnostic, Diagnostics, Path, Value};
 
 impl Schema {
     /// Everything that is wrong with `config`. `write_only` tells whether the client keeps write-only values out of state.
     pub(crate) fn validate(&self, config: &Value, write_only: bool) -> Diagnostics {
         let mut found = Diagnostics::default();
-        for names in &self.exactly_one_of {
-            found.extend(exactly_one(config, names));
-        }
+        found.extend(self.groups.iter().filter_map(|group| group.problem(config)));
         validate_object(&self.attributes, config, &Path::root(), write_only, &mut found);
         found
     }
 }
 
-fn exactly_one(config: &Value, names: &[String]) -> Option<Diagnostic> {
-    let is = |check: fn(&Value) -> bool| names.iter().filter(move |name| config.get(name).is_some_and(check));
-    let set: Vec<&String> = is(|value| !value.is_null()).collect();
-    let list =
-        |names: &[&String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let all = list(&names.iter().collect::<Vec<_>>());
-    if set.is_empty() {
-        let summary =
-            if names.len() == 1 { format!("{all} is missing") } else { format!("One of {all} is missing") };
-        return Some(
-            Diagnostic::error(summary)
-                .detail(format!("None of them is set, exactly one of {all} is expected.")),
-        );
+impl Group {
+    fn problem(&self, config: &Value) -> Option<Diagnostic> {
+        let Self { names, rule } = self;
+        let is = |check: fn(&Value) -> bool| -> Vec<&String> {
+            names.iter().filter(|name| config.get(name).is_some_and(check)).collect()
+        };
+        let list =
+            |names: &[&String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let all = list(&names.iter().collect::<Vec<_>>());
+        // What is not known yet may turn out to be null, or not.
+        let (known, set) =
+            (is(|value| !value.is_null() && !value.is_unknown()), is(|value| !value.is_null()));
+        let at_last = |diagnostic: Diagnostic| match set.last() {
+            Some(name) => diagnostic.at(Path::root().attribute(name)),
+            None => diagnostic,
+        };
+        match rule {
+            GroupRule::ExactlyOne | GroupRule::AtLeastOne if set.is_empty() => {
+                let summary = if names.len() == 1 {
+                    format!("{all} is missing")
+                } else {
+                    format!("One of {all} is missing")
+                };
+                let count = if *rule == GroupRule::ExactlyOne { "exactly" } else { "at least" };
+                Some(
+                    Diagnostic::error(summary)
+                        .detail(format!("None of them is set, {count} one of {all} is expected.")),
+                )
+            }
+            GroupRule::ExactlyOne | GroupRule::AtMostOne if known.len() > 1 => {
+                let diagnostic = Diagnostic::error(format!("Only one of {all} can be set"))
+                    .detail(format!("Found {}. Remove all but one.", list(&set)));
+                Some(at_last(diagnostic))
+            }
+            GroupRule::AllOrNone if !known.is_empty() && set.len() < names.len() => {
+                let missing: Vec<_> = names.iter().filter(|name| !set.contains(name)).collect();
+                let diagnostic = Diagnostic::error(format!("{all} belong together")).detail(format!(
+                    "Found {} without {}. Set all of them or none.",
+                    list(&set),
+                    list(&missing)
+                ));
+                Some(at_last(diagnostic))
+            }
+            _ => None,
+        }
     }
-    let known = is(|value| !value.is_null() && !value.is_unknown()).count();
-    (known > 1).then(|| {
-        Diagnostic::error(format!("Only one of {all} can be set"))
-            .detail(format!("Found {}. Remove all but one.", list(&set)))
-            .at(Path::root().attribute(set.last().map_or("", |name| name.as_str())))
-    })
 }
 
 fn validate_object(
@@ -108,5 +132,47 @@ pub(crate) fn brief(value: &Value) -> String {
     match text.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(schema: &Schema, values: [Value; 2]) -> Vec<String> {
+        let [a, b] = values;
+        let config = Value::Map([("a".to_owned(), a), ("b".to_owned(), b)].into());
+        schema.validate(&config, true).into_iter().map(|found| found.summary).collect()
+    }
+
+    #[test]
+    fn groups_say_what_is_missing_and_what_is_too_much() {
+        let schema = Schema::new(0)
+            .attribute("a", Attribute::string().optional())
+            .attribute("b", Attribute::string().optional());
+        let both = || ["x".into(), "y".into()];
+        let none = || [Value::Null, Value::Null];
+        let one = || [Value::Null, "y".into()];
+        let open = || ["x".into(), Value::Unknown];
+
+        let exactly = schema.clone().exactly_one_of(&["a", "b"]);
+        assert_eq!(problems(&exactly, none()), ["One of `a`, `b` is missing"]);
+        assert_eq!(problems(&exactly, both()), ["Only one of `a`, `b` can be set"]);
+        let at_most = schema.clone().at_most_one_of(&["a", "b"]);
+        assert_eq!(problems(&at_most, both()), ["Only one of `a`, `b` can be set"]);
+        let at_least = schema.clone().at_least_one_of(&["a", "b"]);
+        assert_eq!(problems(&at_least, none()), ["One of `a`, `b` is missing"]);
+        let together = schema.all_or_none_of(&["a", "b"]);
+        assert_eq!(problems(&together, one()), ["`a`, `b` belong together"]);
+
+        for (schema, fine) in [
+            (&exactly, one()),
+            (&exactly, open()),
+            (&at_most, none()),
+            (&at_least, both()),
+            (&together, open()),
+        ] {
+            assert_eq!(problems(schema, fine), Vec::<String>::new());
+        }
     }
 }

@@ -6,16 +6,31 @@ use crate::value::Number;
 
 /// A check of one known value: `Err` says what was expected instead.
 #[derive(Clone)]
-pub struct Validator(Arc<dyn Fn(&Value) -> Result<(), String> + Send + Sync>);
+pub struct Validator {
+    check: Arc<dyn Fn(&Value) -> Result<(), String> + Send + Sync>,
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only tests ask for it"))]
+    example: Option<Value>,
+}
 
 impl Validator {
     /// A check of one's own.
     pub fn new(check: impl Fn(&Value) -> Result<(), String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(check))
+        Self { check: Arc::new(check), example: None }
+    }
+
+    /// With a value that passes, for tests which need one.
+    #[must_use]
+    pub fn such_as(self, example: impl Into<Value>) -> Self {
+        Self { example: Some(example.into()), ..self }
     }
 
     pub(crate) fn check(&self, value: &Value) -> Result<(), String> {
-        (self.0)(value)
+        (self.check)(value)
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn example(&self) -> Option<&Value> {
+        self.example.as_ref()
     }
 }
 
@@ -32,6 +47,7 @@ fn text(check: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) -> V
 /// One of these strings.
 pub fn one_of(allowed: &[&str]) -> Validator {
     let allowed: Vec<String> = allowed.iter().map(|text| (*text).to_owned()).collect();
+    let example = allowed.first().cloned().unwrap_or_default();
     text(move |found| {
         if allowed.iter().any(|text| text == found) {
             return Ok(());
@@ -39,6 +55,7 @@ pub fn one_of(allowed: &[&str]) -> Validator {
         let all = allowed.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ");
         Err(format!("one of {all}"))
     })
+    .such_as(example)
 }
 
 /// A string with something in it.
@@ -54,7 +71,7 @@ pub fn matches(check: impl Fn(&str) -> bool + Send + Sync + 'static, expected: &
 
 /// A duration as Go writes it: `90s`, `30m`, `1h30m`.
 pub fn duration() -> Validator {
-    matches(is_duration, "a duration such as \"90s\", \"30m\" or \"1h30m\"")
+    matches(is_duration, "a duration such as \"90s\", \"30m\" or \"1h30m\"").such_as("90s")
 }
 
 /// An integer of this range, both ends included.
@@ -65,6 +82,7 @@ pub fn integer_between(low: i64, high: i64) -> Validator {
         }
         _ => Ok(()),
     })
+    .such_as(low)
 }
 
 /// A list, set or map without null elements.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::tls::{self, Tls, TlsError};
 
 /// Proves that it is Terraform who starts us. It guards against mistakes, not against people.
-const COOKIE: (&str, &str) =
+pub(crate) const COOKIE: (&str, &str) =
     ("TF_PLUGIN_MAGIC_COOKIE", "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2");
 
 /// Who the server is for.
@@ -63,7 +63,7 @@ impl Handshake {
 }
 
 /// A private directory whose path is short enough for a socket.
-fn directory() -> std::io::Result<TempDir> {
+pub(super) fn directory() -> std::io::Result<TempDir> {
     const LONGEST: usize = 100;
     let mut builder = tempfile::Builder::new();
     builder.prefix("tfplugin-").permissions(std::fs::Permissions::from_mode(0o700));
@@ -79,23 +79,31 @@ fn directory() -> std::io::Result<TempDir> {
 }
 
 /// Tells Terraform, or the user, where to connect. The socket must be listening already.
-pub(super) fn announce(mode: Mode, socket: &Path, tls: Option<&Tls>, name: &str) -> std::io::Result<()> {
+pub(super) fn announce(mode: Mode, socket: &Path, tls: Option<&Tls>, source: &str) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match mode {
         Mode::Terraform => writeln!(stdout, "{}", line(socket, tls))?,
-        Mode::Debug => {
-            let attach = serde_json::json!({ "Protocol": "grpc", "ProtocolVersion": 6, "Pid": std::process::id(), "Test": true,
-                "Addr": { "Network": "unix", "String": socket } });
-            let address = std::env::var("TF_REATTACH_ADDRESS").unwrap_or_else(|_| format!("{name}/{name}"));
-            let providers = BTreeMap::from([(address, attach)]);
-            let text = serde_json::to_string(&providers)?;
-            writeln!(
-                stdout,
-                "Serving until interrupted. In another terminal:\n\n  export TF_REATTACH_PROVIDERS='{text}'"
-            )?;
-        }
+        Mode::Debug => writeln!(
+            stdout,
+            "Serving until interrupted. In another terminal:\n\n  export TF_REATTACH_PROVIDERS='{}'",
+            reattach(socket, source)
+        )?,
     }
     stdout.flush()
+}
+
+/// What `TF_REATTACH_PROVIDERS` has to be for Terraform and OpenTofu to find us here.
+pub(crate) fn reattach(socket: &Path, source: &str) -> String {
+    let attach = serde_json::json!({ "Protocol": "grpc", "ProtocolVersion": 6, "Pid": std::process::id(), "Test": true,
+        "Addr": { "Network": "unix", "String": socket } });
+    // A source without a host means another registry to each of them.
+    let addresses = match source.split('/').count() {
+        2 => vec![format!("registry.terraform.io/{source}"), format!("registry.opentofu.org/{source}")],
+        _ => vec![source.to_owned()],
+    };
+    let providers: BTreeMap<String, _> =
+        addresses.into_iter().map(|address| (address, attach.clone())).collect();
+    serde_json::json!(providers).to_string()
 }
 
 /// `CORE|APP|NETWORK|ADDRESS|PROTOCOL|CERTIFICATE`, and whether we multiplex where the client asks.

@@ -3,8 +3,15 @@
 mod handshake;
 mod listen;
 mod log;
+mod others;
+mod registry;
+mod resources;
 mod rpc;
 mod tls;
+mod wire;
+
+#[cfg(feature = "testing")]
+pub(crate) mod embedded;
 
 /// The generated protocol.
 #[allow(dead_code, missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
@@ -25,6 +32,7 @@ use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::BoxStream;
+use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
 
 use crate::Provider;
@@ -34,7 +42,7 @@ use plugin::grpc_stdio_server::{GrpcStdio, GrpcStdioServer};
 use proto::provider_server::ProviderServer;
 
 /// The largest message either side may send; a quarter of a gigabyte, as Terraform's own servers allow.
-const MAX_MESSAGE: usize = 256 << 20;
+pub(crate) const MAX_MESSAGE: usize = 256 << 20;
 
 /// The whole of a provider's `main`: greets Terraform, serves until it says goodbye, then runs `at_end`.
 ///
@@ -78,12 +86,8 @@ pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) 
 async fn run<P: Provider>(provider: P, handshake: Handshake) -> std::io::Result<()> {
     let Handshake { socket, tls, mode, directory } = handshake;
     let listener = UnixListener::bind(&socket)?;
-    let shutdown = CancellationToken::new();
-    let stop = CancellationToken::new();
-    let provider = ProviderServer::new(rpc::Rpc::new(provider, stop.clone()))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
-    handshake::announce(mode, &socket, tls.as_ref(), P::NAME)?;
+    let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
+    handshake::announce(mode, &socket, tls.as_ref(), P::SOURCE)?;
     match mode {
         Mode::Terraform => {
             tokio::spawn(ignore_interrupts());
@@ -93,14 +97,8 @@ async fn run<P: Provider>(provider: P, handshake: Handshake) -> std::io::Result<
             tokio::spawn(end_on_interrupt(shutdown.clone(), stop.clone()));
         }
     }
-    let server = tonic::transport::Server::builder()
-        .add_service(provider)
-        .add_service(GrpcControllerServer::new(Controller {
-            mode,
-            shutdown: shutdown.clone(),
-            stop: stop.clone(),
-        }))
-        .add_service(GrpcStdioServer::new(Stdio))
+    let controller = Controller { mode, shutdown: shutdown.clone(), stop: stop.clone() };
+    let server = router(provider, controller, stop)
         .serve_with_incoming(listen::connections(listener, tls.map(|tls| tls.acceptor)));
     tokio::select! {
         outcome = server => outcome.map_err(std::io::Error::other)?,
@@ -111,6 +109,17 @@ async fn run<P: Provider>(provider: P, handshake: Handshake) -> std::io::Result<
     }
     drop(directory);
     Ok(())
+}
+
+/// All services on one connection.
+fn router<P: Provider>(provider: P, controller: Controller, stop: CancellationToken) -> Router {
+    let provider = ProviderServer::new(rpc::Rpc::new(provider, stop))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    tonic::transport::Server::builder()
+        .add_service(provider)
+        .add_service(GrpcControllerServer::new(controller))
+        .add_service(GrpcStdioServer::new(Stdio))
 }
 
 /// go-plugin's way to end us.

@@ -1,158 +1,14 @@
-//! Resources: things that are created, changed and destroyed.
+//! Resources without their types: values in, values out, as the server keeps them.
 
-use std::future::Future;
+use std::collections::BTreeMap;
 
 use futures::future::BoxFuture;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-use crate::convert::{from_value, to_value};
-use crate::{Cx, Diagnostic, Diagnostics, Path, Schema, Value};
-
-/// Something that Terraform manages. The order of methods is the order of a resource's life.
-pub trait Resource<D>: Send + Sync + 'static {
-    /// Its name in configurations, e.g. `random_word`.
-    const TYPE: &'static str;
-    /// Configuration and state.
-    type Model: Serialize + DeserializeOwned + Clone + Send + Sync;
-    /// What is remembered beside the state and shown to nobody. No place for secrets.
-    type Private: Serialize + DeserializeOwned + Default + Clone + Send + Sync;
-
-    /// Its schema.
-    fn schema(&self) -> Schema;
-
-    /// Checks that the schema cannot express. Values may be unknown; the provider is not configured.
-    fn validate(&self, config: Self::Model) -> impl Future<Output = Result<(), Diagnostics>> + Send {
-        drop(config);
-        async { Ok(()) }
-    }
-
-    /// Says what apply will do. What is known in the answer is binding.
-    fn plan(
-        &self,
-        cx: &Cx<D>,
-        request: PlanRequest<Self::Model, Self::Private>,
-    ) -> impl Future<Output = Result<PlanResponse<Self::Model, Self::Private>, Diagnostics>> + Send {
-        let _ = cx;
-        async {
-            let private = request.prior.map(|state| state.private).unwrap_or_default();
-            Ok(PlanResponse { planned: request.proposed, private, requires_replace: vec![] })
-        }
-    }
-
-    /// Looks at what is really there. `None` means that it is gone for good, never that it cannot be reached.
-    fn read(
-        &self,
-        cx: &Cx<D>,
-        state: State<Self::Model, Self::Private>,
-    ) -> impl Future<Output = Result<Option<State<Self::Model, Self::Private>>, Diagnostics>> + Send;
-
-    /// Makes it.
-    fn create(
-        &self,
-        cx: &Cx<D>,
-        request: ApplyRequest<Self::Model, Self::Private>,
-    ) -> impl Future<Output = Result<State<Self::Model, Self::Private>, Failed<Self::Model, Self::Private>>> + Send;
-
-    /// Changes it in place.
-    fn update(
-        &self,
-        cx: &Cx<D>,
-        prior: State<Self::Model, Self::Private>,
-        request: ApplyRequest<Self::Model, Self::Private>,
-    ) -> impl Future<Output = Result<State<Self::Model, Self::Private>, Failed<Self::Model, Self::Private>>> + Send;
-
-    /// Removes it. After an error it is taken to exist still.
-    fn delete(
-        &self,
-        cx: &Cx<D>,
-        state: State<Self::Model, Self::Private>,
-    ) -> impl Future<Output = Result<(), Diagnostics>> + Send;
-
-    /// Finds what exists already. Terraform reads it right afterwards.
-    fn import(
-        &self,
-        cx: &Cx<D>,
-        id: &str,
-    ) -> impl Future<Output = Result<State<Self::Model, Self::Private>, Diagnostics>> + Send {
-        let _ = (cx, id);
-        async { Err(Diagnostic::error(format!("{} cannot be imported", Self::TYPE)).into()) }
-    }
-
-    /// Brings the state of an older schema version into the shape of this one, as JSON.
-    fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics> {
-        let _ = state;
-        Err(Diagnostic::error(format!(
-            "The state of {} was written by another version of the provider",
-            Self::TYPE
-        ))
-        .detail(format!("It has schema version {version}, which this version cannot read."))
-        .into())
-    }
-}
-
-/// What Terraform stores about a resource.
-#[derive(Clone, Debug)]
-pub struct State<M, P> {
-    /// The state.
-    pub value: M,
-    /// What goes with it unseen.
-    pub private: P,
-}
-
-/// What there is to plan from.
-#[derive(Clone, Debug)]
-pub struct PlanRequest<M, P> {
-    /// The state so far; `None` when it is to be created.
-    pub prior: Option<State<M, P>>,
-    /// What the user wrote.
-    pub config: M,
-    /// The configuration with defaults, prior computed values, and unknown ones where something changes.
-    pub proposed: M,
-}
-
-/// A plan.
-#[derive(Clone, Debug)]
-pub struct PlanResponse<M, P> {
-    /// The state after apply, as far as it is known.
-    pub planned: M,
-    /// For apply.
-    pub private: P,
-    /// Changes that mean another resource, beyond those the schema names.
-    pub requires_replace: Vec<Path>,
-}
-
-/// A plan to carry out.
-#[derive(Clone, Debug)]
-pub struct ApplyRequest<M, P> {
-    /// The planned state.
-    pub planned: M,
-    /// What the user wrote, with write-only values.
-    pub config: M,
-    /// What the plan left for apply.
-    pub private: P,
-}
-
-/// An apply that did not succeed, and what there is now.
-#[derive(Clone, Debug)]
-pub struct Failed<M, P> {
-    /// What went wrong.
-    pub diagnostics: Diagnostics,
-    /// What exists now. `None`: nothing was changed.
-    pub partial: Option<State<M, P>>,
-}
-
-impl<M, P> From<Diagnostics> for Failed<M, P> {
-    fn from(diagnostics: Diagnostics) -> Self {
-        Self { diagnostics, partial: None }
-    }
-}
-
-impl<M, P> From<Diagnostic> for Failed<M, P> {
-    fn from(diagnostic: Diagnostic) -> Self {
-        Diagnostics::from(diagnostic).into()
-    }
-}
+use super::private::{Envelope, open, open_prior, seal};
+use super::{ApplyRequest, Failed, MoveRequest, PlanRequest, Resource, State, own_value, typed};
+use crate::{Cx, Diagnostics, Path, Schema, Value};
 
 /// A state without its Rust type.
 #[derive(Clone, Debug)]
@@ -198,7 +54,10 @@ pub trait DynResource<D>: Send + Sync {
         prior: RawState,
         config: Value,
         proposed: Value,
+        planned: &'a [u8],
     ) -> BoxFuture<'a, Result<RawPlan, Diagnostics>>;
+    /// See [`Resource::plan_destroy`].
+    fn plan_destroy<'a>(&'a self, cx: &'a Cx<D>, prior: RawState) -> BoxFuture<'a, Result<(), Diagnostics>>;
     /// See [`Resource::read`].
     fn read<'a>(
         &'a self,
@@ -219,8 +78,24 @@ pub trait DynResource<D>: Send + Sync {
     fn prior_private(&self, planned: &[u8]) -> Vec<u8>;
     /// See [`Resource::import`].
     fn import<'a>(&'a self, cx: &'a Cx<D>, id: &'a str) -> BoxFuture<'a, Result<RawState, Diagnostics>>;
+    /// See [`Resource::import_identity`].
+    fn import_identity<'a>(
+        &'a self,
+        cx: &'a Cx<D>,
+        identity: BTreeMap<String, Value>,
+    ) -> BoxFuture<'a, Result<RawState, Diagnostics>>;
+    /// See [`Resource::move_state`].
+    fn move_state(&self, request: MoveRequest) -> BoxFuture<'_, Result<Option<RawState>, Diagnostics>>;
+    /// See [`Resource::generate_config`].
+    fn generate_config(&self, state: Value) -> BoxFuture<'_, Result<Value, Diagnostics>>;
     /// See [`Resource::upgrade`].
     fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics>;
+    /// See [`Resource::upgrade_identity`].
+    fn upgrade_identity(
+        &self,
+        version: i64,
+        identity: serde_json::Value,
+    ) -> Result<serde_json::Value, Diagnostics>;
 }
 
 /// Puts a resource into a provider's list.
@@ -233,18 +108,6 @@ struct Erased<R> {
     resource: R,
     schema: Schema,
 }
-
-/// The private part on the wire: versioned, so that a later layout can tell. The prior private part travels with the plan,
-/// because apply gets the planned one only.
-#[derive(Serialize, Deserialize)]
-struct Envelope<P> {
-    format: u32,
-    data: P,
-    #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
-    prior: Option<P>,
-}
-
-const FORMAT: u32 = 1;
 
 impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
     fn type_name(&self) -> &'static str {
@@ -265,6 +128,7 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
         prior: RawState,
         config: Value,
         proposed: Value,
+        planned: &'a [u8],
     ) -> BoxFuture<'a, Result<RawPlan, Diagnostics>> {
         Box::pin(async move {
             let prior_private = prior.private.clone();
@@ -279,8 +143,13 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
                 Some(state) => Some(state.private.clone()),
                 None => open::<R::Private>(R::TYPE, &prior_private)?.prior,
             };
-            let request =
-                PlanRequest { prior, config: typed(R::TYPE, &config)?, proposed: typed(R::TYPE, &proposed)? };
+            let planned = if planned.is_empty() { None } else { Some(open(R::TYPE, planned)?.data) };
+            let request = PlanRequest {
+                prior,
+                config: typed(R::TYPE, &config)?,
+                proposed: typed(R::TYPE, &proposed)?,
+                planned,
+            };
             let response = self.resource.plan(cx, request).await?;
             Ok(RawPlan {
                 planned: own_value(R::TYPE, &response.planned)?,
@@ -288,6 +157,10 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
                 requires_replace: response.requires_replace,
             })
         })
+    }
+
+    fn plan_destroy<'a>(&'a self, cx: &'a Cx<D>, prior: RawState) -> BoxFuture<'a, Result<(), Diagnostics>> {
+        Box::pin(async move { self.resource.plan_destroy(cx, open_state(R::TYPE, &prior)?).await })
     }
 
     fn read<'a>(
@@ -336,8 +209,38 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
         Box::pin(async move { seal_state(R::TYPE, self.resource.import(cx, id).await?) })
     }
 
+    fn import_identity<'a>(
+        &'a self,
+        cx: &'a Cx<D>,
+        identity: BTreeMap<String, Value>,
+    ) -> BoxFuture<'a, Result<RawState, Diagnostics>> {
+        Box::pin(async move { seal_state(R::TYPE, self.resource.import_identity(cx, identity).await?) })
+    }
+
+    fn move_state(&self, request: MoveRequest) -> BoxFuture<'_, Result<Option<RawState>, Diagnostics>> {
+        Box::pin(async move {
+            let moved = self.resource.move_state(request).await?;
+            moved.map(|state| seal_state(R::TYPE, state)).transpose()
+        })
+    }
+
+    fn generate_config(&self, state: Value) -> BoxFuture<'_, Result<Value, Diagnostics>> {
+        Box::pin(async move {
+            let config = self.resource.generate_config(typed(R::TYPE, &state)?).await?;
+            own_value(R::TYPE, &config)
+        })
+    }
+
     fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics> {
         self.resource.upgrade(version, state)
+    }
+
+    fn upgrade_identity(
+        &self,
+        version: i64,
+        identity: serde_json::Value,
+    ) -> Result<serde_json::Value, Diagnostics> {
+        self.resource.upgrade_identity(version, identity)
     }
 }
 
@@ -403,59 +306,16 @@ fn seal_state<M: Serialize, P: Serialize>(
     })
 }
 
-fn seal<P: Serialize>(type_name: &str, data: P, prior: Option<P>) -> Result<Vec<u8>, Diagnostics> {
-    serde_json::to_vec(&Envelope { format: FORMAT, data, prior })
-        .map_err(|error| mistake(type_name, &format!("its private data cannot be written: {error}")).into())
-}
-
-/// The private data that belong to what exists, also where `bytes` come from a plan to replace it.
-fn open_prior<P: DeserializeOwned + Default>(type_name: &str, bytes: &[u8]) -> Result<P, Diagnostics> {
-    let envelope: Envelope<P> = open(type_name, bytes)?;
-    Ok(envelope.prior.unwrap_or(envelope.data))
-}
-
-fn open<P: DeserializeOwned + Default>(type_name: &str, bytes: &[u8]) -> Result<Envelope<P>, Diagnostics> {
-    if bytes.is_empty() {
-        return Ok(Envelope { format: FORMAT, data: P::default(), prior: None });
-    }
-    let envelope: Envelope<P> = serde_json::from_slice(bytes)
-        .map_err(|error| mistake(type_name, &format!("its private data cannot be read: {error}")))?;
-    if envelope.format != FORMAT {
-        return Err(Diagnostic::error(format!("The state of {type_name} was written by a newer provider"))
-            .detail(format!("Its private data has format {}, this version reads {FORMAT}.", envelope.format))
-            .into());
-    }
-    Ok(envelope)
-}
-
-/// A value as a model; that it fits is the schema's promise.
-pub(crate) fn typed<M: DeserializeOwned>(type_name: &str, value: &Value) -> Result<M, Diagnostics> {
-    from_value(value).map_err(|error| {
-        Diagnostic::error(format!("A value of {type_name} cannot be used"))
-            .detail(error.message)
-            .at(error.path)
-            .into()
-    })
-}
-
-/// A model as a value.
-pub(crate) fn own_value<M: Serialize>(type_name: &str, model: &M) -> Result<Value, Diagnostics> {
-    to_value(model).map_err(|error| mistake(type_name, &error.to_string()).into())
-}
-
-/// What only a mistake in the provider can lead to.
-pub(crate) fn mistake(type_name: &str, what: &str) -> Diagnostic {
-    Diagnostic::error("The provider made a mistake").detail(format!("{type_name}: {what}. Please report it."))
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use tokio_util::sync::CancellationToken;
 
+    use super::super::PlanResponse;
     use super::*;
-    use crate::Attribute;
+    use crate::{Attribute, Diagnostic};
+    use serde::Deserialize;
 
     /// Remembers its name in private data, and only deletes what it remembers rightly.
     struct Thing;
@@ -523,9 +383,9 @@ mod tests {
         let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
         let old = RawState { value: named("old"), private: seal("t", "old".to_owned(), None).unwrap() };
         // As Terraform plans a replacement: once with the old state, once without it but with the first plan's private data.
-        let first = thing.plan(&cx, old, named("new"), named("new")).await.unwrap();
+        let first = thing.plan(&cx, old, named("new"), named("new"), &[]).await.unwrap();
         let none = RawState { value: Value::Null, private: first.private };
-        let second = thing.plan(&cx, none, named("new"), named("new")).await.unwrap();
+        let second = thing.plan(&cx, none, named("new"), named("new"), &[]).await.unwrap();
         let doomed = RawState { value: named("old"), private: second.private.clone() };
         thing.delete(&cx, doomed).await.unwrap();
         let planned = RawState { value: named("new"), private: second.private };
@@ -537,7 +397,7 @@ mod tests {
     async fn a_failed_update_keeps_state_and_private_data_together() {
         let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
         let old = RawState { value: named("old"), private: seal("t", "old".to_owned(), None).unwrap() };
-        let plan = thing.plan(&cx, old, named("new"), named("new")).await.unwrap();
+        let plan = thing.plan(&cx, old, named("new"), named("new"), &[]).await.unwrap();
         let planned = RawState { value: plan.planned, private: plan.private };
         let applied = thing.apply(&cx, named("old"), planned, named("new")).await;
         assert!(applied.diagnostics.has_errors());

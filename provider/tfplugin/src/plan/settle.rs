@@ -1,0 +1,130 @@
+//! What a resource's answer becomes before anybody else sees it: the differences that are none are taken out of it, so that
+//! no resource has to know of them.
+
+use std::collections::BTreeMap;
+
+use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quick};
+
+use crate::schema::{Kind, Nesting};
+use crate::{Attribute, Schema, Type, Value};
+
+/// Write-only values are null, strings are in Unicode's normal form C as Terraform has them, elements of sets are in an order
+/// of their own and each there once, and blocks that are not there are an empty list.
+pub(crate) fn settle(schema: &Schema, value: Value) -> Value {
+    object(&schema.attributes, value)
+}
+
+fn object(attributes: &BTreeMap<String, Attribute>, value: Value) -> Value {
+    let Value::Map(entries) = value else {
+        return value;
+    };
+    let entries = entries.into_iter().map(|(name, value)| match attributes.get(&name) {
+        Some(definition) => (name, attribute(definition, value)),
+        None => (name, value),
+    });
+    Value::Map(entries.collect())
+}
+
+fn attribute(definition: &Attribute, value: Value) -> Value {
+    if definition.write_only {
+        return Value::Null;
+    }
+    let Kind::Nested(nesting, nested) = &definition.kind else {
+        return settle_type(&definition.ty(), value);
+    };
+    let inner = |value| object(&nested.attributes, value);
+    match (nesting, value) {
+        (Nesting::Single, value) => inner(value),
+        (Nesting::List | Nesting::Set, Value::Null) if definition.block.is_some() => Value::List(vec![]),
+        (Nesting::List, Value::List(items)) => Value::List(items.into_iter().map(inner).collect()),
+        (Nesting::Set, Value::List(items)) => Value::set(items.into_iter().map(inner).collect()),
+        (Nesting::Map, Value::Map(entries)) => {
+            Value::Map(entries.into_iter().map(|(key, value)| (normal(key), inner(value))).collect())
+        }
+        (_, value) => value,
+    }
+}
+
+/// The same for a value of a plain type.
+pub(crate) fn settle_type(ty: &Type, value: Value) -> Value {
+    match (ty, value) {
+        (_, Value::String(text)) => Value::String(normal(text)),
+        (Type::List(element), Value::List(items)) => {
+            Value::List(items.into_iter().map(|value| settle_type(element, value)).collect())
+        }
+        (Type::Set(element), Value::List(items)) => {
+            Value::set(items.into_iter().map(|value| settle_type(element, value)).collect())
+        }
+        (Type::Tuple(types), Value::List(items)) if types.len() == items.len() => {
+            Value::List(items.into_iter().zip(types).map(|(value, ty)| settle_type(ty, value)).collect())
+        }
+        (Type::Map(element), Value::Map(entries)) => Value::Map(
+            entries.into_iter().map(|(key, value)| (normal(key), settle_type(element, value))).collect(),
+        ),
+        (Type::Object(types), Value::Map(entries)) => {
+            let entries = entries.into_iter().map(|(name, value)| match types.get(&name) {
+                Some(ty) => (name, settle_type(ty, value)),
+                None => (name, value),
+            });
+            Value::Map(entries.collect())
+        }
+        (_, Value::Dynamic(typed)) => {
+            let (ty, value) = *typed;
+            let value = settle_type(&ty, value);
+            Value::Dynamic(Box::new((ty, value)))
+        }
+        (_, value) => value,
+    }
+}
+
+fn normal(text: String) -> String {
+    if is_nfc_quick(text.chars()) == IsNormalized::Yes { text } else { text.nfc().collect() }
+}
+
+/// The value with null where something is unknown: no state may hold an unknown value.
+pub(crate) fn known_only(value: Value) -> Value {
+    match value {
+        Value::Unknown => Value::Null,
+        Value::List(items) => Value::List(items.into_iter().map(known_only).collect()),
+        Value::Map(entries) => {
+            Value::Map(entries.into_iter().map(|(name, value)| (name, known_only(value))).collect())
+        }
+        Value::Dynamic(typed) => Value::Dynamic(Box::new((typed.0, known_only(typed.1)))),
+        value => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Block, Nested};
+
+    #[test]
+    fn what_is_no_difference_is_none() {
+        let rule = Nested::new().attribute("on", Attribute::bool().optional());
+        let schema = Schema::new(0)
+            .attribute("name", Attribute::string().optional())
+            .attribute("tags", Attribute::set(Type::String).optional())
+            .attribute("secret", Attribute::string().optional().write_only())
+            .attribute("any", Attribute::dynamic().optional())
+            .block("rule", Block::list(rule));
+        let object = |name: &str, tags: [&str; 3], secret: Value, any: &str, rule: Value| {
+            Value::Map(
+                [
+                    ("name".to_owned(), name.into()),
+                    ("tags".to_owned(), Value::List(tags.map(Value::from).to_vec())),
+                    ("secret".to_owned(), secret),
+                    ("any".to_owned(), Value::List(vec![any.into()]).into_dynamic()),
+                    ("rule".to_owned(), rule),
+                ]
+                .into(),
+            )
+        };
+        let settled =
+            settle(&schema, object("e\u{301}", ["b", "a", "b"], "hush".into(), "e\u{301}", Value::Null));
+        let mut expected = object("é", ["a", "b", ""], Value::Null, "é", Value::List(vec![]));
+        let Value::Map(entries) = &mut expected else { unreachable!() };
+        entries.insert("tags".into(), Value::List(vec!["a".into(), "b".into()]));
+        assert_eq!(settled, expected);
+    }
+}

@@ -1,0 +1,43 @@
+//! The server within a process that has other things to do: a test.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+use tokio::io::DuplexStream;
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+use super::handshake::{self, Mode};
+use super::listen::{self, Connection};
+use super::{Controller, router};
+use crate::Provider;
+
+/// Serves one connection that never leaves the process.
+pub(crate) fn serve_here<P: Provider>(provider: P) -> DuplexStream {
+    let (theirs, ours) = tokio::io::duplex(1 << 20);
+    let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
+    let controller = Controller { mode: Mode::Debug, shutdown, stop: stop.clone() };
+    let router = router(provider, controller, stop);
+    let connection = futures::stream::iter([Ok::<_, std::io::Error>(Connection::Memory(ours))]);
+    // It ends with the connection.
+    tokio::spawn(router.serve_with_incoming(connection));
+    theirs
+}
+
+/// Serves on a socket, for a Terraform that attaches.
+pub(crate) fn serve_on_socket<P: Provider>(
+    provider: P,
+    shutdown: &CancellationToken,
+) -> std::io::Result<(TempDir, PathBuf)> {
+    let directory = handshake::directory()?;
+    let socket = directory.path().join("plugin.sock");
+    let listener = UnixListener::bind(&socket)?;
+    let stop = CancellationToken::new();
+    let controller = Controller { mode: Mode::Debug, shutdown: shutdown.clone(), stop: stop.clone() };
+    let ended = shutdown.clone().cancelled_owned();
+    let router = router(provider, controller, stop);
+    tokio::spawn(router.serve_with_incoming_shutdown(listen::connections(listener, None), ended));
+    Ok((directory, socket))
+}
+
+pub(crate) use super::handshake::{COOKIE, reattach};

@@ -1,0 +1,372 @@
+//! The calls about managed resources. All rules that hold for every resource are applied here.
+
+#![expect(
+    clippy::unused_async,
+    reason = "a call is a future even if it never waits: it runs in its own task"
+)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tonic::Status;
+
+use super::proto;
+use super::rpc::{Call, Rpc, Shared, outcome};
+use super::wire::{Answer as _, decode, decode_type, encode, encode_type, path_to_wire, to_wire};
+use crate::codec::json;
+use crate::plan::{
+    check_applied, check_known, check_paths, check_planned, known_only, propose, replaced, settle,
+};
+use crate::resource::{MoveRequest, RawState, mistake};
+use crate::{Cx, Diagnostic, Diagnostics, DynResource, Provider, Schema, Value};
+
+impl<P: Provider> Shared<P> {
+    pub(super) async fn validate_resource(
+        self: Arc<Self>,
+        request: proto::validate_resource_config::Request,
+    ) -> Result<proto::validate_resource_config::Response, Diagnostics> {
+        let resource = self.registry().resource(&request.type_name)?;
+        let schema = resource.schema();
+        let config = decode(schema, request.config.as_ref())?;
+        let write_only = request
+            .client_capabilities
+            .is_some_and(|capabilities| capabilities.write_only_attributes_allowed);
+        let found = schema.validate(&config, write_only);
+        if found.has_errors() {
+            return Err(found);
+        }
+        let diagnostics = outcome(resource.validate(config).await)?;
+        Ok(proto::validate_resource_config::Response { diagnostics })
+    }
+
+    pub(super) async fn plan(
+        self: Arc<Self>,
+        request: proto::plan_resource_change::Request,
+    ) -> Result<proto::plan_resource_change::Response, Diagnostics> {
+        let resource = self.registry().resource(&request.type_name)?;
+        let (name, schema) = (resource.type_name(), resource.schema());
+        let prior = decode(schema, request.prior_state.as_ref())?;
+        let config = decode(schema, request.config.as_ref())?;
+        let proposed = decode(schema, request.proposed_new_state.as_ref())?;
+        let cx = self.cx(request.client_capabilities.as_ref(), request.provider_meta.as_ref())?;
+        let state = RawState { value: prior.clone(), private: request.prior_private.clone() };
+        if proposed.is_null() {
+            with_warnings(&cx, resource.plan_destroy(&cx, state).await)?;
+            return Ok(proto::plan_resource_change::Response {
+                planned_state: Some(encode(schema, &Value::Null)?),
+                planned_private: request.prior_private,
+                diagnostics: to_wire(cx.take_warnings()),
+                ..Default::default()
+            });
+        }
+        let start = propose(schema, &prior, &config, &proposed);
+        let plan = resource.plan(&cx, state, config.clone(), start, &request.planned_private).await;
+        let plan = with_warnings(&cx, plan)?;
+        let deferred = with_warnings(&cx, cx.take_deferral())?;
+        let value = settle(schema, plan.planned);
+        let mut broken = check_planned(name, schema, &prior, &config, &value);
+        broken.extend(check_paths(name, &plan.requires_replace, &prior, &value));
+        let mut replace = replaced(schema, &prior, &value);
+        replace.extend(plan.requires_replace);
+        let mut seen = std::collections::HashSet::new();
+        replace.retain(|path| seen.insert(path.clone()));
+        let identity = identity_of(schema, &value).filter(|identity| !identity.contains_unknown());
+        if replace.is_empty()
+            && let (Some(before), Some(after)) = (identity_of(schema, &prior), &identity)
+            && before != *after
+        {
+            broken.push(mistake(name, "it plans another identity for the same object"));
+        }
+        with_warnings(&cx, if broken.has_errors() { Err(broken) } else { Ok(()) })?;
+        Ok(proto::plan_resource_change::Response {
+            planned_state: Some(encode(schema, &value)?),
+            requires_replace: replace.iter().map(path_to_wire).collect(),
+            planned_private: plan.private,
+            diagnostics: to_wire(cx.take_warnings()),
+            deferred,
+            planned_identity: identity.map(|identity| encode_identity(schema, &identity)).transpose()?,
+        })
+    }
+
+    async fn apply(
+        self: Arc<Self>,
+        request: proto::apply_resource_change::Request,
+    ) -> Result<proto::apply_resource_change::Response, Diagnostics> {
+        let resource = self.registry().resource(&request.type_name)?;
+        let schema = resource.schema();
+        let prior = decode(schema, request.prior_state.as_ref())?;
+        let planned = decode(schema, request.planned_state.as_ref())?;
+        let config = decode(schema, request.config.as_ref())?;
+        let private = request.planned_private;
+        let cx = self.cx(None, request.provider_meta.as_ref())?;
+        let (state, mut found) = if planned.is_null() {
+            let state = RawState { value: prior.clone(), private: private.clone() };
+            match resource.delete(&cx, state).await {
+                Ok(()) => (Some(RawState { value: Value::Null, private: vec![] }), Diagnostics::default()),
+                Err(errors) => (None, errors),
+            }
+        } else {
+            let state = RawState { value: planned.clone(), private: private.clone() };
+            let applied = resource.apply(&cx, prior.clone(), state, config).await;
+            (applied.state, applied.diagnostics)
+        };
+        // Without a state of its own a failed apply has changed nothing.
+        let state = state.unwrap_or_else(|| {
+            if !found.has_errors() {
+                found.push(mistake(resource.type_name(), "it failed without saying why"));
+            }
+            RawState { value: prior, private: resource.prior_private(&private) }
+        });
+        let mut value = settle(schema, state.value);
+        let mut identity = None;
+        if found.has_errors() {
+            // A failed apply may not have come to know everything; what it does not know is not there.
+            value = known_only(value);
+            identity = identity_of(schema, &value);
+        } else if !value.is_null() {
+            found.extend(check_applied(resource.type_name(), schema, &planned, &value));
+            match identity_of(schema, &value) {
+                Some(complete) => identity = Some(complete),
+                None => found.extend(incomplete(resource)),
+            }
+            value = known_only(value);
+        }
+        let mut diagnostics = cx.take_warnings();
+        diagnostics.extend(found);
+        Ok(proto::apply_resource_change::Response {
+            new_state: Some(encode(schema, &value)?),
+            private: state.private,
+            diagnostics: to_wire(diagnostics),
+            new_identity: identity.map(|identity| encode_identity(schema, &identity)).transpose()?,
+        })
+    }
+
+    pub(super) async fn read(
+        self: Arc<Self>,
+        request: proto::read_resource::Request,
+    ) -> Result<proto::read_resource::Response, Diagnostics> {
+        let resource = self.registry().resource(&request.type_name)?;
+        let schema = resource.schema();
+        let value = decode(schema, request.current_state.as_ref())?;
+        let cx = self.cx(request.client_capabilities.as_ref(), request.provider_meta.as_ref())?;
+        let state = RawState { value, private: request.private };
+        let state = with_warnings(&cx, resource.read(&cx, state).await)?;
+        let deferred = with_warnings(&cx, cx.take_deferral())?;
+        let state = state.unwrap_or(RawState { value: Value::Null, private: vec![] });
+        let value = settle(schema, state.value);
+        let mut broken = check_known(resource.type_name(), schema, &value);
+        let identity = identity_of(schema, &value);
+        if let (Some(before), Some(after)) =
+            (decode_identity(schema, request.current_identity.as_ref())?, &identity)
+            && before != *after
+        {
+            broken.push(mistake(resource.type_name(), "it found another identity for the same object"));
+        }
+        with_warnings(&cx, if broken.has_errors() { Err(broken) } else { Ok(()) })?;
+        Ok(proto::read_resource::Response {
+            new_state: Some(encode(schema, &value)?),
+            private: state.private,
+            diagnostics: to_wire(cx.take_warnings()),
+            deferred,
+            new_identity: identity.map(|identity| encode_identity(schema, &identity)).transpose()?,
+        })
+    }
+
+    pub(super) async fn upgrade(
+        self: Arc<Self>,
+        request: proto::upgrade_resource_state::Request,
+    ) -> Result<proto::upgrade_resource_state::Response, Diagnostics> {
+        let resource = self.registry().resource(&request.type_name)?;
+        let schema = resource.schema();
+        let mut state = raw_json(request.raw_state.as_ref(), "The stored state")?;
+        if request.version != schema.version {
+            state = resource.upgrade(request.version, state)?;
+        }
+        let value = json::decode_state(&state, &schema.ty())
+            .map_err(|error| unreadable("The stored state", error))?;
+        let upgraded_state = Some(encode(schema, &settle(schema, value))?);
+        Ok(proto::upgrade_resource_state::Response { upgraded_state, diagnostics: vec![] })
+    }
+
+    pub(super) async fn upgrade_identity(
+        self: Arc<Self>,
+        request: proto::upgrade_resource_identity::Request,
+    ) -> Result<proto::upgrade_resource_identity::Response, Diagnostics> {
+        let resource = self.registry().resource(&request.type_name)?;
+        let schema = resource.schema();
+        let Some(identity) = &schema.identity else {
+            return Err(mistake(resource.type_name(), "it has no identity to upgrade").into());
+        };
+        let mut stored = raw_json(request.raw_identity.as_ref(), "The stored identity")?;
+        if request.version != identity.version() {
+            stored = resource.upgrade_identity(request.version, stored)?;
+        }
+        let value = json::decode_state(&stored, &identity.ty())
+            .map_err(|error| unreadable("The stored identity", error))?;
+        let upgraded_identity = Some(encode_identity(schema, &value)?);
+        Ok(proto::upgrade_resource_identity::Response { upgraded_identity, diagnostics: vec![] })
+    }
+
+    pub(super) async fn import(
+        self: Arc<Self>,
+        request: proto::import_resource_state::Request,
+    ) -> Result<proto::import_resource_state::Response, Diagnostics> {
+        let resource = self.registry().resource(&request.type_name)?;
+        let schema = resource.schema();
+        let cx = self.cx(request.client_capabilities.as_ref(), None)?;
+        let wanted = decode_identity(schema, request.identity.as_ref())?;
+        let state = match &wanted {
+            Some(Value::Map(identity)) => resource.import_identity(&cx, identity.clone()).await,
+            _ => resource.import(&cx, &request.id).await,
+        };
+        let state = with_warnings(&cx, state)?;
+        let deferred = with_warnings(&cx, cx.take_deferral())?;
+        let value = settle(schema, state.value);
+        let broken = check_known(resource.type_name(), schema, &value);
+        with_warnings(&cx, if broken.has_errors() { Err(broken) } else { Ok(()) })?;
+        // What is imported may be a stub that only reading completes.
+        let identity = identity_of(schema, &value).or(wanted);
+        let imported = proto::import_resource_state::ImportedResource {
+            type_name: request.type_name.clone(),
+            state: Some(encode(schema, &value)?),
+            private: state.private,
+            identity: identity.map(|identity| encode_identity(schema, &identity)).transpose()?,
+        };
+        Ok(proto::import_resource_state::Response {
+            imported_resources: vec![imported],
+            diagnostics: to_wire(cx.take_warnings()),
+            deferred,
+        })
+    }
+
+    pub(super) async fn move_state(
+        self: Arc<Self>,
+        request: proto::move_resource_state::Request,
+    ) -> Result<proto::move_resource_state::Response, Diagnostics> {
+        let resource = self.registry().resource(&request.target_type_name)?;
+        let schema = resource.schema();
+        let (from, to) = (request.source_type_name.clone(), resource.type_name());
+        let moved = resource.move_state(MoveRequest {
+            source_provider: request.source_provider_address.clone(),
+            source_type: request.source_type_name,
+            source_version: request.source_schema_version,
+            state: raw_json(request.source_state.as_ref(), "The state that is to be moved")?,
+            private: request.source_private,
+        });
+        let Some(state) = moved.await? else {
+            return Err(Diagnostic::error(format!("{from} cannot become {to}"))
+                .detail(format!(
+                    "{to} does not know how to take over the state of {from} of {}. Remove the `moved` block, take {from} out of the \
+                     state by a `removed` block, and import it as {to}.",
+                    request.source_provider_address
+                ))
+                .into());
+        };
+        let value = settle(schema, state.value);
+        let broken = check_known(to, schema, &value);
+        if broken.has_errors() {
+            return Err(broken);
+        }
+        let identity = identity_of(schema, &value);
+        Ok(proto::move_resource_state::Response {
+            target_state: Some(encode(schema, &value)?),
+            target_private: state.private,
+            target_identity: identity.map(|identity| encode_identity(schema, &identity)).transpose()?,
+            diagnostics: vec![],
+        })
+    }
+
+    pub(super) async fn generate_config(
+        self: Arc<Self>,
+        request: proto::generate_resource_config::Request,
+    ) -> Result<proto::generate_resource_config::Response, Diagnostics> {
+        let resource = self.registry().resource(&request.type_name)?;
+        let schema = resource.schema();
+        let state = decode(schema, request.state.as_ref())?;
+        let config = schema.configurable(settle(schema, resource.generate_config(state).await?));
+        Ok(proto::generate_resource_config::Response {
+            config: Some(encode(schema, &config)?),
+            diagnostics: vec![],
+        })
+    }
+}
+
+impl<P: Provider> Rpc<P> {
+    /// Applies. Whatever goes wrong, a panic included, the answer has a state: at least the one there was.
+    pub(super) async fn apply(
+        &self,
+        request: proto::apply_resource_change::Request,
+    ) -> Result<proto::apply_resource_change::Response, Status> {
+        let call = Call::new("ApplyResourceChange", &request.type_name);
+        let (name, prior, planned) =
+            (request.type_name.clone(), request.prior_state.clone(), request.planned_private.clone());
+        match self.run(call, self.shared.clone().apply(request)).await {
+            Ok(applied) => Ok(applied),
+            Err(errors) => {
+                let private =
+                    self.shared.registry().resource(&name).map(|resource| resource.prior_private(&planned));
+                Ok(proto::apply_resource_change::Response {
+                    new_state: prior,
+                    private: private.unwrap_or_default(),
+                    ..proto::apply_resource_change::Response::failed(errors)
+                })
+            }
+        }
+    }
+}
+
+/// The warnings of an operation are worth as much when it fails.
+pub(super) fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) -> Result<T, Diagnostics> {
+    result.map_err(|errors| {
+        let mut all = cx.take_warnings();
+        all.extend(errors);
+        all
+    })
+}
+
+/// The identity of what has this state, where it has one and the state tells all of it.
+fn identity_of(schema: &Schema, state: &Value) -> Option<Value> {
+    if state.is_null() { None } else { schema.identity.as_ref()?.of(state).ok() }
+}
+
+/// The mistake of a resource whose state does not tell its whole identity.
+fn incomplete<D>(resource: &dyn DynResource<D>) -> Option<Diagnostic> {
+    resource.schema().identity.as_ref()?;
+    Some(mistake(resource.type_name(), "its state does not have all attributes of its identity"))
+}
+
+pub(super) fn encode_identity(
+    schema: &Schema,
+    identity: &Value,
+) -> Result<proto::ResourceIdentityData, Diagnostics> {
+    let ty = schema.identity.as_ref().map(crate::IdentitySchema::ty);
+    let ty = ty.unwrap_or_else(|| crate::Type::Object(BTreeMap::new()));
+    Ok(proto::ResourceIdentityData { identity_data: Some(encode_type(&ty, identity)?) })
+}
+
+/// The identity that the client has sent, if it has.
+fn decode_identity(
+    schema: &Schema,
+    identity: Option<&proto::ResourceIdentityData>,
+) -> Result<Option<Value>, Diagnostics> {
+    let (Some(identity), Some(known)) = (identity, &schema.identity) else {
+        return Ok(None);
+    };
+    let value = decode_type(&known.ty(), identity.identity_data.as_ref())?;
+    Ok(Some(value).filter(|value| !value.is_null()))
+}
+
+fn raw_json(raw: Option<&proto::RawState>, what: &str) -> Result<serde_json::Value, Diagnostics> {
+    let raw = raw.ok_or_else(|| unreadable(what, "there is none"))?;
+    if !raw.flatmap.is_empty() {
+        return Err(unreadable(
+            what,
+            "it was written by Terraform 0.11 or older; upgrade by way of Terraform 0.12",
+        ));
+    }
+    serde_json::from_slice(&raw.json).map_err(|error| unreadable(what, error))
+}
+
+fn unreadable(what: &str, why: impl std::fmt::Display) -> Diagnostics {
+    Diagnostic::error(format!("{what} cannot be read")).detail(format!("Found: {why}.")).into()
+}

@@ -1,0 +1,96 @@
+//! Between the protocol's messages and ours.
+
+use super::proto::{self, DynamicValue};
+use crate::codec::{json, msgpack};
+use crate::{Diagnostic, Diagnostics, Path, Schema, Severity, Step, Type, Value};
+
+/// A value of a schema; null where there is none.
+pub(super) fn decode(schema: &Schema, value: Option<&DynamicValue>) -> Result<Value, Diagnostics> {
+    decode_type(&schema.ty(), value)
+}
+
+/// A value of a type; null where there is none.
+pub(super) fn decode_type(ty: &Type, value: Option<&DynamicValue>) -> Result<Value, Diagnostics> {
+    let Some(value) = value else {
+        return Ok(Value::Null);
+    };
+    let decoded = match (&*value.msgpack, &*value.json) {
+        (b"", b"") => return Ok(Value::Null),
+        (b"", json) => json::decode(json, ty),
+        (msgpack, _) => msgpack::decode(msgpack, ty),
+    };
+    decoded.map_err(|error| {
+        Diagnostic::error("Terraform sent a value that does not fit the schema")
+            .detail(error.message)
+            .at(error.path)
+            .into()
+    })
+}
+
+pub(super) fn encode(schema: &Schema, value: &Value) -> Result<DynamicValue, Diagnostics> {
+    encode_type(&schema.ty(), value)
+}
+
+pub(super) fn encode_type(ty: &Type, value: &Value) -> Result<DynamicValue, Diagnostics> {
+    let msgpack = msgpack::encode(value, ty).map_err(|error| {
+        Diagnostic::error("The provider made a value that does not fit its own schema")
+            .detail(format!("{error}. Please report it."))
+            .at(error.path)
+    })?;
+    Ok(DynamicValue { msgpack: msgpack.into(), json: vec![].into() })
+}
+
+pub(super) fn to_wire(diagnostics: Diagnostics) -> Vec<proto::Diagnostic> {
+    let wire = diagnostics.into_iter().map(|diagnostic| proto::Diagnostic {
+        severity: match diagnostic.severity {
+            Severity::Error => proto::diagnostic::Severity::Error.into(),
+            Severity::Warning => proto::diagnostic::Severity::Warning.into(),
+        },
+        summary: diagnostic.summary,
+        detail: diagnostic.detail,
+        attribute: diagnostic.path.filter(|path| !path.steps().is_empty()).as_ref().map(path_to_wire),
+    });
+    wire.collect()
+}
+
+pub(super) fn path_to_wire(path: &Path) -> proto::AttributePath {
+    use proto::attribute_path::step::Selector;
+    let step = |step: &Step| proto::attribute_path::Step {
+        selector: Some(match step {
+            Step::Attribute(name) => Selector::AttributeName(name.clone()),
+            Step::Key(key) => Selector::ElementKeyString(key.clone()),
+            Step::Index(index) => Selector::ElementKeyInt(i64::try_from(*index).unwrap_or(i64::MAX)),
+        }),
+    };
+    proto::AttributePath { steps: path.steps().iter().map(step).collect() }
+}
+
+/// An answer that can say what went wrong.
+pub(super) trait Answer: Default + Send + 'static {
+    /// What it says.
+    fn diagnostics(&mut self) -> &mut Vec<proto::Diagnostic>;
+
+    /// The answer of a call that failed.
+    fn failed(errors: Diagnostics) -> Self {
+        let mut answer = Self::default();
+        answer.diagnostics().extend(to_wire(errors));
+        answer
+    }
+}
+
+macro_rules! answers {
+    ($($module:ident),* $(,)?) => {
+        $(impl Answer for proto::$module::Response {
+            fn diagnostics(&mut self) -> &mut Vec<proto::Diagnostic> {
+                &mut self.diagnostics
+            }
+        })*
+    };
+}
+answers! {
+    get_metadata, get_provider_schema, get_resource_identity_schemas, get_functions, validate_provider_config,
+    configure_provider, validate_resource_config, upgrade_resource_state, upgrade_resource_identity, read_resource,
+    plan_resource_change, apply_resource_change, import_resource_state, move_resource_state, generate_resource_config,
+    validate_data_resource_config, read_data_source, validate_ephemeral_resource_config, open_ephemeral_resource,
+    renew_ephemeral_resource, close_ephemeral_resource, validate_list_resource_config, validate_action_config, plan_action,
+}
