@@ -77,18 +77,25 @@ impl<'a> Broken<'a> {
     }
 
     fn report_text(&mut self, expected: &Value, found: &Value, more: &str) {
-        let Self { type_name, schema, rule, .. } = self;
+        let expected = format!("{}{more}", self.show(expected));
+        self.report_due(&expected, found);
+    }
+
+    fn show(&self, value: &Value) -> String {
+        let hidden = self.schema.hides(&Path::from_steps(&self.steps));
+        if hidden { "a sensitive value".to_owned() } else { brief(value) }
+    }
+
+    fn report_due(&mut self, expected: &str, found: &Value) {
+        let found = self.show(found);
+        let Self { type_name, rule, .. } = self;
         let path = Path::from_steps(&self.steps);
-        let hidden = schema.hides(&path);
-        let show = |value: &Value| if hidden { "a sensitive value".to_owned() } else { brief(value) };
         let place = if path.steps().is_empty() { "itself".to_owned() } else { format!("`{path}`") };
         self.found.push(
             Diagnostic::error("The provider contradicts itself")
                 .detail(format!(
-                    "{type_name} {rule} {} for {place} where {} was due{more}. This is a mistake in the provider; please report \
-                     it.",
-                    show(found),
-                    show(expected)
+                    "{type_name} {rule} {found} for {place} where {expected} was due. This is a mistake in the provider; please report \
+                     it."
                 ))
                 .at(path),
         );
@@ -291,7 +298,7 @@ fn elements(
 /// Reports the first thing in a value that is not known.
 fn known(value: &Value, broken: &mut Broken<'_>) {
     match value {
-        Value::Unknown => broken.report_text(&NULL, value, " or something known"),
+        Value::Unknown => broken.report_due("a known value", value),
         Value::Dynamic(typed) => known(&typed.1, broken),
         Value::List(items) => {
             if let Some(index) = items.iter().position(Value::contains_unknown)

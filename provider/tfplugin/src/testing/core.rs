@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use unicode_normalization::UnicodeNormalization as _;
+
 use crate::plan::derives;
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Diagnostic, Diagnostics, Path, Schema, Type, Value};
@@ -16,8 +18,20 @@ fn part<'v>(value: &'v Value, name: &str) -> &'v Value {
 /// error.
 pub(super) fn conform(schema: &Schema, config: &Value) -> Result<Value, Diagnostics> {
     let mut found = Diagnostics::default();
-    let value = object(&schema.attributes, config, &Path::root(), &mut found);
+    let value = object(&schema.attributes, &normal(config), &Path::root(), &mut found);
     if found.has_errors() { Err(found) } else { Ok(value) }
+}
+
+/// With all strings in Unicode's normal form C.
+fn normal(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(text.nfc().collect()),
+        Value::List(items) => Value::List(items.iter().map(normal).collect()),
+        Value::Map(entries) => {
+            Value::Map(entries.iter().map(|(key, value)| (key.nfc().collect(), normal(value))).collect())
+        }
+        value => value.clone(),
+    }
 }
 
 fn object(
