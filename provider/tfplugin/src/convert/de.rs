@@ -41,6 +41,14 @@ impl<'de> Deserializer<'de> for De<'_> {
         }
     }
 
+    /// An object without attributes is nothing: the configuration of what takes none.
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConvertError> {
+        match self.0 {
+            Value::Map(entries) if entries.is_empty() => visitor.visit_unit(),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConvertError> {
         if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
@@ -81,7 +89,7 @@ impl<'de> Deserializer<'de> for De<'_> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit seq tuple tuple_struct map struct
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf seq tuple tuple_struct map struct
         identifier ignored_any
     }
 }
@@ -164,13 +172,14 @@ impl<'de> Deserializer<'de> for Placed<'_> {
     placed! {
         deserialize_any(),
         deserialize_option(),
+        deserialize_unit(),
         deserialize_newtype_struct(name: &'static str),
         deserialize_unit_struct(name: &'static str),
         deserialize_enum(name: &'static str, variants: &'static [&'static str]),
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit seq tuple tuple_struct map struct
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf seq tuple tuple_struct map struct
         identifier ignored_any
     }
 }

@@ -183,6 +183,12 @@ mod tests {
     }
 
     #[test]
+    fn an_object_without_attributes_is_nothing() {
+        from_value::<()>(&map(&[])).unwrap();
+        assert!(from_value::<()>(&map(&[("x", true.into())])).is_err());
+    }
+
+    #[test]
     fn errors_name_the_place_and_both_sides() {
         let mut value = sample();
         let Value::Map(entries) = &mut value else { unreachable!() };
