@@ -7,6 +7,7 @@ mod collect;
 mod describe;
 mod example;
 mod fence;
+mod names;
 mod page;
 mod schema;
 mod terraform;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use self::example::Examples;
 use self::page::{Kind, Page};
+use self::schema::ProviderSchema;
 use self::terraform::Terraform;
 use crate::TaskError;
 use crate::build::build;
@@ -27,7 +29,7 @@ use crate::build::build;
 pub(crate) fn generate() -> Result<(), TaskError> {
     build(false)?;
     let root = e2e::repository();
-    let pages = pages(&root, &Terraform::start()?)?;
+    let pages = pages(&root, &Terraform::start()?.schema()?)?;
     let docs = root.join("docs");
     for path in surplus(&pages, &docs) {
         std::fs::remove_file(docs.join(&path)).map_err(TaskError::io(path.display()))?;
@@ -48,12 +50,13 @@ pub(crate) fn check() -> Result<(), TaskError> {
     build(false)?;
     let root = e2e::repository();
     let terraform = Terraform::start()?;
-    let pages = pages(&root, &terraform)?;
+    let schema = terraform.schema()?;
+    let pages = pages(&root, &schema)?;
     let mut problems = differences(&pages, &root.join("docs"));
     if !problems.is_empty() {
         problems.push("`cargo xtask docs` mends the pages".to_owned());
     }
-    let verdict = validate::validate(&root, &terraform)?;
+    let verdict = validate::validate(&root, &schema, &terraform)?;
     problems.extend(verdict.problems);
     println!(
         "   {} pages, {} configurations validated, {} fragments left out",
@@ -64,9 +67,9 @@ pub(crate) fn check() -> Result<(), TaskError> {
     if problems.is_empty() { Ok(()) } else { Err(TaskError::Failed(problems.join("\n"))) }
 }
 
-fn pages(root: &Path, terraform: &Terraform) -> Result<Vec<Page>, TaskError> {
+fn pages(root: &Path, schema: &ProviderSchema) -> Result<Vec<Page>, TaskError> {
     let examples = Examples::new(root.join("terraform-examples"));
-    page::pages(&terraform.schema()?, &root.join("provider/docs"), &examples)
+    page::pages(schema, &root.join("provider/docs"), &examples)
         .map_err(|problems| TaskError::Failed(problems.join("\n")))
 }
 

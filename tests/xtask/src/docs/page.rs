@@ -12,7 +12,7 @@ use super::schema::{Block, Function, ProviderSchema};
 
 /// What the names of all resources begin with; names of pages do without.
 const PREFIX: &str = "nixos_";
-const PROVIDER: &str = "nixos";
+pub(crate) const PROVIDER: &str = "nixos";
 
 /// A page, by its path below `docs/`.
 #[derive(Debug)]
@@ -144,6 +144,12 @@ impl<'a> Subject<'a> {
         (self.kind, self.name)
     }
 
+    /// As search engines show it: with the provider's name, which the provider has already.
+    fn title(&self) -> String {
+        let of = if self.kind == Kind::Provider { String::new() } else { format!(" - {PROVIDER}") };
+        format!("{} {}{of}", self.name, self.kind.title())
+    }
+
     /// Its own template, if there is one.
     fn template(&self) -> String {
         format!("{}.md.tmpl", self.kind.page(self.name))
@@ -161,7 +167,7 @@ impl<'a> Subject<'a> {
         let common = context! {
             name => self.name,
             kind => self.kind.title(),
-            page_title => format!("{} {} - {PROVIDER}", self.name, self.kind.title()),
+            page_title => self.title(),
             examples => examples.usage,
             import_command => examples.import_command,
             import_block => examples.import_block,

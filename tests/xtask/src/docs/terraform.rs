@@ -17,6 +17,9 @@ pub(crate) const REQUIREMENT: &str = "terraform {
 }
 ";
 
+/// The first version that tells all that pages have.
+const OLDEST: (u32, u32) = (1, 11);
+
 /// A directory in which `terraform init` has been run. Every configuration of ours is validated with what it has installed, because
 /// installing takes longer than validating.
 #[derive(Debug)]
@@ -65,9 +68,31 @@ impl Terraform {
         );
         let root = terraform.directory.path();
         write(&root.join("terraform.rc"), config)?;
+        terraform.check_version()?;
         write(&root.join("terraform.tf"), REQUIREMENT)?;
         terraform.run(root, &["init", "-no-color", "-input=false"])?;
         Ok(terraform)
+    }
+
+    /// Older ones know no functions, ephemeral resources and write-only attributes, so that pages would lack them.
+    fn check_version(&self) -> Result<(), TaskError> {
+        #[derive(Deserialize)]
+        struct Document {
+            terraform_version: String,
+        }
+        let output = self.run(self.directory.path(), &["version", "-json"])?;
+        let Document { terraform_version: version } = serde_json::from_slice(&output.stdout)
+            .map_err(|error| TaskError::Failed(format!("terraform version -json: {error}")))?;
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
+        if (parts.next(), parts.next()) < (Some(OLDEST.0), Some(OLDEST.1)) {
+            return Err(TaskError::Failed(format!(
+                "documentation is made and checked with Terraform {}.{} or later; {} is {version}",
+                OLDEST.0,
+                OLDEST.1,
+                self.program.display()
+            )));
+        }
+        Ok(())
     }
 
     /// The schemas of the provider.
@@ -114,21 +139,21 @@ impl Terraform {
     /// The files of all modules that are not formatted as `terraform fmt` does it.
     pub(crate) fn unformatted(&self) -> Result<Vec<PathBuf>, TaskError> {
         let modules = self.modules();
-        // Its exit code says no more than its list; it is another one for a syntax error, which validation names better.
         let output = self.output(&modules, &["fmt", "-check", "-recursive"])?;
+        // 3 is what it ends with when it has something to list.
+        if !matches!(output.status.code(), Some(0 | 3)) {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(TaskError::Failed(format!("terraform fmt failed:\n{}", said.trim())));
+        }
         Ok(String::from_utf8_lossy(&output.stdout).lines().map(|line| modules.join(line)).collect())
     }
 
-    /// How `terraform fmt` would change a file: the lines that go and come.
+    /// How `terraform fmt` would change a file: the hunks of a diff.
     pub(crate) fn format_changes(&self, file: &Path) -> Result<String, TaskError> {
         let name = file.display().to_string();
-        let output = self.output(&self.modules(), &["fmt", "-check", "-diff", "-list=false", &name])?;
+        let output = self.output(&self.modules(), &["fmt", "-check", "-diff", &name])?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok(text
-            .lines()
-            .skip_while(|line| !line.starts_with("@@"))
-            .map(|line| format!("    {line}\n"))
-            .collect())
+        Ok(text.lines().skip_while(|line| !line.starts_with("@@")).map(|line| format!("{line}\n")).collect())
     }
 
     fn modules(&self) -> PathBuf {

@@ -1,10 +1,12 @@
 //! Terraform's own judgement on every configuration of the documentation: `terraform validate`, which asks the provider, and
-//! `terraform fmt`.
+//! `terraform fmt`; and ours on names that Terraform does not look at.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::collect::{Collection, Configuration, collect};
+use super::names::{Unknown, unknown_names};
+use super::schema::ProviderSchema;
 use super::terraform::{Diagnostic, Terraform, write};
 use crate::TaskError;
 
@@ -17,7 +19,11 @@ pub(crate) struct Verdict {
 }
 
 /// Validates everything.
-pub(crate) fn validate(root: &Path, terraform: &Terraform) -> Result<Verdict, TaskError> {
+pub(crate) fn validate(
+    root: &Path,
+    schema: &ProviderSchema,
+    terraform: &Terraform,
+) -> Result<Verdict, TaskError> {
     let Collection { configurations, fragments, mut problems } = collect(root)?;
     let mut modules = vec![];
     for (index, configuration) in configurations.iter().enumerate() {
@@ -31,7 +37,9 @@ pub(crate) fn validate(root: &Path, terraform: &Terraform) -> Result<Verdict, Ta
         let (diagnostics, (configuration, _)) = diagnostics;
         problems.extend(diagnostics?.iter().map(|diagnostic| told(configuration, diagnostic)));
     }
-    problems.extend(format_problems(terraform, &modules)?);
+    problems.extend(configurations.iter().flat_map(|configuration| name_problems(configuration, schema)));
+    // It gives up at a syntax error, which is then named above as well.
+    problems.extend(format_problems(terraform, &modules).unwrap_or_else(|error| vec![error.to_string()]));
     Ok(Verdict { validated: configurations.len(), fragments, problems })
 }
 
@@ -65,10 +73,27 @@ fn told(configuration: &Configuration, diagnostic: &Diagnostic) -> String {
         None => configuration.name(),
     };
     let mut text = format!("{place}: {}: {}\n", diagnostic.severity, diagnostic.summary);
-    let code = diagnostic.snippet.iter().flat_map(|snippet| snippet.code.lines());
+    // Of a syntax error it may be all the rest of the file.
+    let code = diagnostic.snippet.iter().flat_map(|snippet| snippet.code.lines().take(3));
     code.for_each(|line| text.push_str(&format!("    | {line}\n")));
     diagnostic.detail.lines().for_each(|line| text.push_str(&format!("    {line}\n")));
     text.trim_end().to_owned()
+}
+
+fn name_problems(configuration: &Configuration, schema: &ProviderSchema) -> Vec<String> {
+    let files = configuration
+        .files
+        .iter()
+        .filter(|(name, _)| Path::new(name).extension().is_some_and(|end| end == "tf"));
+    let told = |(name, content): &(String, Vec<u8>)| {
+        let unknown = unknown_names(&String::from_utf8_lossy(content), schema);
+        let line = |unknown: Unknown| {
+            let place = configuration.place(name, unknown.line);
+            format!("{place}: error: `{}` has no `{}`; Terraform would ignore it", unknown.path, unknown.name)
+        };
+        unknown.into_iter().map(line).collect::<Vec<_>>()
+    };
+    files.flat_map(told).collect()
 }
 
 fn format_problems(
@@ -81,16 +106,38 @@ fn format_problems(
             continue;
         };
         let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let place = configuration.place(&name, 1);
         let changes = terraform.format_changes(&file)?;
-        problems.push(format!("{place}: `terraform fmt` writes it otherwise:\n{}", changes.trim_end()));
+        let place = configuration.place(&name, first_change(&changes));
+        let changes: String = changes
+            .lines()
+            .filter(|line| line.starts_with(['-', '+']))
+            .map(|line| format!("\n    {line}"))
+            .collect();
+        problems.push(format!("{place}: `terraform fmt` writes it otherwise:{changes}"));
     }
     Ok(problems)
+}
+
+/// The line at which the first hunk of a diff, `@@ -12,7 +12,7 @@`, changes something.
+fn first_change(diff: &str) -> usize {
+    let mut lines = diff.lines();
+    let start = lines
+        .next()
+        .and_then(|hunk| hunk.strip_prefix("@@ -")?.split([',', ' ']).next()?.parse::<usize>().ok())
+        .unwrap_or(1);
+    start + lines.take_while(|line| line.starts_with(' ')).count()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_change_of_a_diff_is_found() {
+        assert_eq!(first_change("@@ -12,7 +12,7 @@\n a\n b\n-c\n+d\n e\n"), 14);
+        assert_eq!(first_change("@@ -1 +1 @@\n-c\n+d\n"), 1);
+        assert_eq!(first_change(""), 1);
+    }
 
     #[test]
     fn what_is_done_at_once_comes_back_in_order() {
