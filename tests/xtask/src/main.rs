@@ -1,9 +1,10 @@
-//! Everything a contributor does: `cargo xtask demo`, `test`, `build`, `bench`.
+//! Everything a contributor does: `cargo xtask demo`, `test`, `build`, `docs`, `bench`.
 
 mod bench;
 mod bench_aws;
 mod build;
 mod demo;
+mod docs;
 mod nixes;
 mod setup;
 mod test;
@@ -34,6 +35,12 @@ enum Task {
         /// As for a release: optimised
         #[arg(long)]
         release: bool,
+    },
+    /// Write the pages of docs/ that are made from the provider's schemas, provider/docs and terraform-examples
+    Docs {
+        /// Write nothing: fail where a page is out of date, or a configuration in examples and documentation is not valid
+        #[arg(long)]
+        check: bool,
     },
     /// Measure, and print the numbers
     Bench {
@@ -70,6 +77,8 @@ fn main() -> ExitCode {
         Task::Demo => demo::demo(),
         Task::Test { filter } => test::test(filter.as_deref()),
         Task::Build { release } => build::build(release).map(|path| println!("{}", path.display())),
+        Task::Docs { check: false } => docs::generate(),
+        Task::Docs { check: true } => docs::check(),
         Task::Bench { aws: false } => bench::bench().and_then(|()| bench_aws::bench()),
         Task::Bench { aws: true } => bench_aws::bench(),
         Task::Setup => setup::setup(),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::build::{build, cargo, run};
 use crate::nixes::nixes;
-use crate::{TaskError, setup};
+use crate::{TaskError, docs, setup};
 
 /// Runs them; with a filter only the tests that match it.
 pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
@@ -33,6 +33,9 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
         run(cargo(&unit).env("NIX_VERSIONS", versions).args(filter), "cargo test")
     })?;
     step("provider", || build(false).map(drop))?;
+    if filter.is_none() {
+        step("documentation pages", docs::check)?;
+    }
     step("lab and end-to-end tests on real hosts", || {
         // `--tests` leaves out the examples, one of which a test starts.
         run(
