@@ -4,6 +4,8 @@ mod aws;
 mod context;
 mod data_sources;
 mod diagnose;
+mod ephemeral_resources;
+mod functions;
 mod machines;
 mod provider;
 mod resources;

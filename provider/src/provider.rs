@@ -13,8 +13,8 @@ use nixos_activator::scheduler::Scheduler;
 use nixos_activator::ssh::Pool;
 use serde::Deserialize;
 use tfplugin::{
-    Attr, Attribute, ConfigureCx, Diagnostics, DynDataSource, DynResource, Nested, Provider, Schema, Type,
-    validators,
+    Attr, Attribute, ConfigureCx, Diagnostics, DynDataSource, DynEphemeralResource, DynFunction, DynResource,
+    Nested, Provider, Schema, Type, validators,
 };
 
 use crate::aws::{AwsBlock, AwsSettings, aws_attribute};
@@ -22,6 +22,9 @@ use crate::context::{Context, SshDefaults};
 use crate::data_sources::ami::Ami;
 use crate::data_sources::machine_status::MachineStatus;
 use crate::data_sources::network::NetworkDataSource;
+use crate::ephemeral_resources::ssh_key_pair::SshKeyPair;
+use crate::functions::known_hosts::KnownHosts;
+use crate::functions::to_nix::ToNix;
 use crate::machines::{Bastion, CONNECT_TIMEOUT, bastion_attributes, host_key_policy};
 use crate::resources::deployment::DeploymentResource;
 use crate::resources::ec2_key_pair::KeyPairResource;
@@ -153,6 +156,14 @@ impl Provider for NixosProvider {
             tfplugin::data_source(Ami),
         ]
     }
+
+    fn functions(&self) -> Vec<Box<dyn DynFunction>> {
+        vec![tfplugin::function(ToNix), tfplugin::function(KnownHosts)]
+    }
+
+    fn ephemeral_resources(&self) -> Vec<Box<dyn DynEphemeralResource<Context>>> {
+        vec![tfplugin::ephemeral_resource(SshKeyPair)]
+    }
 }
 
 impl SshConfig {
@@ -283,6 +294,9 @@ fn nix_attribute() -> Attribute {
 
 #[cfg(test)]
 mod tests {
+    use tfplugin::testing::model_problems;
+    use tfplugin::{DataSource, Resource};
+
     use super::*;
 
     #[test]
@@ -291,5 +305,28 @@ mod tests {
             Tools { pool: Pool::default(), scheduler: Scheduler::default(), progress: Progress::default() };
         let provider = NixosProvider { tools: Arc::new(tools) };
         assert_eq!(tfplugin::problems(&provider), Vec::<String>::new());
+    }
+
+    #[test]
+    fn models_take_whatever_terraform_may_send() {
+        fn of<R: Resource<Context>>(resource: &R) -> Vec<String> {
+            named(R::TYPE, &model_problems::<R::Model>(&resource.schema()))
+        }
+        fn of_source<S: DataSource<Context>>(source: &S) -> Vec<String> {
+            named(S::TYPE, &model_problems::<S::Model>(&source.schema()))
+        }
+        fn named(name: &str, problems: &[String]) -> Vec<String> {
+            problems.iter().map(|problem| format!("{name}: {problem}")).collect()
+        }
+        let problems = [
+            of(&MachineResource),
+            of(&DeploymentResource),
+            of(&KeyPairResource),
+            of(&BucketResource),
+            of_source(&NetworkDataSource),
+            of_source(&MachineStatus),
+            of_source(&Ami),
+        ];
+        assert_eq!(problems.concat(), Vec::<String>::new());
     }
 }

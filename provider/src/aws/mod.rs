@@ -20,7 +20,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_ec2::config::Credentials;
 use aws_smithy_http_client::tls;
 use nixos_activator::Secret;
-use tfplugin::{Attr, Diagnostic, Path};
+use tfplugin::{Attr, Diagnostic, IdentityAttribute, IdentitySchema, Path, Type, Value};
 use tokio::sync::OnceCell;
 
 pub(crate) use block::{AwsBlock, aws_attribute};
@@ -256,6 +256,23 @@ pub(crate) fn import_id(id: &str) -> (Option<&str>, &str) {
     match id.split_once(':') {
         Some((region, rest)) if is_region(region) => (Some(region), rest),
         _ => (None, id),
+    }
+}
+
+/// What tells a named thing of a region from all others.
+pub(crate) fn regional_identity(name: &str, description: &str) -> IdentitySchema {
+    let region = IdentityAttribute::new(Type::String).optional_for_import();
+    IdentitySchema::new(0)
+        .attribute(name, IdentityAttribute::new(Type::String).description(description))
+        .attribute("region", region.description("Its region. Default: the provider's."))
+}
+
+/// The id by which what has this identity is imported.
+pub(crate) fn regional_id(identity: &BTreeMap<String, Value>, name: &str) -> String {
+    let text = |name: &str| identity.get(name).and_then(Value::as_str);
+    match (text("region"), text(name).unwrap_or_default()) {
+        (Some(region), name) => format!("{region}:{name}"),
+        (None, name) => name.to_owned(),
     }
 }
 

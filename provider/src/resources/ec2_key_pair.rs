@@ -16,13 +16,13 @@ use nixos_activator::ssh::{KeyPair, KeyType, normalized_public_key};
 use serde::{Deserialize, Serialize};
 use tfplugin::{
     ApplyRequest, Attr, Attribute, Cx, Diagnostic, Diagnostics, Failed, Nested, Path, PlanRequest,
-    PlanResponse, Resource, Schema, State, validators,
+    PlanResponse, Resource, Schema, State, Value, validators,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::aws::{
     Aws, AwsError, Patience, SETTLING, TagModel, Tags, aws_unknown, difference, import_id, planned_region,
-    region_attribute, tags_all_attribute, tags_attribute,
+    region_attribute, regional_id, regional_identity, tags_all_attribute, tags_attribute,
 };
 use crate::context::Context;
 use crate::settings::{computed, unique};
@@ -102,6 +102,7 @@ impl Resource<Context> for KeyPairResource {
             .attribute("id", computed("The name.").use_state_for_unknown())
             .attribute("key_pair_id", computed("EC2's id of it: `key-…`.").use_state_for_unknown())
             .attribute("key_type", computed("`ed25519` or `rsa`.").use_state_for_unknown())
+            .identity(regional_identity("key_name", "The name of the key pair."))
             .attribute("fingerprint", computed("The fingerprint as EC2 shows it: of an imported RSA key MD5 of the DER form, of an Ed25519 key SHA-256.").use_state_for_unknown())
     }
 
@@ -330,6 +331,14 @@ impl Resource<Context> for KeyPairResource {
             }
         }
         Ok(())
+    }
+
+    async fn import_identity(
+        &self,
+        cx: &Cx<Context>,
+        identity: BTreeMap<String, Value>,
+    ) -> Result<State<Model, Private>, Diagnostics> {
+        self.import(cx, &regional_id(&identity, "key_name")).await
     }
 
     async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Model, Private>, Diagnostics> {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod bench_aws;
+mod bench_protocol;
 mod build;
 mod demo;
 mod docs;
@@ -47,6 +48,9 @@ enum Task {
         /// Only what fifty machines on AWS cost
         #[arg(long)]
         aws: bool,
+        /// Only what the protocol costs by itself, up to a thousand machines
+        #[arg(long, conflicts_with = "aws")]
+        protocol: bool,
     },
     /// Install the Debian and Python packages that the other tasks need
     Setup,
@@ -79,8 +83,11 @@ fn main() -> ExitCode {
         Task::Build { release } => build::build(release).map(|path| println!("{}", path.display())),
         Task::Docs { check: false } => docs::generate(),
         Task::Docs { check: true } => docs::check(),
-        Task::Bench { aws: false } => bench::bench().and_then(|()| bench_aws::bench()),
-        Task::Bench { aws: true } => bench_aws::bench(),
+        Task::Bench { aws: true, .. } => bench_aws::bench(),
+        Task::Bench { protocol: true, .. } => bench_protocol::bench(),
+        Task::Bench { .. } => {
+            bench_protocol::bench().and_then(|()| bench::bench()).and_then(|()| bench_aws::bench())
+        }
         Task::Setup => setup::setup(),
     };
     match result {

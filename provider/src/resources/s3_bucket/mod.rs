@@ -15,14 +15,16 @@ use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, Tag
 use serde::{Deserialize, Serialize};
 use tfplugin::{
     ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, PlanRequest, PlanResponse, Resource,
-    Schema, State,
+    Schema, State, Value,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::parts::{
     Bucket, Cors, Encryption, Lifecycle, Ownership, Part, Policy, PublicAccessBlock, Versioning, Website,
 };
-use crate::aws::{Aws, AwsError, Patience, TagModel, Tags, aws_unknown, import_id, planned_region};
+use crate::aws::{
+    Aws, AwsError, Patience, TagModel, Tags, aws_unknown, import_id, planned_region, regional_id,
+};
 use crate::context::Context;
 use crate::settings::unique;
 
@@ -220,6 +222,14 @@ impl Resource<Context> for BucketResource {
                 diagnostic.into()
             }
         })
+    }
+
+    async fn import_identity(
+        &self,
+        cx: &Cx<Context>,
+        identity: BTreeMap<String, Value>,
+    ) -> Result<BucketState, Diagnostics> {
+        self.import(cx, &regional_id(&identity, "bucket")).await
     }
 
     async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<BucketState, Diagnostics> {

@@ -5,7 +5,7 @@ use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Schema, T
 use super::Model;
 use super::parts::is_date;
 use super::policy::is_policy;
-use crate::aws::{region_attribute, tags_all_attribute, tags_attribute};
+use crate::aws::{region_attribute, regional_identity, tags_all_attribute, tags_attribute};
 use crate::settings::{computed, strings_attribute};
 
 pub(super) fn schema() -> Schema {
@@ -34,6 +34,7 @@ pub(super) fn schema() -> Schema {
         .attribute("lifecycle_rules", lifecycle_rules())
         .attribute("tags", tags_attribute())
         .attribute("tags_all", tags_all_attribute())
+        .identity(regional_identity("bucket", "The name of the bucket."))
         .attribute("id", computed("The name.").use_state_for_unknown())
         .attribute("arn", computed("`arn:aws:s3:::NAME`.").use_state_for_unknown())
         .attribute("bucket_domain_name", computed("`NAME.s3.amazonaws.com`.").use_state_for_unknown())

@@ -11,6 +11,7 @@ use super::handshake::{self, Mode};
 use super::listen::{self, Connection};
 use super::{Controller, router};
 use crate::Provider;
+pub(crate) use handshake::{COOKIE, reattach};
 
 /// Serves one connection that never leaves the process.
 pub(crate) fn serve_here<P: Provider>(provider: P) -> DuplexStream {
@@ -40,4 +41,27 @@ pub(crate) fn serve_on_socket<P: Provider>(
     Ok((directory, socket))
 }
 
-pub(crate) use super::handshake::{COOKIE, reattach};
+/// A server with TLS, as Terraform meets it.
+#[cfg(test)]
+pub(crate) struct Secured {
+    pub(crate) socket: PathBuf,
+    pub(crate) certificate: Vec<u8>,
+    _directory: TempDir,
+}
+
+/// Serves on a socket for the owner of one certificate.
+#[cfg(test)]
+pub(crate) fn serve_secured<P: Provider>(
+    provider: P,
+    client: &str,
+) -> Result<Secured, Box<dyn std::error::Error>> {
+    let directory = handshake::directory()?;
+    let socket = directory.path().join("plugin.sock");
+    let listener = UnixListener::bind(&socket)?;
+    let tls = super::tls::prepare(client)?;
+    let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
+    let controller = Controller { mode: Mode::Debug, shutdown, stop: stop.clone() };
+    let connections = listen::connections(listener, Some(tls.acceptor));
+    tokio::spawn(router(provider, controller, stop).serve_with_incoming(connections));
+    Ok(Secured { socket, certificate: tls.certificate, _directory: directory })
+}

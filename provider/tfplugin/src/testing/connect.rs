@@ -199,3 +199,63 @@ impl ServerCertVerifier for Pinned {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+    use crate::server::embedded::serve_secured;
+    use crate::{ConfigureCx, Diagnostics, Schema};
+
+    struct Nothing;
+
+    impl Provider for Nothing {
+        type Config = ();
+        type Data = ();
+        const NAME: &'static str = "nothing";
+        const SOURCE: &'static str = "example/nothing";
+        fn schema(&self) -> Schema {
+            Schema::new(0).description("Nothing.")
+        }
+        async fn configure(&self, _: &ConfigureCx, (): ()) -> Result<(), Diagnostics> {
+            Ok(())
+        }
+    }
+
+    /// Whether a client with this identity gets as far as HTTP/2: the server speaks first.
+    async fn is_let_in(socket: &Path, identity: Option<&Identity>, server: &[u8]) -> bool {
+        let stream = UnixStream::connect(socket).await.unwrap();
+        let Ok(mut stream) = secured(stream, identity, server).await else {
+            return false;
+        };
+        let mut frame = [0; 9];
+        stream.read_exact(&mut frame).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn only_the_client_of_the_handshake_is_let_in() {
+        let (ours, other) = (Identity::new().unwrap(), Identity::new().unwrap());
+        let served = serve_secured(Nothing, &ours.pem).unwrap();
+        let (socket, certificate) = (&served.socket, &served.certificate);
+        assert!(is_let_in(socket, Some(&ours), certificate).await);
+        assert!(!is_let_in(socket, Some(&other), certificate).await, "another certificate");
+        assert!(!is_let_in(socket, None, certificate).await, "no certificate");
+        assert!(!is_let_in(socket, Some(&ours), other.certificate.as_ref()).await, "another server");
+        let mut plain = UnixStream::connect(socket).await.unwrap();
+        let mut said = vec![];
+        tokio::io::AsyncWriteExt::write_all(&mut plain, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        let _ = plain.read_to_end(&mut said).await;
+        assert!(!said.windows(4).any(|window| window == [0, 0, 4, 0]), "no HTTP/2 settings without TLS");
+        // Those who were refused keep nobody else out.
+        assert!(is_let_in(socket, Some(&ours), certificate).await);
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_is_none_is_an_error() {
+        let refused = process(Path::new("/bin/echo")).await.err().unwrap();
+        assert!(matches!(refused, ConnectError::Handshake(_)), "{refused}");
+        let missing = process(Path::new("/nowhere/provider")).await.err().unwrap();
+        assert!(matches!(missing, ConnectError::Start(_)), "{missing}");
+    }
+}

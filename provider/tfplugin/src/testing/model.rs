@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::plan::settle;
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Path, Schema, Step, Type, Value, from_value, to_value};
 
@@ -18,7 +19,9 @@ pub fn model_problems<M: Serialize + DeserializeOwned>(schema: &Schema) -> Vec<S
     let mut check =
         |what: String, value: &Value| match from_value::<M>(value).and_then(|model| to_value(&model)) {
             Ok(back) => {
-                if let Some(path) = difference(value, &back, &Path::root())
+                // What is write-only need not come back.
+                let (value, back) = (settle(schema, value.clone()), settle(schema, back));
+                if let Some(path) = difference(&value, &back, &Path::root())
                     && lost.insert(path.to_string())
                 {
                     problems.push(format!("{what}: `{path}` does not come back as it was"));
@@ -129,10 +132,8 @@ fn difference(a: &Value, b: &Value, path: &Path) -> Option<Path> {
             let names = a.keys().chain(b.keys().filter(|name| !a.contains_key(*name)));
             names.into_iter().find_map(|name| {
                 let path = path.clone().attribute(name);
-                match (a.get(name), b.get(name)) {
-                    (Some(a), Some(b)) => difference(a, b, &path),
-                    _ => Some(path),
-                }
+                // What is not there is null.
+                difference(a.get(name).unwrap_or(&Value::Null), b.get(name).unwrap_or(&Value::Null), &path)
             })
         }
         (Value::List(a), Value::List(b)) if a.len() == b.len() => a

@@ -7,6 +7,7 @@ mod aws_faults;
 mod command_line;
 mod deploying;
 mod evaluation;
+mod expressions;
 mod faults;
 mod importing;
 mod keeping;
