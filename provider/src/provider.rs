@@ -294,8 +294,8 @@ fn nix_attribute() -> Attribute {
 
 #[cfg(test)]
 mod tests {
-    use tfplugin::testing::model_problems;
-    use tfplugin::{DataSource, Resource};
+    use tfplugin::testing::{Action, Harness, model_problems, object};
+    use tfplugin::{DataSource, Resource, Value};
 
     use super::*;
 
@@ -328,5 +328,67 @@ mod tests {
             of_source(&Ami),
         ];
         assert_eq!(problems.concat(), Vec::<String>::new());
+    }
+
+    async fn harness() -> Harness {
+        let tools =
+            Tools { pool: Pool::default(), scheduler: Scheduler::default(), progress: Progress::default() };
+        let harness = Harness::of(NixosProvider { tools: Arc::new(tools) }).await.unwrap();
+        harness.configure(&object([])).await.unwrap();
+        harness
+    }
+
+    #[tokio::test]
+    async fn a_machine_whose_address_is_not_known_yet_is_planned() {
+        let ssh = object([("host", Value::Unknown)]);
+        let config = object([("name", "web".into()), ("ssh", ssh)]);
+        let plan = harness().await.plan("nixos_machine", None, &config).await.unwrap();
+        assert_eq!(plan.action, Action::Create);
+        assert_eq!(plan.planned.get("name"), Some(&"web".into()));
+        assert!(plan.planned.get("target").is_some_and(Value::contains_unknown));
+    }
+
+    #[tokio::test]
+    async fn a_deployment_of_what_is_not_known_yet_is_planned() {
+        let machines = object([("web", Value::Unknown)]);
+        let config = object([("network", Value::Unknown), ("machines", machines)]);
+        let plan = harness().await.plan("nixos_deployment", None, &config).await.unwrap();
+        assert!(plan.planned.get("systems").is_some_and(Value::contains_unknown));
+    }
+
+    #[tokio::test]
+    async fn mistakes_are_told_with_their_place() {
+        let terraform = harness().await;
+        let found = async |config: Value| -> String {
+            let errors = terraform.validate("nixos_deployment", &config).await.unwrap_err();
+            errors
+                .iter()
+                .map(|one| format!("{} @{}\n", one.summary, one.path.clone().unwrap_or_default()))
+                .collect()
+        };
+        let machines = || object([("web server", Value::Unknown)]);
+        let text = found(object([("network", "n.nix".into()), ("machines", machines())])).await;
+        assert!(text.contains(r#"The key is not a machine name @machines["web server"]"#), "{text}");
+        let text = found(object([("machines", object([]))])).await;
+        assert!(text.contains("is missing"), "{text}");
+        let text =
+            found(object([("flake", ".".into()), ("network", "x".into()), ("machines", object([]))])).await;
+        assert!(text.contains("can be set"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_ephemeral_key_pair_is_another_one_each_time() {
+        let terraform = harness().await;
+        let mut halves = vec![];
+        for _ in 0..2 {
+            let open = terraform.open("nixos_ssh_key_pair", &object([])).await.unwrap();
+            let text = |name: &str| open.value.get(name).and_then(Value::as_str).unwrap().to_owned();
+            assert!(text("public_key").starts_with("ssh-ed25519 "));
+            halves.push(text("private_key"));
+            terraform.close(open).await.unwrap();
+        }
+        assert_ne!(halves[0], halves[1]);
+        let bits = object([("bits", 2048i64.into())]);
+        assert!(terraform.open("nixos_ssh_key_pair", &bits).await.is_err(), "only RSA keys have a length");
     }
 }
