@@ -1,5 +1,7 @@
 //! The provider of examples/kitchen, driven as Terraform would, within this process and as a program.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 #[path = "../examples/kitchen/provider/mod.rs"]
 mod provider;
 
@@ -115,18 +117,20 @@ fn the_schemas_keep_all_rules() {
 async fn a_change_that_cannot_be_made_in_place_replaces() {
     let (terraform, kitchen) = kitchen().await;
     let wok = terraform.create("kitchen_pot", &pot("wok", 3, &[])).await;
-    let plan = terraform.plan("kitchen_pot", Some(&wok), &pot("pan", 3, &[])).await.unwrap();
+    let plan = terraform.plan("kitchen_pot", Some(&wok), &pot("other", 3, &[])).await.unwrap();
     assert_eq!(plan.action, Action::Replace);
     assert_eq!(plan.requires_replace.iter().map(ToString::to_string).collect::<Vec<_>>(), ["name"]);
     assert_eq!(plan.planned.get("id"), Some(&Value::Unknown), "another pot, another id");
-    let pan = terraform.update(&wok, &pot("pan", 3, &[])).await;
-    assert_eq!(kitchen.shelf().done, ["create wok", "delete wok", "create pan"]);
+    let other = terraform.update(&wok, &pot("other", 3, &[])).await;
+    assert_eq!(kitchen.shelf().done, ["create wok", "delete wok", "create other"]);
 
     // Below a map the element is named.
     let part = |kind: &str| object([("kind", kind.into()), ("weight", number(3))]);
     let parts = object([("handle", part("long")), ("spout", part("none"))]);
-    let plan =
-        terraform.plan("kitchen_pot", Some(&pan), &with(&pot("pan", 3, &[]), "parts", parts)).await.unwrap();
+    let plan = terraform
+        .plan("kitchen_pot", Some(&other), &with(&pot("other", 3, &[]), "parts", parts))
+        .await
+        .unwrap();
     assert_eq!(plan.action, Action::Replace);
     assert_eq!(plan.requires_replace[0].to_string(), r#"parts["spout"].kind"#);
 }

@@ -58,13 +58,13 @@ fn measure(terraform: &Path, size: usize, kind: Kind) -> Result<Figures, TaskErr
     let mut columns: [Vec<Duration>; 5] = Default::default();
     let mut memory_kib = None;
     for _ in 0..RUNS {
-        let site = Site::new(terraform, size, kind)?;
-        columns[0].push(site.terraform(&["providers", "schema", "-json"])?);
-        columns[1].push(site.terraform(&["plan", "-refresh=false"])?);
-        columns[2].push(site.terraform(&["apply", "-auto-approve"])?);
-        columns[3].push(site.terraform(&["plan"])?);
-        columns[4].push(site.terraform(&["apply", "-auto-approve", "-var", "order=second"])?);
-        memory_kib = memory_kib.max(site.memory());
+        let here = Site::new(terraform, size, kind)?;
+        columns[0].push(here.terraform(&["providers", "schema", "-json"])?);
+        columns[1].push(here.terraform(&["plan", "-refresh=false"])?);
+        columns[2].push(here.terraform(&["apply", "-auto-approve"])?);
+        columns[3].push(here.terraform(&["plan"])?);
+        columns[4].push(here.terraform(&["apply", "-auto-approve", "-var", "order=second"])?);
+        memory_kib = memory_kib.max(here.memory());
     }
     Ok(Figures { times: columns.map(median), memory_kib })
 }

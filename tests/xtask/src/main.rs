@@ -1,4 +1,4 @@
-//! Everything a contributor does: `cargo xtask demo`, `test`, `build`, `docs`, `bench`.
+//! Everything a contributor does: `cargo xtask demo`, `test`, `build`, `docs`, `fuzz`, `bench`.
 
 mod bench;
 mod bench_aws;
@@ -6,11 +6,13 @@ mod bench_protocol;
 mod build;
 mod demo;
 mod docs;
+mod fuzz;
 mod nixes;
 mod setup;
 mod test;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -42,6 +44,14 @@ enum Task {
         /// Write nothing: fail where a page is out of date, or a configuration in examples and documentation is not valid
         #[arg(long)]
         check: bool,
+    },
+    /// Feed the decoders of the plugin protocol with bytes nobody would send, and say what came of it
+    Fuzz {
+        /// Only this target of provider/tfplugin/fuzz
+        target: Option<String>,
+        /// How long each target runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
     },
     /// Measure, and print the numbers
     Bench {
@@ -88,6 +98,7 @@ fn main() -> ExitCode {
         Task::Bench { .. } => {
             bench_protocol::bench().and_then(|()| bench::bench()).and_then(|()| bench_aws::bench())
         }
+        Task::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), Duration::from_secs(seconds)),
         Task::Setup => setup::setup(),
     };
     match result {

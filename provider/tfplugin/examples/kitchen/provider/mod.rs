@@ -5,8 +5,6 @@ mod pot;
 mod rogue;
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -135,14 +133,6 @@ impl Provider for Kitchen {
     fn actions(&self) -> Vec<Box<dyn DynAction<Cook>>> {
         vec![tfplugin::action(others::Boil)]
     }
-}
-
-/// Appends how much memory this process needed at most, in KiB.
-pub(crate) fn report_memory(path: &OsStr) -> std::io::Result<()> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
-    writeln!(file, "{}", peak.trim().trim_end_matches(" kB"))
 }
 
 /// A value as JSON, for the shelf.
