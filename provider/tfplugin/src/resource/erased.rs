@@ -26,7 +26,7 @@ pub struct RawPlan {
     pub planned: Value,
     /// The encoded private part.
     pub private: Vec<u8>,
-    /// See [`PlanResponse::requires_replace`].
+    /// See [`PlanResponse::requires_replace`](super::PlanResponse::requires_replace).
     pub requires_replace: Vec<Path>,
 }
 
