@@ -105,7 +105,7 @@ impl Value {
     }
 
     /// A total order in which values are equal just where `==` says so.
-    fn order(&self, other: &Self) -> Ordering {
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
         let rank = |value: &Self| match value {
             Self::Null => 0,
             Self::Unknown => 1,
@@ -173,11 +173,8 @@ impl Number {
         if let Ok(number) = text.parse::<u64>() {
             return Some(Self(Repr::Unsigned(number)));
         }
-        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-        let decimal = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
-            && digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'))
-            && text.parse::<f64>().is_ok();
-        decimal.then(|| Self(Repr::Text(text.to_owned())))
+        text.parse::<serde_json::Number>().ok()?;
+        Some(Self(Repr::Text(text.to_owned())))
     }
 
     /// A float; `None` for NaN and infinities.
@@ -189,9 +186,7 @@ impl Number {
     pub fn as_i64(&self) -> Option<i64> {
         match &self.0 {
             Repr::Signed(number) => Some(*number),
-            Repr::Unsigned(number) => i64::try_from(*number).ok(),
-            Repr::Float(number) => integer(*number),
-            Repr::Text(text) => whole(text),
+            _ => self.integer().and_then(|number| i64::try_from(number).ok()),
         }
     }
 
@@ -199,7 +194,7 @@ impl Number {
     pub fn as_u64(&self) -> Option<u64> {
         match &self.0 {
             Repr::Unsigned(number) => Some(*number),
-            _ => self.as_i64().and_then(|number| u64::try_from(number).ok()),
+            _ => self.integer().and_then(|number| u64::try_from(number).ok()),
         }
     }
 
@@ -214,7 +209,17 @@ impl Number {
         }
     }
 
-    fn order(&self, other: &Self) -> Ordering {
+    /// The number, where it is an integer of 64 bits, with or without a sign.
+    fn integer(&self) -> Option<i128> {
+        match &self.0 {
+            Repr::Signed(number) => Some((*number).into()),
+            Repr::Unsigned(number) => Some((*number).into()),
+            Repr::Float(number) => integer(*number),
+            Repr::Text(text) => whole(text),
+        }
+    }
+
+    pub(crate) fn order(&self, other: &Self) -> Ordering {
         match (self.as_i64(), other.as_i64()) {
             (Some(a), Some(b)) => a.cmp(&b),
             (Some(_), None) => Ordering::Less,
@@ -228,19 +233,20 @@ impl Number {
     }
 }
 
-/// The integer that a float is, if it is one that floats hold exactly.
+/// The integer of 64 bits that a float is.
 #[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
-fn integer(number: f64) -> Option<i64> {
-    (number.fract() == 0.0 && number.abs() < 2f64.powi(63)).then_some(number as i64)
+fn integer(number: f64) -> Option<i128> {
+    let range = -2f64.powi(63)..2f64.powi(64);
+    (number.fract() == 0.0 && range.contains(&number)).then_some(number as i128)
 }
 
 /// The integer that a decimal text is, exactly, if it is one: `1e3` is, `1.00000000000000000001` is not.
-fn whole(text: &str) -> Option<i64> {
+fn whole(text: &str) -> Option<i128> {
     let (negative, digits, exponent) = canonical(text);
     if digits.is_empty() {
         return Some(0);
     }
-    let zeros = usize::try_from(exponent).ok().filter(|zeros| digits.len() + zeros <= 19)?;
+    let zeros = usize::try_from(exponent).ok().filter(|zeros| digits.len() + zeros <= 20)?;
     let sign = if negative { "-" } else { "" };
     format!("{sign}{digits}{}", "0".repeat(zeros)).parse().ok()
 }
@@ -266,9 +272,8 @@ impl PartialEq for Number {
 /// Digits without leading and trailing zeros, and the exponent: equal numbers have equal canonical forms.
 fn canonical(text: &str) -> (bool, String, i64) {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
-    let (mantissa, exponent) = text
-        .split_once(['e', 'E'])
-        .map_or((text, 0), |(m, e)| (m, e.parse::<i64>().unwrap_or(0).clamp(-1_000_000_000, 1_000_000_000)));
+    let (mantissa, exponent) =
+        text.split_once(['e', 'E']).map_or((text, 0), |(mantissa, exponent)| (mantissa, bounded(exponent)));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{}{fraction}", whole.trim_start_matches('+'));
     let exponent = exponent - i64::try_from(fraction.len()).unwrap_or(0);
@@ -282,12 +287,22 @@ fn canonical(text: &str) -> (bool, String, i64) {
     }
 }
 
+/// An exponent. Those beyond any number Terraform can have are all the same.
+fn bounded(exponent: &str) -> i64 {
+    let beyond = if exponent.starts_with('-') { i64::MIN } else { i64::MAX };
+    exponent.parse().unwrap_or(beyond).clamp(i64::MIN / 2, i64::MAX / 2)
+}
+
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Repr::Signed(number) => number.fmt(f),
             Repr::Unsigned(number) => number.fmt(f),
-            Repr::Float(number) => number.fmt(f),
+            // By itself a large float would be shown with zeros in place of its last digits.
+            Repr::Float(number) => match integer(*number) {
+                Some(integer) => integer.fmt(f),
+                None => number.fmt(f),
+            },
             Repr::Text(text) => f.write_str(text),
         }
     }
@@ -340,7 +355,7 @@ mod tests {
         for text in ["0.1", "3.14159265358979323846264338327950288", "1e30", "18446744073709551615", "-7"] {
             assert_eq!(Number::parse(text).unwrap().to_string(), text);
         }
-        for bad in ["", "NaN", "inf", "1x", "-", "e5"] {
+        for bad in ["", "NaN", "inf", "1x", "-", "e5", ".5", "2.", "+0.5", "00.5", "1e", " 0.5", "0.5 "] {
             assert!(Number::parse(bad).is_none(), "{bad}");
         }
     }
@@ -356,5 +371,27 @@ mod tests {
         assert_ne!(number("9007199254740991.3"), Number::from(9_007_199_254_740_991i64));
         assert_eq!(number("1e17"), Number::from(100_000_000_000_000_000i64));
         assert_eq!(number("0e99999999999999999999"), Number::from(0i64));
+    }
+
+    #[test]
+    fn no_exponent_is_too_large() {
+        let number = |text| Number::parse(text).unwrap();
+        let (huge, tiny) = (number("1e99999999999999999999"), number("1e-99999999999999999999"));
+        assert_eq!((huge.as_i64(), huge.as_f64()), (None, None));
+        assert_eq!((tiny.as_i64(), tiny.as_f64()), (None, Some(0.0)));
+        assert_ne!(huge, Number::from(1i64));
+        assert_ne!(tiny, number("1e-1000000000"));
+        assert_eq!(number("10e1000000000000"), number("1e1000000000001"));
+    }
+
+    #[test]
+    fn an_integer_is_one_however_it_is_held() {
+        let float = |number| Number::from_f64(number).unwrap();
+        assert_eq!(float(-2f64.powi(63)), Number::from(i64::MIN));
+        assert_eq!(float(2f64.powi(60)).to_string(), "1152921504606846976");
+        assert_eq!(float(2f64.powi(63)).as_u64(), Some(1 << 63));
+        assert_eq!(float(2f64.powi(64)).as_u64(), None);
+        assert_eq!(Number::parse("1e19").unwrap().as_u64(), Some(10_000_000_000_000_000_000));
+        assert_eq!(Number::parse("18446744073709551615.0").unwrap(), Number::from(u64::MAX));
     }
 }

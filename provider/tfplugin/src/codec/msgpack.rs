@@ -299,16 +299,14 @@ fn write_number(out: &mut Vec<u8>, number: &Number) -> Result<(), CodecError> {
         }
         return Ok(());
     }
-    match number.repr() {
-        Repr::Unsigned(natural) => {
-            out.push(0xcf);
-            out.extend(natural.to_be_bytes());
-        }
-        Repr::Float(float) => {
-            out.push(0xcb);
-            out.extend(float.to_be_bytes());
-        }
-        Repr::Signed(_) | Repr::Text(_) => write_text(out, &number.to_string())?,
+    if let Some(natural) = number.as_u64() {
+        out.push(0xcf);
+        out.extend(natural.to_be_bytes());
+    } else if let Repr::Float(float) = number.repr() {
+        out.push(0xcb);
+        out.extend(float.to_be_bytes());
+    } else {
+        write_text(out, &number.to_string())?;
     }
     Ok(())
 }
