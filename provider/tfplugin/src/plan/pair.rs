@@ -1,7 +1,7 @@
 //! Elements of sets have no names. Which element of a plan is which of the configuration or the prior state can be told only
 //! by what they have in common: all that the user has written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::part;
 use crate::schema::Kind;
@@ -36,18 +36,101 @@ pub(crate) fn derives(attributes: &BTreeMap<String, Attribute>, config: &Value, 
     })
 }
 
-/// For each of `values` the index of the configured element it derives from; none is used twice.
+/// For each of `values` the index of the configured element it derives from; none is used twice. Where a value may derive from
+/// several, it is the one that lets most of the others have one too.
 pub(super) fn pairs(
     attributes: &BTreeMap<String, Attribute>,
     configs: &[Value],
     values: &[Value],
 ) -> Vec<Option<usize>> {
+    let fits = |value: usize, config: usize| derives(attributes, &configs[config], &values[value]);
+    let mut pairing = Pairing { of_value: vec![None; values.len()], of_config: vec![None; configs.len()] };
     let mut free: Vec<usize> = (0..configs.len()).collect();
-    let pair = |value: &Value| {
-        let place = free
-            .iter()
-            .position(|&index| configs.get(index).is_some_and(|config| derives(attributes, config, value)))?;
-        Some(free.remove(place))
-    };
-    values.iter().map(pair).collect()
+    for value in 0..values.len() {
+        if let Some(place) = free.iter().position(|&config| fits(value, config)) {
+            pairing.join(value, free.remove(place));
+        }
+    }
+    // Nearly always that was all.
+    let left: Vec<usize> = (0..values.len()).filter(|&value| pairing.of_value[value].is_none()).collect();
+    let mut asked = vec![None; configs.len()];
+    for value in left {
+        if pairing.seat(value, &mut asked, fits) {
+            asked.fill(None);
+        }
+        // What was asked in vain is not asked again: it cannot make room for anybody.
+    }
+    pairing.of_value
+}
+
+/// Which is with which, by index.
+struct Pairing {
+    of_value: Vec<Option<usize>>,
+    of_config: Vec<Option<usize>>,
+}
+
+impl Pairing {
+    /// Finds a place for one more value, where need be by moving others. `asked` says by which value a place was asked for.
+    fn seat(
+        &mut self,
+        start: usize,
+        asked: &mut [Option<usize>],
+        fits: impl Fn(usize, usize) -> bool,
+    ) -> bool {
+        let mut waiting = VecDeque::from([start]);
+        while let Some(value) = waiting.pop_front() {
+            for config in 0..asked.len() {
+                if asked[config].is_some() || !fits(value, config) {
+                    continue;
+                }
+                asked[config] = Some(value);
+                let Some(other) = self.of_config[config] else {
+                    self.move_up(config, asked);
+                    return true;
+                };
+                waiting.push_back(other);
+            }
+        }
+        false
+    }
+
+    /// Whoever asked for the free place takes it, and leaves his own to whoever asked for that.
+    fn move_up(&mut self, free: usize, asked: &[Option<usize>]) {
+        let mut place = Some(free);
+        while let Some(config) = place {
+            let Some(value) = asked[config] else { return };
+            place = self.join(value, config);
+        }
+    }
+
+    /// Gives what the value was with before.
+    fn join(&mut self, value: usize, config: usize) -> Option<usize> {
+        self.of_config[config] = Some(value);
+        self.of_value[value].replace(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Nested;
+
+    fn pair(configs: &[Option<&str>], values: &[&str]) -> Vec<Option<usize>> {
+        let schema = Nested::new().attribute("both", Attribute::string().optional().computed());
+        let piece = |both: Value| Value::Map([("both".to_owned(), both)].into());
+        let configs: Vec<_> =
+            configs.iter().map(|both| piece(both.map_or(Value::Null, Value::from))).collect();
+        let values: Vec<_> = values.iter().map(|both| piece((*both).into())).collect();
+        pairs(&schema.attributes, &configs, &values)
+    }
+
+    #[test]
+    fn who_can_be_anything_makes_room_for_who_cannot() {
+        assert_eq!(pair(&[None, Some("x")], &["x", "y"]), [Some(1), Some(0)]);
+        assert_eq!(
+            pair(&[None, None, Some("x"), Some("y")], &["x", "y", "z", "x"]),
+            [Some(0), Some(3), Some(1), Some(2)]
+        );
+        assert_eq!(pair(&[None, Some("x")], &["y", "z", "x"]), [Some(0), None, Some(1)]);
+    }
 }
