@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use unicode_normalization::UnicodeNormalization as _;
 
-use crate::plan::derives;
+use crate::plan::{derives, settle_type};
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Diagnostic, Diagnostics, Path, Schema, Type, Value};
 
@@ -16,7 +16,7 @@ fn part<'v>(value: &'v Value, name: &str) -> &'v Value {
 
 /// A configuration as Terraform sends it: every attribute is there, in the schema's type. What Terraform itself refuses is an
 /// error.
-pub(super) fn conform(schema: &Schema, config: &Value) -> Result<Value, Diagnostics> {
+pub(crate) fn conform(schema: &Schema, config: &Value) -> Result<Value, Diagnostics> {
     let mut found = Diagnostics::default();
     let value = object(&schema.attributes, &normal(config), &Path::root(), &mut found);
     if found.has_errors() { Err(found) } else { Ok(value) }
@@ -30,6 +30,7 @@ fn normal(value: &Value) -> Value {
         Value::Map(entries) => {
             Value::Map(entries.iter().map(|(key, value)| (key.nfc().collect(), normal(value))).collect())
         }
+        dynamic @ Value::Dynamic(_) => settle_type(&Type::Dynamic, dynamic.clone()),
         value => value.clone(),
     }
 }
@@ -124,7 +125,7 @@ pub(super) fn convert(ty: &Type, value: &Value, path: &Path, found: &mut Diagnos
 /// What Terraform proposes as the new state: the configuration, with prior values where computed attributes are not set.
 ///
 /// The rules are those of `ProposedNew` in OpenTofu's `internal/plans/objchange`, written anew.
-pub(super) fn proposed_new(schema: &Schema, prior: &Value, config: &Value) -> Value {
+pub(crate) fn proposed_new(schema: &Schema, prior: &Value, config: &Value) -> Value {
     proposed_object(&schema.attributes, prior, config)
 }
 
@@ -285,6 +286,17 @@ mod tests {
             "Incorrect attribute value type",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_dynamic_value_is_normal_too() {
+        let schema = Schema::new(0).attribute("any", Attribute::dynamic().optional());
+        let any = |items: &[&str]| {
+            let items = items.iter().map(|item| (*item).into()).collect();
+            let typed = (Type::Set(Box::new(Type::String)), Value::List(items));
+            map(&[("any", Value::Dynamic(Box::new(typed)))])
+        };
+        assert_eq!(conform(&schema, &any(&["f", "e\u{301}"])).unwrap(), any(&["f", "\u{e9}"]));
     }
 
     #[test]
