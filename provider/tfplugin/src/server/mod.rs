@@ -7,7 +7,7 @@ mod others;
 mod registry;
 mod resources;
 mod rpc;
-mod tls;
+pub(crate) mod tls;
 mod wire;
 
 #[cfg(feature = "testing")]

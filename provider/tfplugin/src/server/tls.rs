@@ -17,10 +17,10 @@ use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, Sign
 use tokio_rustls::TlsAcceptor;
 
 /// Our side of the connection.
-pub(super) struct Tls {
+pub(crate) struct Tls {
     /// Our certificate (DER), for the handshake.
-    pub(super) certificate: Vec<u8>,
-    pub(super) acceptor: TlsAcceptor,
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) acceptor: TlsAcceptor,
 }
 
 impl std::fmt::Debug for Tls {
@@ -31,7 +31,7 @@ impl std::fmt::Debug for Tls {
 
 /// Why the connection cannot be protected.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TlsError {
+pub(crate) enum TlsError {
     #[error("PLUGIN_CLIENT_CERT is not a certificate: {0}")]
     Client(String),
     #[error("cannot make a certificate: {0}")]
@@ -41,7 +41,7 @@ pub(super) enum TlsError {
 }
 
 /// Makes a certificate and a server that lets in only the owner of `client`.
-pub(super) fn prepare(client: &str) -> Result<Tls, TlsError> {
+pub(crate) fn prepare(client: &str) -> Result<Tls, TlsError> {
     let client = CertificateDer::from_pem_slice(client.as_bytes())
         .map_err(|error| TlsError::Client(error.to_string()))?;
     let own = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
@@ -118,7 +118,7 @@ const POINT: [u8; 5] = [0x03, 0x81, 0x86, 0x00, 0x04];
 const POINT_LENGTH: usize = 133;
 
 /// ring does not know this curve.
-fn verify_p521(
+pub(crate) fn verify_p521(
     message: &[u8],
     cert: &CertificateDer<'_>,
     signature: &[u8],

@@ -19,7 +19,7 @@
 #![expect(clippy::expect_used, reason = "an expectation that does not hold is how a test fails")]
 
 mod connect;
-mod core;
+pub(crate) mod core;
 mod life;
 mod model;
 mod others;
