@@ -1,15 +1,17 @@
-//! Everything a contributor does: `cargo xtask demo`, `test`, `build`, `docs`, `bench`.
+//! Everything a contributor does: `cargo xtask demo`, `test`, `build`, `docs`, `fuzz`, `bench`.
 
 mod bench;
 mod bench_aws;
 mod build;
 mod demo;
 mod docs;
+mod fuzz;
 mod nixes;
 mod setup;
 mod test;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -41,6 +43,14 @@ enum Task {
         /// Write nothing: fail where a page is out of date, or a configuration in examples and documentation is not valid
         #[arg(long)]
         check: bool,
+    },
+    /// Feed the decoders of the plugin protocol with bytes nobody would send, and say what came of it
+    Fuzz {
+        /// Only this target of provider/tfplugin/fuzz
+        target: Option<String>,
+        /// How long each target runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
     },
     /// Measure, and print the numbers
     Bench {
@@ -79,6 +89,7 @@ fn main() -> ExitCode {
         Task::Build { release } => build::build(release).map(|path| println!("{}", path.display())),
         Task::Docs { check: false } => docs::generate(),
         Task::Docs { check: true } => docs::check(),
+        Task::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), Duration::from_secs(seconds)),
         Task::Bench { aws: false } => bench::bench().and_then(|()| bench_aws::bench()),
         Task::Bench { aws: true } => bench_aws::bench(),
         Task::Setup => setup::setup(),
