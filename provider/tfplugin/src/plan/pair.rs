@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(pair(&[None, Some("x")], &["x", "y"]), [Some(1), Some(0)]);
         assert_eq!(
             pair(&[None, None, Some("x"), Some("y")], &["x", "y", "z", "x"]),
-            [Some(2), Some(3), Some(0), Some(1)]
+            [Some(0), Some(3), Some(1), Some(2)]
         );
         assert_eq!(pair(&[None, Some("x")], &["y", "z", "x"]), [Some(0), None, Some(1)]);
     }
