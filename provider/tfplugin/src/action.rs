@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::resource::typed;
+use crate::server::proto;
 use crate::{Cx, Diagnostics, Schema, Value};
 
 /// Something to do.
@@ -42,16 +43,23 @@ pub trait Action<D>: Send + Sync + 'static {
 
 /// Tells the user how far an action is.
 #[derive(Clone, Debug)]
-pub struct Progress(UnboundedSender<String>);
+pub struct Progress(UnboundedSender<Said>);
+
+/// What an action says, or that it has ended.
+#[derive(Debug)]
+pub(crate) enum Said {
+    Line(String),
+    End(Vec<proto::Diagnostic>),
+}
 
 impl Progress {
-    pub(crate) fn new(sender: UnboundedSender<String>) -> Self {
+    pub(crate) fn new(sender: UnboundedSender<Said>) -> Self {
         Self(sender)
     }
 
     /// Prints a line. Nobody may be listening any more; that changes nothing for the action.
     pub fn say(&self, line: impl Into<String>) {
-        let _ = self.0.send(line.into());
+        let _ = self.0.send(Said::Line(line.into()));
     }
 }
 

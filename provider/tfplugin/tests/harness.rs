@@ -257,7 +257,6 @@ const BREACHES: &[(&str, &str)] = &[
         "plan another token",
         "kitchen_rogue planned a sensitive value for `token` where a sensitive value was due",
     ),
-    ("plan what cannot be", "replaced for `nothing`, which is in neither state nor plan"),
     ("plan silently", "it failed without saying why"),
     ("panic in plan", "PlanResourceChange of kitchen_rogue panicked"),
     ("return another text", "kitchen_rogue returned \"another\" for `text` where \"good\" was due"),
@@ -316,6 +315,9 @@ async fn a_failed_apply_leaves_what_there_is() {
     let good = terraform.create("kitchen_rogue", &rogue("behave", "a")).await;
     let kept = apply(Some(good.clone()), rogue("panic in apply", "b")).await.state.unwrap();
     assert_eq!(kept.value, good.value, "after a panic the state is the one there was");
+    let lost = terraform.plan("kitchen_rogue", Some(&good), &rogue("plan what cannot be", "a")).await;
+    let text = said(&lost.unwrap_err());
+    assert!(text.contains("replaced for `nothing`, which is in neither state nor plan"), "{text}");
     let stuck = terraform.create("kitchen_rogue", &rogue("panic in delete", "a")).await;
     let plan = terraform.plan_destroy(&stuck).await.unwrap();
     let applied = terraform.apply(plan).await;
@@ -467,7 +469,6 @@ async fn a_stopped_apply_ends_at_once_and_tells_what_there_is() {
     assert_eq!(applied.state.unwrap().get("out"), &"stopped".into());
     assert!(said(&applied.diagnostics).contains("Stopped at a safe point"));
     // A server that is attached to lives on: the next run is not stopped.
-    terraform.configure(&object([])).await.unwrap();
     let plan = terraform.plan("kitchen_rogue", None, &wait).await.unwrap();
     let waits = tokio::time::timeout(Duration::from_millis(300), terraform.apply(plan)).await;
     assert!(waits.is_err(), "the next apply was stopped by the last one's stop");
@@ -571,4 +572,13 @@ fn every_kind_of_thing_is_offered() {
     let offers = runtime.block_on(async { Harness::of(Kitchen::default()).await.unwrap().offers() });
     assert!(offers.values().all(|names| !names.is_empty()), "{offers:?}");
     assert_eq!(Kitchen::NAME, "kitchen");
+}
+
+#[tokio::test]
+async fn after_a_stop_what_is_open_can_still_be_closed() {
+    let (terraform, kitchen) = kitchen().await;
+    let open = terraform.open("kitchen_fire", &object([("fuel", "wood".into())])).await.unwrap();
+    terraform.stop().await;
+    terraform.close(open).await.unwrap();
+    assert_eq!(kitchen.shelf().done, ["open wood", "close wood"], "closing is not stopped");
 }

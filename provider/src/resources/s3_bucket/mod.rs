@@ -159,6 +159,11 @@ impl Resource<Context> for BucketResource {
         match there.become_(&planned, &bucket, &cx.cancel).await {
             Ok(()) => Ok(State { value: there, private: Private::default() }),
             Err(diagnostic) => {
+                // Terraform replaces what a create has left without its private data. So that a bucket which was there before
+                // is not deleted in doing so, its state says that it stays.
+                if adopted {
+                    there.persist_on_destroy = Attr::Known(true);
+                }
                 let partial = State { value: there, private: Private { half_adopted: adopted } };
                 Err(Failed { diagnostics: diagnostic.into(), partial: Some(partial) })
             }

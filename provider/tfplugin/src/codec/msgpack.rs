@@ -247,6 +247,8 @@ fn write(out: &mut Vec<u8>, value: &Value, ty: &Type) -> Result<(), CodecError> 
                 write(out, value, ty).map_err(|error| error.inside(Step::Attribute(name.clone())))?;
             }
         }
+        // A value that does not say what type it has is of the one it looks like.
+        (value, Type::Dynamic) => write(out, &value.clone().into_dynamic(), ty)?,
         (value, ty) => return Err(CodecError::expected(ty, kind(value))),
     }
     Ok(())

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 
-use super::pair::pairs;
 use super::{NULL, item, part};
 use crate::schema::validate::brief;
 use crate::schema::{Kind, Nesting};
@@ -140,10 +139,10 @@ fn planned_attribute(
         return;
     }
     let Kind::Nested(nesting, nested) = &attribute.kind else {
-        let more = if prior.is_null() || attribute.sensitive {
+        let more = if prior.is_null() {
             String::new()
         } else {
-            format!(" by the configuration, or {} as before", brief(prior))
+            format!(" by the configuration, or {} as before", broken.show(prior))
         };
         return broken.report_text(config, planned, &more);
     };
@@ -165,16 +164,12 @@ fn planned_attribute(
                 element(attributes, item(prior, index), config, planned, Step::Index(index), broken);
             }
         }
-        // An element derives from one of the configuration or is as it was; more cannot be said of what has no name.
-        (Nesting::Set, Value::List(configured), Value::List(items)) if configured.len() == items.len() => {
-            let before = |planned: &Value| matches!(prior, Value::List(priors) if priors.contains(planned));
-            let origins = pairs(attributes, configured, items);
-            if let Some((planned, _)) =
-                items.iter().zip(origins).find(|(planned, origin)| origin.is_none() && !before(planned))
-            {
-                broken.report_text(config, planned, " as one of its elements");
-            }
-        }
+        // An element may be a mixture of what is configured and what was there before, so nothing tells which is which; blocks
+        // that have become equal are one.
+        (Nesting::Set, Value::List(configured), Value::List(items))
+            if attribute.block.is_some()
+                || configured.len() == items.len()
+                || configured.iter().any(Value::contains_unknown) => {}
         _ => broken.report(config, planned),
     }
 }
@@ -232,6 +227,7 @@ fn applied(ty: &Type, planned: &Value, actual: &Value, broken: &mut Broken<'_>) 
         (_, Value::Dynamic(a), Value::Dynamic(b)) if a.0 == b.0 => applied(&a.0, &a.1, &b.1, broken),
         // A dynamic value of a type that is not known either may become anything.
         (_, planned, actual) if planned.is_unknown() => known(actual, broken),
+        (Type::Dynamic, Value::Null, actual) => known(actual, broken),
         (Type::List(element), ..) => elements(Nesting::List, planned, actual, broken, &mut same(element)),
         (Type::Set(element), ..) => elements(Nesting::Set, planned, actual, broken, &mut same(element)),
         (Type::Map(element), ..) => elements(Nesting::Map, planned, actual, broken, &mut same(element)),
@@ -417,13 +413,16 @@ mod tests {
     }
 
     #[test]
-    fn elements_of_sets_derive_from_the_configuration() {
+    fn elements_of_sets_are_as_many_as_are_configured() {
         let bag = |items: &[Value]| [("bag", set(items))];
         let config = bag(&[piece("x", Value::Null), piece("y", Value::Null)]);
         let none = Value::Null;
         assert_eq!(plan(&none, &config, &bag(&[piece("y", "1"), piece("x", Value::Unknown)])), FINE);
-        assert_eq!(plan(&none, &config, &bag(&[piece("x", "1"), piece("x", "2")])), ["bag"]);
+        // Part of what was there before may stay beside part of what is configured.
+        assert_eq!(plan(&none, &config, &bag(&[piece("old x", "1"), piece("y", "2")])), FINE);
         assert_eq!(plan(&none, &config, &bag(&[piece("x", "1")])), ["bag"]);
+        let open = bag(&[piece("x", Value::Null), Value::Unknown]);
+        assert_eq!(plan(&none, &open, &bag(&[piece("x", "1")])), FINE, "two may turn out to be one");
         let tags = |items: &[&str]| [("tags", set(&items.iter().map(|t| (*t).into()).collect::<Vec<_>>()))];
         assert_eq!(plan(&none, &tags(&["a", "b"]), &tags(&["b", "a"])), FINE);
         assert_eq!(plan(&none, &tags(&["a"]), &tags(&["b"])), ["tags"]);

@@ -77,6 +77,10 @@ fn fixed_part(attributes: &BTreeMap<String, Attribute>, value: &Value) -> Option
 
 /// Paths that lead nowhere in either value: Terraform refuses them.
 pub(crate) fn check_paths(type_name: &str, paths: &[Path], prior: &Value, planned: &Value) -> Diagnostics {
+    // On create Terraform does not look at them.
+    if prior.is_null() {
+        return Diagnostics::default();
+    }
     let lost = paths.iter().filter(|path| !leads(path, prior) && !leads(path, planned));
     lost.map(|path| {
         mistake(
@@ -90,6 +94,9 @@ pub(crate) fn check_paths(type_name: &str, paths: &[Path], prior: &Value, planne
 fn leads(path: &Path, value: &Value) -> bool {
     let mut here = value;
     for step in path.steps() {
+        while let Value::Dynamic(typed) = here {
+            here = &typed.1;
+        }
         let next = match step {
             Step::Attribute(name) | Step::Key(name) => here.get(name),
             Step::Index(index) => match here {

@@ -141,7 +141,8 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
             // plan: what belongs to the old object must not get lost, for deleting it comes first.
             let prior_private = match &prior {
                 Some(state) => Some(state.private.clone()),
-                None => open::<R::Private>(R::TYPE, &prior_private)?.prior,
+                // What a failed create has left is replaced without its private data; those of the plan are not its own.
+                None => Some(open::<R::Private>(R::TYPE, &prior_private)?.prior.unwrap_or_default()),
             };
             let planned = if planned.is_empty() { None } else { Some(open(R::TYPE, planned)?.data) };
             let request = PlanRequest {
@@ -274,7 +275,11 @@ impl<R> Erased<R> {
             })
         };
         match outcome {
-            Ok(state) => Ok(seal_state(R::TYPE, state)?),
+            // What was made exists, also where the provider cannot say what it is like.
+            Ok(state) => seal_state(R::TYPE, state).map_err(|diagnostics| {
+                let value = crate::plan::known_only(planned.value.clone());
+                Failed { diagnostics, partial: Some(State { value, private: planned.private.clone() }) }
+            }),
             Err(Failed { mut diagnostics, partial }) => {
                 let partial = partial.and_then(|state| match seal_state(R::TYPE, state) {
                     Ok(state) => Some(State { value: state.value, private: state.private }),
@@ -391,6 +396,15 @@ mod tests {
         let planned = RawState { value: named("new"), private: second.private };
         let created = thing.apply(&cx, Value::Null, planned, named("new")).await.state.unwrap();
         assert_eq!(open_prior::<String>("t", &created.private).unwrap(), "new");
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_create_has_left_is_not_deleted_with_the_data_of_what_replaces_it() {
+        let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
+        // As Terraform plans to replace what is tainted: without its state and without its private data.
+        let nothing = RawState { value: Value::Null, private: vec![] };
+        let plan = thing.plan(&cx, nothing, named("new"), named("new"), &[]).await.unwrap();
+        thing.delete(&cx, RawState { value: named(""), private: plan.private }).await.unwrap();
     }
 
     #[tokio::test]

@@ -80,6 +80,9 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
     ) -> impl Future<Output = Applied<Self::Model, Self::Private>> + Send;
 
     /// Removes it. After an error it is taken to exist still.
+    ///
+    /// Where a create has failed and left something, Terraform keeps no private data for its replacement: what deleting
+    /// cannot do without has to be in the state.
     fn delete(
         &self,
         cx: &Cx<D>,

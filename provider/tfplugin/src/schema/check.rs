@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Attribute, Kind, Nesting, Schema};
+use super::{Attribute, Items, Kind, Nesting, Schema};
 use crate::Type;
 
 /// Names that Terraform keeps for itself at the root of a resource.
@@ -91,6 +91,12 @@ fn check_object(
         }
         if attribute.description.is_empty() {
             wrong("has no description");
+        }
+        if let Some(Items { least, most }) = attribute.block
+            && (most > 0 && least > most
+                || least > 1 && matches!(attribute.kind, Kind::Nested(Nesting::Single, _)))
+        {
+            wrong("wants more blocks than there can be");
         }
         if attribute.block.is_some() && within.attribute {
             wrong("is a block within an attribute, where there can be attributes only");

@@ -9,17 +9,26 @@ impl Schema {
     /// Everything that is wrong with `config`. `write_only` tells whether the client keeps write-only values out of state.
     pub(crate) fn validate(&self, config: &Value, write_only: bool) -> Diagnostics {
         let mut found = Diagnostics::default();
-        found.extend(self.groups.iter().filter_map(|group| group.problem(config)));
-        validate_object(&self.attributes, config, &Path::root(), write_only, &mut found);
+        found.extend(self.groups.iter().filter_map(|group| group.problem(&self.attributes, config)));
+        let context = Context { write_only, hidden: false };
+        validate_object(&self.attributes, config, &Path::root(), context, &mut found);
         found
     }
 }
 
 impl Group {
-    fn problem(&self, config: &Value) -> Option<Diagnostic> {
+    fn problem(&self, attributes: &BTreeMap<String, Attribute>, config: &Value) -> Option<Diagnostic> {
         let Self { names, rule } = self;
         let is = |check: fn(&Value) -> bool| -> Vec<&String> {
-            names.iter().filter(|name| config.get(name).is_some_and(check)).collect()
+            // Blocks that are not there are an empty list, not null.
+            let no_blocks = |name: &str, value: &Value| {
+                attributes.get(name).is_some_and(|attribute| attribute.block.is_some())
+                    && matches!(value, Value::List(blocks) if blocks.is_empty())
+            };
+            let set = |name: &&String| {
+                config.get(name).is_some_and(|value| check(value) && !no_blocks(name, value))
+            };
+            names.iter().filter(set).collect()
         };
         let list =
             |names: &[&String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
@@ -63,11 +72,20 @@ impl Group {
     }
 }
 
+/// Where a value stands.
+#[derive(Clone, Copy)]
+struct Context {
+    /// The client keeps write-only values out of state.
+    write_only: bool,
+    /// Nothing in here may be shown.
+    hidden: bool,
+}
+
 fn validate_object(
     attributes: &BTreeMap<String, Attribute>,
     config: &Value,
     path: &Path,
-    write_only: bool,
+    context: Context,
     found: &mut Diagnostics,
 ) {
     for (name, attribute) in attributes {
@@ -76,7 +94,8 @@ fn validate_object(
             continue;
         }
         let path = path.clone().attribute(name);
-        if attribute.write_only && !write_only {
+        let hidden = context.hidden || attribute.sensitive || attribute.write_only;
+        if attribute.write_only && !context.write_only {
             found.push(
                 Diagnostic::error("This version of Terraform would store a secret")
                     .detail(format!(
@@ -87,11 +106,7 @@ fn validate_object(
         }
         for validator in &attribute.validators {
             if let Err(expected) = validator.check(value) {
-                let shown = if attribute.sensitive || attribute.write_only {
-                    "(sensitive)".to_owned()
-                } else {
-                    brief(value)
-                };
+                let shown = if hidden { "(sensitive)".to_owned() } else { brief(value) };
                 found.push(
                     Diagnostic::error(format!("Invalid value for `{path}`"))
                         .detail(format!("Found {shown}, expected {expected}."))
@@ -101,7 +116,7 @@ fn validate_object(
         }
         if let Kind::Nested(nesting, nested) = &attribute.kind {
             let mut inner = |value: &Value, path: &Path| {
-                validate_object(&nested.attributes, value, path, write_only, found);
+                validate_object(&nested.attributes, value, path, Context { hidden, ..context }, found);
             };
             match (nesting, value) {
                 (Nesting::Single, value) => inner(value, &path),
@@ -174,5 +189,26 @@ mod tests {
         ] {
             assert_eq!(problems(schema, fine), Vec::<String>::new());
         }
+    }
+
+    #[test]
+    fn what_is_within_something_sensitive_is_not_shown() {
+        let picky = Attribute::string().optional().validate(super::super::validators::one_of(&["good"]));
+        let nested = crate::Nested::new().attribute("word", picky);
+        let schema = Schema::new(0).attribute("a", Attribute::nested_single(nested).optional().sensitive());
+        let word = Value::Map([("word".to_owned(), "hunter2".into())].into());
+        let found = schema.validate(&Value::Map([("a".to_owned(), word)].into()), true);
+        let text: String = found.into_iter().map(|one| one.detail).collect();
+        assert!(text.contains("(sensitive)") && !text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn blocks_that_are_not_there_are_not_set() {
+        let block = || crate::Block::list(crate::Nested::new());
+        let schema = Schema::new(0).block("a", block()).block("b", block()).exactly_one_of(&["a", "b"]);
+        let blocks = |count| Value::List(vec![Value::Map(BTreeMap::new()); count]);
+        assert_eq!(problems(&schema, [blocks(1), blocks(0)]), Vec::<String>::new());
+        assert_eq!(problems(&schema, [blocks(0), blocks(0)]), ["One of `a`, `b` is missing"]);
+        assert_eq!(problems(&schema, [blocks(1), blocks(2)]), ["Only one of `a`, `b` can be set"]);
     }
 }

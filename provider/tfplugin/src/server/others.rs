@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
 
 use super::proto;
 use super::resources::{encode_identity, with_warnings};
 use super::rpc::{Call, Rpc, Shared, outcome};
 use super::wire::{decode, decode_type, encode, encode_type, to_wire};
+use crate::action::Said;
 use crate::list::RawListed;
 use crate::plan::{check_known, settle, settle_type};
 use crate::resource::mistake;
@@ -190,10 +191,18 @@ impl<P: Provider> Shared<P> {
         let limit = usize::try_from(request.limit).unwrap_or(0);
         let include_resource = request.include_resource_object;
         let (sender, mut found) = mpsc::channel::<RawListed>(16);
+        let cancel = cx.cancel.clone();
         let listing = list.list(&cx, ListRequest { config, include_resource, limit }, sender);
         let sending = async move {
             for _ in 0..limit {
-                let Some(listed) = found.recv().await else { break };
+                let listed = tokio::select! {
+                    listed = found.recv() => listed,
+                    () = events.closed() => {
+                        cancel.cancel();
+                        break;
+                    }
+                };
+                let Some(listed) = listed else { break };
                 let event = match listed {
                     Ok(listed) => {
                         let state = settle(managed, listed.state);
@@ -273,19 +282,23 @@ impl<P: Provider> Rpc<P> {
     ) -> BoxStream<proto::invoke_action::Event> {
         use proto::invoke_action::event::{Completed, Progress as Line, Type};
         let (sender, receiver) = mpsc::unbounded_channel();
-        let (done, last) = tokio::sync::oneshot::channel();
         let call = Call::new("InvokeAction", &request.action_type);
         let rpc = Self { shared: self.shared.clone() };
         tokio::spawn(async move {
-            let work = rpc.shared.clone().invoke(request, Progress::new(sender));
+            let work = rpc.shared.clone().invoke(request, Progress::new(sender.clone()));
             let diagnostics = rpc.run(call, work).await.unwrap_or_else(|errors| errors);
             // A client that is gone has no use for it.
-            let _ = done.send(Completed { diagnostics: to_wire(diagnostics) });
+            let _ = sender.send(Said::End(to_wire(diagnostics)));
         });
-        let lines = UnboundedReceiverStream::new(receiver).map(|message| Type::Progress(Line { message }));
-        let end = futures::FutureExt::into_stream(last);
-        let end = end.map(|completed| Type::Completed(completed.unwrap_or_default()));
-        Box::pin(lines.chain(end).map(|event| Ok(proto::invoke_action::Event { r#type: Some(event) })))
+        // The end is the end, even if somebody keeps the means to say more.
+        let events = futures::stream::unfold(Some(receiver), |receiver| async move {
+            let mut receiver = receiver?;
+            Some(match receiver.recv().await? {
+                Said::Line(message) => (Type::Progress(Line { message }), Some(receiver)),
+                Said::End(diagnostics) => (Type::Completed(Completed { diagnostics }), None),
+            })
+        });
+        Box::pin(events.map(|event| Ok(proto::invoke_action::Event { r#type: Some(event) })))
     }
 }
 

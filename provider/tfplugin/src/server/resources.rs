@@ -64,8 +64,12 @@ impl<P: Provider> Shared<P> {
         let plan = with_warnings(&cx, plan)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
         let value = settle(schema, plan.planned);
-        let mut broken = check_planned(name, schema, &prior, &config, &value);
-        broken.extend(check_paths(name, &plan.requires_replace, &prior, &value));
+        let mut broken = Diagnostics::default();
+        // What is put off need not agree with anything yet.
+        if deferred.is_none() {
+            broken.extend(check_planned(name, schema, &prior, &config, &value));
+            broken.extend(check_paths(name, &plan.requires_replace, &prior, &value));
+        }
         let mut replace = replaced(schema, &prior, &value);
         replace.extend(plan.requires_replace);
         let mut seen = std::collections::HashSet::new();
@@ -73,7 +77,7 @@ impl<P: Provider> Shared<P> {
         let identity = identity_of(schema, &value).filter(|identity| !identity.contains_unknown());
         if replace.is_empty()
             && let (Some(before), Some(after)) = (identity_of(schema, &prior), &identity)
-            && before != *after
+            && !same_identity(&before, after)
         {
             broken.push(mistake(name, "it plans another identity for the same object"));
         }
@@ -131,13 +135,19 @@ impl<P: Provider> Shared<P> {
             }
             value = known_only(value);
         }
+        // What was done is done: a value that does not fit costs that value, not the whole state.
+        let new_state = encode(schema, &value).or_else(|errors| {
+            found.extend(errors);
+            encode(schema, &fitting(schema, value))
+        })?;
+        let identity = identity.and_then(|identity| encode_identity(schema, &identity).ok());
         let mut diagnostics = cx.take_warnings();
         diagnostics.extend(found);
         Ok(proto::apply_resource_change::Response {
-            new_state: Some(encode(schema, &value)?),
+            new_state: Some(new_state),
             private: state.private,
             diagnostics: to_wire(diagnostics),
-            new_identity: identity.map(|identity| encode_identity(schema, &identity)).transpose()?,
+            new_identity: identity,
         })
     }
 
@@ -154,11 +164,14 @@ impl<P: Provider> Shared<P> {
         let deferred = with_warnings(&cx, cx.take_deferral())?;
         let state = state.unwrap_or(RawState { value: Value::Null, private: vec![] });
         let value = settle(schema, state.value);
-        let mut broken = check_known(resource.type_name(), schema, &value);
-        let identity = identity_of(schema, &value);
+        let mut broken = Diagnostics::default();
+        if deferred.is_none() {
+            broken.extend(check_known(resource.type_name(), schema, &value));
+        }
+        let identity = identity_of(schema, &value).filter(|identity| !identity.contains_unknown());
         if let (Some(before), Some(after)) =
             (decode_identity(schema, request.current_identity.as_ref())?, &identity)
-            && before != *after
+            && !same_identity(&before, after)
         {
             broken.push(mistake(resource.type_name(), "it found another identity for the same object"));
         }
@@ -222,7 +235,10 @@ impl<P: Provider> Shared<P> {
         let state = with_warnings(&cx, state)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
         let value = settle(schema, state.value);
-        let broken = check_known(resource.type_name(), schema, &value);
+        let mut broken = Diagnostics::default();
+        if deferred.is_none() {
+            broken.extend(check_known(resource.type_name(), schema, &value));
+        }
         with_warnings(&cx, if broken.has_errors() { Err(broken) } else { Ok(()) })?;
         // What is imported may be a stub that only reading completes.
         let identity = identity_of(schema, &value).or(wanted);
@@ -303,11 +319,17 @@ impl<P: Provider> Rpc<P> {
         match self.run(call, self.shared.clone().apply(request)).await {
             Ok(applied) => Ok(applied),
             Err(errors) => {
-                let private =
-                    self.shared.registry().resource(&name).map(|resource| resource.prior_private(&planned));
+                let resource = self.shared.registry().resource(&name).ok();
+                let private = resource.map(|resource| resource.prior_private(&planned));
+                let identity = resource.and_then(|resource| {
+                    let schema = resource.schema();
+                    let identity = identity_of(schema, &decode(schema, prior.as_ref()).ok()?)?;
+                    encode_identity(schema, &identity).ok()
+                });
                 Ok(proto::apply_resource_change::Response {
                     new_state: prior,
                     private: private.unwrap_or_default(),
+                    new_identity: identity,
                     ..proto::apply_resource_change::Response::failed(errors)
                 })
             }
@@ -327,6 +349,25 @@ pub(super) fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) ->
 /// The identity of what has this state, where it has one and the state tells all of it.
 fn identity_of(schema: &Schema, state: &Value) -> Option<Value> {
     if state.is_null() { None } else { schema.identity.as_ref()?.of(state).ok() }
+}
+
+/// Whether two identities are of one object. One may tell more than the other: what is null is only not known to it.
+fn same_identity(before: &Value, after: &Value) -> bool {
+    let (Value::Map(before), Value::Map(after)) = (before, after) else {
+        return before == after;
+    };
+    before.iter().all(|(name, value)| value.is_null() || after.get(name).is_none_or(|now| now == value))
+}
+
+/// The state with null where something does not fit its attribute.
+fn fitting(schema: &Schema, value: Value) -> Value {
+    let Value::Map(mut entries) = value else {
+        return Value::Null;
+    };
+    entries.retain(|name, value| {
+        schema.attributes.get(name).is_some_and(|attribute| encode_type(&attribute.ty(), value).is_ok())
+    });
+    Value::Map(entries)
 }
 
 /// The mistake of a resource whose state does not tell its whole identity.

@@ -35,7 +35,7 @@ pub(super) struct Shared<P: Provider> {
     data: RwLock<Option<Arc<P::Data>>>,
     /// Ends with the process.
     stop: CancellationToken,
-    /// Ends with what the client is doing now. A server that is attached to outlives an interrupted run.
+    /// Ends with what the client is doing now: another one after each interrupt.
     walk: Mutex<CancellationToken>,
     calls: AtomicU64,
 }
@@ -161,13 +161,6 @@ impl<P: Provider> Shared<P> {
         request: proto::configure_provider::Request,
     ) -> Result<proto::configure_provider::Response, Diagnostics> {
         let config = decode(&self.registry().schema, request.config.as_ref())?;
-        {
-            // Configuring is what a run begins with.
-            let mut walk = self.walk.lock().unwrap_or_else(PoisonError::into_inner);
-            if walk.is_cancelled() {
-                *walk = self.stop.child_token();
-            }
-        }
         let cx = ConfigureCx {
             terraform_version: request.terraform_version,
             client: Client::from(request.client_capabilities.as_ref()),
@@ -460,7 +453,10 @@ impl<P: Provider> Service for Rpc<P> {
         _request: Request<proto::stop_provider::Request>,
     ) -> Result<Response<proto::stop_provider::Response>, Status> {
         tracing::info!("asked to stop");
-        self.shared.cancel().cancel();
+        // What runs is to end. What comes later, such as closing what is open, is not.
+        let mut walk = self.shared.walk.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *walk, self.shared.stop.child_token()).cancel();
+        drop(walk);
         Ok(Response::new(proto::stop_provider::Response::default()))
     }
 }

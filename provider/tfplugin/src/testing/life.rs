@@ -144,6 +144,9 @@ impl Harness {
             .requires_replace
             .iter()
             .filter(|path| {
+                if before.is_null() {
+                    return false;
+                }
                 let (before, after) = (at(path, before), at(path, &first.planned));
                 assert!(before.is_some() || after.is_some(), "`{path}` is in neither state nor plan");
                 before != after
@@ -267,14 +270,7 @@ impl Harness {
         assert!(!config.contains_unknown(), "what is applied is known");
         let private = match prior {
             Some(prior) => prior.private.clone(),
-            // The private data of a replaced object travel with the first plan.
-            None => {
-                if plan.prior.is_some() {
-                    plan.private.clone()
-                } else {
-                    vec![]
-                }
-            }
+            None => vec![],
         };
         let stored = if self.says.stores_planned_private { plan.private.as_slice() } else { &[] };
         let again = self.ask(&plan.type_name, prior, &config, &private, stored).await;

@@ -168,6 +168,9 @@ impl EphemeralResource<Cook> for Fire {
     }
 
     async fn close(&self, cx: &Cx<Cook>, embers: Embers) -> Result<(), Diagnostics> {
+        if cx.cancel.is_cancelled() {
+            return Err(Diagnostic::error("There is no time to put the fire out").into());
+        }
         let times = if embers.renewed > 0 { ", renewed" } else { "" };
         cx.data.note(format!("close {}{times}", embers.fuel));
         Ok(())
