@@ -13,6 +13,7 @@ use nixos_agent::health::{self, Check, Probe};
 use nixos_agent::{
     Action, Confirmation, DeploymentId, FailedCheck, Outcome, Report, Request, SystemState, Word,
 };
+use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use crate::activate::{self, ActivateError, Task};
@@ -217,7 +218,7 @@ impl Deployment<'_> {
     async fn try_machine(&self, job: &Job, ended: &mut Ended) -> Result<(), DeployError> {
         let Self { tools, settings, cancel, .. } = *self;
         let machine = &job.machine;
-        let (connection, facts) = {
+        let facts = {
             let _slot = tools.scheduler.machine().await;
             self.prepare(job, ended).await?
         };
@@ -228,14 +229,18 @@ impl Deployment<'_> {
         let Some(action) = settings.action else {
             return Ok(());
         };
+        let slot = tools.scheduler.activate().await;
+        // Most often the one from before. Nobody has kept it: a thousand machines may have waited here.
+        let connection = connect(tools, job, settings, cancel).await?;
         let agent = activate::install(&connection, &job.system).await?;
         let mut visit = Visit { job, connection, facts, agent: &agent };
-        let mut report =
-            self.activate(&visit, self.request(job, action, &visit.facts), &mut turn, ended).await?;
+        let request = self.request(job, action, &visit.facts);
+        let mut report = self.activate(&visit, request, slot, &mut turn, ended).await?;
         if report.outcome == Outcome::RebootRequired && settings.reboot.when != When::Never {
             // What cannot take over from the running system can be booted.
             let request = self.request(job, Action::Boot, &visit.facts);
-            report = self.activate(&visit, request, &mut turn, ended).await?;
+            let slot = tools.scheduler.activate().await;
+            report = self.activate(&visit, request, slot, &mut turn, ended).await?;
         }
         if !runs_what_was_asked(&report) {
             return Err(DeployError::Refused(Box::new(report)));
@@ -260,7 +265,8 @@ impl Deployment<'_> {
         // What was in memory is gone, and what is booted may be less well than what was switched to.
         let request = self.request(job, Action::Switch, &visit.facts);
         let request = Request { verify: rebooted, rollback: request.rollback && !rebooted, ..request };
-        let report = self.activate(&visit, request, &mut turn, ended).await?;
+        let slot = tools.scheduler.activate().await;
+        let report = self.activate(&visit, request, slot, &mut turn, ended).await?;
         match runs_what_was_asked(&report) {
             true => Ok(()),
             false if rebooted => Err(DeployError::NotWellAfterReboot(Box::new(report))),
@@ -268,18 +274,18 @@ impl Deployment<'_> {
         }
     }
 
-    /// Has the agent do what is asked for, and sends the secrets that belong to it.
+    /// Has the agent do what is asked for, and sends the secrets that belong to it. `slot` is held until the machine waits for others.
     async fn activate(
         &self,
         visit: &Visit<'_>,
         request: Request,
+        slot: Option<SemaphorePermit<'_>>,
         turn: &mut Turn<'_>,
         ended: &mut Ended,
     ) -> Result<Report, DeployError> {
         let Self { tools, cancel, .. } = *self;
         let Visit { job, connection, agent, .. } = visit;
         let machine = &job.machine;
-        let slot = tools.scheduler.activate().await;
         // The last safe point: from here on the agent brings it to an end.
         if cancel.is_cancelled() {
             return Err(DeployError::Cancelled);
@@ -316,7 +322,7 @@ impl Deployment<'_> {
     }
 
     /// Brings the system to the machine.
-    async fn prepare(&self, job: &Job, ended: &mut Ended) -> Result<(Arc<Connection>, Facts), DeployError> {
+    async fn prepare(&self, job: &Job, ended: &mut Ended) -> Result<Facts, DeployError> {
         let Self { tools, nix, settings, cancel, .. } = *self;
         let machine = &job.machine;
         let connection = connect(tools, job, settings, cancel).await?;
@@ -332,7 +338,7 @@ impl Deployment<'_> {
                 error => error.into(),
             },
         )?;
-        Ok((connection, facts))
+        Ok(facts)
     }
 
     fn request(&self, job: &Job, action: Action, facts: &Facts) -> Request {
@@ -358,6 +364,8 @@ impl Deployment<'_> {
             keep_generations: settings.keep_generations,
             secrets: None,
             verify: false,
+            // Who does not ask for a login afterwards may want to end this way in.
+            login: facts.login.clone().filter(|_| !settings.confirmation_window.is_zero()),
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use nixos_agent::Login;
 use serde::Serialize;
 
 use crate::StorePath;
@@ -40,6 +41,9 @@ pub struct Facts {
     pub host_keys: Vec<String>,
     /// The address at which the machine sees this connection arrive.
     pub address: Option<IpAddr>,
+    /// This login, as the machine saw it.
+    #[serde(skip)]
+    pub login: Option<Login>,
     /// The user's id: 0 is root.
     pub uid: Option<u32>,
     /// Whether `nix-store` is there to receive closures.
@@ -88,6 +92,7 @@ link() { [ ! -e "$2" ] || say "$1" "$(readlink -f "$2")"; }
     [ ! -r "$key" ] || say host_key "$(cat "$key")"
   done
   say connection "$SSH_CONNECTION"
+  [ -z "$SSH_CONNECTION" ] || say login "$SSH_CONNECTION $(id -un)"
   say uid "$(id -u)"
   command -v nix-store >/dev/null && say has_nix yes
   systemctl list-units --state=failed --plain --no-legend --no-pager | while read -r unit rest; do say failed_unit "$unit"; done
@@ -131,8 +136,8 @@ fn parse(text: &str) -> Option<Facts> {
             "reboot_required" => facts.reboot_required = true,
             "failed_unit" => facts.failed_units.push(value.to_owned()),
             "host_key" => add_key(&mut facts.host_keys, value),
-            // client address, client port, server address, server port
             "connection" => facts.address = value.split(' ').nth(2).and_then(|text| text.parse().ok()),
+            "login" => facts.login = login(value),
             "uid" => facts.uid = value.parse().ok(),
             "has_nix" => facts.has_nix = true,
             "end" => complete = true,
@@ -151,6 +156,15 @@ fn system(platform: &str) -> Option<String> {
         other => other,
     };
     Some(format!("{machine}-{}", kernel.to_lowercase()))
+}
+
+/// Client's address and port, server's address and port (ssh(1), `SSH_CONNECTION`), and the user.
+fn login(text: &str) -> Option<Login> {
+    let mut words = text.split(' ');
+    let (client, client_port) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let (address, port) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let user = words.next().filter(|user| !user.is_empty())?.to_owned();
+    Some(Login { user, client, client_port, address, port })
 }
 
 /// The number in `system-42-link`.
@@ -183,7 +197,8 @@ mod tests {
             "hostname=web\nplatform=x86_64-Linux\nnixos_release=24.11\nboot_id=b\n\
              current_system=/nix/store/00000000000000000000000000000000-nixos-system-web-24.11\n\
              generation=system-12-link\nhost_key=ssh-ed25519 AAAA root@web\nhost_key=ssh-ed25519 AAAA root@web\n\
-             host_key=ssh-rsa BBBB\nconnection=10.0.0.9 51234 10.0.0.2 22\nuid=0\nhas_nix=yes\n\
+             host_key=ssh-rsa BBBB\nconnection=10.0.0.9 51234 10.0.0.2 22\n\
+             login=10.0.0.9 51234 10.0.0.2 22 alice\nuid=0\nhas_nix=yes\n\
              failed_unit=x.service\nend=yes\n",
         )
         .unwrap();
@@ -191,6 +206,8 @@ mod tests {
         assert_eq!(facts.generation, Some(12));
         assert_eq!(facts.host_keys, ["ssh-ed25519 AAAA", "ssh-rsa BBBB"]);
         assert_eq!(facts.address, Some("10.0.0.2".parse().unwrap()));
+        let login = facts.login.unwrap();
+        assert_eq!((login.user.as_str(), login.client_port, login.port), ("alice", 51234, 22));
         assert_eq!(facts.failed_units, ["x.service"]);
         assert!(facts.has_nix);
     }

@@ -8,6 +8,7 @@ pub mod health;
 
 use std::fmt;
 use std::io::Read as _;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,24 @@ pub struct Request {
     /// Whether the machine was just booted with the system: there is nothing to activate, but it has to be healthy all the same.
     #[serde(default)]
     pub verify: bool,
+    /// The login that must still be possible with the new system; `None`: that does not matter.
+    #[serde(default)]
+    pub login: Option<Login>,
+}
+
+/// A login over SSH, as the machine saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// Where it came from.
+    pub client: IpAddr,
+    /// The port there.
+    pub client_port: u16,
+    /// The address of the machine that it was made to.
+    pub address: IpAddr,
+    /// The port it was made to.
+    pub port: u16,
 }
 
 /// All secrets of one owner on a machine. Others that were published for the same owner are removed.

@@ -4,10 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 
-use nixos_agent::Request;
+use nixos_agent::{Action, Request};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::host;
+use crate::{host, lockout, room};
 
 const LOCK: &str = "/run/nixos-agent.lock";
 
@@ -29,12 +29,28 @@ pub(crate) fn lock(request: &Request) -> Result<File, String> {
 }
 
 /// What must be true before anything is touched.
-pub(crate) fn look(toplevel: &str) -> Result<(), String> {
+pub(crate) fn look(request: &Request, current: Option<&str>) -> Result<(), String> {
+    let toplevel = request.toplevel.as_str();
+    is_whole(toplevel)?;
+    nobody_else_switches()?;
+    if matches!(request.action, Action::Switch | Action::Boot) {
+        room::for_boot(Path::new(toplevel))?;
+    }
+    // What runs already has let us in.
+    let login = request.login.as_ref().filter(|_| current != Some(toplevel));
+    login.map_or(Ok(()), |login| lockout::look(login, current, toplevel))
+}
+
+fn is_whole(toplevel: &str) -> Result<(), String> {
     if !Path::new(toplevel).join("bin/switch-to-configuration").is_file() {
         return Err(format!("{toplevel} is not a NixOS system: it has no bin/switch-to-configuration."));
     }
     host::output("nix-store", &["--check-validity", toplevel])
-        .map_err(|message| format!("The system is not complete in the machine's store: {message}."))?;
+        .map(drop)
+        .map_err(|message| format!("The system is not complete in the machine's store: {message}."))
+}
+
+fn nobody_else_switches() -> Result<(), String> {
     // The name nixos-rebuild gives its own unit, and the units of an agent that was killed: both may still be at work.
     match host::any_unit_is_alive(&["nixos-rebuild-switch-to-configuration*", "nixos-agent-switch-*"]) {
         Ok(false) => Ok(()),

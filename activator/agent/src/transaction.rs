@@ -154,7 +154,7 @@ impl Transaction<'_> {
         }
         self.events.phase(Phase::Preflight);
         let lost = secrets.map_or(Ok(()), |secrets| secrets.check());
-        if let Err(message) = preflight::look(&toplevel).and(lost) {
+        if let Err(message) = preflight::look(self.request, current.as_deref()).and(lost) {
             return End::rejected(message);
         }
         self.record.secrets_only = runs && (boots || self.request.action == Action::Test);

@@ -188,6 +188,8 @@ async fn roll_back(
         keep_generations: None,
         secrets: None,
         verify: false,
+        // Whoever goes back by hand knows where to; the new login decides.
+        login: None,
     };
     let task = Task { machine: &machine.name, agent: &agent, request: &request, contents: &[] };
     let label = machine.name.clone();

@@ -1,23 +1,48 @@
 //! The connections of this process: one a machine, whoever asks first opens it.
+//!
+//! Each open connection is a process and a handful of files, so there is a limit to how many stay open for the next who asks.
+//! Those in use are not counted out: how many machines are worked on at once is the scheduler's affair.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::{Connection, Endpoint, SshError};
 
+/// How many connections stay open, unless somebody says otherwise: enough that the machines of most deployments are logged in to
+/// once, and well below what a process may have open.
+const KEPT: usize = 100;
+
 /// A place for one connection; its lock is held while it is being opened.
-type Slot = Arc<tokio::sync::Mutex<Option<Arc<Connection>>>>;
+type Slot = Arc<tokio::sync::Mutex<Option<Open>>>;
+
+#[derive(Debug)]
+struct Open {
+    connection: Arc<Connection>,
+    last_asked_for: Instant,
+}
 
 /// Shares connections between everything that talks to the same endpoint.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
     slots: Mutex<HashMap<Endpoint, Slot>>,
+    kept: usize,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::keeping(KEPT)
+    }
 }
 
 impl Pool {
+    /// A pool that keeps so many connections open that nobody uses.
+    pub fn keeping(kept: usize) -> Self {
+        Self { slots: Mutex::default(), kept }
+    }
+
     /// The open connection to `endpoint`, or a new one; waits up to `deadline` for a machine that does not answer yet.
     pub async fn connect(
         &self,
@@ -30,13 +55,16 @@ impl Pool {
             slots.entry(endpoint.clone()).or_default().clone()
         };
         let mut slot = slot.lock().await;
-        if let Some(connection) = slot.as_ref()
-            && connection.is_alive().await
+        if let Some(open) = slot.as_mut()
+            && open.connection.is_alive().await
         {
-            return Ok(connection.clone());
+            open.last_asked_for = Instant::now();
+            return Ok(open.connection.clone());
         }
+        // Before the new one is there, so that it is not taken for one that nobody uses.
+        self.make_room().await;
         let connection = Arc::new(Connection::open_within(endpoint, deadline, cancel).await?);
-        *slot = Some(connection.clone());
+        *slot = Some(Open { connection: connection.clone(), last_asked_for: Instant::now() });
         Ok(connection)
     }
 
@@ -46,10 +74,39 @@ impl Pool {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.drain().map(|(_, slot)| slot).collect()
         };
-        for slot in slots {
-            if let Some(connection) = slot.lock().await.take() {
-                connection.close().await;
+        let closing = slots.iter().map(|slot| async {
+            if let Some(open) = slot.lock().await.take() {
+                open.connection.close().await;
+            }
+        });
+        futures::future::join_all(closing).await;
+    }
+
+    /// Closes those that nobody uses and that were not asked for for the longest time, until one more may be opened.
+    async fn make_room(&self) {
+        let mut idle = vec![];
+        {
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            for slot in slots.values() {
+                // A slot whose lock somebody holds is in use.
+                let Ok(slot) = slot.clone().try_lock_owned() else {
+                    continue;
+                };
+                if let Some(open) = slot.as_ref()
+                    && Arc::strong_count(&open.connection) == 1
+                {
+                    idle.push((open.last_asked_for, slot));
+                }
             }
         }
+        idle.sort_by_key(|(last, _)| *last);
+        let surplus = (idle.len() + 1).saturating_sub(self.kept);
+        idle.truncate(surplus);
+        let closing = idle.iter_mut().map(|(_, slot)| async {
+            if let Some(open) = slot.take() {
+                open.connection.close().await;
+            }
+        });
+        futures::future::join_all(closing).await;
     }
 }

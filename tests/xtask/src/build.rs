@@ -30,7 +30,7 @@ pub(crate) fn build(release: bool) -> Result<PathBuf, TaskError> {
     let directory =
         root.join("target/mirror").join(e2e::SOURCE).join(version).join(format!("linux_{architecture}"));
     std::fs::create_dir_all(&directory).map_err(TaskError::io(directory.display()))?;
-    let built = root.join("target").join(if release { "release" } else { "debug" });
+    let built = target().join(if release { "release" } else { "debug" });
     let place = |program: &str, placed: &Path| {
         // A new file: a program that still runs keeps the old one.
         let _ = std::fs::remove_file(placed);
@@ -44,6 +44,13 @@ pub(crate) fn build(release: bool) -> Result<PathBuf, TaskError> {
     let placed = directory.join(format!("terraform-provider-nixos_v{version}"));
     place("terraform-provider-nixos", &placed)?;
     Ok(placed)
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    let elsewhere = std::env::var_os("CARGO_TARGET_DIR").filter(|path| !path.is_empty());
+    // Cargo takes a path that is not absolute from where it is started.
+    e2e::repository().join(elsewhere.map_or_else(|| "target".into(), PathBuf::from))
 }
 
 /// Cargo, in the repository.

@@ -1,8 +1,6 @@
 //! Everything a contributor does: `cargo xtask demo`, `test`, `build`, `docs`, `fuzz`, `bench`.
 
 mod bench;
-mod bench_aws;
-mod bench_protocol;
 mod build;
 mod demo;
 mod docs;
@@ -55,12 +53,8 @@ enum Task {
     },
     /// Measure, and print the numbers
     Bench {
-        /// Only what fifty machines on AWS cost
-        #[arg(long)]
-        aws: bool,
-        /// Only what the protocol costs by itself, up to a thousand machines
-        #[arg(long, conflicts_with = "aws")]
-        protocol: bool,
+        /// Only this
+        only: Option<bench::Subject>,
     },
     /// Install the Debian and Python packages that the other tasks need
     Setup,
@@ -93,11 +87,7 @@ fn main() -> ExitCode {
         Task::Build { release } => build::build(release).map(|path| println!("{}", path.display())),
         Task::Docs { check: false } => docs::generate(),
         Task::Docs { check: true } => docs::check(),
-        Task::Bench { aws: true, .. } => bench_aws::bench(),
-        Task::Bench { protocol: true, .. } => bench_protocol::bench(),
-        Task::Bench { .. } => {
-            bench_protocol::bench().and_then(|()| bench::bench()).and_then(|()| bench_aws::bench())
-        }
+        Task::Bench { only } => bench::bench(only),
         Task::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), Duration::from_secs(seconds)),
         Task::Setup => setup::setup(),
     };

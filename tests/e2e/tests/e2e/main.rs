@@ -11,6 +11,7 @@ mod expressions;
 mod faults;
 mod importing;
 mod keeping;
+mod lockout;
 mod planning;
 mod reboots;
 mod secrets;

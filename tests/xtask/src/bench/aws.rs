@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use e2e::{Cloud, Weather, World};
 
-use crate::bench::{median, millis};
+use super::{median, millis};
 use crate::build::build;
 use crate::{TaskError, setup};
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::bench::{median, millis};
-use crate::build::{cargo, run};
+use super::{median, millis};
+use crate::build::{cargo, run, target};
 use crate::{TaskError, setup};
 
 const SIZES: [usize; 4] = [1, 10, 100, 1000];
@@ -81,7 +81,7 @@ impl Site {
         let directory = tempfile::tempdir().map_err(failed())?;
         let path = |name: &str| directory.path().join(name);
         std::fs::create_dir(path("bin")).map_err(failed())?;
-        let program = std::fs::canonicalize(e2e::repository().join("target/release/examples/kitchen"));
+        let program = std::fs::canonicalize(target().join("release/examples/kitchen"));
         std::os::unix::fs::symlink(program.map_err(failed())?, path("bin/terraform-provider-kitchen"))
             .map_err(failed())?;
         let config = format!(

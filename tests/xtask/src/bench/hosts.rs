@@ -1,11 +1,12 @@
-//! Measurements: paired runs in the same minute on the same hosts, medians and ratios. Numbers, not verdicts.
+//! What a change costs on two real hosts, from the start of the provider to the last machine, against the same by hand.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use e2e::World;
 
-use crate::build::{build, cargo, run};
+use super::{median, millis};
+use crate::build::{build, cargo, run, target};
 use crate::{TaskError, setup};
 
 const RUNS: usize = 9;
@@ -171,7 +172,7 @@ fn evaluation(world: &World) -> Result<(), TaskError> {
     ]);
     run(&mut build, "building the evaluation example")?;
     let control = world.lab.control();
-    let program = e2e::repository().join("target/release/examples/evaluate");
+    let program = target().join("release/examples/evaluate");
     let bytes = std::fs::read(&program).map_err(TaskError::io(program.display()))?;
     control.write_file("/root/bench/evaluate", bytes)?;
     control.exec(&["chmod", "755", "/root/bench/evaluate"])?;
@@ -269,20 +270,11 @@ fn start_up(provider: &std::path::Path) -> Result<Duration, TaskError> {
 
 /// The newest agent that was built for a release.
 fn agent() -> Option<std::path::PathBuf> {
-    let builds = std::fs::read_dir(e2e::repository().join("target/release/build")).ok()?;
+    let builds = std::fs::read_dir(target().join("release/build")).ok()?;
     let agents = builds.filter_map(|entry| Some(entry.ok()?.path().join("out/nixos-agent")));
     agents
         .filter(|path| path.is_file())
         .max_by_key(|path| path.metadata().and_then(|meta| meta.modified()).ok())
-}
-
-pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-pub(crate) fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a size for people")]

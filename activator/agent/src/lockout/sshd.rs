@@ -1,0 +1,219 @@
+//! What the SSH server of a system would do: it is asked itself, `sshd -T` says what comes of its configuration for a login.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use nixos_agent::Login;
+
+use super::{Files, Objection, home, programs, unit};
+use crate::host;
+
+const CONFIG: &str = "/etc/ssh/sshd_config";
+
+/// What the server says that it would do: keywords in small letters, each with its values.
+type Effective = BTreeMap<String, Vec<String>>;
+
+pub(super) fn objections(login: &Login, key: Option<&str>, files: &Files<'_>) -> Vec<Objection> {
+    let Some(config) = files.find(Path::new(CONFIG)) else {
+        return vec![];
+    };
+    let effective = match ask(&program(files), &config, login) {
+        Ok(effective) => effective,
+        // Where it can say the line it is no good; all else may be because the server does not run here yet.
+        Err(message) => {
+            let line = message.lines().find(|line| line.contains(" line "));
+            return line.map(|line| Objection::BadConfiguration(line.to_owned())).into_iter().collect();
+        }
+    };
+    let mut found = judge(&effective, login);
+    if let Some(key) = key.filter(|key| !may_know(&effective, key, login, files)) {
+        found.push(Objection::UnknownKey(key.to_owned()));
+    }
+    found
+}
+
+/// The server that the system starts, else the one that is here.
+fn program(files: &Files<'_>) -> String {
+    let own = files.system.and_then(|system| {
+        ["sshd.service", "sshd@.service"].iter().find_map(|name| {
+            let text = unit(system, name)?;
+            programs(&text).find(|program| program.ends_with("/sshd")).map(str::to_owned)
+        })
+    });
+    own.unwrap_or_else(|| "sshd".to_owned())
+}
+
+fn ask(program: &str, config: &Path, login: &Login) -> Result<Effective, String> {
+    let Login { user, client, address, port, .. } = login;
+    let whom = format!("user={user},host={client},addr={client},laddr={address},lport={port}");
+    let config = config.to_str().ok_or("its path is not text")?;
+    // It starts by its full path only.
+    let script = r#"exec "$(command -v "$0")" "$@""#;
+    Ok(parse(&host::output("sh", &["-c", script, program, "-T", "-f", config, "-C", &whom])?))
+}
+
+fn parse(text: &str) -> Effective {
+    let mut effective = Effective::new();
+    for line in text.lines() {
+        let (keyword, value) = line.split_once(' ').unwrap_or((line, ""));
+        effective.entry(keyword.to_lowercase()).or_default().push(value.trim().to_owned());
+    }
+    effective
+}
+
+/// What keeps this login out whatever its key is.
+fn judge(effective: &Effective, login: &Login) -> Vec<Objection> {
+    let all = |keyword: &str| effective.get(keyword).map(Vec::as_slice).unwrap_or_default();
+    let one = |keyword: &str| all(keyword).first().map_or("", String::as_str);
+    let mut found = vec![];
+    let places = all("listenaddress");
+    if !places.is_empty() && !places.iter().any(|place| takes(place, login)) {
+        found.push(Objection::Elsewhere(places.to_vec()));
+    }
+    let mut refuses = |keyword: &str, when: bool| {
+        if when {
+            found.push(Objection::Refused(format!("{keyword} {}", all(keyword).join(" "))));
+        }
+    };
+    let root = one("permitrootlogin");
+    refuses("permitrootlogin", login.user == "root" && ["no", "forced-commands-only"].contains(&root));
+    // Patterns may mean anybody.
+    let plain = |names: &[String]| names.iter().all(|name| !name.contains(['*', '?', '!', '@']));
+    let (allowed, denied) = (all("allowusers"), all("denyusers"));
+    refuses("allowusers", !allowed.is_empty() && plain(allowed) && !allowed.contains(&login.user));
+    refuses("denyusers", denied.contains(&login.user));
+    found
+}
+
+/// Whether a login like this comes in at `ADDRESS:PORT`.
+fn takes(place: &str, login: &Login) -> bool {
+    let Some((address, port)) = place.rsplit_once(':') else {
+        return true;
+    };
+    let address = address.trim_matches(['[', ']']);
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return true;
+    };
+    port.parse() == Ok(login.port) && (address.is_unspecified() || address == login.address)
+}
+
+/// Whether the server may accept the key: not where all it looks at are files, and none of them has it.
+fn may_know(effective: &Effective, key: &str, login: &Login, files: &Files<'_>) -> bool {
+    let one = |keyword: &str| effective.get(keyword).and_then(|values| values.first()).map(String::as_str);
+    let asks_others = ["authorizedkeyscommand", "trustedusercakeys"]
+        .iter()
+        .any(|keyword| one(keyword).is_some_and(|value| value != "none"));
+    let Some(patterns) = one("authorizedkeysfile").filter(|_| !asks_others) else {
+        return true;
+    };
+    let Some(home) = home(&login.user) else {
+        return true;
+    };
+    let mut places = patterns.split_whitespace().filter(|pattern| *pattern != "none");
+    places.any(|pattern| {
+        let path = expand(pattern, &login.user, &home);
+        let Some(file) = files.find(&path) else {
+            return false;
+        };
+        let known = file.to_str().map(|file| host::output("ssh-keygen", &["-l", "-f", file]));
+        match known {
+            Some(Ok(list)) => list.split_whitespace().any(|word| word == key),
+            // An empty file has none; one that cannot be read may have any.
+            _ => file.metadata().map_or(true, |meta| meta.len() > 0),
+        }
+    })
+}
+
+/// The path that a pattern of `AuthorizedKeysFile` means, sshd_config(5).
+fn expand(pattern: &str, user: &str, home: &Path) -> PathBuf {
+    let text = pattern
+        .replace("%%", "\0")
+        .replace("%u", user)
+        .replace("%h", &home.to_string_lossy())
+        .replace('\0', "%");
+    home.join(text)
+}
+
+/// The fingerprint of the key that the login was made with, as the server has written it down.
+pub(super) fn key_of(login: &Login) -> Option<String> {
+    let Login { user, client, client_port, .. } = login;
+    let accepted = format!("Accepted publickey for {user} from {client} port {client_port} ");
+    let fixed = ["-q", "-o", "cat", "--no-pager", "-r", "-n", "1", "--since=-2h"];
+    let who = ["-t", "sshd", "-t", "sshd-session", "--grep", &accepted];
+    fingerprint(&host::output("journalctl", &[&fixed[..], &who].concat()).ok()?)
+}
+
+/// `… ssh2: ED25519 SHA256:…`; a certificate is another matter.
+fn fingerprint(line: &str) -> Option<String> {
+    let mut words = line.split_once(" ssh2: ")?.1.split_whitespace();
+    let kind = words.next()?;
+    words.next().filter(|word| word.starts_with("SHA256:") && !kind.ends_with("-CERT")).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login(user: &str) -> Login {
+        Login {
+            user: user.to_owned(),
+            client: "10.0.0.9".parse().unwrap(),
+            client_port: 51234,
+            address: "10.0.0.2".parse().unwrap(),
+            port: 22,
+        }
+    }
+
+    fn refused(text: &str, user: &str) -> Vec<String> {
+        let describe = |objection: Objection| match objection {
+            Objection::Elsewhere(places) => places.join(","),
+            Objection::Refused(line) => line,
+            other => format!("{other:?}"),
+        };
+        judge(&parse(text), &login(user)).into_iter().map(describe).collect()
+    }
+
+    #[test]
+    fn a_server_that_listens_elsewhere_keeps_everybody_out() {
+        for open in ["listenaddress 0.0.0.0:22", "listenaddress [::]:22", "listenaddress 10.0.0.2:22", ""] {
+            assert_eq!(refused(open, "root"), [""; 0], "{open}");
+        }
+        assert_eq!(refused("listenaddress 0.0.0.0:2222\nport 2222", "root"), ["0.0.0.0:2222"]);
+        assert_eq!(refused("listenaddress 10.0.0.3:22", "root"), ["10.0.0.3:22"]);
+        assert_eq!(
+            refused("listenaddress 10.0.0.3:22\nlistenaddress [::]:22", "root"),
+            [""; 0],
+            "one that takes it is enough"
+        );
+    }
+
+    #[test]
+    fn users_are_kept_out_by_name() {
+        assert_eq!(refused("permitrootlogin no", "root"), ["permitrootlogin no"]);
+        assert_eq!(refused("permitrootlogin no", "alice"), [""; 0]);
+        assert_eq!(refused("permitrootlogin without-password", "root"), [""; 0]);
+        assert_eq!(refused("allowusers bob\nallowusers carol", "alice"), ["allowusers bob carol"]);
+        assert_eq!(refused("allowusers bob\nallowusers alice", "alice"), [""; 0]);
+        assert_eq!(refused("allowusers a*", "alice"), [""; 0], "a pattern may mean them");
+        assert_eq!(refused("denyusers alice", "alice"), ["denyusers alice"]);
+    }
+
+    #[test]
+    fn the_server_has_written_down_which_key_it_was() {
+        let line = "Accepted publickey for root from 10.0.0.9 port 51234 ssh2: ED25519 SHA256:abc/+x\n";
+        assert_eq!(fingerprint(line).as_deref(), Some("SHA256:abc/+x"));
+        let certificate = "Accepted publickey for root from 10.0.0.9 port 1 ssh2: ED25519-CERT SHA256:abc ID x (serial 0) CA \
+                           ED25519 SHA256:def";
+        assert_eq!(fingerprint(certificate), None);
+        assert_eq!(fingerprint("Accepted password for root from 10.0.0.9 port 1 ssh2"), None);
+    }
+
+    #[test]
+    fn patterns_of_key_files_become_paths() {
+        let expand = |pattern| expand(pattern, "alice", Path::new("/home/alice"));
+        assert_eq!(expand(".ssh/authorized_keys"), Path::new("/home/alice/.ssh/authorized_keys"));
+        assert_eq!(expand("/etc/ssh/authorized_keys.d/%u"), Path::new("/etc/ssh/authorized_keys.d/alice"));
+        assert_eq!(expand("%h/keys%%u"), Path::new("/home/alice/keys%u"));
+    }
+}
