@@ -39,8 +39,8 @@ pub struct Job {
     pub machine: MachineName,
     /// How to reach it.
     pub endpoint: Endpoint,
-    /// The derivation of its system.
-    pub drv: StorePath,
+    /// Where its system comes from.
+    pub source: Source,
     /// Its system.
     pub toplevel: StorePath,
     /// The platform of the system.
@@ -53,6 +53,15 @@ pub struct Job {
     pub checks: Vec<Check>,
     /// What must hold as seen from here.
     pub checks_from_here: Vec<Check>,
+}
+
+/// Where a system comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It is built from this derivation, and copied.
+    Build(StorePath),
+    /// The machine has it: an earlier generation.
+    OnMachine,
 }
 
 /// What holds for all machines of a deployment.
@@ -174,8 +183,10 @@ pub async fn deploy(
     settings: &Settings,
     cancel: &CancellationToken,
 ) -> Result<BTreeMap<MachineName, Ended>, BuildError> {
-    let systems: Vec<_> = jobs.iter().map(|job| (job.drv.clone(), job.toplevel.clone())).collect();
-    build::build(nix, &systems, &tools.progress, cancel).await?;
+    let systems: Vec<_> = jobs.iter().filter_map(to_build).collect();
+    if !systems.is_empty() {
+        build::build(nix, &systems, &tools.progress, cancel).await?;
+    }
     let conductor = Conductor::new(&settings.rollout, jobs.iter().map(|job| &job.machine));
     let deployment = Deployment { tools, nix, settings, conductor: &conductor, machines: jobs.len(), cancel };
     let deployment = &deployment;
@@ -185,6 +196,13 @@ pub async fn deploy(
         .collect();
     // All of them at once: one that waits for its turn must not keep another from having it.
     Ok(futures::future::join_all(machines).await.into_iter().collect())
+}
+
+fn to_build(job: &Job) -> Option<(StorePath, StorePath)> {
+    match &job.source {
+        Source::Build(drv) => Some((drv.clone(), job.toplevel.clone())),
+        Source::OnMachine => None,
+    }
 }
 
 /// A machine while we are there.
@@ -330,6 +348,9 @@ impl Deployment<'_> {
         ended.now = Some(state_of(&facts));
         check(job, &facts)?;
         activate::check_root(&connection, &facts).await?;
+        if job.source == Source::OnMachine {
+            return Ok(facts);
+        }
         let _slot = tools.scheduler.push().await;
         tools.progress.machine(machine, Stage::Push, format!("copying {}", job.toplevel.name()));
         push::push(nix, &connection, &job.toplevel, settings.copy, cancel).await.map_err(

@@ -21,6 +21,7 @@ pub mod deploy;
 pub mod derivation;
 pub mod evaluate;
 pub mod facts;
+pub mod generations;
 pub mod inventory;
 pub mod network;
 pub mod nix;

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use nixos_activator::facts::FactsError;
+use nixos_activator::generations::{self, Generation};
 use nixos_activator::ssh::{Connection, SshError};
 use nixos_activator::status::{self, Status};
 use serde::Serialize;
@@ -173,42 +174,10 @@ pub(crate) async fn secrets(machines: &[Machine], cancel: &CancellationToken) ->
     Ok(code)
 }
 
-/// A generation of a machine's system profile.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Generation {
-    pub(crate) number: u64,
-    /// Seconds since 1970.
-    made: u64,
-    pub(crate) toplevel: String,
-}
-
-/// Prints `number seconds path` for each.
-const GENERATIONS: &str = r#"
-PATH="$PATH:/run/current-system/sw/bin:/usr/bin:/bin"
-cd /nix/var/nix/profiles && for link in system-*-link; do
-  [ -e "$link" ] || continue
-  number="${link#system-}"
-  echo "${number%-link} $(stat -c %Y "$link") $(readlink -f "$link")"
-done
-"#;
-
 /// The generations a machine has, oldest first.
 pub(crate) async fn list(machine: &Machine, connection: &Connection) -> Result<Vec<Generation>, Problem> {
     let ssh = |source| Problem::Ssh { name: machine.name.clone(), source };
-    let answer = connection.run(&["sh", "-s"], GENERATIONS.as_bytes()).await.map_err(ssh)?;
-    let mut generations: Vec<Generation> =
-        String::from_utf8_lossy(&answer.stdout).lines().filter_map(generation).collect();
-    generations.sort_by_key(|generation| generation.number);
-    Ok(generations)
-}
-
-fn generation(line: &str) -> Option<Generation> {
-    let mut words = line.split(' ');
-    Some(Generation {
-        number: words.next()?.parse().ok()?,
-        made: words.next()?.parse().ok()?,
-        toplevel: words.next()?.to_owned(),
-    })
+    generations::list(connection).await.map_err(ssh)
 }
 
 /// Lists the generations of a machine.
@@ -219,24 +188,21 @@ pub(crate) async fn generations(machine: &Machine, cancel: &CancellationToken) -
     let facts = nixos_activator::facts::gather(machine.name.as_str(), &connection).await;
     connection.close().await;
     let facts = facts.map_err(|source| Problem::Facts { name: machine.name.clone(), source })?;
-    let is = |path: &Option<nixos_activator::StorePath>, toplevel: &str| {
-        path.as_ref().is_some_and(|path| path.as_str() == toplevel)
-    };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let rows: Vec<Vec<String>> = generations
         .iter()
         .map(|generation| {
             let marks = [
                 (facts.generation == Some(generation.number), "boots"),
-                (is(&facts.current_system, &generation.toplevel), "runs"),
-                (is(&facts.booted_system, &generation.toplevel), "was booted"),
+                (facts.current_system.as_ref() == Some(&generation.toplevel), "runs"),
+                (facts.booted_system.as_ref() == Some(&generation.toplevel), "was booted"),
             ];
             let marks: Vec<&str> = marks.iter().filter_map(|(is, mark)| is.then_some(*mark)).collect();
             let age = now.saturating_sub(Duration::from_secs(generation.made));
             vec![
                 generation.number.to_string(),
                 format!("{} ago", rounded(age)),
-                generation.toplevel.clone(),
+                generation.toplevel.to_string(),
                 marks.join(", "),
             ]
         })

@@ -155,7 +155,7 @@ async fn roll_back(
         .await
         .map_err(|source| Problem::Facts { name: name(), source })?;
     let generations = look::list(machine, &connection).await?;
-    let runs = facts.current_system.as_ref().map(ToString::to_string);
+    let runs = &facts.current_system;
     let found = match to {
         Some(number) => generations.iter().find(|generation| generation.number == number),
         // The same system may be there more than once.
@@ -174,9 +174,9 @@ async fn roll_back(
     let agent = activate::install(&connection, &system).await.map_err(activating)?;
     let request = Request {
         id: DeploymentId::random(),
-        toplevel: generation.toplevel.clone(),
+        toplevel: generation.toplevel.to_string(),
         action: Action::Switch,
-        expected_system: runs,
+        expected_system: runs.as_ref().map(ToString::to_string),
         rollback: true,
         activation_timeout_seconds: ACTIVATION,
         confirmation: Some(Confirmation {

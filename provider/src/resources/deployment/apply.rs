@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nixos_activator::agent::{Action, DeploymentId, SystemState};
 use nixos_activator::build::{Kept, Roots};
-use nixos_activator::deploy::{self, DeployError, Ended, Job, Settings};
+use nixos_activator::deploy::{self, DeployError, Ended, Job, Settings, Source};
 use nixos_activator::evaluate::Node;
 use nixos_activator::facts::{self, Facts};
 use nixos_activator::network::Fact;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::model::{Deployed, Deployment, Private, System};
 use super::secrets::{Fingerprints, Wanted};
-use super::{health, plan, read, rollout};
+use super::{generations, health, plan, read, rollout};
 use crate::context::Context;
 use crate::diagnose;
 use crate::settings::duration_or;
@@ -133,8 +133,22 @@ async fn complete(
     if open.is_empty() {
         return Ok(());
     }
-    let uuid = Fact::from(deployment.id.known().cloned());
-    let evaluation = plan::evaluate(cx, deployment, uuid, &open).await?;
+    let earlier = generations::find(cx, deployment, None, private).await?;
+    let (open_earlier, open): (Vec<_>, Vec<_>) =
+        open.into_iter().partition(|name| earlier.contains_key(name));
+    for name in open_earlier {
+        let Some(Some(generation)) = earlier.get(&name) else {
+            return Err(generations::still_unknown(&name).into());
+        };
+        systems.insert(name.to_string(), Attr::Known(generation.system()));
+    }
+    private.earlier = generations::known(earlier);
+    let evaluation = if open.is_empty() {
+        None
+    } else {
+        let uuid = Fact::from(deployment.id.known().cloned());
+        plan::evaluate(cx, deployment, uuid, &open).await?
+    };
     for name in open {
         let path = Path::root().attribute("machines").key(name.as_str());
         match evaluation.as_ref().and_then(|evaluation| evaluation.nodes.get(&name)) {
@@ -209,17 +223,25 @@ fn jobs(
         if before.is_some_and(|before| *before == planned) {
             continue;
         }
+        let machine = name.parse::<MachineName>().ok();
+        let source = match machine.as_ref().and_then(|machine| private.earlier.get(machine)) {
+            Some(_) => Some(Source::OnMachine),
+            None => planned.drv.known().and_then(|path| path.parse().ok()).map(Source::Build),
+        };
         let parsed = (
-            name.parse::<MachineName>().ok(),
-            planned.drv.known().and_then(|path| path.parse::<StorePath>().ok()),
+            machine,
+            source,
             planned.toplevel.known().and_then(|path| path.parse::<StorePath>().ok()),
             target.known(),
         );
-        let (Some(machine), Some(drv), Some(toplevel), Some(target)) = parsed else {
+        let (Some(machine), Some(source), Some(toplevel), Some(target)) = parsed else {
             errors.push(Diagnostic::error(format!("The plan has no system for machine \"{name}\"")).at(path));
             continue;
         };
-        let system = private.deployed.get(&machine).and_then(|deployed| deployed.system.clone());
+        let system = match private.earlier.get(&machine) {
+            Some(earlier) => earlier.system.clone(),
+            None => private.deployed.get(&machine).and_then(|deployed| deployed.system.clone()),
+        };
         let system = system.or_else(|| target.system.known().cloned()).unwrap_or_default();
         match target.endpoint(&defaults, &path) {
             Ok(endpoint) => {
@@ -233,7 +255,7 @@ fn jobs(
                     secrets: None,
                     machine,
                     endpoint,
-                    drv,
+                    source,
                     toplevel,
                     system,
                     planned_from,

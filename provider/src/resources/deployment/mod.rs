@@ -4,6 +4,7 @@
 //! one entry of `systems`; all decisions compare entries.
 
 mod apply;
+mod generations;
 mod health;
 mod model;
 mod pin;
@@ -82,6 +83,7 @@ impl Resource<Context> for DeploymentResource {
             );
         }
         found.extend(secrets::problems(&config.secrets, names.as_deref()));
+        found.extend(generations::problems(&config.generations, names.as_deref()));
         if found.is_empty() { Ok(()) } else { Err(found) }
     }
 

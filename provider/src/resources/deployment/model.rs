@@ -12,6 +12,7 @@ use nixos_activator::{MachineName, StorePath};
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Diagnostic, Diagnostics, Path, Value};
 
+use super::generations::{Earlier, Generations};
 use super::health::HealthChecks;
 use super::rollout::Rollout;
 use super::secrets::{Fingerprints, SecretConfigs};
@@ -41,6 +42,7 @@ pub(crate) struct Deployment {
     pub(crate) rollout: Attr<Rollout>,
     pub(crate) secrets: SecretConfigs,
     pub(crate) keep_generations: Attr<usize>,
+    pub(crate) generations: Generations,
     pub(crate) copy: Attr<Copy>,
     pub(crate) on_unreachable: Attr<String>,
     pub(crate) timeouts: Attr<Timeouts>,
@@ -79,6 +81,9 @@ pub(crate) struct Private {
     /// Per machine, the derivation that is planned; only plans have it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) planned: BTreeMap<MachineName, StorePath>,
+    /// Per machine that is to run an earlier generation, what that is.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) earlier: BTreeMap<MachineName, Earlier>,
 }
 
 /// A system that was evaluated here.

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use nixos_activator::build::{Kept, Roots};
-use nixos_activator::evaluate::{Evaluation, Node};
+use nixos_activator::evaluate::{self, Evaluation, Key, Node};
 use nixos_activator::network::Fact;
 use nixos_activator::reboot::When;
 use nixos_activator::{MachineName, StorePath};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, PlanRequest, PlanResponse};
 
+use super::generations::{self, Earlier};
 use super::model::{Deployed, Deployment, Private, System, evaluation_request};
 use super::pin;
 use super::secrets::{self, Fingerprints, Wanted};
@@ -28,40 +29,51 @@ pub(super) async fn plan(
         return Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] });
     };
     let uuid = prior.as_ref().and_then(|prior| prior.id.known().cloned()).map_or(Fact::Unknown, Fact::Known);
-    let evaluation = evaluate(cx, &proposed, uuid, &names).await?;
+    let earlier = generations::find(cx, &proposed, prior.as_ref(), &private).await?;
+    let evaluated: Vec<_> = names.iter().filter(|name| !earlier.contains_key(*name)).cloned().collect();
+    let evaluation = if evaluated.is_empty() && !earlier.is_empty() {
+        None
+    } else {
+        evaluate(cx, &proposed, uuid, &evaluated).await?
+    };
 
     let wanted = Wanted::new(&config.secrets, private.secrets_key.clone(), &cx.cancel).await?;
     let mut systems = BTreeMap::new();
-    let mut pinned = vec![];
+    let mut to_keep = vec![];
     let mut drvs = BTreeMap::new();
     for name in &names {
+        let runs = prior.as_ref().and_then(|prior| prior.system(name.as_str()));
         let node = evaluation.as_ref().and_then(|evaluation| evaluation.nodes.get(name));
-        let system = match node {
-            None | Some(Node::Waits { .. } | Node::NoMachine { .. } | Node::Broken { .. }) => {
+        let next = match (earlier.get(name), node) {
+            (Some(Some(generation)), _) => Next::earlier(generation, private.deployed.get(name)),
+            (None, Some(Node::Exact(system))) => Next::new(system, changes(name, system, runs, &private)),
+            (_, node) => {
                 if let Some(Node::Waits { on }) = node {
                     tracing::info!(machine = %name, on, "the system is known only after apply");
                 }
-                System::unknown()
-            }
-            Some(Node::Exact(system)) => {
-                let secrets = if gets_secrets(&proposed) {
-                    wanted.fingerprints(name.as_str(), &system.keys, &cx.cancel).await?
-                } else {
-                    // Nothing is sent to a machine that does not run its new system.
-                    let runs = prior.as_ref().and_then(|prior| prior.system(name.as_str()));
-                    runs.map_or(Attr::Null, |runs| runs.secrets.clone())
-                };
-                let planned = planned_system(name, system, secrets, prior.as_ref(), &proposed, &private);
-                if planned.generation.is_unknown() {
-                    pinned.push(system.drv.clone());
-                }
-                drvs.insert(name.clone(), system.drv.clone());
-                private.deployed.insert(name.clone(), Deployed::new(system));
-                planned
+                systems.insert(name.to_string(), Attr::Known(System::unknown()));
+                continue;
             }
         };
-        systems.insert(name.to_string(), Attr::Known(system));
+        let secrets = if gets_secrets(&proposed) {
+            wanted.fingerprints(name.as_str(), &next.keys, &cx.cancel).await?
+        } else {
+            // Nothing is sent to a machine that does not run its new system.
+            runs.map_or(Attr::Null, |runs| runs.secrets.clone())
+        };
+        let planned = planned_system(name, &next, secrets, prior.as_ref(), &proposed);
+        if let Some(drv) = &next.drv {
+            if planned.generation.is_unknown() {
+                to_keep.push(drv.clone());
+            }
+            drvs.insert(name.clone(), drv.clone());
+        }
+        if let Some(Node::Exact(system)) = node {
+            private.deployed.insert(name.clone(), Deployed::new(system));
+        }
+        systems.insert(name.to_string(), Attr::Known(planned));
     }
+    private.earlier = generations::known(earlier);
     let changed = match first {
         Some(first) => pin::compare(&first.planned, &drvs),
         // Terraform itself brings back what was planned.
@@ -73,7 +85,7 @@ pub(super) async fn plan(
     }
     private.planned = drvs;
     private.deployed.retain(|name, _| names.contains(name));
-    keep_planned(cx, &proposed, &pinned).await;
+    keep_planned(cx, &proposed, &to_keep).await;
     proposed.systems = Attr::Known(systems);
     Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] })
 }
@@ -122,7 +134,9 @@ pub(super) async fn evaluate(
         .names
         .iter()
         .flatten()
-        .filter(|name| !names.contains(name))
+        .filter(|name| {
+            deployment.machines.known().is_some_and(|machines| !machines.contains_key(name.as_str()))
+        })
         .map(|name| format!("\"{name}\""))
         .collect();
     if !undeployed.is_empty() {
@@ -163,18 +177,54 @@ fn warn_of_keys(cx: &Cx<Context>, evaluation: &Evaluation) {
     }
 }
 
+/// The system that a machine is to have next.
+struct Next {
+    toplevel: StorePath,
+    /// `None`: nothing is built.
+    drv: Option<StorePath>,
+    nixos_version: Option<String>,
+    kernel: Option<String>,
+    keys: BTreeMap<String, Key>,
+    /// Against what it has now.
+    changes: String,
+}
+
+impl Next {
+    fn new(system: &evaluate::System, changes: String) -> Self {
+        Self {
+            toplevel: system.toplevel.clone(),
+            drv: Some(system.drv.clone()),
+            nixos_version: system.nixos_version.clone(),
+            kernel: system.inventory.kernel.clone(),
+            keys: system.keys.clone(),
+            changes,
+        }
+    }
+
+    /// An earlier generation. What it was made of is not known any more; it gets the keys of what was evaluated last.
+    fn earlier(earlier: &Earlier, last: Option<&Deployed>) -> Self {
+        Self {
+            toplevel: earlier.toplevel.clone(),
+            drv: None,
+            nixos_version: earlier.nixos_version.clone(),
+            kernel: None,
+            keys: last.map(|last| last.keys.clone()).unwrap_or_default(),
+            changes: format!("back to generation {}", earlier.generation),
+        }
+    }
+}
+
 /// The entry of `systems` for a machine whose system is known exactly: the one it has, or the one it gets.
 fn planned_system(
     name: &MachineName,
-    system: &nixos_activator::evaluate::System,
+    next: &Next,
     secrets: Fingerprints,
     prior: Option<&Deployment>,
     config: &Deployment,
-    private: &Private,
 ) -> System {
     let runs = prior.and_then(|prior| prior.system(name.as_str()));
     if let (Some(prior), Some(runs)) = (prior, runs)
-        && runs.toplevel.known().map(String::as_str) == Some(system.toplevel.as_str())
+        && runs.toplevel.known().map(String::as_str) == Some(next.toplevel.as_str())
         && is_settled(runs, config.action.known().map(String::as_str))
         && same_place(prior, config, name)
         && was_activated(prior, config)
@@ -189,7 +239,7 @@ fn planned_system(
         }
         let reboot_required = if reboots { Attr::Unknown } else { runs.reboot_required.clone() };
         return System {
-            drv: Attr::Known(system.drv.to_string()),
+            drv: next.drv.as_ref().map_or_else(|| runs.drv.clone(), |drv| Attr::Known(drv.to_string())),
             secrets,
             reboot_required,
             changes: Attr::Known(changes),
@@ -208,13 +258,13 @@ fn planned_system(
         }
         When::IfNeeded | When::Always => "reboot",
     };
-    let changes = joined([changes(name, system, runs, private), new_secrets, reboot.to_owned()]);
+    let changes = joined([next.changes.clone(), new_secrets, reboot.to_owned()]);
     System {
-        toplevel: Attr::Known(system.toplevel.to_string()),
-        drv: Attr::Known(system.drv.to_string()),
+        toplevel: Attr::Known(next.toplevel.to_string()),
+        drv: Attr::from(next.drv.as_ref().map(ToString::to_string)),
         generation: Attr::Unknown,
-        nixos_version: Attr::from(system.nixos_version.clone()),
-        kernel: Attr::from(system.inventory.kernel.clone()),
+        nixos_version: Attr::from(next.nixos_version.clone()),
+        kernel: Attr::from(next.kernel.clone()),
         reboot_required: Attr::Unknown,
         secrets,
         changes: Attr::Known(changes),
@@ -262,15 +312,17 @@ pub(super) fn same_place(prior: &Deployment, config: &Deployment, name: &Machine
 /// A line for people: what the machine gets that it does not have.
 fn changes(
     name: &MachineName,
-    system: &nixos_activator::evaluate::System,
+    system: &evaluate::System,
     runs: Option<&System>,
     private: &Private,
 ) -> String {
     let Some(runs) = runs.and_then(|runs| runs.toplevel.known()) else {
         return system.inventory.summary();
     };
+    let earlier = private.earlier.get(name).filter(|earlier| earlier.toplevel.as_str() == runs);
     match private.deployed.get(name) {
         _ if runs == system.toplevel.as_str() => "same system, activated again".to_owned(),
+        _ if earlier.is_some() => "what is specified, in place of an earlier generation".to_owned(),
         Some(before) if before.toplevel.as_str() == runs => before.inventory.changes(&system.inventory),
         _ => {
             let foreign =

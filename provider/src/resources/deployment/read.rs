@@ -199,6 +199,7 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         rollout: Attr::Null,
         secrets: Attr::Null,
         keep_generations: Attr::Null,
+        generations: Attr::Null,
         copy: Attr::Null,
         on_unreachable: Attr::Known("fail".to_owned()),
         timeouts: Attr::Null,

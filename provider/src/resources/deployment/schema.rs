@@ -2,7 +2,7 @@
 
 use tfplugin::{Attribute, Nested, Schema, Type, validators};
 
-use super::{health, rollout, secrets};
+use super::{generations, health, rollout, secrets};
 use crate::machines::{Direction, target_attributes};
 use crate::settings::timeouts_attribute;
 
@@ -26,6 +26,7 @@ pub(super) fn schema() -> Schema {
     .attribute("rollout", rollout::attribute())
     .attribute("secrets", secrets::attribute())
     .attribute("keep_generations", Attribute::number().optional().validate(validators::integer_between(2, 1_000_000)).description("How many generations of the system profile stay on a machine, of those that were deployed from here; older ones are removed once a new one is confirmed. At least 2. What the machine runs, was booted with or would go back to always stays, and so do generations that others made. Default: all."))
+    .attribute("generations", generations::attribute())
     .attribute("copy", Attribute::nested_single(copy_attributes()).optional().description("How systems travel to the machines."))
     .attribute("on_unreachable", Attribute::string().optional().computed().default("warn").validate(validators::one_of(&["warn", "fail"])).description("What a refresh does about a machine that cannot be reached: `warn` (keep its last known state; the default) or `fail`."))
     .attribute("timeouts", timeouts_attribute("Default for `create` and `update`: `60m`."))

@@ -9,6 +9,7 @@ mod deploying;
 mod evaluation;
 mod expressions;
 mod faults;
+mod generations;
 mod importing;
 mod keeping;
 mod lockout;

@@ -1,0 +1,65 @@
+//! The generations of a machine's system profile: one round trip, nothing written there.
+
+use crate::StorePath;
+use crate::ssh::{Connection, SshError};
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Its number in the profile.
+    pub number: u64,
+    /// When it was made, in seconds since 1970.
+    pub made: u64,
+    /// The system it leads to.
+    pub toplevel: StorePath,
+    /// The NixOS version of that.
+    pub nixos_version: Option<String>,
+}
+
+/// Prints `number seconds path version` for each. One that leads nowhere is none.
+const SCRIPT: &str = r#"
+PATH="$PATH:/run/current-system/sw/bin:/usr/bin:/bin"
+cd /nix/var/nix/profiles && for link in system-*-link; do
+  [ -e "$link" ] || continue
+  number="${link#system-}"
+  version=; [ ! -r "$link/nixos-version" ] || version="$(cat "$link/nixos-version")"
+  echo "${number%-link} $(stat -c %Y "$link") $(readlink -f "$link") $version"
+done
+"#;
+
+/// Those that a machine has, oldest first.
+pub async fn list(connection: &Connection) -> Result<Vec<Generation>, SshError> {
+    let answer = connection.run(&["sh", "-s"], SCRIPT.as_bytes()).await?;
+    Ok(parse(&String::from_utf8_lossy(&answer.stdout)))
+}
+
+fn parse(text: &str) -> Vec<Generation> {
+    let generation = |line: &str| {
+        let mut words = line.split(' ');
+        Some(Generation {
+            number: words.next()?.parse().ok()?,
+            made: words.next()?.parse().ok()?,
+            toplevel: words.next()?.parse().ok()?,
+            nixos_version: words.next().filter(|version| !version.is_empty()).map(str::to_owned),
+        })
+    };
+    let mut generations: Vec<_> = text.lines().filter_map(generation).collect();
+    generations.sort_by_key(|generation| generation.number);
+    generations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generations_come_in_order() {
+        let path = "/nix/store/00000000000000000000000000000000-nixos-system-web-24.11";
+        let found =
+            parse(&format!("10 1700000100 {path} 24.11.123\n9 1700000000 {path} \nsh: no such thing\n"));
+        assert_eq!(found.iter().map(|one| one.number).collect::<Vec<_>>(), [9, 10]);
+        assert_eq!(found[0].nixos_version, None);
+        assert_eq!(found[1].nixos_version.as_deref(), Some("24.11.123"));
+        assert_eq!(found[1].toplevel.as_str(), path);
+    }
+}
