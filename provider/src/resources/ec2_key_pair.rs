@@ -84,23 +84,23 @@ impl Resource<Context> for KeyPairResource {
                 Attribute::number()
                     .optional()
                     .validate(validators::integer_between(2048, 4096))
-                    .description("Length of an RSA key. Default: 4096."),
+                    .description("Length of an RSA key, 2048 to 4096. Default: 4096."),
             );
         Schema::new(0)
             .description(
                 "An SSH key that EC2 puts on new machines: a public key that you have, or a new one whose private half is written to a \
-                 file of mode 0600 and never to state. Import with `NAME` or `REGION:NAME`.",
+                 file of mode 0600 and never to state.",
             )
-            .attribute("key_name", Attribute::string().optional().computed().use_state_for_unknown().requires_replace().validate(validators::matches(is_key_name, "1 to 255 ASCII characters")).description("Its name in the region. Default: `key_name_prefix` and something unique."))
+            .attribute("key_name", Attribute::string().optional().computed().use_state_for_unknown().requires_replace().validate(validators::matches(is_key_name, "1 to 255 ASCII characters")).description("Its name in the region, 1 to 255 ASCII characters. Default: `key_name_prefix` and something unique."))
             .attribute("key_name_prefix", Attribute::string().optional().requires_replace().description("What a name made here begins with. Default: `terraform-`. Not together with `key_name`."))
             .attribute("region", region_attribute().use_state_for_unknown())
-            .attribute("public_key", Attribute::string().optional().computed().use_state_for_unknown().validate(validators::matches(|text| normalized_public_key(text).is_some(), "a public key as in `authorized_keys`: `ssh-ed25519 AAAA…`")).description("The public key, as in `authorized_keys`. Comment and white space do not matter. Either this or `generate`."))
-            .attribute("generate", Attribute::nested_single(generate).optional().requires_replace().description("Makes a new key. Needs `private_key_file`."))
-            .attribute("private_key_file", Attribute::string().optional().validate(validators::not_empty()).description("Where the private half of a generated key is written (mode 0600; an existing file is never overwritten). It is moved when this changes and removed with the resource. It does not have to stay: only those who log in need it."))
+            .attribute("public_key", Attribute::string().optional().computed().use_state_for_unknown().validate(validators::matches(|text| normalized_public_key(text).is_some(), "a public key as in `authorized_keys`: `ssh-ed25519 AAAA…`")).description("The public key, as in `authorized_keys`; comment and white space do not matter. Exactly one of `public_key` and `generate` is set; with `generate`, this is the public half of the key that was made."))
+            .attribute("generate", Attribute::nested_single(generate).optional().requires_replace().description("Makes a new key, instead of taking the one in `public_key`. Needs `private_key_file`. A change of it replaces the key pair."))
+            .attribute("private_key_file", Attribute::string().optional().validate(validators::not_empty()).description("Where the private half of a key that `generate` makes is written (mode 0600; an existing file is never overwritten). It is moved when this changes and removed with the resource. It does not have to stay: only those who log in need it. Only with `generate`."))
             .attribute("tags", tags_attribute())
             .attribute("tags_all", tags_all_attribute())
-            .attribute("id", computed("The name.").use_state_for_unknown())
-            .attribute("key_pair_id", computed("EC2's id of it: `key-…`.").use_state_for_unknown())
+            .attribute("id", computed("The same as `key_name`.").use_state_for_unknown())
+            .attribute("key_pair_id", computed("EC2's id of the key pair: `key-…`.").use_state_for_unknown())
             .attribute("key_type", computed("`ed25519` or `rsa`.").use_state_for_unknown())
             .identity(regional_identity("key_name", "The name of the key pair."))
             .attribute("fingerprint", computed("The fingerprint as EC2 shows it: of an imported RSA key MD5 of the DER form, of an Ed25519 key SHA-256.").use_state_for_unknown())

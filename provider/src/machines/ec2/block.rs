@@ -7,7 +7,7 @@ use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Type, val
 
 use crate::aws::{region_attribute, tags_all_attribute, tags_attribute};
 use crate::machines::ssh::SshBlock;
-use crate::machines::{Bastion, connection_attributes};
+use crate::machines::{Bastion, Direction, connection_attributes};
 use crate::settings::{List, computed};
 
 /// The block, configured and computed.
@@ -111,43 +111,43 @@ pub(crate) fn attribute() -> Attribute {
     let text = Attribute::string;
     let nested = Nested::new()
         .attribute("region", region_attribute().use_state_for_unknown())
-        .attribute("availability_zone", at_creation(text()).description("E.g. `eu-west-1a`. Default: that of the subnet, else EC2 chooses."))
+        .attribute("availability_zone", at_creation(text()).description("The availability zone, e.g. `eu-west-1a`. Default: that of the subnet, else EC2 chooses."))
         .attribute("ami", text().required().validate(validators::matches(|text| text.starts_with("ami-"), "the id of an image: `ami-…`, e.g. from `data.nixos_ami`")).description("The image the machine is created from. Later changes have no effect on a machine that exists, which is brought up to date by deployments; `terraform apply -replace` makes a new one."))
-        .attribute("instance_type", text().required().validate(validators::not_empty()).description("E.g. `t4g.small`. A change stops the machine: see `allow_stopping_for_update`."))
-        .attribute("allow_stopping_for_update", Attribute::bool().optional().computed().default(false).description("Whether a change that needs it may stop the machine and start it again. Without it such a plan is an error."))
+        .attribute("instance_type", text().required().validate(validators::not_empty()).description("The kind of instance, e.g. `t4g.small`. A change stops the machine: see `allow_stopping_for_update`."))
+        .attribute("allow_stopping_for_update", Attribute::bool().optional().computed().default(false).description("Whether a change that needs it may stop the machine and start it again. Without it such a plan is an error. Default: false."))
         .attribute("key_name", at_creation(text()).description("The EC2 key pair that may log in: `nixos_ec2_key_pair.admin.key_name`."))
-        .attribute("subnet_id", at_creation(text()).description("Where in the network. Default: the default subnet."))
+        .attribute("subnet_id", at_creation(text()).description("Id of the subnet. Default: EC2 takes the default one."))
         .attribute("security_group_ids", settled(Attribute::set(Type::String)).validate(validators::non_null_elements()).description("Ids of the security groups. Default: the default group of the VPC."))
         .attribute("private_ip", text().optional().requires_replace().validate(validators::matches(|text| text.parse::<std::net::Ipv4Addr>().is_ok(), "an IPv4 address")).description("The address in the subnet. Default: EC2 chooses."))
         .attribute("associate_public_ip_address", Attribute::bool().optional().requires_replace().description("Whether the machine gets a public address of its own. Default: as the subnet says."))
-        .attribute("elastic_ip", text().optional().validate(validators::matches(|text| text.starts_with("eipalloc-"), "the allocation id of an elastic address: `aws_eip.web.allocation_id`")).description("The allocation id of an elastic address for the machine."))
-        .attribute("use_private_address", Attribute::bool().optional().computed().default(false).description("Whether SSH connects to the private address even where there is a public one."))
+        .attribute("elastic_ip", text().optional().validate(validators::matches(|text| text.starts_with("eipalloc-"), "the allocation id of an elastic address: `aws_eip.web.allocation_id`")).description("The allocation id of an elastic address for the machine: `aws_eip.web.allocation_id`."))
+        .attribute("use_private_address", Attribute::bool().optional().computed().default(false).description("Whether SSH connects to the private address even where there is a public one. Default: false."))
         .attribute("instance_profile", settled(text()).validate(validators::not_empty()).description("Name or ARN of the IAM instance profile."))
-        .attribute("placement_group", at_creation(text()).description("Name of a placement group."))
-        .attribute("tenancy", at_creation(text()).validate(validators::one_of(&["default", "dedicated", "host"])).description("`default`, `dedicated` or `host`."))
+        .attribute("placement_group", at_creation(text()).description("Name of the placement group."))
+        .attribute("tenancy", at_creation(text()).validate(validators::one_of(&["default", "dedicated", "host"])).description("`default`, `dedicated` or `host`. Default: as the VPC says."))
         .attribute("spot", spot())
         .attribute("ebs_optimized", settled(Attribute::bool()).description("Whether the machine has bandwidth of its own for volumes. A change stops the machine."))
-        .attribute("source_dest_check", settled(Attribute::bool()).description("Whether packets must be from or for the machine. Off for routers."))
+        .attribute("source_dest_check", settled(Attribute::bool()).description("Whether packets must be from or for the machine; false for routers. Default: true."))
         .attribute("disable_api_termination", Attribute::bool().optional().description("Termination protection. While it is on, destroying the machine fails."))
         .attribute("metadata_options", metadata_options())
         .attribute("user_data", text().optional().description("User data of your own. It takes the place of the host key that is otherwise handed over there, see `host_key`, and counts when the machine is created. It is stored in state and the machine's users can read it: no place for secrets."))
-        .attribute("host_key", text().optional().computed().use_state_for_unknown().validate(validators::one_of(HOST_KEYS)).description("How the machine learns the SSH host key that is made for it, so that the first login already is to the right machine: as `nixos` images read it, by `cloud_init`, or `none`. It is replaced at the first login, because the machine's users can read user data. Default: `nixos`; `none` where `user_data` is set, and then `host_public_key` or `host_key_policy = \"accept_new\"` is needed."))
+        .attribute("host_key", text().optional().computed().use_state_for_unknown().validate(validators::one_of(HOST_KEYS)).description("How the machine learns the SSH host key that is made for it, so that the first login already is to the right machine: `nixos` (in user data, as NixOS' images read them), `cloud_init` (in user data for cloud-init) or `none` (no key is made; then `host_public_key` or `host_key_policy = \"accept_new\"` is needed). The key is replaced at the first login, because the machine's users can read user data. Default: `none` where `user_data` is set, else `nixos`."))
         .attribute("root_volume", root_volume())
         .attribute("volumes", volumes())
         .attribute("tags", tags_attribute().description("Tags of the instance and its volumes. `Name` is the machine's name unless it is set."))
         .attribute("tags_all", tags_all_attribute())
         .attribute("public_dns", computed("EC2's name for the public address."))
         .attribute("host_public_key", text().optional().description("The machine's SSH host key where it has one already, as in `known_hosts`; only with `host_key = \"none\"`."));
-    Attribute::nested_single(connection_attributes(nested, Attribute::optional)).optional().description(
-        "A machine on AWS EC2 that lives and dies with this resource. Import with `i-…` or `REGION:i-…`.",
+    Attribute::nested_single(connection_attributes(nested, Direction::Input)).optional().description(
+        "A machine on AWS EC2 that lives and dies with this resource. Exactly one of `ssh` and `ec2` is set.",
     )
 }
 
 fn spot() -> Attribute {
     let nested = Nested::new()
         .attribute("max_price", Attribute::string().optional().validate(validators::matches(|text| text.parse::<f64>().is_ok_and(|price| price > 0.0), "a price in US dollars an hour such as `0.05`")).description("The most to pay, in US dollars an hour. Default: the on-demand price."))
-        .attribute("type", Attribute::string().optional().validate(validators::one_of(&["one-time", "persistent"])).description("`one-time` (default) or `persistent`."))
-        .attribute("interruption_behavior", Attribute::string().optional().validate(validators::one_of(&["terminate", "stop", "hibernate"])).description("What happens when EC2 wants the capacity back: `terminate` (default); `stop` or `hibernate` with type `persistent`."));
+        .attribute("type", Attribute::string().optional().validate(validators::one_of(&["one-time", "persistent"])).description("`one-time` (the default) or `persistent`."))
+        .attribute("interruption_behavior", Attribute::string().optional().validate(validators::one_of(&["terminate", "stop", "hibernate"])).description("What happens when EC2 wants the capacity back: `terminate` (the default), or with `type = \"persistent\"` also `stop` and `hibernate`."));
     Attribute::nested_single(nested)
         .optional()
         .requires_replace()
@@ -162,7 +162,7 @@ fn metadata_options() -> Attribute {
             "http_endpoint",
             switch()
                 .default("enabled")
-                .description("Whether the service answers at all. Default: `enabled`."),
+                .description("Whether the service answers at all: `enabled` (the default) or `disabled`."),
         )
         .attribute(
             "http_tokens",
@@ -171,7 +171,9 @@ fn metadata_options() -> Attribute {
                 .computed()
                 .default("required")
                 .validate(validators::one_of(&["required", "optional"]))
-                .description("Whether callers need a token (IMDSv2). Default: `required`."),
+                .description(
+                    "Whether callers need a token (IMDSv2): `required` (the default) or `optional`.",
+                ),
         )
         .attribute(
             "http_put_response_hop_limit",
@@ -180,18 +182,21 @@ fn metadata_options() -> Attribute {
                 .computed()
                 .default(1)
                 .validate(validators::integer_between(1, 64))
-                .description("How many hops a token may travel; containers need 2. Default: 1."),
+                .description("How many hops a token may travel, 1 to 64; containers need 2. Default: 1."),
         )
         .attribute(
             "instance_metadata_tags",
-            switch().default("disabled").description("Whether tags can be read there. Default: `disabled`."),
+            switch().default("disabled").description(
+                "Whether the instance's tags can be read there: `enabled` or `disabled` (the default).",
+            ),
         );
     Attribute::nested_single(nested)
         .optional()
         .description("The instance metadata service. Machines are created with `http_tokens = \"required\"` also without this block.")
 }
 
-fn volume_attributes(nested: Nested) -> Nested {
+/// What the root volume and others have in common; where no type is asked for it is `kind`.
+fn volume_attributes(nested: Nested, kind: &str) -> Nested {
     let settled = |attribute: Attribute| attribute.optional().computed().use_state_for_unknown();
     let number = |low, high| settled(Attribute::number()).validate(validators::integer_between(low, high));
     nested
@@ -204,7 +209,7 @@ fn volume_attributes(nested: Nested) -> Nested {
             "type",
             settled(Attribute::string())
                 .validate(validators::one_of(&["gp3", "gp2", "io2", "io1", "st1", "sc1", "standard"]))
-                .description("`gp3`, `gp2`, `io2`, `io1`, `st1`, `sc1` or `standard`."),
+                .description(format!("`gp3`, `gp2`, `io2`, `io1`, `st1`, `sc1` or `standard`. Default: {kind}.")),
         )
         .attribute(
             "iops",
@@ -213,12 +218,12 @@ fn volume_attributes(nested: Nested) -> Nested {
         .attribute("throughput", number(125, 2000).description("Throughput in MiB/s, of `gp3`."))
         .attribute(
             "encrypted",
-            settled(Attribute::bool()).description("Whether EBS encrypts it. It cannot be changed later."),
+            settled(Attribute::bool()).description("Whether EBS encrypts it. It cannot be changed later. Default: as image, snapshot and account say."),
         )
         .attribute(
             "kms_key_id",
             settled(Attribute::string())
-                .description("KMS key for that: ARN or id. Default: the account's key for EBS."),
+                .description("The KMS key of an encrypted volume: ARN or id. Default: the account's key for EBS."),
         )
         .attribute(
             "delete_on_termination",
@@ -235,18 +240,18 @@ fn volume_attributes(nested: Nested) -> Nested {
 }
 
 fn root_volume() -> Attribute {
-    Attribute::nested_single(volume_attributes(Nested::new()))
+    Attribute::nested_single(volume_attributes(Nested::new(), "as the image says"))
         .optional()
-        .description("The volume the machine boots from, where it is to differ from what the image says. Encryption is decided at creation.")
+        .description("The volume the machine boots from, where it is to differ from what the image says.")
 }
 
 fn volumes() -> Attribute {
-    let nested = volume_attributes(Nested::new())
-        .attribute("device", Attribute::string().required().validate(validators::matches(is_device, "`/dev/sdf` to `/dev/sdz` or `/dev/xvdf` to `/dev/xvdz`")).description("Where it is attached: `/dev/sdf` to `/dev/sdz`, or `/dev/xvdf`…. On machines with NVMe it appears as /dev/nvme1n1 and so on, in this order; `/dev/disk/by-id` has the volume's id."))
-        .attribute("snapshot_id", Attribute::string().optional().description("A snapshot it starts as."))
-        .attribute("existing_volume_id", Attribute::string().optional().validate(validators::matches(|text| text.starts_with("vol-"), "the id of a volume: `vol-…`")).description("A volume that exists already is attached, and never deleted: `aws_ebs_volume.data.id`. Its size, type and encryption belong to whoever made it."));
+    let nested = volume_attributes(Nested::new(), "`gp3`")
+        .attribute("device", Attribute::string().required().validate(validators::matches(is_device, "`/dev/sdf` to `/dev/sdz` or `/dev/xvdf` to `/dev/xvdz`")).description("Where it is attached: `/dev/sdf` to `/dev/sdz`, or `/dev/xvdf` to `/dev/xvdz`. On machines with NVMe they appear as `/dev/nvme1n1` and so on, in the order of their devices; `/dev/disk/by-id` has the volume's id."))
+        .attribute("snapshot_id", Attribute::string().optional().description("The snapshot that it starts as."))
+        .attribute("existing_volume_id", Attribute::string().optional().validate(validators::matches(|text| text.starts_with("vol-"), "the id of a volume: `vol-…`")).description("A volume that exists already is attached, and never deleted: `aws_ebs_volume.data.id`. Beside it only `device` is set: what it is like is decided by whoever made it."));
     Attribute::nested_map(nested).optional().description(
-        "Further volumes by a name of your own. They are created and attached in the order of their devices. One that is taken out \
+        "Further volumes by a name of your own, each with at least one of `size`, `snapshot_id` and `existing_volume_id`. They are created and attached in the order of their devices. One that is taken out \
          must not be mounted any more: deploy without it first.",
     )
 }
