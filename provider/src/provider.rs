@@ -293,7 +293,7 @@ fn nix_attribute() -> Attribute {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use tfplugin::testing::{Action, Harness, model_problems, object};
     use tfplugin::{DataSource, Resource, Value};
 
@@ -331,10 +331,15 @@ mod tests {
     }
 
     async fn harness() -> Harness {
+        configured(&object([])).await
+    }
+
+    /// The provider with this provider block.
+    pub(crate) async fn configured(block: &Value) -> Harness {
         let tools =
             Tools { pool: Pool::default(), scheduler: Scheduler::default(), progress: Progress::default() };
         let harness = Harness::of(NixosProvider { tools: Arc::new(tools) }).await.unwrap();
-        harness.configure(&object([])).await.unwrap();
+        harness.configure(block).await.unwrap();
         harness
     }
 

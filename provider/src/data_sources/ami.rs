@@ -35,7 +35,7 @@ impl DataSource<Context> for Ami {
 
     fn schema(&self) -> Schema {
         Schema::new(0)
-            .description("The newest image of a NixOS release, or of a name of your own: `nixos_machine` takes its `id` as `ec2.ami`.")
+            .description("The newest image of a NixOS release, or with a name of your choice: `nixos_machine` takes its `id` as `ec2.ami`.")
             .attribute("release", Attribute::string().optional().validate(validators::matches(is_release, "a release such as `25.05`")).description("The NixOS release, e.g. `25.05`: the image's name begins with `nixos/25.05`. Exactly one of `release` and `name` is set."))
             .attribute("name", Attribute::string().optional().validate(validators::not_empty()).description("The image's name, with `*` for anything, e.g. of images of your own (which need `owners` too). Exactly one of `release` and `name` is set."))
             .attribute("architecture", Attribute::string().optional().computed().validate(validators::one_of(&["x86_64", "arm64"])).description("`x86_64` (the default) or `arm64`."))

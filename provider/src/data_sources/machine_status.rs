@@ -72,7 +72,7 @@ impl DataSource<Context> for MachineStatus {
             .attribute("current_system", text("The system that the machine runs: a store path."))
             .attribute("booted_system", text("The system that the machine was booted with: a store path."))
             .attribute("profile", text("The system that `/nix/var/nix/profiles/system` leads to, normally the one that boots next: a store path."))
-            .attribute("generation", number("The number of the generation that `profile` is; null while a deployment is about to make it the one that boots."))
+            .attribute("generation", number("The number of the generation that `profile` is; null where a deployment has not made it the one that boots yet."))
             .attribute("reboot_required", flag("Whether the machine was booted with another kernel, initial RAM disk or set of modules than it runs."))
             .attribute("nixos_release", text("The NixOS release, e.g. `24.11`."))
             .attribute("machine_id", text("`/etc/machine-id`."))

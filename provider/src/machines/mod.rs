@@ -93,7 +93,7 @@ pub(crate) fn target_attributes(direction: Direction) -> Nested {
             "host_public_key",
             text().description(direction.described(
                 "The only SSH host key to accept, as in `known_hosts`: `ssh-ed25519 AAAA…`.",
-                "`known_hosts` of the user who runs Terraform decides",
+                "any in `known_hosts` of the user who runs Terraform",
             )),
         )
         .attribute("system", text().description("Nix' name of the machine's platform, e.g. `x86_64-linux`."))
@@ -168,7 +168,7 @@ pub(crate) fn bastion_attributes(direction: Direction) -> Nested {
             "host_public_key",
             text().description(direction.described(
                 "The only SSH host key to accept there.",
-                "`known_hosts` of the user who runs Terraform decides",
+                "any in `known_hosts` of the user who runs Terraform",
             )),
         )
 }
@@ -345,4 +345,22 @@ pub(crate) fn provider_unknown() -> Diagnostic {
     Diagnostic::error("The provider's `ssh` block is not known yet.").detail(
         "It takes a value from something that does not exist before apply, so no machine can be reached.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tfplugin::testing::object;
+
+    use crate::provider::tests::configured;
+
+    #[tokio::test]
+    async fn a_bastion_needs_a_host() {
+        let terraform = configured(&object([])).await;
+        let bastion = object([("user", "jump".into())]);
+        let ssh = object([("host", "10.0.0.12".into()), ("bastion", bastion)]);
+        let config = object([("name", "db".into()), ("ssh", ssh)]);
+        let errors = terraform.validate("nixos_machine", &config).await.unwrap_err();
+        let places = errors.iter().filter_map(|one| one.path.as_ref().map(ToString::to_string));
+        assert_eq!(places.collect::<Vec<_>>(), ["ssh.bastion.host"], "{errors:#?}");
+    }
 }

@@ -29,7 +29,7 @@ pub(crate) fn attribute() -> Attribute {
         .validate(validators::not_empty())
         .description("Host name, address or alias of `ssh_config`. Another resource's address goes here: `aws_instance.web.public_ip`.");
     let key = Attribute::string().optional().description(
-        "The machine's SSH host key, as in `known_hosts` (`ssh-ed25519 AAAA…`): the only one accepted. Default: `known_hosts` of the user who runs Terraform decides.",
+        "The machine's SSH host key, as in `known_hosts` (`ssh-ed25519 AAAA…`): the only one accepted. Default: any in `known_hosts` of the user who runs Terraform.",
     );
     let nested = connection_attributes(Nested::new().attribute("host", host), Direction::Input);
     Attribute::nested_single(nested.attribute("host_public_key", key))
