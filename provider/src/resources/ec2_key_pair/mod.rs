@@ -5,6 +5,8 @@
 mod calls;
 mod file;
 mod schema;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::{fs, io};
@@ -18,7 +20,7 @@ use tfplugin::{
 };
 
 use self::calls::find;
-use self::file::{move_private, write_private};
+use self::file::{Removal, move_private, remove_private, write_private};
 use crate::aws::{
     Aws, AwsError, TagModel, Tags, aws_unknown, difference, import_id, planned_region, regional_id,
 };
@@ -103,6 +105,11 @@ impl Resource<Context> for KeyPairResource {
                 };
                 requires_replace.push(Path::root().attribute("public_key"));
             }
+            if prior.value.is_open() {
+                // Nobody knows of one; if a refresh had found it, it would have an id.
+                planned.key_pair_id = Attr::Unknown;
+                requires_replace.push(Path::root().attribute("key_pair_id"));
+            }
         } else {
             planned.id = planned.key_name.clone();
         }
@@ -120,16 +127,14 @@ impl Resource<Context> for KeyPairResource {
             cx.warn(model.not_refreshed());
             return Ok(Some(State { value: model, private }));
         };
-        let Some(found) =
-            find(&model.client(aws).await?, model.name()).await.map_err(model.problem("read"))?
-        else {
-            return Ok(None);
-        };
-        if model.key_pair_id.is_null() && !model.is(&found) {
-            // AWS did not say whether it made ours, and it did not: this one is somebody else's.
-            return Ok(None);
+        let found = find(&model.client(aws).await?, model.name()).await.map_err(model.problem("read"))?;
+        // Where AWS did not say whether it made ours, one that is there may be somebody else's.
+        match found.filter(|found| !model.is_open() || model.is(found)) {
+            Some(found) => model.take(&found, aws),
+            // Its private key is in a file all the same, and goes with what is left of it.
+            None if model.is_open() && private.generated.is_some() => {}
+            None => return Ok(None),
         }
-        model.take(&found, aws);
         Ok(Some(State { value: model, private }))
     }
 
@@ -172,7 +177,7 @@ impl Resource<Context> for KeyPairResource {
         let created = match model.import(&client, &public, &cx.cancel).await {
             Ok(created) => created,
             Err((diagnostic, true)) => {
-                // Whether it is there, the next refresh sees.
+                // Whether it is there, the next refresh sees. What is left is replaced, and the file goes with it.
                 model.public_key = Attr::Known(public);
                 let partial = State { value: model, private: Private { generated } };
                 return Err(Failed { diagnostics: diagnostic.into(), partial: Some(partial) });
@@ -235,15 +240,16 @@ impl Resource<Context> for KeyPairResource {
                 _ => {}
             }
         }
-        if state.private.generated.is_some() && !model.file().is_empty() {
-            match fs::remove_file(model.file()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    cx.warn(Diagnostic {
-                        severity: tfplugin::Severity::Warning,
-                        ..model.file_problem("removed", &error)
-                    });
-                }
-                _ => {}
+        if let Some(public) = state.private.generated.or_else(|| model.generated())
+            && !model.file().is_empty()
+        {
+            match remove_private(model.file(), &public) {
+                Ok(Removal::Gone) => {}
+                Ok(Removal::NotOurs) => cx.warn(model.file_stays()),
+                Err(error) => cx.warn(Diagnostic {
+                    severity: tfplugin::Severity::Warning,
+                    ..model.file_problem("removed", &error)
+                }),
             }
         }
         Ok(())
@@ -299,6 +305,17 @@ impl Model {
         Ok(aws.ec2(&region).await)
     }
 
+    /// Whether it is only known to have been asked for: no answer came, and no refresh has found it.
+    fn is_open(&self) -> bool {
+        self.key_pair_id.is_null()
+    }
+
+    /// The public half of the key that was generated, as far as the state alone tells: what a failed create has left is deleted
+    /// without its private data.
+    fn generated(&self) -> Option<String> {
+        self.generate.known().and(self.public_key.known()).and_then(|key| normalized_public_key(key))
+    }
+
     fn all_tags(&self) -> Tags {
         TagModel { tags: Attr::Null, tags_all: self.tags_all.clone() }.all()
     }
@@ -327,6 +344,16 @@ impl Model {
         };
         Diagnostic::error(format!("The private key cannot be {verb}"))
             .detail(format!("{}: {error}. {advice}", self.file()))
+            .at(Path::root().attribute("private_key_file"))
+    }
+
+    fn file_stays(&self) -> Diagnostic {
+        Diagnostic::warning("A file is not removed")
+            .detail(format!(
+                "{} no longer holds the private key of key pair \"{}\" that was written to it; what is in it is somebody else's.",
+                self.file(),
+                self.name()
+            ))
             .at(Path::root().attribute("private_key_file"))
     }
 

@@ -33,7 +33,7 @@ pub(super) fn schema() -> Schema {
         .attribute("region", region_attribute().use_state_for_unknown())
         .attribute("public_key", Attribute::string().optional().computed().use_state_for_unknown().validate(validators::matches(|text| normalized_public_key(text).is_some(), "a public key as in `authorized_keys`: `ssh-ed25519 AAAA…`")).description("The public key, as in `authorized_keys`; comment and white space do not matter. Exactly one of `public_key` and `generate` is set; with `generate`, this is the public half of the key that was made."))
         .attribute("generate", Attribute::nested_single(generate).optional().requires_replace().description("Makes a new key, instead of taking the one in `public_key`. Needs `private_key_file`. A change of it replaces the key pair."))
-        .attribute("private_key_file", Attribute::string().optional().validate(validators::not_empty()).description("Where the private half of a key that `generate` makes is written (mode 0600; an existing file is never overwritten). It is moved when this changes and removed with the resource. It does not have to stay: only those who log in need it. Only with `generate`."))
+        .attribute("private_key_file", Attribute::string().optional().validate(validators::not_empty()).description("Where the private half of a key that `generate` makes is written (mode 0600; an existing file is never overwritten). It is moved when this changes, and removed with the resource as long as that key is in it. It does not have to stay: only those who log in need it. Only with `generate`."))
         .attribute("tags", tags_attribute())
         .attribute("tags_all", tags_all_attribute())
         .attribute("id", computed("The same as `key_name`.").use_state_for_unknown())
