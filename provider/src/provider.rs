@@ -25,7 +25,7 @@ use crate::data_sources::network::NetworkDataSource;
 use crate::ephemeral_resources::ssh_key_pair::SshKeyPair;
 use crate::functions::known_hosts::KnownHosts;
 use crate::functions::to_nix::ToNix;
-use crate::machines::{Bastion, CONNECT_TIMEOUT, bastion_attributes, host_key_policy};
+use crate::machines::{Bastion, CONNECT_TIMEOUT, Direction, bastion_attributes, host_key_policy};
 use crate::resources::deployment::DeploymentResource;
 use crate::resources::ec2_key_pair::KeyPairResource;
 use crate::resources::machine::MachineResource;
@@ -221,7 +221,7 @@ fn ssh_attribute() -> Attribute {
         .attribute("port", Attribute::number().optional().validate(validators::integer_between(1, 65535)).description("Port of the SSH servers. Default: as `ssh_config` says, else 22."))
         .attribute("private_keys", Attribute::map(Type::String).optional().sensitive().description("Private keys by name; machines name the one to use. They may come from an ephemeral resource and never reach state."))
         .attribute("private_key_file", Attribute::string().optional().description("A private key file on the machine where Terraform runs. Default: agent and `ssh_config`."))
-        .attribute("bastion", Attribute::nested_single(bastion_attributes(&Attribute::optional)).optional().description("A host to jump over to every machine that names none itself."))
+        .attribute("bastion", Attribute::nested_single(bastion_attributes(Direction::Input)).optional().description("A host to jump over to every machine that names none itself."))
         .attribute("host_key_policy", Attribute::string().optional().validate(policy).description("What to do with a host key that is not known: `strict` (refuse, the default), `accept_new` (trust on first use, then pin) or `off` (never check)."))
         .attribute("connect_timeout", Attribute::string().optional().validate(validators::duration()).description("How long one attempt to connect may take. Default: `10s`."))
         .attribute("options", strings_attribute("Further lines for `ssh_config`, each as `Keyword=value`."))
@@ -293,7 +293,7 @@ fn nix_attribute() -> Attribute {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use tfplugin::testing::{Action, Harness, model_problems, object};
     use tfplugin::{DataSource, Resource, Value};
 
@@ -331,10 +331,15 @@ mod tests {
     }
 
     async fn harness() -> Harness {
+        configured(&object([])).await
+    }
+
+    /// The provider with this provider block.
+    pub(crate) async fn configured(block: &Value) -> Harness {
         let tools =
             Tools { pool: Pool::default(), scheduler: Scheduler::default(), progress: Progress::default() };
         let harness = Harness::of(NixosProvider { tools: Arc::new(tools) }).await.unwrap();
-        harness.configure(&object([])).await.unwrap();
+        harness.configure(block).await.unwrap();
         harness
     }
 

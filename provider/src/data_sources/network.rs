@@ -60,8 +60,8 @@ impl DataSource<Context> for NetworkDataSource {
             .attribute("target_port", Attribute::number().computed().description("`deployment.targetPort`: the port of its SSH server."))
             .attribute("target_user", text("`deployment.targetUser`: who logs in."))
             .attribute("toplevel", text("The node's system: its store path. Null where the node is not in `machines`, or needs facts of one that is not."))
-            .attribute("drv", text("The derivation that builds it."))
-            .attribute("nixos_version", text("The NixOS version."))
+            .attribute("drv", text("The derivation that builds the system; null where `toplevel` is."))
+            .attribute("nixos_version", text("The NixOS version of the system, e.g. `24.11.20250101.abcdef`; null where `toplevel` is."))
             .attribute("waits_for", text("The fact without which `toplevel` is not known, e.g. `machines.db.private_ipv4`."));
         spec_attributes(Schema::new(0).description(
             "What a specification says about its nodes: a `for_each` over it gives each node its `nixos_machine`. The result is \

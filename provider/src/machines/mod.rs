@@ -51,89 +51,125 @@ pub(crate) struct Bastion {
 /// Which way round an attribute of a target is written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// By the user, in `machines` of a deployment.
+    /// By the user: in the blocks of a machine, and in `machines` of a deployment.
     Input,
     /// By `nixos_machine`, in `target`.
     Output,
 }
 
+impl Direction {
+    /// An attribute that may be left out.
+    fn optional(self, attribute: Attribute) -> Attribute {
+        match self {
+            Self::Input => attribute.optional(),
+            Self::Output => attribute.computed(),
+        }
+    }
+
+    /// A text without which nothing can be reached.
+    fn required(self, attribute: Attribute) -> Attribute {
+        match self {
+            Self::Input => attribute.required().validate(validators::not_empty()),
+            Self::Output => attribute.computed(),
+        }
+    }
+
+    /// The description of something, with what holds where it is left out.
+    fn described(self, what: &str, otherwise: &str) -> String {
+        match self {
+            Self::Input => format!("{what} Default: {otherwise}."),
+            Self::Output => format!("{what} Null: {otherwise}."),
+        }
+    }
+}
+
 /// The attributes of a target. The same set in both directions, so that one can be assigned to the other.
 pub(crate) fn target_attributes(direction: Direction) -> Nested {
-    let set = |attribute: Attribute| match direction {
-        Direction::Input => attribute.optional(),
-        Direction::Output => attribute.computed(),
-    };
-    let host = Attribute::string().description("Host name, address or alias of `ssh_config`.");
-    let host = if direction == Direction::Input {
-        host.required().validate(validators::not_empty())
-    } else {
-        set(host)
-    };
-    connection_attributes(Nested::new().attribute("host", host), set)
+    let text = || direction.optional(Attribute::string());
+    let host = direction.required(Attribute::string());
+    let host = host.description("Host name, address or alias of `ssh_config`.");
+    connection_attributes(Nested::new().attribute("host", host), direction)
         .attribute(
             "host_public_key",
-            set(Attribute::string())
-                .description("The only SSH host key to accept, as in `known_hosts`: `ssh-ed25519 AAAA…`."),
+            text().description(direction.described(
+                "The only SSH host key to accept, as in `known_hosts`: `ssh-ed25519 AAAA…`.",
+                "any in `known_hosts` of the user who runs Terraform",
+            )),
         )
-        .attribute(
-            "system",
-            set(Attribute::string()).description("Nix' name of the machine's platform, e.g. `x86_64-linux`."),
-        )
+        .attribute("system", text().description("Nix' name of the machine's platform, e.g. `x86_64-linux`."))
         .attribute(
             "state_version",
-            set(Attribute::string()).description(
-                "The NixOS release the machine was first seen with; the default of `system.stateVersion`.",
+            text().description(
+                "What `system.stateVersion` is where the specification does not say it: the NixOS release the machine was installed \
+                 with, e.g. `24.11`.",
             ),
         )
         .attribute(
             "public_ipv4",
-            set(Attribute::string())
-                .description("The machine's address on the internet: `networking.publicIPv4`."),
+            text().description("The machine's address on the internet: `networking.publicIPv4`."),
         )
         .attribute(
             "private_ipv4",
-            set(Attribute::string())
-                .description("The machine's address in its own network: `networking.privateIPv4`."),
+            text().description("The machine's address in its own network: `networking.privateIPv4`."),
         )
 }
 
-/// What the `ssh` block of a machine and a target have in common.
-pub(crate) fn connection_attributes(nested: Nested, set: impl Fn(Attribute) -> Attribute) -> Nested {
+/// What the `ssh` and `ec2` blocks of a machine and a target have in common.
+pub(crate) fn connection_attributes(nested: Nested, direction: Direction) -> Nested {
+    let text = || direction.optional(Attribute::string());
+    let list = || {
+        direction.optional(Attribute::list(tfplugin::Type::String)).validate(validators::non_null_elements())
+    };
+    let port = direction.optional(Attribute::number()).validate(validators::integer_between(1, 65535));
     let policy = validators::one_of(&["strict", "accept_new", "off"]);
+    let bastion = direction.optional(Attribute::nested_single(bastion_attributes(direction)));
+    let described = |what: &str, otherwise: &str| direction.described(what, otherwise);
     nested
-        .attribute("port", set(Attribute::number()).validate(validators::integer_between(1, 65535)).description("Port of the SSH server. Default: the provider's `ssh.port`, else as `ssh_config` says, else 22."))
-        .attribute("user", set(Attribute::string()).description("The user who logs in. Default: the provider's `ssh.user`, else `root`."))
-        .attribute("key", set(Attribute::string()).description("The name of a private key in the provider's `ssh.private_keys`. Default: agent and `ssh_config`."))
-        .attribute("private_key_file", set(Attribute::string()).description("A private key file on the machine where Terraform runs."))
-        .attribute("host_key_policy", set(Attribute::string()).validate(policy).description("What to do with a host key that is not known: `strict` (refuse), `accept_new` (trust on first use, then pin) or `off` (never check). Default: the provider's."))
-        .attribute("bastion", set(Attribute::nested_single(bastion_attributes(&set))).description("A host to jump over. Default: the provider's."))
-        .attribute("options", set(Attribute::list(tfplugin::Type::String)).validate(validators::non_null_elements()).description("Further lines for `ssh_config`, each as `Keyword=value`."))
-        .attribute("elevate", set(Attribute::list(tfplugin::Type::String)).validate(validators::non_null_elements()).description("The command that runs its arguments as root where `user` is not root, e.g. `[\"sudo\", \"-n\"]`."))
+        .attribute("port", port.description(described("Port of the SSH server.", "the provider's `ssh.port`, else as `ssh_config` says, else 22")))
+        .attribute("user", text().description(described("The user who logs in.", "the provider's `ssh.user`, else `root`")))
+        .attribute("key", text().description(described("The name of a private key in the provider's `ssh.private_keys`.", "`private_key_file`")))
+        .attribute("private_key_file", text().description(described("A private key file on the machine where Terraform runs.", "the provider's `ssh.private_key_file`, else agent and `ssh_config`")))
+        .attribute("host_key_policy", text().validate(policy).description(described("What to do with a host key that is not known: `strict` (refuse), `accept_new` (trust on first use, then pin) or `off` (never check).", "the provider's `ssh.host_key_policy`")))
+        .attribute("bastion", bastion.description(described("A host to jump over.", "the provider's `ssh.bastion`")))
+        .attribute("options", list().description("Further lines for `ssh_config`, each as `Keyword=value`, before those of the provider's `ssh.options`."))
+        .attribute("elevate", list().description(described("The command that runs its arguments as root where `user` is not root, e.g. `[\"sudo\", \"-n\"]`.", "the provider's `ssh.elevate`")))
 }
 
 /// The attributes of a bastion.
-pub(crate) fn bastion_attributes(set: &impl Fn(Attribute) -> Attribute) -> Nested {
+pub(crate) fn bastion_attributes(direction: Direction) -> Nested {
+    let text = || direction.optional(Attribute::string());
+    let host = direction.required(Attribute::string());
+    let port = direction.optional(Attribute::number()).validate(validators::integer_between(1, 65535));
     Nested::new()
-        .attribute("host", set(Attribute::string()).description("Host name or address of the bastion."))
+        .attribute("host", host.description("Host name or address of the bastion."))
         .attribute(
             "port",
-            set(Attribute::number())
-                .validate(validators::integer_between(1, 65535))
-                .description("Port of its SSH server."),
+            port.description(direction.described("Port of its SSH server.", "as `ssh_config` says, else 22")),
         )
-        .attribute("user", set(Attribute::string()).description("The user who logs in there."))
+        .attribute(
+            "user",
+            text().description(direction.described("The user who logs in there.", "as `ssh_config` says")),
+        )
         .attribute(
             "key",
-            set(Attribute::string())
-                .description("The name of a private key in the provider's `ssh.private_keys`."),
+            text().description(direction.described(
+                "The name of a private key in the provider's `ssh.private_keys`.",
+                "`private_key_file`",
+            )),
         )
         .attribute(
             "private_key_file",
-            set(Attribute::string()).description("A private key file on the machine where Terraform runs."),
+            text().description(direction.described(
+                "A private key file on the machine where Terraform runs.",
+                "agent and `ssh_config`",
+            )),
         )
         .attribute(
             "host_public_key",
-            set(Attribute::string()).description("The only SSH host key to accept there."),
+            text().description(direction.described(
+                "The only SSH host key to accept there.",
+                "any in `known_hosts` of the user who runs Terraform",
+            )),
         )
 }
 
@@ -309,4 +345,22 @@ pub(crate) fn provider_unknown() -> Diagnostic {
     Diagnostic::error("The provider's `ssh` block is not known yet.").detail(
         "It takes a value from something that does not exist before apply, so no machine can be reached.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tfplugin::testing::object;
+
+    use crate::provider::tests::configured;
+
+    #[tokio::test]
+    async fn a_bastion_needs_a_host() {
+        let terraform = configured(&object([])).await;
+        let bastion = object([("user", "jump".into())]);
+        let ssh = object([("host", "10.0.0.12".into()), ("bastion", bastion)]);
+        let config = object([("name", "db".into()), ("ssh", ssh)]);
+        let errors = terraform.validate("nixos_machine", &config).await.unwrap_err();
+        let places = errors.iter().filter_map(|one| one.path.as_ref().map(ToString::to_string));
+        assert_eq!(places.collect::<Vec<_>>(), ["ssh.bastion.host"], "{errors:#?}");
+    }
 }

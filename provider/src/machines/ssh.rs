@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Nested, validators};
 
-use super::{Bastion, Target, connection_attributes, literal_ipv4};
+use super::{Bastion, Direction, Target, connection_attributes, literal_ipv4};
 use crate::context::SshDefaults;
 use crate::settings::List;
 
@@ -29,12 +29,12 @@ pub(crate) fn attribute() -> Attribute {
         .validate(validators::not_empty())
         .description("Host name, address or alias of `ssh_config`. Another resource's address goes here: `aws_instance.web.public_ip`.");
     let key = Attribute::string().optional().description(
-        "The machine's SSH host key, as in `known_hosts` (`ssh-ed25519 AAAA…`): the only one accepted. Without it `known_hosts` of the user who runs Terraform decides.",
+        "The machine's SSH host key, as in `known_hosts` (`ssh-ed25519 AAAA…`): the only one accepted. Default: any in `known_hosts` of the user who runs Terraform.",
     );
-    let nested = connection_attributes(Nested::new().attribute("host", host), Attribute::optional);
+    let nested = connection_attributes(Nested::new().attribute("host", host), Direction::Input);
     Attribute::nested_single(nested.attribute("host_public_key", key))
         .optional()
-        .description("A machine that exists already and is reached by SSH, wherever it runs.")
+        .description("A machine that exists already and is reached by SSH, wherever it runs. Exactly one of `ssh` and `ec2` is set.")
 }
 
 impl SshBlock {

@@ -1,6 +1,6 @@
 //! Machines on AWS EC2: the `ec2` block.
 //!
-//! [`block`] is what users write, [`api`] the calls of EC2 a machine's life consists of, [`change`] brings an instance from what it
+//! [`schema`] says what users may write, [`block`] is what they wrote, [`api`] the calls of EC2 a machine's life consists of, [`change`] brings an instance from what it
 //! is to what is planned, [`drift`] takes over what EC2 says, [`host_key`] makes sure that the first login is to the right machine.
 
 mod api;
@@ -8,13 +8,15 @@ mod block;
 mod change;
 mod drift;
 mod host_key;
+mod schema;
 mod volumes;
 
 pub(crate) use api::{Ec2, WaitError};
-pub(crate) use block::{Ec2Block, Volume, attribute};
+pub(crate) use block::{Ec2Block, Volume};
 pub(crate) use change::{become_, check_change, needs_stop, while_stopped};
 pub(crate) use drift::{imported, is_gone, power};
 pub(crate) use host_key::{rotate, user_data};
+pub(crate) use schema::attribute;
 pub(crate) use volumes::{
     Tokens, delete as delete_volume, exists as volume_exists, keep_or_delete, made_by as volume_made_by,
 };

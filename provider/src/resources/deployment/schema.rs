@@ -10,8 +10,7 @@ pub(super) fn schema() -> Schema {
     spec_attributes(
         Schema::new(0).description(
             "A NixOS network deployed onto machines: evaluated at plan, so that the plan names the exact system of every \
-             machine; built, copied and activated at apply. Destroying it leaves the machines running what they run. Import \
-             with `name=[user@]host[:port]`, several separated by commas.",
+             machine; built, copied and activated at apply. Destroying it leaves the machines running what they run.",
         ),
     )
     .attribute("id", Attribute::string().computed().use_state_for_unknown().description("Identity of the deployment: `uuid` in modules."))
@@ -29,7 +28,7 @@ pub(super) fn schema() -> Schema {
     .attribute("generations", generations::attribute())
     .attribute("copy", Attribute::nested_single(copy_attributes()).optional().description("How systems travel to the machines."))
     .attribute("on_unreachable", Attribute::string().optional().computed().default("warn").validate(validators::one_of(&["warn", "fail"])).description("What a refresh does about a machine that cannot be reached: `warn` (keep its last known state; the default) or `fail`."))
-    .attribute("timeouts", timeouts_attribute("Default for `create` and `update`: `60m`."))
+    .attribute("timeouts", timeouts_attribute("Default for `create` and `update`: `60m`. `read` is how long a refresh tries again to reach a machine that does not answer; default: one try. There is nothing to wait for in `delete`."))
     .attribute("systems", Attribute::nested_map(system_attributes()).computed().description("What each machine runs; in a plan, what it will run."))
 }
 
@@ -37,9 +36,9 @@ pub(super) fn schema() -> Schema {
 pub(crate) fn spec_attributes(schema: Schema) -> Schema {
     schema
         .attribute("name", Attribute::string().optional().description("The deployment's name: `deploymentName` in modules. Default: `default`."))
-        .attribute("network", Attribute::dynamic().optional().description("Path of a NixOps network file, or a list of paths that are merged."))
-        .attribute("flake", Attribute::string().optional().description("A flake: a directory or a reference such as `github:owner/repo`. Its specification is the first it has of `nixosConfigurations`, `nixopsConfigurations` (`default`), `colmenaHive` and `colmena`, or the one named after `#`."))
-        .attribute("configuration", Attribute::string().optional().description("Path of a NixOS configuration (`configuration.nix`) that every machine gets; what differs between them it learns from the module arguments `name`, `nodes` and `arguments`."))
+        .attribute("network", Attribute::dynamic().optional().description("Path of a NixOps network file, or a list of paths that are merged. Exactly one of `network`, `flake` and `configuration` is set."))
+        .attribute("flake", Attribute::string().optional().description("A flake: a directory or a reference such as `github:owner/repo`. Its specification is the first it has of `nixosConfigurations`, `nixopsConfigurations` (`default`), `colmenaHive` and `colmena`, or the one named after `#`. Exactly one of `network`, `flake` and `configuration` is set."))
+        .attribute("configuration", Attribute::string().optional().description("Path of a NixOS configuration (`configuration.nix`) that every machine gets; what differs between them it learns from the module arguments `name`, `nodes` and `arguments`. Exactly one of `network`, `flake` and `configuration` is set."))
         .exactly_one_of(&["network", "flake", "configuration"])
         .attribute("import_from_derivation", Attribute::bool().optional().description("Whether evaluation may build what it imports. Default: false, so that a plan builds nothing."))
         .attribute("arguments", Attribute::dynamic().optional().description("Any object: the arguments of the network file, and `arguments` in modules. What is in it ends up in the world-readable Nix store, so no secrets."))
@@ -78,5 +77,5 @@ fn system_attributes() -> Nested {
         .attribute("kernel", text("The version of the kernel in it."))
         .attribute("reboot_required", Attribute::bool().computed().description("Whether the machine was booted with another kernel, initial RAM disk or set of modules, or is still to be rebooted for another reason that `reboot` names."))
         .attribute("secrets", Attribute::map(Type::String).computed().description("What stands for the content, place and owner of each secret the machine has (a keyed hash); null without secrets."))
-        .attribute("changes", text("What the system changed against the one before: packages, kernel, units."))
+        .attribute("changes", text("What the system changes against the one before: kernel, packages, units, users, open ports, files in `/etc`."))
 }

@@ -70,30 +70,29 @@ impl Resource<Context> for MachineResource {
         Schema::new(0)
             .description(
                 "A machine: one that is there (`ssh`), or one that this resource makes (`ec2`). It is logged in to when it is created, and \
-                 asked what it runs at every refresh. Give its `target` to a `nixos_deployment`. Import with `[user@]host[:port]`, or with \
-                 the id of an instance, `[REGION:]i-…`.",
+                 asked what it runs at every refresh. Give its `target` to a `nixos_deployment`.",
             )
-            .attribute("name", Attribute::string().required().validate(validators::matches(is_machine_name, "letters, digits, `_`, `-` and `.`, and no `.` at the beginning")).description("The name of the machine."))
+            .attribute("name", Attribute::string().required().validate(validators::matches(is_machine_name, "letters, digits, `_`, `-` and `.`, and no `.` at the beginning")).description("The name of the machine: letters, digits, `_`, `-` and `.`."))
             .attribute("ssh", crate::machines::ssh::attribute())
             .attribute("ec2", crate::machines::ec2::attribute())
             .exactly_one_of(&["ssh", "ec2"])
-            .attribute("power_state", Attribute::string().optional().computed().validate(validators::one_of(&["running", "stopped"])).description("`running` or `stopped`, for machines in a cloud; null for others. Default: `running`. While a machine is stopped its last addresses are kept."))
-            .attribute("system", Attribute::string().optional().computed().description("Nix' name of the platform, e.g. `x86_64-linux`. Where it is set, a plan can use it before the machine was first seen; the machine must agree."))
-            .attribute("public_ipv4", Attribute::string().optional().computed().description("The machine's address on the internet: `networking.publicIPv4`. Default: the address it is reached at, where that is a public one."))
-            .attribute("private_ipv4", Attribute::string().optional().computed().description("The machine's address in its own network: `networking.privateIPv4`. Default: the address it is reached at, where that is a private one."))
-            .attribute("timeouts", timeouts_attribute("Default for `create`: `5m`, the time a machine may take until it answers; with `ec2` `10m` for everything."))
-            .attribute("id", computed("What the back end calls the machine: `user@host` or `user@host:port`, or the id of the instance."))
+            .attribute("power_state", Attribute::string().optional().computed().validate(validators::one_of(&["running", "stopped"])).description("Whether a machine on EC2 is to run: `running` (the default) or `stopped`. While it is stopped its last addresses are kept. Only with `ec2`; null with `ssh`."))
+            .attribute("system", Attribute::string().optional().computed().description("Nix' name of the platform, e.g. `x86_64-linux`. Default: what the machine says. Where it is set, a plan can use it before the machine was first seen; the machine must agree."))
+            .attribute("public_ipv4", Attribute::string().optional().computed().description("The machine's address on the internet: `networking.publicIPv4`. Default: the address it is reached at, where that is a public one. Not to be set with `ec2`."))
+            .attribute("private_ipv4", Attribute::string().optional().computed().description("The machine's address in its own network: `networking.privateIPv4`. Default: the address it is reached at, where that is a private one. Not to be set with `ec2`, where `ec2.private_ip` chooses it."))
+            .attribute("timeouts", timeouts_attribute("Default with `ec2`: `10m` for `create`, `update` and `delete`. Default with `ssh`: `5m` for `create` and `update`, the time a machine may take until it answers. `read` is how long a refresh tries again to reach a machine that does not answer; default: one try."))
+            .attribute("id", computed("With `ssh`: `user@host` or `user@host:port`; with `ec2`: the id of the instance, `i-…`."))
             .attribute("host", computed("Where SSH connects to."))
             .attribute("port", Attribute::number().computed().description("The port of the SSH server."))
             .attribute("user", computed("The user who logs in."))
             .attribute("host_public_key", computed("The machine's public SSH host key; the only one accepted from the first login on."))
             .attribute("os_release", computed("What the machine runs: `PRETTY_NAME` of `/etc/os-release`."))
-            .attribute("state_version", Attribute::string().optional().computed().description("The NixOS release the machine was installed with, e.g. `24.11`: the default of `system.stateVersion`. Default: the release it was first seen with; null where it was not NixOS."))
+            .attribute("state_version", Attribute::string().optional().computed().description("The NixOS release that the machine was installed with, e.g. `24.11`; `system.stateVersion` where the specification does not say it. Default: the release that the machine ran when it was first seen, null where that was not NixOS."))
             .attribute("machine_id", computed("`/etc/machine-id`."))
             .attribute("boot_id", computed("Changes with every boot."))
             .attribute("current_system", computed("The system the machine runs: a store path."))
             .attribute("booted_system", computed("The system the machine was booted with: a store path."))
-            .attribute("target", Attribute::nested_single(target_attributes(Direction::Output)).computed().description("What a `nixos_deployment` takes in `machines`."))
+            .attribute("target", Attribute::nested_single(target_attributes(Direction::Output)).computed().description("What a `nixos_deployment` takes in `machines`: how to log in, and what a specification may know about the machine."))
     }
 
     async fn validate(&self, config: Machine) -> Result<(), Diagnostics> {

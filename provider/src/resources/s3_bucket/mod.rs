@@ -3,6 +3,9 @@
 //! S3 has a call to read, to write and to remove each part of a bucket's configuration. Of those only the ones that are managed
 //! are read, and only the ones that differ are written; a part that fails leaves a state that says which ones were done.
 
+mod addresses;
+mod calls;
+mod configuration;
 mod empty;
 mod parts;
 mod policy;
@@ -11,20 +14,19 @@ mod schema;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration, Tag, Tagging};
+use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
 use serde::{Deserialize, Serialize};
 use tfplugin::{
     ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, PlanRequest, PlanResponse, Resource,
     Schema, State, Value,
 };
-use tokio_util::sync::CancellationToken;
 
+use self::calls::{find, location, no_bucket, remove};
+use self::configuration::{Managed, keep_if_same, refresh};
 use self::parts::{
-    Bucket, Cors, Encryption, Lifecycle, Ownership, Part, Policy, PublicAccessBlock, Versioning, Website,
+    Bucket, Cors, Encryption, Lifecycle, Ownership, Policy, PublicAccessBlock, Versioning, Website,
 };
-use crate::aws::{
-    Aws, AwsError, Patience, TagModel, Tags, aws_unknown, import_id, planned_region, regional_id,
-};
+use crate::aws::{Aws, AwsError, TagModel, aws_unknown, import_id, planned_region, regional_id};
 use crate::context::Context;
 use crate::settings::unique;
 
@@ -265,18 +267,6 @@ impl Resource<Context> for BucketResource {
     }
 }
 
-/// Which parts to read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Managed {
-    /// Those that the state has.
-    InState,
-    /// All of them.
-    Everything,
-}
-
-/// A part that failed, and how.
-type PartError = (&'static str, AwsError);
-
 impl Model {
     fn name(&self) -> &str {
         self.bucket.known().map_or("", String::as_str)
@@ -338,60 +328,6 @@ impl Model {
         }
     }
 
-    /// Brings the bucket from what this says to what `planned` says, part by part, and takes over each that is done.
-    async fn become_(
-        &mut self,
-        planned: &Self,
-        bucket: &Bucket,
-        cancel: &CancellationToken,
-    ) -> Result<(), Diagnostic> {
-        let patience = Patience::new(SETTLING, cancel);
-        // Ownership and access before the policy, which they may forbid.
-        let opened = self.public_access_block != planned.public_access_block;
-        macro_rules! change {
-            ($field:ident, $denied:expr) => {
-                change(&self.$field, &planned.$field, bucket, &patience, $denied)
-                    .await
-                    .map_err(|(attribute, error)| planned.part_problem("write", attribute, &error))?;
-                self.$field = planned.$field.clone();
-            };
-        }
-        change!(object_ownership, false);
-        change!(public_access_block, false);
-        change!(versioning, false);
-        change!(server_side_encryption, false);
-        change!(policy, opened);
-        change!(website, false);
-        change!(cors_rules, false);
-        change!(lifecycle_rules, false);
-        let tags = |model: &Self| TagModel { tags: Attr::Null, tags_all: model.tags_all.clone() }.all();
-        if tags(self) != tags(planned) {
-            let wanted = tags(planned);
-            let written =
-                patience.retry(|error| is_settling(error, false), || write_tags(bucket, &wanted)).await;
-            written.map_err(|error| planned.part_problem("write", "tags", &error))?;
-        }
-        *self = planned.clone();
-        Ok(())
-    }
-
-    /// Everything that follows from name and region.
-    fn name_addresses(&mut self) {
-        let (Attr::Known(name), Attr::Known(region)) = (&self.bucket, &self.region) else { return };
-        let (partition, domain) = partition(region);
-        self.id = self.bucket.clone();
-        self.arn = Attr::Known(format!("arn:{partition}:s3:::{name}"));
-        self.bucket_domain_name = Attr::Known(format!("{name}.s3.{domain}"));
-        self.bucket_regional_domain_name = Attr::Known(format!("{name}.s3.{region}.{domain}"));
-        let site = match &self.website {
-            Attr::Known(_) => Attr::Known(website_domain(region)),
-            Attr::Null => Attr::Null,
-            Attr::Unknown => Attr::Unknown,
-        };
-        self.website_endpoint = site.clone().map(|site| format!("{name}.{site}"));
-        self.website_domain = site;
-    }
-
     fn problem(&self, verb: &str) -> impl Fn(AwsError) -> Diagnostic {
         let summary = format!("AWS did not {verb} bucket \"{}\"", self.name());
         move |error| error.diagnostic(&summary, Path::root().attribute("bucket"))
@@ -416,206 +352,5 @@ impl Model {
         Diagnostic::error(format!("Bucket \"{}\" is in another region", self.name()))
             .detail(format!("Found it in {region}. Set `region = \"{region}\"`, or choose another name; buckets do not move."))
             .at(Path::root().attribute("region"))
-    }
-}
-
-/// Reads the parts, all at once.
-async fn refresh(model: &mut Model, bucket: &Bucket, aws: &Aws, managed: Managed) -> Result<(), PartError> {
-    let (versioning, policy, ownership, access, encryption, website, cors, lifecycle, tags) = tokio::try_join!(
-        read(&model.versioning, bucket, managed),
-        read(&model.policy, bucket, managed),
-        read(&model.object_ownership, bucket, managed),
-        read(&model.public_access_block, bucket, managed),
-        read(&model.server_side_encryption, bucket, managed),
-        read(&model.website, bucket, managed),
-        read(&model.cors_rules, bucket, managed),
-        read(&model.lifecycle_rules, bucket, managed),
-        async { read_tags(bucket).await.map_err(|error| ("tags", error)) },
-    )?;
-    (model.versioning, model.policy, model.object_ownership) = (versioning, policy, ownership);
-    (model.public_access_block, model.server_side_encryption) = (access, encryption);
-    (model.website, model.cors_rules, model.lifecycle_rules) = (website, cors, lifecycle);
-    let mut with_defaults = TagModel { tags: model.tags.clone(), tags_all: Attr::Null };
-    with_defaults.read(&tags, aws.default_tags());
-    (model.tags, model.tags_all) = (with_defaults.tags, with_defaults.tags_all);
-    Ok(())
-}
-
-/// The planned part, in the words of the state where both mean the same.
-fn keep_if_same<P: Part>(planned: &mut Attr<P>, prior: &Attr<P>) {
-    if let (Attr::Known(new), Attr::Known(old)) = (&*planned, prior)
-        && new.same(old)
-    {
-        *planned = prior.clone();
-    }
-}
-
-/// Reads a part, if it is managed.
-async fn read<P: Part>(state: &Attr<P>, bucket: &Bucket, managed: Managed) -> Result<Attr<P>, PartError> {
-    if state.is_null() && managed == Managed::InState {
-        return Ok(Attr::Null);
-    }
-    let found = P::read(bucket).await.map_err(|error| (P::ATTRIBUTE, error))?;
-    Ok(match (found, state) {
-        (Some(found), Attr::Known(known)) if found.same(known) => state.clone(),
-        (found, _) => Attr::from(found),
-    })
-}
-
-/// Writes or removes a part, if it has to change.
-async fn change<P: Part>(
-    before: &Attr<P>,
-    after: &Attr<P>,
-    bucket: &Bucket,
-    patience: &Patience,
-    denied_may_pass: bool,
-) -> Result<(), PartError> {
-    if before == after {
-        return Ok(());
-    }
-    let passes = |error: &AwsError| is_settling(error, denied_may_pass);
-    let done = match after {
-        Attr::Known(part) => patience.retry(passes, || part.write(bucket)).await,
-        _ => patience.retry(passes, || P::remove(bucket)).await,
-    };
-    done.map_err(|error| (P::ATTRIBUTE, error))
-}
-
-/// Whether S3 has only not come round yet: to the bucket itself, to another change of it, or to what may be public.
-fn is_settling(error: &AwsError, denied_may_pass: bool) -> bool {
-    error.is(&["NoSuchBucket", "OperationAborted"]) || (denied_may_pass && error.is_denied())
-}
-
-/// The bucket's region, where S3 says it; outer `None`: there is no such bucket of ours.
-async fn find(bucket: &Bucket) -> Result<Option<Option<String>>, AwsError> {
-    let found = bucket.client.head_bucket().bucket(&bucket.name).send().await;
-    match found.map_err(AwsError::of("s3:ListBucket")) {
-        Ok(found) => Ok(Some(found.bucket_region().map(str::to_owned))),
-        Err(error) if error.status() == Some(404) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Where a bucket is.
-async fn location(aws: &Aws, name: &str) -> Result<String, Diagnostic> {
-    let region = aws.region(None, &Path::root()).await?;
-    let call = aws.s3(&region).await.get_bucket_location().bucket(name);
-    match call.send().await.map_err(AwsError::of("s3:GetBucketLocation")) {
-        Ok(found) => Ok(match found.location_constraint().map(BucketLocationConstraint::as_str) {
-            None | Some("") => "us-east-1".to_owned(),
-            Some("EU") => "eu-west-1".to_owned(),
-            Some(region) => region.to_owned(),
-        }),
-        Err(error) if error.is(&["NoSuchBucket"]) => Err(no_bucket(name)),
-        Err(error) => {
-            Err(error.diagnostic(&format!("AWS did not say where bucket \"{name}\" is"), Path::root()))
-        }
-    }
-}
-
-fn no_bucket(name: &str) -> Diagnostic {
-    Diagnostic::error(format!("There is no bucket \"{name}\""))
-        .detail("Expected the name of a bucket of this account, or REGION:NAME.")
-}
-
-/// Deletes an empty bucket; one that is gone is deleted.
-async fn remove(bucket: &Bucket, cancel: &CancellationToken) -> Result<(), AwsError> {
-    let patience = Patience::new(SETTLING, cancel);
-    let call = || async {
-        bucket
-            .client
-            .delete_bucket()
-            .bucket(&bucket.name)
-            .send()
-            .await
-            .map_err(AwsError::of("s3:DeleteBucket"))
-    };
-    match patience.retry(|error| error.is(&["OperationAborted"]), call).await {
-        Err(error) if !error.is(&["NoSuchBucket"]) => Err(error),
-        _ => Ok(()),
-    }
-}
-
-async fn read_tags(bucket: &Bucket) -> Result<Tags, AwsError> {
-    let found = bucket.client.get_bucket_tagging().bucket(&bucket.name).send().await;
-    match found.map_err(AwsError::of("s3:GetBucketTagging")) {
-        Ok(found) => {
-            Ok(found.tag_set().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect())
-        }
-        Err(error) if error.is(&["NoSuchTagSet"]) => Ok(Tags::new()),
-        Err(error) => Err(error),
-    }
-}
-
-async fn write_tags(bucket: &Bucket, tags: &Tags) -> Result<(), AwsError> {
-    const ACTION: &str = "s3:PutBucketTagging";
-    if tags.is_empty() {
-        let sent = bucket.client.delete_bucket_tagging().bucket(&bucket.name).send().await;
-        return sent.map(drop).map_err(AwsError::of(ACTION));
-    }
-    let set = tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
-    let set = set.collect::<Result<Vec<_>, _>>();
-    let tagging = set.and_then(|set| Tagging::builder().set_tag_set(Some(set)).build());
-    let tagging = tagging.map_err(|error| AwsError::unexpected(ACTION, &error.to_string()))?;
-    let call = bucket.client.put_bucket_tagging().bucket(&bucket.name).tagging(tagging);
-    call.send().await.map(drop).map_err(AwsError::of(ACTION))
-}
-
-/// The partition of a region and its domain.
-fn partition(region: &str) -> (&'static str, &'static str) {
-    if region.starts_with("cn-") {
-        ("aws-cn", "amazonaws.com.cn")
-    } else if region.starts_with("us-gov-") {
-        ("aws-us-gov", "amazonaws.com")
-    } else {
-        ("aws", "amazonaws.com")
-    }
-}
-
-/// Where web sites of a region are. The oldest regions have a dash before their name.
-/// Source: "Amazon S3 endpoints and quotas" of the AWS General Reference.
-fn website_domain(region: &str) -> String {
-    const DASHED: &[&str] = &[
-        "ap-northeast-1",
-        "ap-southeast-1",
-        "ap-southeast-2",
-        "eu-west-1",
-        "sa-east-1",
-        "us-east-1",
-        "us-gov-west-1",
-        "us-west-1",
-        "us-west-2",
-    ];
-    let separator = if DASHED.contains(&region) { '-' } else { '.' };
-    format!("s3-website{separator}{region}.{}", partition(region).1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bucket_has_its_addresses_once_name_and_region_are_known() {
-        let known = |text: &str| Attr::Known(text.to_owned());
-        let mut model = Model { bucket: known("b"), region: known("eu-central-1"), ..Model::default() };
-        model.website = Attr::Known(Website::default());
-        model.name_addresses();
-        assert_eq!(model.arn, known("arn:aws:s3:::b"));
-        assert_eq!(model.bucket_regional_domain_name, known("b.s3.eu-central-1.amazonaws.com"));
-        assert_eq!(model.website_endpoint, known("b.s3-website.eu-central-1.amazonaws.com"));
-        assert_eq!(website_domain("eu-west-1"), "s3-website-eu-west-1.amazonaws.com");
-        assert_eq!(website_domain("cn-north-1"), "s3-website.cn-north-1.amazonaws.com.cn");
-    }
-
-    #[test]
-    fn a_policy_in_other_words_is_no_change() {
-        let policy = |text: &str| Attr::Known(Policy(text.to_owned()));
-        let prior = policy(r#"{"Statement":[{"Action":["s3:GetObject"],"Effect":"Allow"}]}"#);
-        let mut planned = policy(r#"{"Statement": {"Effect": "Allow", "Action": "s3:GetObject"}}"#);
-        keep_if_same(&mut planned, &prior);
-        assert_eq!(planned, prior);
-        let mut other = policy(r#"{"Statement":[]}"#);
-        keep_if_same(&mut other, &prior);
-        assert_ne!(other, prior);
     }
 }

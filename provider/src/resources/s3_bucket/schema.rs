@@ -15,16 +15,15 @@ pub(super) fn schema() -> Schema {
     Schema::new(0)
         .description(
             "An S3 bucket with its configuration. A part that is not set (`versioning`, `policy`, …) is neither read nor written, so \
-             that another resource may look after it; a part that was set and is removed goes back to what a new bucket has. Import \
-             with `NAME` or `REGION:NAME`.",
+             that another resource may look after it; a part that was set and is removed goes back to what a new bucket has.",
         )
         .attribute("bucket", Attribute::string().optional().computed().use_state_for_unknown().requires_replace().validate(validators::matches(is_bucket_name, "3 to 63 lower case letters, digits, `.` and `-`, as S3 allows them")).description("Its name, unique in all of AWS. Default: `bucket_prefix` and something unique."))
         .attribute("bucket_prefix", Attribute::string().optional().requires_replace().validate(validators::matches(|text| text.len() <= 37 && is_bucket_name(&format!("{text}0000")), "at most 37 characters a bucket's name may begin with")).description("What a name made here begins with. Default: `terraform-`. Not together with `bucket`."))
         .attribute("region", region_attribute().use_state_for_unknown())
-        .attribute("adopt_existing", flag("Take over a bucket that this account has already, instead of failing."))
-        .attribute("force_destroy", flag("Destroying removes all objects, versions and unfinished uploads with the bucket. Without it a bucket that is not empty stays. It has to be applied before it counts."))
-        .attribute("persist_on_destroy", flag("Destroying the resource leaves the bucket as it is. It has to be applied before it counts."))
-        .attribute("versioning", choice(&["Enabled", "Suspended"]).description("`Enabled` or `Suspended`. Once enabled it can only be suspended; so does removing this."))
+        .attribute("adopt_existing", flag("Take over a bucket that this account has already, instead of failing. Default: false."))
+        .attribute("force_destroy", flag("Destroying removes all objects, versions and unfinished uploads with the bucket. Without it a bucket that is not empty stays. It has to be applied before it counts. Default: false."))
+        .attribute("persist_on_destroy", flag("Destroying the resource leaves the bucket as it is. It has to be applied before it counts. Not together with `force_destroy`. Default: false."))
+        .attribute("versioning", choice(&["Enabled", "Suspended"]).description("`Enabled` or `Suspended`. What was enabled once can only be suspended, which is what removing this does."))
         .attribute("policy", Attribute::string().optional().validate(validators::matches(is_policy, "a policy document in JSON, e.g. from `jsonencode`")).description("The bucket policy in JSON. Order, white space and spellings that mean the same do not matter."))
         .attribute("object_ownership", choice(&["BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"]).description("Who owns what others upload: `BucketOwnerEnforced` (no ACLs; AWS' default), `BucketOwnerPreferred` or `ObjectWriter`."))
         .attribute("public_access_block", public_access_block())
@@ -35,7 +34,7 @@ pub(super) fn schema() -> Schema {
         .attribute("tags", tags_attribute())
         .attribute("tags_all", tags_all_attribute())
         .identity(regional_identity("bucket", "The name of the bucket."))
-        .attribute("id", computed("The name.").use_state_for_unknown())
+        .attribute("id", computed("The same as `bucket`.").use_state_for_unknown())
         .attribute("arn", computed("`arn:aws:s3:::NAME`.").use_state_for_unknown())
         .attribute("bucket_domain_name", computed("`NAME.s3.amazonaws.com`.").use_state_for_unknown())
         .attribute("bucket_regional_domain_name", computed("`NAME.s3.REGION.amazonaws.com`.").use_state_for_unknown())
@@ -49,7 +48,10 @@ fn public_access_block() -> Attribute {
     let nested = Nested::new()
         .attribute("block_public_acls", flag("Refuse ACLs that make something public. Default: true."))
         .attribute("block_public_policy", flag("Refuse policies that make something public. Default: true."))
-        .attribute("ignore_public_acls", flag("Act as if such ACLs were not there. Default: true."))
+        .attribute(
+            "ignore_public_acls",
+            flag("Act as if ACLs that make something public were not there. Default: true."),
+        )
         .attribute(
             "restrict_public_buckets",
             flag("Only AWS and the account get in where a policy is public. Default: true."),
@@ -64,10 +66,9 @@ fn encryption() -> Attribute {
     let nested = Nested::new()
         .attribute(
             "sse_algorithm",
-            Attribute::string()
-                .required()
-                .validate(algorithms)
-                .description("`AES256`, `aws:kms` or `aws:kms:dsse`."),
+            Attribute::string().required().validate(algorithms).description(
+                "`AES256` (keys of S3), `aws:kms` (keys of KMS) or `aws:kms:dsse` (KMS, two layers).",
+            ),
         )
         .attribute(
             "kms_master_key_id",
@@ -88,7 +89,7 @@ fn encryption() -> Attribute {
 
 fn website() -> Attribute {
     let redirect = Nested::new()
-        .attribute("host_name", Attribute::string().required().description("Where to."))
+        .attribute("host_name", Attribute::string().required().description("The host name of that site."))
         .attribute(
             "protocol",
             Attribute::string()
@@ -102,14 +103,14 @@ fn website() -> Attribute {
             Attribute::string()
                 .optional()
                 .validate(validators::not_empty())
-                .description("The object that a directory shows, e.g. `index.html`."),
+                .description("The object that a directory shows, e.g. `index.html`. Exactly one of this and `redirect_all_requests_to` is set."),
         )
         .attribute(
             "error_document",
             Attribute::string()
                 .optional()
                 .validate(validators::not_empty())
-                .description("The object shown for an error."),
+                .description("The object shown for an error, beside `index_document`."),
         )
         .attribute(
             "redirect_all_requests_to",
@@ -130,7 +131,10 @@ fn cors_rules() -> Attribute {
     let rule = Nested::new()
         .attribute("id", Attribute::string().optional().description("A name for it."))
         .attribute("allowed_headers", strings_attribute("Request headers that are allowed."))
-        .attribute("allowed_methods", list("`GET`, `PUT`, `POST`, `DELETE`, `HEAD`."))
+        .attribute(
+            "allowed_methods",
+            list("Methods that are allowed: `GET`, `PUT`, `POST`, `DELETE`, `HEAD`."),
+        )
         .attribute("allowed_origins", list("Origins that may ask, e.g. `https://example.org` or `*`."))
         .attribute("expose_headers", strings_attribute("Response headers that pages may read."))
         .attribute(
@@ -167,15 +171,18 @@ fn lifecycle_rules() -> Attribute {
             ))
             .description(description)
     };
-    let class =
-        || Attribute::string().required().description("E.g. `STANDARD_IA`, `GLACIER_IR`, `DEEP_ARCHIVE`.");
+    let class = || {
+        Attribute::string().required().description(
+            "The storage class they move to, e.g. `STANDARD_IA`, `GLACIER_IR` or `DEEP_ARCHIVE`.",
+        )
+    };
     let filter = Nested::new()
         .attribute(
             "prefix",
             Attribute::string()
                 .optional()
                 .validate(validators::not_empty())
-                .description("Keys that begin so."),
+                .description("Objects whose keys begin with this."),
         )
         .attribute(
             "tags",
@@ -187,20 +194,23 @@ fn lifecycle_rules() -> Attribute {
         .attribute("object_size_greater_than", size("Objects larger than this, in bytes."))
         .attribute("object_size_less_than", size("Objects smaller than this, in bytes."));
     let expiration = Nested::new()
-        .attribute("days", number("Days after creation."))
-        .attribute("date", date("Everything at this time."))
+        .attribute("days", number("So many days after an object was created. Either this or `date`."))
+        .attribute("date", date("At this time: midnight UTC, e.g. `2030-01-01T00:00:00Z`. Either this or `days`."))
         .attribute(
             "expired_object_delete_marker",
-            Attribute::bool().optional().description("Remove delete markers that hide nothing any more."),
+            Attribute::bool().optional().description("Whether delete markers go that hide no version any more. Not together with `days` or `date`."),
         );
     let transition = Nested::new()
-        .attribute("days", number("Days after creation."))
-        .attribute("date", date("Everything at this time."))
+        .attribute("days", number("So many days after an object was created. Either this or `date`."))
+        .attribute(
+            "date",
+            date("At this time: midnight UTC, e.g. `2030-01-01T00:00:00Z`. Either this or `days`."),
+        )
         .attribute("storage_class", class());
     let noncurrent = || {
         Nested::new()
-            .attribute("noncurrent_days", number("Days after a version was replaced."))
-            .attribute("newer_noncurrent_versions", number("How many newer old versions are kept."))
+            .attribute("noncurrent_days", number("So many days after a version stopped being the current one."))
+            .attribute("newer_noncurrent_versions", number("How many of the newest old versions stay as they are, whatever their age: 1 to 100. Default: none."))
     };
     let rule = Nested::new()
         .attribute(
@@ -220,7 +230,9 @@ fn lifecycle_rules() -> Attribute {
         )
         .attribute(
             "filter",
-            Attribute::nested_single(filter).optional().description("Which objects. Default: all."),
+            Attribute::nested_single(filter)
+                .optional()
+                .description("Which objects the rule is for: those that meet all of this. Default: all."),
         )
         .attribute(
             "expiration",
@@ -234,13 +246,15 @@ fn lifecycle_rules() -> Attribute {
         )
         .attribute(
             "noncurrent_version_expiration",
-            Attribute::nested_single(noncurrent()).optional().description("When old versions are removed."),
+            Attribute::nested_single(noncurrent())
+                .optional()
+                .description("When versions are removed that are not the current one any more."),
         )
         .attribute(
             "noncurrent_version_transitions",
-            Attribute::nested_list(noncurrent().attribute("storage_class", class()))
-                .optional()
-                .description("When old versions move to another storage class."),
+            Attribute::nested_list(noncurrent().attribute("storage_class", class())).optional().description(
+                "When versions move to another storage class that are not the current one any more.",
+            ),
         )
         .attribute(
             "abort_incomplete_multipart_upload_days",

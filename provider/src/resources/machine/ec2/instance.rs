@@ -1,0 +1,86 @@
+//! A machine as its instance is: found, looked at, pointed to.
+
+use tfplugin::{Attr, Cx, Diagnostic, Diagnostics};
+
+use super::super::visit::fill;
+use super::{Machine, Private};
+use crate::aws::{Patience, Seen};
+use crate::context::Context;
+use crate::machines::ec2::{Ec2, Ec2Block, power};
+use crate::settings::completed;
+
+impl Machine {
+    /// Finds the instance where it is known only by what it was asked for with; whether there is one.
+    pub(super) async fn find(&mut self, ec2: &Ec2<'_>, private: &Private) -> Result<bool, Diagnostic> {
+        if let (Attr::Null, Some(token)) = (&self.id, &private.instance) {
+            self.id = Attr::from(ec2.made_by(token).await.map_err(self.problem("look for"))?);
+        }
+        Ok(self.id.is_known())
+    }
+
+    /// How to log in, as far as the block says.
+    pub(super) fn connection(&self, cx: &Cx<Context>) -> crate::machines::Target {
+        let block = self.ec2.known().cloned().unwrap_or_default();
+        block.connection(self.host.clone()).target(cx.data.ssh.as_ref())
+    }
+
+    /// The target as everything else says.
+    pub(super) fn point_target(&mut self, cx: &Cx<Context>) {
+        let mut target = self.connection(cx);
+        target.host_public_key = self.host_public_key.clone();
+        target.system = self.system.clone();
+        target.state_version = self.state_version.clone();
+        target.public_ipv4 = self.public_ipv4.clone();
+        target.private_ipv4 = self.private_ipv4.clone();
+        self.target = Attr::Known(target);
+    }
+
+    /// The same, with this host key as the only one to accept, unless the block names one.
+    pub(super) fn point_target_at(&mut self, cx: &Cx<Context>, key: Option<String>) {
+        let configured = self.ec2.known().and_then(|block| block.host_public_key.known().cloned());
+        if let Some(key) = configured.or(key) {
+            self.host_public_key = Attr::Known(key);
+        }
+        self.point_target(cx);
+    }
+
+    /// Takes over where the instance is. While it is stopped, its last addresses stay.
+    pub(super) fn take_addresses(&mut self, seen: &Seen) {
+        let text = |value: Option<&str>| Attr::from(value.filter(|text| !text.is_empty()).map(str::to_owned));
+        let private = text(seen.instance.private_ip_address());
+        let public = text(seen.instance.public_ip_address());
+        if power(&seen.instance) == "running" || self.host.is_null() {
+            self.public_ipv4 = public;
+            self.private_ipv4 = private;
+        }
+        let inside = self.ec2.known().is_some_and(|block| block.use_private_address == Attr::Known(true));
+        self.host = match (&self.public_ipv4, inside) {
+            (Attr::Known(address), false) => Attr::Known(address.clone()),
+            _ => self.private_ipv4.clone(),
+        };
+    }
+
+    /// Looks at the instance as it is now and completes block and addresses by it.
+    pub(super) async fn settle_instance(
+        &mut self,
+        cx: &Cx<Context>,
+        ec2: &Ec2<'_>,
+        block: &mut Ec2Block,
+        patience: &Patience,
+    ) -> Result<(), Diagnostics> {
+        let id = self.instance_id();
+        let seen = ec2.settled(&id, block, patience).await.map_err(self.problem("describe"))?;
+        let mut found = block.clone();
+        found.take(&seen, self.label(), ec2.default_tags());
+        // What was asked for is what the plan promised, also where EC2 has not come round to showing it.
+        *block = completed(block, &found);
+        self.ec2 = Attr::Known(block.clone());
+        let mut found = Self { host: Attr::Null, ..self.clone() };
+        found.take_addresses(&seen);
+        fill(&mut self.public_ipv4, || found.public_ipv4.clone());
+        fill(&mut self.private_ipv4, || found.private_ipv4.clone());
+        fill(&mut self.host, || found.host.clone());
+        self.point_target(cx);
+        Ok(())
+    }
+}

@@ -1,0 +1,341 @@
+//! The life of a machine on EC2: planned, made, changed, ended.
+
+mod instance;
+mod plan;
+mod volumes;
+
+use std::time::Duration;
+
+use aws_sdk_ec2::types::InstanceStateName;
+use nixos_activator::Secret;
+use nixos_activator::ssh::{KeyPair, KeyType};
+use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
+
+use self::volumes::{check_removed_volumes, loose_volumes, stays, warn_of_left_volumes};
+use super::visit::{VisitError, connect, settle};
+use super::{Machine, Private};
+use crate::aws::{AwsError, Patience, TagModel, aws_unknown, import_id};
+use crate::context::Context;
+use crate::machines::ec2::{
+    Ec2, Ec2Block, WaitError, become_, delete_volume, imported, is_gone, needs_stop, power, rotate,
+    user_data, volume_made_by, while_stopped,
+};
+use crate::machines::{not_refreshed, provider_unknown};
+use crate::settings::{completed, duration_or, unique};
+
+pub(super) use plan::{planned, validate};
+
+/// How long making, changing or ending a machine may take.
+const LIMIT: Duration = Duration::from_mins(10);
+
+/// Whether this is the id of an instance, perhaps with its region.
+pub(super) fn is_id(id: &str) -> bool {
+    import_id(id).1.starts_with("i-")
+}
+
+/// Asks EC2; whether the machine is still there.
+pub(super) async fn read(
+    cx: &Cx<Context>,
+    machine: &mut Machine,
+    private: &mut Private,
+) -> Result<bool, Diagnostics> {
+    let (Some(aws), Attr::Known(mut block)) = (cx.data.aws.as_ref(), machine.ec2.clone()) else {
+        cx.warn(not_refreshed(machine.label(), &aws_unknown()));
+        return Ok(true);
+    };
+    let ec2 = Ec2::new(aws, block.region()).await;
+    if !machine.find(&ec2, private).await? {
+        return Ok(false);
+    }
+    let id = machine.instance_id();
+    let seen = ec2.seen(&id, &block).await.map_err(machine.problem("describe"))?;
+    let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else {
+        warn_of_left_volumes(cx, &ec2, machine, &block).await?;
+        return Ok(false);
+    };
+    for (name, volume) in block.volumes.known().into_iter().flatten() {
+        if volume.volume_id.known().is_some_and(|id| !seen.volumes.contains_key(id)) {
+            cx.warn(Diagnostic::warning(format!("Volume \"{name}\" of machine \"{}\" is gone", machine.label())).detail(
+                "It was deleted outside of Terraform, with what was on it. The plan makes an empty one in its place.",
+            ));
+        }
+    }
+    block.take(&seen, machine.label(), aws.default_tags());
+    if block.disable_api_termination.is_known() {
+        block.disable_api_termination =
+            Attr::Known(ec2.is_protected(&id).await.map_err(machine.problem("describe"))?);
+    }
+    machine.ec2 = Attr::Known(block);
+    machine.take_addresses(&seen);
+    machine.power_state = Attr::Known(power(&seen.instance).to_owned());
+    machine.point_target(cx);
+    Ok(true)
+}
+
+/// Makes the machine and waits until it can be logged in to. `machine` follows each step: from the moment there is an instance it has
+/// its id, or, where no answer came, `private` what to find it by.
+pub(super) async fn create(
+    cx: &Cx<Context>,
+    machine: &mut Machine,
+    private: &mut Private,
+) -> Result<(), Diagnostics> {
+    let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
+    let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
+    let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.create), LIMIT);
+    let patience = Patience::new(limit, &cx.cancel);
+    let mut block = machine.ec2.known().cloned().unwrap_or_default();
+    if block.region.is_unknown() {
+        block.region =
+            Attr::Known(aws.region(None, &Path::root().attribute("ec2").attribute("region")).await?);
+    }
+    block.tags_all = TagModel::planned_all(&block.tags, Some(aws.default_tags()));
+    let ec2 = Ec2::new(aws, block.region()).await;
+    let ami = block.ami.known().cloned().unwrap_or_default();
+    let image = ec2.image(&ami).await.map_err(machine.problem("look for the image of"))?;
+    let image = image.ok_or_else(|| no_image(&ami, block.region()))?;
+
+    let how = block.host_key.known().map_or("none", String::as_str).to_owned();
+    let key = match how.as_str() {
+        "none" => None,
+        _ => Some(KeyPair::generate(KeyType::Ed25519).await.map_err(|error| {
+            Diagnostic::error("No host key could be generated")
+                .detail(error.to_string())
+                .at(machine.block_path())
+        })?),
+    };
+    let data = match &key {
+        Some(key) => Some(Secret::new(user_data(&how, key))),
+        None => block.user_data.known().map(Secret::new),
+    };
+    let token = unique("nixos-");
+    let made = ec2.run(&block, machine.label(), &image, data.as_ref(), &token, &patience).await;
+    let made = made.map_err(|error| {
+        let diagnostic = machine.problem("create")(error.clone());
+        if !error.is_open() {
+            return diagnostic;
+        }
+        private.instance = Some(token.clone());
+        diagnostic.appended("Whether there is an instance by now is not known. The next plan looks for it.")
+    })?;
+    let id = made.instance_id().unwrap_or_default().to_owned();
+    machine.id = Attr::Known(id.clone());
+    // What is there so far is what it was asked for, without what comes later.
+    let mut there = block.at_launch();
+    machine.ec2 = Attr::Known(there.clone());
+
+    let running = ec2.wait(&id, &InstanceStateName::Running, &patience).await;
+    running.map_err(|error| machine.waited("create", &error))?;
+    machine.settle_instance(cx, &ec2, &mut there, &patience).await?;
+    block = completed(&block, &there);
+    let asked = &mut private.volumes;
+    let done =
+        become_(&ec2, &id, (machine.label(), machine.label()), &mut there, &block, asked, &patience).await;
+    machine.ec2 = Attr::Known(there.clone());
+    done?;
+    there = completed(&block, &there);
+    machine.settle_instance(cx, &ec2, &mut there, &patience).await?;
+    machine.point_target_at(cx, key.as_ref().map(|key| key.public.clone()));
+
+    let connection = match connect(cx, defaults, machine, patience.left()).await {
+        Ok(connection) => connection,
+        Err(error) => return Err(machine.no_login(&ec2, &error).await),
+    };
+    if key.is_some() {
+        match rotate(&connection).await {
+            Ok(public) => machine.point_target_at(cx, Some(public)),
+            Err(error) => cx.warn(
+                Diagnostic::warning(format!("Machine \"{}\" keeps its first host key", machine.label()))
+                    .detail(format!(
+                        "{error}\n\nIt was handed over in user data, which the machine's users can read: {}",
+                        "whoever can log in there could pretend to be this machine."
+                    )),
+            ),
+        }
+    }
+    settle(cx, machine, None, patience.left().max(Duration::from_secs(30))).await?;
+    if machine.power_state.known().is_some_and(|state| state == "stopped") {
+        ec2.stop(&id, &patience).await.map_err(|error| machine.waited("stop", &error))?;
+    }
+    Ok(())
+}
+
+/// Brings the machine to what is planned. `there` follows each step.
+pub(super) async fn update(
+    cx: &Cx<Context>,
+    there: &mut Machine,
+    planned: Machine,
+    private: &mut Private,
+) -> Result<Machine, Diagnostics> {
+    let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
+    let limit = duration_or(planned.timeouts.known().map(|timeouts| &timeouts.update), LIMIT);
+    let patience = Patience::new(limit, &cx.cancel);
+    let prior = there.clone();
+    let mut machine = planned;
+    let mut block = machine.ec2.known().cloned().unwrap_or_default();
+    block.tags_all = TagModel::planned_all(&block.tags, Some(aws.default_tags()));
+    let mut now = there.ec2.known().cloned().unwrap_or_default();
+    let ec2 = Ec2::new(aws, now.region()).await;
+    let id = there.instance_id();
+
+    check_removed_volumes(cx, there, &now, &block).await?;
+    let stops = needs_stop(&now, &block);
+    if prior.runs() && (stops || !machine.runs()) {
+        ec2.stop(&id, &patience).await.map_err(|error| there.waited("stop", &error))?;
+        there.power_state = Attr::Known("stopped".to_owned());
+    }
+    if stops {
+        let changed = while_stopped(&ec2, &id, &mut now, &block).await;
+        there.ec2 = Attr::Known(now.clone());
+        changed.map_err(there.problem("change"))?;
+    }
+    let asked = &mut private.volumes;
+    let changed =
+        become_(&ec2, &id, (prior.label(), machine.label()), &mut now, &block, asked, &patience).await;
+    there.ec2 = Attr::Known(now.clone());
+    changed?;
+    if machine.runs() && !there.runs() {
+        ec2.start(&id, &patience).await.map_err(|error| there.waited("start", &error))?;
+        there.power_state = Attr::Known("running".to_owned());
+    }
+    let mut settled = completed(&block, &now);
+    machine.settle_instance(cx, &ec2, &mut settled, &patience).await?;
+    *there = Machine { ec2: machine.ec2.clone(), ..there.clone() };
+    machine.point_target(cx);
+    if !machine.runs() {
+        // A machine that does not run says nothing: what is open stays as it was.
+        return Ok(completed(&machine, &prior));
+    }
+    let restarted = machine.boot_id.is_unknown();
+    if machine.is_open() || restarted {
+        let waited =
+            settle(cx, &mut machine, Some(&prior), patience.left().max(Duration::from_secs(30))).await;
+        if waited.is_err() {
+            *there = Machine { power_state: machine.power_state.clone(), ..there.clone() };
+        }
+        waited?;
+    }
+    Ok(machine)
+}
+
+/// Ends the machine and what goes with it.
+pub(super) async fn delete(
+    cx: &Cx<Context>,
+    mut machine: Machine,
+    private: &Private,
+) -> Result<(), Diagnostics> {
+    let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
+    let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.delete), LIMIT);
+    let patience = Patience::new(limit, &cx.cancel);
+    let block = machine.ec2.known().cloned().unwrap_or_default();
+    let ec2 = Ec2::new(aws, block.region()).await;
+    if !machine.find(&ec2, private).await? {
+        return Ok(());
+    }
+    let id = machine.instance_id();
+    if block.spot.known().is_some_and(|spot| spot.kind.known().is_some_and(|kind| kind == "persistent")) {
+        // A request that lasts would make another one.
+        ec2.cancel_spot_request(&id).await.map_err(machine.problem("cancel the spot request of"))?;
+    }
+    let problem = |name: &str| machine.problem(&format!("delete volume \"{name}\" of"));
+    // When the instance is gone, nothing but it may be left to do: the next refresh would forget what else there is.
+    let mut loose = loose_volumes(&ec2, &machine, &block).await?;
+    for (name, token) in &private.volumes {
+        let made = volume_made_by(&ec2, token).await.map_err(problem(name))?;
+        loose.extend(made.map(|id| (name.clone(), id)));
+    }
+    let protected = block.disable_api_termination == Attr::Known(true)
+        || (!loose.is_empty() && ec2.is_protected(&id).await.map_err(machine.problem("describe"))?);
+    if protected {
+        return Err(Diagnostic::error(format!(
+            "Machine \"{}\" is protected against termination",
+            machine.label()
+        ))
+        .detail(
+            "Nothing was changed. Set ec2.disable_api_termination = false and apply before destroying it.",
+        )
+        .at(Path::root().attribute("ec2").attribute("disable_api_termination"))
+        .into());
+    }
+    for (name, volume) in &loose {
+        delete_volume(&ec2, volume).await.map_err(problem(name))?;
+    }
+    ec2.terminate(&id, &patience).await.map_err(|error| machine.waited("terminate", &error))?;
+    for (name, volume) in block.volumes.known().into_iter().flatten() {
+        if let (Attr::Known(volume_id), true, false) =
+            (&volume.volume_id, volume.is_ours(), volume.goes_with_machine())
+        {
+            cx.warn(stays(machine.label(), name, volume_id, volume));
+        }
+    }
+    Ok(())
+}
+
+/// The machine that an instance is.
+pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<Machine, Diagnostics> {
+    let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
+    let (region, id) = import_id(id);
+    let region = aws.region(region, &Path::root()).await?;
+    let ec2 = Ec2::new(aws, &region).await;
+    let mut machine = Machine { id: Attr::Known(id.to_owned()), ..Machine::default() };
+    let everything = Ec2Block { elastic_ip: Attr::Unknown, ..Ec2Block::default() };
+    let seen = ec2.look(id, &everything).await.map_err(machine.problem("describe"))?;
+    let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else {
+        return Err(Diagnostic::error(format!("There is no instance {id}"))
+            .detail(format!("Found none in region {region}; expected the id of an instance, or REGION:i-… for another region."))
+            .into());
+    };
+    let name = seen.instance.tags().iter().find(|tag| tag.key() == Some("Name")).and_then(|tag| tag.value());
+    let name = name.unwrap_or(id).to_owned();
+    machine.ec2 = Attr::Known(imported(&region, &seen, &name, aws.default_tags()));
+    machine.name = Attr::Known(name);
+    machine.power_state = Attr::Known(power(&seen.instance).to_owned());
+    machine.take_addresses(&seen);
+    machine.user = machine.connection(cx).user;
+    machine.port = Attr::Known(22);
+    machine.point_target(cx);
+    Ok(machine)
+}
+
+fn no_image(ami: &str, region: &str) -> Diagnostic {
+    Diagnostic::error(format!("There is no image {ami}"))
+        .detail(format!(
+            "Region {region} has none that this account can see. Images have another id in every region: `data.nixos_ami` looks up \
+             the right one."
+        ))
+        .at(Path::root().attribute("ec2").attribute("ami"))
+}
+
+impl Machine {
+    /// Whether it is to run; machines that nobody here powers always do.
+    pub(super) fn runs(&self) -> bool {
+        self.power_state.known().is_none_or(|state| state == "running")
+    }
+
+    fn instance_id(&self) -> String {
+        self.id.known().cloned().unwrap_or_default()
+    }
+
+    fn problem(&self, verb: &str) -> impl Fn(AwsError) -> Diagnostic + use<> {
+        let summary = format!("AWS did not {verb} machine \"{}\"", self.label());
+        move |error| error.diagnostic(&summary, Path::root().attribute("ec2"))
+    }
+
+    fn waited(&self, verb: &str, error: &WaitError) -> Diagnostic {
+        match error {
+            WaitError::Aws(error) => self.problem(verb)(error.clone()),
+            error => Diagnostic::error(format!("AWS did not {verb} machine \"{}\"", self.label()))
+                .detail(format!("Instance {}: {error}.", self.instance_id()))
+                .at(self.block_path()),
+        }
+    }
+
+    /// The instance runs, but nobody gets in.
+    async fn no_login(&self, ec2: &Ec2<'_>, error: &VisitError) -> Diagnostics {
+        let id = self.instance_id();
+        let diagnostic = error.diagnostic(self).appended(&format!("Instance {id} runs; it is in the state."));
+        match ec2.console(&id).await {
+            Some(console) => diagnostic.appended(&format!("The end of its console:\n{console}")).into(),
+            None => diagnostic.into(),
+        }
+    }
+}

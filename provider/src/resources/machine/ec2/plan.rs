@@ -1,0 +1,139 @@
+//! What is planned for a machine on EC2.
+
+use nixos_activator::ssh::HostKeyPolicy;
+use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
+
+use super::Machine;
+use crate::aws::{Aws, TagModel, planned_region};
+use crate::context::Context;
+use crate::machines::ec2::{Ec2Block, check_change, needs_stop};
+use crate::machines::host_key_policy;
+
+/// Completes a proposed state by what the configuration and the prior state tell.
+pub(crate) async fn planned(
+    cx: &Cx<Context>,
+    prior: Option<&Machine>,
+    config: &Machine,
+    proposed: Machine,
+) -> Result<Machine, Diagnostics> {
+    let mut planned = proposed;
+    let (Attr::Known(configured), Attr::Known(mut block)) = (&config.ec2, planned.ec2.clone()) else {
+        return Ok(planned);
+    };
+    let aws = cx.data.aws.as_ref();
+    let path = || Path::root().attribute("ec2");
+    let old = prior.and_then(|prior| prior.ec2.known());
+    block.region = match old {
+        Some(old) if configured.region.is_null() && aws.is_none() => old.region.clone(),
+        _ => planned_region(aws, &configured.region, &path().attribute("region")).await?,
+    };
+    block.tags_all = TagModel::planned_all(&configured.tags, aws.map(Aws::default_tags));
+    block.settle_choices(configured, old);
+    if planned.power_state.is_unknown() && config.power_state.is_null() {
+        planned.power_state = Attr::Known("running".to_owned());
+    }
+    let Some((prior, old)) = prior.and_then(|prior| Some((prior, prior.ec2.known()?))) else {
+        check_host_key(cx, &block)?;
+        let target = block.connection(Attr::Unknown).target(cx.data.ssh.as_ref());
+        planned.port = if block.port.is_null() { Attr::Unknown } else { block.port.clone() };
+        planned.user = target.user.clone();
+        planned.ec2 = Attr::Known(block);
+        planned.point_target(cx);
+        return Ok(planned);
+    };
+    let problems = check_change(old, &block, prior.runs() && planned.runs());
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    if prior.ec2 == Attr::Known(block.clone())
+        && prior.power_state == planned.power_state
+        && planned.same_beside_ec2(prior)
+    {
+        return Ok(prior.clone());
+    }
+    let restarts = planned.runs() && (!prior.runs() || needs_stop(old, &block));
+    let another_elastic_address = old.elastic_ip != block.elastic_ip;
+    let moves =
+        another_elastic_address || (restarts && block.elastic_ip.is_null() && !prior.public_ipv4.is_null());
+    let other_address = moves || old.use_private_address != block.use_private_address;
+    let if_not = |changes: bool, prior: &Attr<String>| if changes { Attr::Unknown } else { prior.clone() };
+    let configured_or = |configured: &Attr<String>, prior: &Attr<String>| match configured {
+        Attr::Null => prior.clone(),
+        configured => configured.clone(),
+    };
+    block.public_dns = if_not(moves, &old.public_dns);
+    planned.id = prior.id.clone();
+    planned.host = if_not(other_address, &prior.host);
+    planned.public_ipv4 = if_not(moves, &prior.public_ipv4);
+    planned.private_ipv4 = prior.private_ipv4.clone();
+    planned.port = if block.port.is_null() { prior.port.clone() } else { block.port.clone() };
+    planned.host_public_key = configured_or(&block.host_public_key, &prior.host_public_key);
+    planned.system = configured_or(&config.system, &prior.system);
+    planned.state_version = configured_or(&config.state_version, &prior.state_version);
+    planned.os_release = prior.os_release.clone();
+    planned.machine_id = prior.machine_id.clone();
+    planned.boot_id = if_not(restarts, &prior.boot_id);
+    planned.current_system = if_not(restarts, &prior.current_system);
+    planned.booted_system = if_not(restarts, &prior.booted_system);
+    planned.user = block.connection(Attr::Null).target(cx.data.ssh.as_ref()).user;
+    planned.ec2 = Attr::Known(block);
+    planned.point_target(cx);
+    Ok(planned)
+}
+
+/// A new machine whose host key nobody knows cannot be logged in to.
+fn check_host_key(cx: &Cx<Context>, block: &Ec2Block) -> Result<(), Diagnostic> {
+    let trusts = match (&block.host_key_policy, cx.data.ssh.as_ref()) {
+        (Attr::Known(policy), _) => host_key_policy(policy) != HostKeyPolicy::Strict,
+        (Attr::Null, Some(defaults)) => defaults.host_key_policy != HostKeyPolicy::Strict,
+        _ => true,
+    };
+    if block.host_key != Attr::Known("none".to_owned()) || !block.host_public_key.is_null() || trusts {
+        return Ok(());
+    }
+    Err(Diagnostic::error("Nobody would know the new machine's host key")
+        .detail(
+            "With host_key = \"none\" (the default beside `user_data`) no host key is handed over, so the first login could be to any \
+             machine. Expected one of: `host_public_key`, the key that the image or `user_data` gives it; `host_key_policy = \
+             \"accept_new\"`, to trust the first one seen; or no `user_data`.",
+        )
+        .at(Path::root().attribute("ec2").attribute("host_key")))
+}
+
+/// Checks that the schema cannot express.
+pub(crate) fn validate(config: &Machine) -> Result<(), Diagnostics> {
+    let mut problems = Diagnostics::default();
+    let mut say = |name: &str, summary: &str, detail: &str| {
+        problems.push(Diagnostic::error(summary).detail(detail).at(Path::root().attribute(name)));
+    };
+    if config.ec2.is_null() {
+        if config.power_state.is_known() {
+            say(
+                "power_state",
+                "Only machines that are made here can be powered",
+                "Found `power_state` with `ssh`; expected it only with `ec2`. Remove it.",
+            );
+        }
+    } else {
+        let addresses = [("public_ipv4", &config.public_ipv4), ("private_ipv4", &config.private_ipv4)];
+        for (name, _) in addresses.iter().filter(|(_, value)| value.is_known()) {
+            say(
+                name,
+                "EC2 gives the machine its addresses",
+                "Found an address for a machine with `ec2`; expected none. Remove it; `ec2.private_ip` and `ec2.elastic_ip` choose addresses.",
+            );
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+impl Machine {
+    /// Whether everything that users write, but for the block, is as it was.
+    fn same_beside_ec2(&self, prior: &Self) -> bool {
+        let written = |machine: &Self| (machine.name.clone(), machine.timeouts.clone());
+        let same = |now: &Attr<String>, prior: &Attr<String>| now == prior || now.is_unknown();
+        written(self) == written(prior)
+            && same(&self.system, &prior.system)
+            && same(&self.state_version, &prior.state_version)
+    }
+}
