@@ -582,3 +582,121 @@ async fn after_a_stop_what_is_open_can_still_be_closed() {
     terraform.close(open).await.unwrap();
     assert_eq!(kitchen.shelf().done, ["open wood", "close wood"], "closing is not stopped");
 }
+
+/// What exists by this configuration, whatever applying it has said.
+async fn applied(terraform: &Harness, prior: Option<&Stored>, rogue: &Value) -> (Stored, String) {
+    let plan = terraform.plan("kitchen_rogue", prior, rogue).await.unwrap();
+    let applied = terraform.apply(plan).await;
+    (applied.state.expect("what was made is there"), said(&applied.diagnostics))
+}
+
+fn rogue(how: &str, text: &str) -> Value {
+    object([("how", how.into()), ("text", text.into())])
+}
+
+#[tokio::test]
+async fn what_was_made_is_kept_where_the_result_does_not_fit_or_cannot_be_told() {
+    let (terraform, _) = kitchen().await;
+    let good = terraform.create("kitchen_rogue", &rogue("behave", "a")).await;
+    for (how, expected) in [
+        ("return a number for a text", "does not fit its own schema"),
+        ("return what cannot be told", "NaN is not a number"),
+    ] {
+        let (made, said) = applied(&terraform, None, &rogue(how, "b")).await;
+        assert!(said.contains(expected), "{how}: {said}");
+        assert!(made.tainted, "{how}: what nobody knows is replaced");
+        assert_eq!((made.get("text"), made.get("out")), (&"b".into(), &Value::Null), "{how}");
+        let (changed, said) = applied(&terraform, Some(&good), &rogue(how, "b")).await;
+        assert!(said.contains(expected), "{how}: {said}");
+        assert_eq!((changed.get("text"), changed.get("out")), (&"b".into(), &Value::Null), "{how}");
+    }
+}
+
+#[tokio::test]
+async fn an_identity_may_become_complete_but_never_another() {
+    let (terraform, _) = kitchen().await;
+    let is = |who: Value| Some(object([("out", who)]));
+    let config = rogue("become somebody", "a");
+    let (nobody, _) = applied(&terraform, None, &config).await;
+    assert_eq!(nobody.identity, is(Value::Null));
+    let planned = terraform.plan("kitchen_rogue", Some(&nobody), &config).await.unwrap().planned;
+    assert_eq!(planned.get("out"), Some(&"somebody".into()), "a plan may tell more");
+    let read = terraform.refresh(&nobody).await.unwrap().unwrap();
+    assert_eq!(read.identity, is("somebody".into()), "a refresh may tell more");
+
+    let config = rogue("become another", "a");
+    let (done, _) = applied(&terraform, None, &config).await;
+    assert_eq!(done.identity, is("done".into()));
+    let errors = terraform.plan("kitchen_rogue", Some(&done), &config).await.unwrap_err();
+    assert!(said(&errors).contains("it plans another identity for the same object"), "{}", said(&errors));
+    let errors = terraform.refresh(&done).await.unwrap_err();
+    assert!(said(&errors).contains("it found another identity for the same object"), "{}", said(&errors));
+}
+
+#[tokio::test]
+async fn what_is_put_off_breaks_no_rule_yet() {
+    let (terraform, _) = kitchen().await;
+    let good = terraform.create("kitchen_rogue", &rogue("behave", "a")).await;
+    let as_if = |how: &str| Stored { value: with(&good.value, "how", how), ..good.clone() };
+    let plan = terraform.plan("kitchen_rogue", None, &rogue("plan another text", "a")).await;
+    assert!(said(&plan.unwrap_err()).contains("for `text`"), "a plan that is not put off keeps the rules");
+    let read = terraform.refresh(&as_if("read something unknown")).await;
+    assert!(said(&read.unwrap_err()).contains("for `out`"), "what is read is known");
+    let imported = terraform.import("kitchen_rogue", "at once").await;
+    assert!(said(&imported.unwrap_err()).contains("for `out`"), "what is imported is known");
+
+    let terraform = terraform.saying(Client {
+        deferral_allowed: true,
+        write_only_attributes_allowed: true,
+        ..Client::default()
+    });
+    let plan = terraform.plan("kitchen_rogue", None, &rogue("put it off", "a")).await.unwrap();
+    assert_eq!((plan.deferred, plan.planned.get("text")), (true, Some(&"another".into())));
+    let read = terraform.refresh(&as_if("put it off")).await.unwrap().unwrap();
+    assert_eq!((read.deferred, read.get("out")), (true, &Value::Unknown));
+    let imported = terraform.import("kitchen_rogue", "put it off").await.unwrap();
+    assert_eq!((imported.deferred, imported.get("out")), (true, &Value::Unknown));
+}
+
+#[tokio::test]
+async fn an_action_ends_even_if_something_keeps_the_means_to_say_more() {
+    let (terraform, kitchen) = kitchen().await;
+    kitchen.shelf().pots.insert("samovar".into(), json!({}));
+    let samovar = object([("pot", "samovar".into())]);
+    let boiling = terraform.invoke("kitchen_boil", &samovar);
+    let boiled =
+        tokio::time::timeout(Duration::from_secs(5), boiling).await.expect("an action ends").unwrap();
+    assert_eq!(boiled.lines, ["filling", "heating", "boiling"]);
+}
+
+#[tokio::test]
+async fn an_action_is_put_off_for_the_provider_only() {
+    let may_defer = Client { deferral_allowed: true, ..Client::default() };
+    let terraform = Harness::of(Kitchen::default()).await.unwrap().saying(may_defer);
+    terraform.configure(&object([("shelf", Value::Unknown)])).await.unwrap();
+    let boiled = terraform.invoke("kitchen_boil", &object([("pot", "wok".into())])).await.unwrap();
+    assert!(boiled.deferred && boiled.lines.is_empty());
+
+    terraform.configure(&object([])).await.unwrap();
+    let errors = terraform.invoke("kitchen_boil", &object([("pot", "pot of tomorrow".into())])).await;
+    let text = said(&errors.unwrap_err());
+    assert!(text.contains("kitchen_boil: it puts itself off, which an action may do only while"), "{text}");
+}
+
+#[tokio::test]
+async fn a_list_nobody_listens_to_any_more_ends() {
+    // Nothing more is found; and so much that the connection holds it up.
+    for pots in [3, 1000] {
+        let (terraform, kitchen) = kitchen().await;
+        let long = "x".repeat(8 << 10);
+        kitchen.shelf().pots.extend((0..pots).map(|n| (format!("endless {n} {long}"), json!({}))));
+        let endless = object([("prefix", "endless".into())]);
+        let found = terraform.list_and_leave("kitchen_pot", &endless, 3).await.unwrap();
+        assert_eq!(found.len(), 3);
+        let left = Instant::now();
+        while !kitchen.shelf().done.contains(&"nobody listens".to_owned()) {
+            assert!(left.elapsed() < Duration::from_secs(5), "of {pots} pots: it lists on for nobody");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

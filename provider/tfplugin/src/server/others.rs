@@ -142,6 +142,12 @@ impl<P: Provider> Shared<P> {
         let cx = self.cx(request.client_capabilities.as_ref(), None)?;
         with_warnings(&cx, action.plan(&cx, config).await)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
+        // Terraform knows no other reason, and would blame the provider in words that help nobody.
+        let only = proto::deferred::Reason::ProviderConfigUnknown;
+        if deferred.is_some_and(|deferred| deferred.reason() != only) {
+            let what = "it puts itself off, which an action may do only while the provider's configuration is not known";
+            with_warnings(&cx, Err(mistake(action.type_name(), what).into()))?;
+        }
         Ok(proto::plan_action::Response { diagnostics: to_wire(cx.take_warnings()), deferred })
     }
 
@@ -197,6 +203,7 @@ impl<P: Provider> Shared<P> {
             for _ in 0..limit {
                 let listed = tokio::select! {
                     listed = found.recv() => listed,
+                    // The client is gone. A resource that looks for more without finding any learns of it by this alone.
                     () = events.closed() => {
                         cancel.cancel();
                         break;
@@ -220,8 +227,8 @@ impl<P: Provider> Shared<P> {
                     }
                     Err(errors) => return Err(errors),
                 };
-                // The client has enough, or is gone.
                 if events.send(event).await.is_err() {
+                    cancel.cancel();
                     break;
                 }
             }

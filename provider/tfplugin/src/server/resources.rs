@@ -74,7 +74,7 @@ impl<P: Provider> Shared<P> {
         replace.extend(plan.requires_replace);
         let mut seen = std::collections::HashSet::new();
         replace.retain(|path| seen.insert(path.clone()));
-        let identity = identity_of(schema, &value).filter(|identity| !identity.contains_unknown());
+        let identity = known_identity(schema, &value);
         if replace.is_empty()
             && let (Some(before), Some(after)) = (identity_of(schema, &prior), &identity)
             && !same_identity(&before, after)
@@ -122,18 +122,15 @@ impl<P: Provider> Shared<P> {
             RawState { value: prior, private: resource.prior_private(&private) }
         });
         let mut value = settle(schema, state.value);
-        let mut identity = None;
-        if found.has_errors() {
-            // A failed apply may not have come to know everything; what it does not know is not there.
-            value = known_only(value);
-            identity = identity_of(schema, &value);
-        } else if !value.is_null() {
+        let must_be_complete = !found.has_errors() && !value.is_null();
+        if must_be_complete {
             found.extend(check_applied(resource.type_name(), schema, &planned, &value));
-            match identity_of(schema, &value) {
-                Some(complete) => identity = Some(complete),
-                None => found.extend(incomplete(resource)),
-            }
-            value = known_only(value);
+        }
+        // A failed apply may not have come to know everything; what it does not know is not there.
+        value = known_only(value);
+        let identity = identity_of(schema, &value);
+        if must_be_complete && identity.is_none() {
+            found.extend(incomplete(resource));
         }
         // What was done is done: a value that does not fit costs that value, not the whole state.
         let new_state = encode(schema, &value).or_else(|errors| {
@@ -168,7 +165,7 @@ impl<P: Provider> Shared<P> {
         if deferred.is_none() {
             broken.extend(check_known(resource.type_name(), schema, &value));
         }
-        let identity = identity_of(schema, &value).filter(|identity| !identity.contains_unknown());
+        let identity = known_identity(schema, &value);
         if let (Some(before), Some(after)) =
             (decode_identity(schema, request.current_identity.as_ref())?, &identity)
             && !same_identity(&before, after)
@@ -241,7 +238,7 @@ impl<P: Provider> Shared<P> {
         }
         with_warnings(&cx, if broken.has_errors() { Err(broken) } else { Ok(()) })?;
         // What is imported may be a stub that only reading completes.
-        let identity = identity_of(schema, &value).or(wanted);
+        let identity = known_identity(schema, &value).or(wanted);
         let imported = proto::import_resource_state::ImportedResource {
             type_name: request.type_name.clone(),
             state: Some(encode(schema, &value)?),
@@ -349,6 +346,11 @@ pub(super) fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) ->
 /// The identity of what has this state, where it has one and the state tells all of it.
 fn identity_of(schema: &Schema, state: &Value) -> Option<Value> {
     if state.is_null() { None } else { schema.identity.as_ref()?.of(state).ok() }
+}
+
+/// The same where all of it is known: Terraform takes no other.
+fn known_identity(schema: &Schema, state: &Value) -> Option<Value> {
+    identity_of(schema, state).filter(|identity| !identity.contains_unknown())
 }
 
 /// Whether two identities are of one object. One may tell more than the other: what is null is only not known to it.

@@ -128,6 +128,12 @@ impl Harness {
         process.as_ref().and_then(tokio::process::Child::id)
     }
 
+    /// Whether the provider puts something off, which it may only where that is allowed.
+    fn is_put_off(&self, deferred: Option<proto::Deferred>) -> bool {
+        assert!(deferred.is_none() || self.says.deferral_allowed, "nothing may be put off here");
+        deferred.is_some()
+    }
+
     fn capabilities(&self) -> proto::ClientCapabilities {
         proto::ClientCapabilities {
             deferral_allowed: self.says.deferral_allowed,
