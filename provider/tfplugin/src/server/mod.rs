@@ -1,6 +1,8 @@
 //! The server: from `main` to the last answer.
 
+mod apply;
 mod handshake;
+mod identity;
 mod listen;
 mod log;
 mod others;

@@ -1,24 +1,20 @@
-//! The calls about managed resources. All rules that hold for every resource are applied here.
+//! The calls about managed resources, but for the one that applies. All rules that hold for every resource are applied here.
 
 #![expect(
     clippy::unused_async,
     reason = "a call is a future even if it never waits: it runs in its own task"
 )]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tonic::Status;
-
+use super::identity::{decode_identity, encode_identity, identity_of, known_identity, same_identity};
 use super::proto;
-use super::rpc::{Call, Rpc, Shared, outcome};
-use super::wire::{Answer as _, decode, decode_type, encode, encode_type, path_to_wire, to_wire};
+use super::rpc::{Shared, outcome};
+use super::wire::{decode, encode, path_to_wire, to_wire};
 use crate::codec::json;
-use crate::plan::{
-    check_applied, check_known, check_paths, check_planned, known_only, propose, replaced, settle,
-};
+use crate::plan::{check_known, check_paths, check_planned, propose, replaced, settle};
 use crate::resource::{MoveRequest, RawState, mistake};
-use crate::{Cx, Diagnostic, Diagnostics, DynResource, Provider, Schema, Value};
+use crate::{Cx, Diagnostic, Diagnostics, Provider, Value};
 
 impl<P: Provider> Shared<P> {
     pub(super) async fn validate_resource(
@@ -89,62 +85,6 @@ impl<P: Provider> Shared<P> {
             diagnostics: to_wire(cx.take_warnings()),
             deferred,
             planned_identity: identity.map(|identity| encode_identity(schema, &identity)).transpose()?,
-        })
-    }
-
-    async fn apply(
-        self: Arc<Self>,
-        request: proto::apply_resource_change::Request,
-    ) -> Result<proto::apply_resource_change::Response, Diagnostics> {
-        let resource = self.registry().resource(&request.type_name)?;
-        let schema = resource.schema();
-        let prior = decode(schema, request.prior_state.as_ref())?;
-        let planned = decode(schema, request.planned_state.as_ref())?;
-        let config = decode(schema, request.config.as_ref())?;
-        let private = request.planned_private;
-        let cx = self.cx(None, request.provider_meta.as_ref())?;
-        let (state, mut found) = if planned.is_null() {
-            let state = RawState { value: prior.clone(), private: private.clone() };
-            match resource.delete(&cx, state).await {
-                Ok(()) => (Some(RawState { value: Value::Null, private: vec![] }), Diagnostics::default()),
-                Err(errors) => (None, errors),
-            }
-        } else {
-            let state = RawState { value: planned.clone(), private: private.clone() };
-            let applied = resource.apply(&cx, prior.clone(), state, config).await;
-            (applied.state, applied.diagnostics)
-        };
-        // Without a state of its own a failed apply has changed nothing.
-        let state = state.unwrap_or_else(|| {
-            if !found.has_errors() {
-                found.push(mistake(resource.type_name(), "it failed without saying why"));
-            }
-            RawState { value: prior, private: resource.prior_private(&private) }
-        });
-        let mut value = settle(schema, state.value);
-        let must_be_complete = !found.has_errors() && !value.is_null();
-        if must_be_complete {
-            found.extend(check_applied(resource.type_name(), schema, &planned, &value));
-        }
-        // A failed apply may not have come to know everything; what it does not know is not there.
-        value = known_only(value);
-        let identity = identity_of(schema, &value);
-        if must_be_complete && identity.is_none() {
-            found.extend(incomplete(resource));
-        }
-        // What was done is done: a value that does not fit costs that value, not the whole state.
-        let new_state = encode(schema, &value).or_else(|errors| {
-            found.extend(errors);
-            encode(schema, &fitting(schema, value))
-        })?;
-        let identity = identity.and_then(|identity| encode_identity(schema, &identity).ok());
-        let mut diagnostics = cx.take_warnings();
-        diagnostics.extend(found);
-        Ok(proto::apply_resource_change::Response {
-            new_state: Some(new_state),
-            private: state.private,
-            diagnostics: to_wire(diagnostics),
-            new_identity: identity,
         })
     }
 
@@ -304,36 +244,6 @@ impl<P: Provider> Shared<P> {
     }
 }
 
-impl<P: Provider> Rpc<P> {
-    /// Applies. Whatever goes wrong, a panic included, the answer has a state: at least the one there was.
-    pub(super) async fn apply(
-        &self,
-        request: proto::apply_resource_change::Request,
-    ) -> Result<proto::apply_resource_change::Response, Status> {
-        let call = Call::new("ApplyResourceChange", &request.type_name);
-        let (name, prior, planned) =
-            (request.type_name.clone(), request.prior_state.clone(), request.planned_private.clone());
-        match self.run(call, self.shared.clone().apply(request)).await {
-            Ok(applied) => Ok(applied),
-            Err(errors) => {
-                let resource = self.shared.registry().resource(&name).ok();
-                let private = resource.map(|resource| resource.prior_private(&planned));
-                let identity = resource.and_then(|resource| {
-                    let schema = resource.schema();
-                    let identity = identity_of(schema, &decode(schema, prior.as_ref()).ok()?)?;
-                    encode_identity(schema, &identity).ok()
-                });
-                Ok(proto::apply_resource_change::Response {
-                    new_state: prior,
-                    private: private.unwrap_or_default(),
-                    new_identity: identity,
-                    ..proto::apply_resource_change::Response::failed(errors)
-                })
-            }
-        }
-    }
-}
-
 /// The warnings of an operation are worth as much when it fails.
 pub(super) fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) -> Result<T, Diagnostics> {
     result.map_err(|errors| {
@@ -341,62 +251,6 @@ pub(super) fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) ->
         all.extend(errors);
         all
     })
-}
-
-/// The identity of what has this state, where it has one and the state tells all of it.
-fn identity_of(schema: &Schema, state: &Value) -> Option<Value> {
-    if state.is_null() { None } else { schema.identity.as_ref()?.of(state).ok() }
-}
-
-/// The same where all of it is known: Terraform takes no other.
-fn known_identity(schema: &Schema, state: &Value) -> Option<Value> {
-    identity_of(schema, state).filter(|identity| !identity.contains_unknown())
-}
-
-/// Whether two identities are of one object. One may tell more than the other: what is null is only not known to it.
-fn same_identity(before: &Value, after: &Value) -> bool {
-    let (Value::Map(before), Value::Map(after)) = (before, after) else {
-        return before == after;
-    };
-    before.iter().all(|(name, value)| value.is_null() || after.get(name).is_none_or(|now| now == value))
-}
-
-/// The state with null where something does not fit its attribute.
-fn fitting(schema: &Schema, value: Value) -> Value {
-    let Value::Map(mut entries) = value else {
-        return Value::Null;
-    };
-    entries.retain(|name, value| {
-        schema.attributes.get(name).is_some_and(|attribute| encode_type(&attribute.ty(), value).is_ok())
-    });
-    Value::Map(entries)
-}
-
-/// The mistake of a resource whose state does not tell its whole identity.
-fn incomplete<D>(resource: &dyn DynResource<D>) -> Option<Diagnostic> {
-    resource.schema().identity.as_ref()?;
-    Some(mistake(resource.type_name(), "its state does not have all attributes of its identity"))
-}
-
-pub(super) fn encode_identity(
-    schema: &Schema,
-    identity: &Value,
-) -> Result<proto::ResourceIdentityData, Diagnostics> {
-    let ty = schema.identity.as_ref().map(crate::IdentitySchema::ty);
-    let ty = ty.unwrap_or_else(|| crate::Type::Object(BTreeMap::new()));
-    Ok(proto::ResourceIdentityData { identity_data: Some(encode_type(&ty, identity)?) })
-}
-
-/// The identity that the client has sent, if it has.
-fn decode_identity(
-    schema: &Schema,
-    identity: Option<&proto::ResourceIdentityData>,
-) -> Result<Option<Value>, Diagnostics> {
-    let (Some(identity), Some(known)) = (identity, &schema.identity) else {
-        return Ok(None);
-    };
-    let value = decode_type(&known.ty(), identity.identity_data.as_ref())?;
-    Ok(Some(value).filter(|value| !value.is_null()))
 }
 
 fn raw_json(raw: Option<&proto::RawState>, what: &str) -> Result<serde_json::Value, Diagnostics> {

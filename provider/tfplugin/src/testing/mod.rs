@@ -82,9 +82,8 @@ impl Harness {
     }
 
     async fn over(connected: connect::Connected) -> Result<Self, ConnectError> {
-        let client = ProviderClient::new(connected.channel)
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
+        // Terraform sends whatever it has; that it is too much is for the provider to say.
+        let client = ProviderClient::new(connected.channel).max_decoding_message_size(MAX_MESSAGE);
         let schemas = Schemas::of(client.clone()).await;
         let says = Client {
             deferral_allowed: false,

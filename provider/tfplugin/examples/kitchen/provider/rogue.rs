@@ -159,6 +159,9 @@ impl Rogue {
         if value.does("return a number for a text") {
             value.out = Attr::Known(Out::Number(7.0));
         }
+        if value.does("return far more than there was") {
+            value.out = Out::text(&value.text.known().map(|text| text.repeat(3)).unwrap_or_default());
+        }
         if value.does("return what cannot be told") {
             value.out = Attr::Known(Out::Number(f64::NAN));
         }
