@@ -475,6 +475,18 @@ fn ctrl_c_ends_an_apply_with_its_state() {
 }
 
 #[test]
+fn a_second_ctrl_c_leaves_what_is_running_at_a_safe_point() {
+    let site = Site::new("resource \"kitchen_rogue\" \"slow\" { how = \"need half a second to stop\" }");
+    let child = site.command(&["apply", "-auto-approve"]).spawn().unwrap();
+    wait_for("the apply", || site.done().contains(&"waiting".to_owned()));
+    signal(&child, "INT");
+    wait_for("the first interrupt", || site.done().contains(&"told to stop".to_owned()));
+    signal(&child, "INT");
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!(site.done(), ["waiting", "told to stop", "at a safe point"], "{}", run.text);
+}
+
+#[test]
 fn a_provider_within_a_test_is_attached_to() {
     let kitchen = Kitchen::default();
     let runtime = tokio::runtime::Runtime::new().unwrap();

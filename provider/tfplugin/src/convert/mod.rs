@@ -2,6 +2,10 @@
 //!
 //! A struct's fields may be plain types (must be known), [`Option`] (known or null), [`Attr`](crate::Attr) (known, null or
 //! unknown) and [`Value`] (whatever it is, as it is).
+//!
+//! Where the schema says `dynamic`, a value has a type of its own, and null and unknown ones may have one, too. `Attr<Value>` keeps
+//! it with a known value only: `Attr::Null` is a null of no type, as is `None`. Terraform takes the one for the other. A model to
+//! which the type of a null matters has a plain `Value` there.
 
 mod de;
 mod ser;

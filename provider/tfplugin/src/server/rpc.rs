@@ -15,6 +15,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
+use super::End;
 use super::proto::provider_server::Provider as Service;
 use super::proto::{self, DynamicValue};
 use super::registry::Registry;
@@ -34,8 +35,7 @@ pub(super) struct Shared<P: Provider> {
     provider: P,
     registry: OnceLock<Registry<P>>,
     data: RwLock<Option<Arc<P::Data>>>,
-    /// Ends with the process.
-    stop: CancellationToken,
+    end: End,
     /// Ends with what the client is doing now: another one after each interrupt.
     walk: Mutex<CancellationToken>,
     calls: AtomicU64,
@@ -62,10 +62,10 @@ impl fmt::Display for Call {
 }
 
 impl<P: Provider> Rpc<P> {
-    pub(crate) fn new(provider: P, stop: CancellationToken) -> Self {
+    pub(crate) fn new(provider: P, end: &End) -> Self {
         let (registry, data, calls) = (OnceLock::new(), RwLock::new(None), AtomicU64::new(0));
-        let walk = Mutex::new(stop.child_token());
-        Self { shared: Arc::new(Shared { provider, registry, data, stop, walk, calls }) }
+        let (end, walk) = (end.clone(), Mutex::new(end.stop.child_token()));
+        Self { shared: Arc::new(Shared { provider, registry, data, end, walk, calls }) }
     }
 
     /// Runs `work` in a task of its own, so that a client that goes away does not cut an apply in half, and turns a panic
@@ -94,7 +94,7 @@ impl<P: Provider> Rpc<P> {
             tracing::trace!(took_ms, failed, "call ends");
             outcome
         };
-        match tokio::spawn(timed.instrument(span)).await {
+        match self.shared.end.running.spawn(timed.instrument(span)).await {
             // An empty list of errors would look like success without a result.
             Ok(Ok(Err(mut errors))) if !errors.has_errors() => {
                 errors.push(mistake(subject, "it failed without saying why"));
@@ -463,7 +463,7 @@ impl<P: Provider> Service for Rpc<P> {
         tracing::info!("asked to stop");
         // What runs is to end. What comes later, such as closing what is open, is not.
         let mut walk = self.shared.walk.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *walk, self.shared.stop.child_token()).cancel();
+        std::mem::replace(&mut *walk, self.shared.end.stop.child_token()).cancel();
         drop(walk);
         Ok(Response::new(proto::stop_provider::Response::default()))
     }

@@ -1,5 +1,7 @@
 //! `kitchen_rogue` breaks the rule that its configuration names.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use tfplugin::{
     Applied, ApplyRequest, Attr, Attribute, Cx, Deferral, Diagnostic, Diagnostics, Failed, IdentityAttribute,
@@ -183,6 +185,17 @@ impl Rogue {
             let partial = Model { out: Out::text("stopped"), ..value };
             let diagnostics = Diagnostic::error("Stopped at a safe point").into();
             return Err(Failed { diagnostics, partial: Some(partial.into()) });
+        }
+        if value.does("need half a second to stop") {
+            cx.data.note("waiting");
+            cx.cancel.cancelled().await;
+            cx.data.note("told to stop");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            cx.data.note("at a safe point");
+        }
+        if value.does("never stop") {
+            cx.data.note("waiting");
+            std::future::pending::<()>().await;
         }
         Ok(value.into())
     }
