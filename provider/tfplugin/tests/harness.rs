@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use provider::{Kitchen, Shelf};
 use serde_json::json;
 use tfplugin::testing::{Action, Harness, MovedFrom, Stored, object};
-use tfplugin::{Client, Diagnostics, Number, Provider as _, Value};
+use tfplugin::{Client, Diagnostics, Number, Provider as _, Type, Value};
 
 async fn kitchen() -> (Harness, Kitchen) {
     let kitchen = Kitchen::default();
@@ -170,6 +170,21 @@ async fn unknown_values_stay_unknown_until_they_are_known() {
     let applied = terraform.apply_with(plan, &config).await;
     assert!(applied.diagnostics.is_empty(), "{}", said(&applied.diagnostics));
     assert_eq!(applied.state.unwrap().get("size"), &number(3));
+}
+
+#[tokio::test]
+async fn what_is_null_or_unknown_keeps_its_type_where_any_may_be() {
+    let (terraform, _) = kitchen().await;
+    let any = |value: Value| {
+        let typed = Value::Dynamic(Box::new((Type::String, value)));
+        object([("name", "wok".into()), ("any", typed)])
+    };
+    let null = terraform.create("kitchen_pot", &any(Value::Null)).await;
+    assert_eq!(Some(null.get("any")), any(Value::Null).get("any"));
+    let plan = terraform.plan("kitchen_pot", Some(&null), &any(Value::Unknown)).await.unwrap();
+    assert_eq!(plan.planned.get("any"), any(Value::Unknown).get("any"));
+    let applied = terraform.apply_with(plan, &any("x".into())).await;
+    assert_eq!(applied.state.as_ref().map(|pot| pot.get("any")), any("x".into()).get("any"));
 }
 
 #[tokio::test]

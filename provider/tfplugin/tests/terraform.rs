@@ -277,6 +277,26 @@ fn a_pot_with_everything_comes_changes_and_goes() {
 }
 
 #[test]
+fn what_is_null_or_unknown_keeps_its_type_where_any_may_be() {
+    let site = Site::new(
+        r#"
+        resource "terraform_data" "x" {}
+        resource "kitchen_pot" "null" {
+          name = "null"
+          any  = tostring(null)
+        }
+        resource "kitchen_pot" "unknown" {
+          name = "unknown"
+          any  = terraform_data.x.id
+        }
+        "#,
+    );
+    site.apply();
+    site.no_changes();
+    assert_eq!(site.resource("kitchen_pot.unknown")["any"], site.resource("terraform_data.x")["id"]);
+}
+
+#[test]
 fn functions_are_called() {
     let site = Site::new(
         r#"

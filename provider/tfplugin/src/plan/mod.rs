@@ -13,7 +13,7 @@ pub(crate) use propose::propose;
 pub(crate) use replace::{check_paths, replaced};
 #[cfg(feature = "testing")]
 pub(crate) use settle::normal_form;
-pub(crate) use settle::{known_only, settle, settle_type};
+pub(crate) use settle::{known_only, retyped, settle, settle_type};
 
 use crate::Value;
 

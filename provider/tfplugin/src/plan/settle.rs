@@ -86,6 +86,23 @@ pub(crate) fn normal_form(text: String) -> String {
     }
 }
 
+/// The value with the types that `like` has for what is null or unknown in both, where any type may be: a model has no place to
+/// keep them ([`Attr`](crate::Attr)), and Terraform sees a difference.
+pub(crate) fn retyped(value: Value, like: &Value) -> Value {
+    match (value, like) {
+        (Value::Null, like) if like.is_null() => like.clone(),
+        (Value::Unknown, like) if like.is_unknown() => like.clone(),
+        (Value::Map(entries), Value::Map(others)) => {
+            let entries = entries.into_iter().map(|(name, value)| match others.get(&name) {
+                Some(like) => (name, retyped(value, like)),
+                None => (name, value),
+            });
+            Value::Map(entries.collect())
+        }
+        (value, _) => value,
+    }
+}
+
 /// The value with null where something is unknown: no state may hold an unknown value.
 pub(crate) fn known_only(value: Value) -> Value {
     match value {

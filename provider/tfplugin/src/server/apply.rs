@@ -8,7 +8,7 @@ use super::identity::{encode_identity, identity_of};
 use super::proto;
 use super::rpc::{Call, Rpc, Shared};
 use super::wire::{Answer as _, decode, encode, encode_type, to_wire, too_large};
-use crate::plan::{check_applied, known_only, settle};
+use crate::plan::{check_applied, known_only, retyped, settle};
 use crate::resource::{RawState, mistake};
 use crate::{Diagnostic, Diagnostics, DynResource, Provider, Schema, Value};
 
@@ -73,7 +73,7 @@ impl<P: Provider> Shared<P> {
             }
             RawState { value: prior, private: resource.prior_private(&private) }
         });
-        let mut value = settle(schema, state.value);
+        let mut value = settle(schema, retyped(state.value, &planned));
         let must_be_complete = !found.has_errors() && !value.is_null();
         if must_be_complete {
             found.extend(check_applied(resource.type_name(), schema, &planned, &value));

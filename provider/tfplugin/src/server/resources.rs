@@ -12,7 +12,7 @@ use super::proto;
 use super::rpc::{Shared, outcome};
 use super::wire::{decode, encode, path_to_wire, to_wire};
 use crate::codec::json;
-use crate::plan::{check_known, check_paths, check_planned, propose, replaced, settle};
+use crate::plan::{check_known, check_paths, check_planned, propose, replaced, retyped, settle};
 use crate::resource::{MoveRequest, RawState, mistake};
 use crate::{Cx, Diagnostic, Diagnostics, Provider, Value};
 
@@ -59,7 +59,7 @@ impl<P: Provider> Shared<P> {
         let plan = resource.plan(&cx, state, config.clone(), start, &request.planned_private).await;
         let plan = with_warnings(&cx, plan)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
-        let value = settle(schema, plan.planned);
+        let value = settle(schema, retyped(plan.planned, &proposed));
         let mut broken = Diagnostics::default();
         // What is put off need not agree with anything yet.
         if deferred.is_none() {
@@ -96,11 +96,11 @@ impl<P: Provider> Shared<P> {
         let schema = resource.schema();
         let value = decode(schema, request.current_state.as_ref())?;
         let cx = self.cx(request.client_capabilities.as_ref(), request.provider_meta.as_ref())?;
-        let state = RawState { value, private: request.private };
+        let state = RawState { value: value.clone(), private: request.private };
         let state = with_warnings(&cx, resource.read(&cx, state).await)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
         let state = state.unwrap_or(RawState { value: Value::Null, private: vec![] });
-        let value = settle(schema, state.value);
+        let value = settle(schema, retyped(state.value, &value));
         let mut broken = Diagnostics::default();
         if deferred.is_none() {
             broken.extend(check_known(resource.type_name(), schema, &value));
