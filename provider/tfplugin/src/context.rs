@@ -79,7 +79,8 @@ impl<D> Cx<D> {
     /// what is known already.
     ///
     /// Few clients can do that ([`Client::deferral_allowed`]); from others the user gets an error. A plan with unknown values
-    /// serves all of them, so this is for what cannot even be planned.
+    /// serves all of them, so this is for what cannot even be planned. An action can be put off for
+    /// [`Deferral::ProviderConfigUnknown`] only.
     pub fn defer(&self, why: Deferral) {
         *self.deferral.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }

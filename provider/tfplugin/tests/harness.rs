@@ -6,14 +6,16 @@
 mod provider;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
 use proptest::prelude::*;
-use provider::Kitchen;
+use provider::{Kitchen, Shelf};
 use serde_json::json;
 use tfplugin::testing::{Action, Harness, MovedFrom, Stored, object};
-use tfplugin::{Client, Diagnostics, Number, Provider as _, Value};
+use tfplugin::{Client, Diagnostics, Number, Provider as _, Type, Value};
 
 async fn kitchen() -> (Harness, Kitchen) {
     let kitchen = Kitchen::default();
@@ -168,6 +170,21 @@ async fn unknown_values_stay_unknown_until_they_are_known() {
     let applied = terraform.apply_with(plan, &config).await;
     assert!(applied.diagnostics.is_empty(), "{}", said(&applied.diagnostics));
     assert_eq!(applied.state.unwrap().get("size"), &number(3));
+}
+
+#[tokio::test]
+async fn what_is_null_or_unknown_keeps_its_type_where_any_may_be() {
+    let (terraform, _) = kitchen().await;
+    let any = |value: Value| {
+        let typed = Value::Dynamic(Box::new((Type::String, value)));
+        object([("name", "wok".into()), ("any", typed)])
+    };
+    let null = terraform.create("kitchen_pot", &any(Value::Null)).await;
+    assert_eq!(Some(null.get("any")), any(Value::Null).get("any"));
+    let plan = terraform.plan("kitchen_pot", Some(&null), &any(Value::Unknown)).await.unwrap();
+    assert_eq!(plan.planned.get("any"), any(Value::Unknown).get("any"));
+    let applied = terraform.apply_with(plan, &any("x".into())).await;
+    assert_eq!(applied.state.as_ref().map(|pot| pot.get("any")), any("x".into()).get("any"));
 }
 
 #[tokio::test]
@@ -505,6 +522,39 @@ async fn very_large_values_go_there_and_back() {
     assert!(heard == text.into_dynamic(), "120 MiB come back as they were");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_may_be_as_large_as_is_promised() {
+    let (terraform, _) = kitchen().await;
+    // Both a plan and an apply have it twice, in the configuration and in the proposed or planned state: 250 MiB.
+    let large = "x".repeat((125 << 20) - 1024);
+    let plan = terraform.plan("kitchen_rogue", None, &rogue("behave", &large)).await.unwrap();
+    let applied = terraform.apply(plan).await;
+    assert!(applied.diagnostics.is_empty(), "{}", said(&applied.diagnostics));
+    assert!(applied.state.unwrap().get("text") == &large.into(), "it comes back as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_are_too_large_are_an_error_that_says_so() {
+    let (terraform, _) = kitchen().await;
+    let mebibytes = |n: usize| "x".repeat(n << 20);
+    // What cannot even be read has no diagnostics.
+    let too_large = rogue("behave", &mebibytes(129));
+    let refused = AssertUnwindSafe(terraform.plan("kitchen_rogue", None, &too_large)).catch_unwind().await;
+    let status = refused.unwrap_err().downcast_ref::<String>().cloned().unwrap();
+    assert!(status.contains("message length too large: found 27"), "{status}");
+
+    let numbers = [number(1), number(2), number(3), number(4), number(5)];
+    let join = [&[mebibytes(65).into()], &numbers[..]].concat();
+    let error = terraform.call("join", &join).await.unwrap_err();
+    assert!(error.text.contains("CallFunction of join would have 260 MiB"), "{:.200}", error.text);
+
+    let (made, said) =
+        applied(&terraform, None, &rogue("return far more than there was", &mebibytes(40))).await;
+    assert!(said.contains("ApplyResourceChange of kitchen_rogue would have 280 MiB"), "{said:.200}");
+    assert!(made.tainted && made.get("out").is_null(), "what was made is there, as it was planned");
+    terraform.create("kitchen_rogue", &rogue("behave", "a")).await;
+}
+
 fn pots() -> impl Strategy<Value = Value> {
     let word = prop_oneof![Just("a"), Just("b"), Just("é"), Just("e\u{301}"), Just("")];
     let part = (word.clone(), prop::option::of(0i64..3)).prop_map(|(kind, weight)| {
@@ -581,4 +631,169 @@ async fn after_a_stop_what_is_open_can_still_be_closed() {
     terraform.stop().await;
     terraform.close(open).await.unwrap();
     assert_eq!(kitchen.shelf().done, ["open wood", "close wood"], "closing is not stopped");
+}
+
+/// What exists by this configuration, whatever applying it has said.
+async fn applied(terraform: &Harness, prior: Option<&Stored>, rogue: &Value) -> (Stored, String) {
+    let plan = terraform.plan("kitchen_rogue", prior, rogue).await.unwrap();
+    let applied = terraform.apply(plan).await;
+    (applied.state.expect("what was made is there"), said(&applied.diagnostics))
+}
+
+fn rogue(how: &str, text: &str) -> Value {
+    object([("how", how.into()), ("text", text.into())])
+}
+
+#[tokio::test]
+async fn what_was_made_is_kept_where_the_result_does_not_fit_or_cannot_be_told() {
+    let (terraform, _) = kitchen().await;
+    let good = terraform.create("kitchen_rogue", &rogue("behave", "a")).await;
+    for (how, expected) in [
+        ("return a number for a text", "does not fit its own schema"),
+        ("return what cannot be told", "NaN is not a number"),
+    ] {
+        let (made, said) = applied(&terraform, None, &rogue(how, "b")).await;
+        assert!(said.contains(expected), "{how}: {said}");
+        assert!(made.tainted, "{how}: what nobody knows is replaced");
+        assert_eq!((made.get("text"), made.get("out")), (&"b".into(), &Value::Null), "{how}");
+        let (changed, said) = applied(&terraform, Some(&good), &rogue(how, "b")).await;
+        assert!(said.contains(expected), "{how}: {said}");
+        assert_eq!((changed.get("text"), changed.get("out")), (&"b".into(), &Value::Null), "{how}");
+    }
+}
+
+#[tokio::test]
+async fn an_identity_may_become_complete_but_never_another() {
+    let (terraform, _) = kitchen().await;
+    let is = |who: Value| Some(object([("out", who)]));
+    let config = rogue("become somebody", "a");
+    let (nobody, _) = applied(&terraform, None, &config).await;
+    assert_eq!(nobody.identity, is(Value::Null));
+    let planned = terraform.plan("kitchen_rogue", Some(&nobody), &config).await.unwrap().planned;
+    assert_eq!(planned.get("out"), Some(&"somebody".into()), "a plan may tell more");
+    let read = terraform.refresh(&nobody).await.unwrap().unwrap();
+    assert_eq!(read.identity, is("somebody".into()), "a refresh may tell more");
+
+    let config = rogue("become another", "a");
+    let (done, _) = applied(&terraform, None, &config).await;
+    assert_eq!(done.identity, is("done".into()));
+    let errors = terraform.plan("kitchen_rogue", Some(&done), &config).await.unwrap_err();
+    assert!(said(&errors).contains("it plans another identity for the same object"), "{}", said(&errors));
+    let errors = terraform.refresh(&done).await.unwrap_err();
+    assert!(said(&errors).contains("it found another identity for the same object"), "{}", said(&errors));
+}
+
+#[tokio::test]
+async fn what_is_put_off_breaks_no_rule_yet() {
+    let (terraform, _) = kitchen().await;
+    let good = terraform.create("kitchen_rogue", &rogue("behave", "a")).await;
+    let as_if = |how: &str| Stored { value: with(&good.value, "how", how), ..good.clone() };
+    let plan = terraform.plan("kitchen_rogue", None, &rogue("plan another text", "a")).await;
+    assert!(said(&plan.unwrap_err()).contains("for `text`"), "a plan that is not put off keeps the rules");
+    let read = terraform.refresh(&as_if("read something unknown")).await;
+    assert!(said(&read.unwrap_err()).contains("for `out`"), "what is read is known");
+    let imported = terraform.import("kitchen_rogue", "at once").await;
+    assert!(said(&imported.unwrap_err()).contains("for `out`"), "what is imported is known");
+
+    let terraform = terraform.saying(Client {
+        deferral_allowed: true,
+        write_only_attributes_allowed: true,
+        ..Client::default()
+    });
+    let plan = terraform.plan("kitchen_rogue", None, &rogue("put it off", "a")).await.unwrap();
+    assert_eq!((plan.deferred, plan.planned.get("text")), (true, Some(&"another".into())));
+    let read = terraform.refresh(&as_if("put it off")).await.unwrap().unwrap();
+    assert_eq!((read.deferred, read.get("out")), (true, &Value::Unknown));
+    let imported = terraform.import("kitchen_rogue", "put it off").await.unwrap();
+    assert_eq!((imported.deferred, imported.get("out")), (true, &Value::Unknown));
+}
+
+#[tokio::test]
+async fn an_action_ends_even_if_something_keeps_the_means_to_say_more() {
+    let (terraform, kitchen) = kitchen().await;
+    kitchen.shelf().pots.insert("samovar".into(), json!({}));
+    let samovar = object([("pot", "samovar".into())]);
+    let boiling = terraform.invoke("kitchen_boil", &samovar);
+    let boiled =
+        tokio::time::timeout(Duration::from_secs(5), boiling).await.expect("an action ends").unwrap();
+    assert_eq!(boiled.lines, ["filling", "heating", "boiling"]);
+}
+
+#[tokio::test]
+async fn an_action_is_put_off_for_the_provider_only() {
+    let may_defer = Client { deferral_allowed: true, ..Client::default() };
+    let terraform = Harness::of(Kitchen::default()).await.unwrap().saying(may_defer);
+    terraform.configure(&object([("shelf", Value::Unknown)])).await.unwrap();
+    let boiled = terraform.invoke("kitchen_boil", &object([("pot", "wok".into())])).await.unwrap();
+    assert!(boiled.deferred && boiled.lines.is_empty());
+
+    terraform.configure(&object([])).await.unwrap();
+    let errors = terraform.invoke("kitchen_boil", &object([("pot", "pot of tomorrow".into())])).await;
+    let text = said(&errors.unwrap_err());
+    assert!(text.contains("kitchen_boil: it puts itself off, which an action may do only while"), "{text}");
+}
+
+#[tokio::test]
+async fn a_list_nobody_listens_to_any_more_ends() {
+    // Nothing more is found; and so much that the connection holds it up.
+    for pots in [3, 1000] {
+        let (terraform, kitchen) = kitchen().await;
+        let long = "x".repeat(8 << 10);
+        kitchen.shelf().pots.extend((0..pots).map(|n| (format!("endless {n} {long}"), json!({}))));
+        let endless = object([("prefix", "endless".into())]);
+        let found = terraform.list_and_leave("kitchen_pot", &endless, 3).await.unwrap();
+        assert_eq!(found.len(), 3);
+        let left = Instant::now();
+        while !kitchen.shelf().done.contains(&"nobody listens".to_owned()) {
+            assert!(left.elapsed() < Duration::from_secs(5), "of {pots} pots: it lists on for nobody");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Applies what this rogue does in a program, which is told to end meanwhile. Gives how long that took, and what was done.
+async fn ended_while_applying(how: &str) -> (Option<Duration>, Vec<String>) {
+    let directory = tempfile::tempdir().unwrap();
+    let shelf = directory.path().join("shelf.json");
+    let done = || -> Vec<String> {
+        let shelf = std::fs::read(&shelf).ok().and_then(|text| serde_json::from_slice::<Shelf>(&text).ok());
+        shelf.unwrap_or_default().done
+    };
+    let terraform = Harness::start(&example("kitchen")).await.unwrap();
+    terraform.configure(&object([("shelf", shelf.to_str().unwrap().into())])).await.unwrap();
+    let plan = terraform.plan("kitchen_rogue", None, &rogue(how, "a")).await.unwrap();
+    // Whether there still is an answer is of no interest: Terraform does not wait for it.
+    let applying = AssertUnwindSafe(terraform.apply(plan)).catch_unwind();
+    let start = Instant::now();
+    let ending = async {
+        while !done().contains(&"waiting".to_owned()) {
+            assert!(start.elapsed() < Duration::from_secs(20), "the apply did not begin");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        terraform.end().await
+    };
+    let (_, took) = tokio::join!(applying, ending);
+    (took, done())
+}
+
+#[tokio::test]
+async fn what_is_running_at_the_end_comes_to_a_safe_point() {
+    let (took, done) = ended_while_applying("need half a second to stop").await;
+    assert_eq!(done, ["waiting", "told to stop", "at a safe point"], "it took {took:?}");
+    assert!(took.is_some_and(|took| took < Duration::from_millis(1300)), "nobody waits any longer: {took:?}");
+}
+
+#[tokio::test]
+async fn what_never_stops_does_not_hold_up_the_end() {
+    let (took, done) = ended_while_applying("never stop").await;
+    assert_eq!(done, ["waiting"]);
+    assert!(took.is_some(), "it had to be killed, and nothing was put away");
+}
+
+#[tokio::test]
+async fn what_has_nothing_to_do_ends_at_once() {
+    let terraform = Harness::start(&example("kitchen")).await.unwrap();
+    terraform.configure(&object([])).await.unwrap();
+    let took = terraform.end().await;
+    assert!(took.is_some_and(|took| took < Duration::from_millis(500)), "{took:?}");
 }

@@ -277,6 +277,26 @@ fn a_pot_with_everything_comes_changes_and_goes() {
 }
 
 #[test]
+fn what_is_null_or_unknown_keeps_its_type_where_any_may_be() {
+    let site = Site::new(
+        r#"
+        resource "terraform_data" "x" {}
+        resource "kitchen_pot" "null" {
+          name = "null"
+          any  = tostring(null)
+        }
+        resource "kitchen_pot" "unknown" {
+          name = "unknown"
+          any  = terraform_data.x.id
+        }
+        "#,
+    );
+    site.apply();
+    site.no_changes();
+    assert_eq!(site.resource("kitchen_pot.unknown")["any"], site.resource("terraform_data.x")["id"]);
+}
+
+#[test]
 fn functions_are_called() {
     let site = Site::new(
         r#"
@@ -472,6 +492,18 @@ fn ctrl_c_ends_an_apply_with_its_state() {
     let run = Run::of(child.wait_with_output().unwrap()).fails().says(&["Stopped at a safe point"]);
     assert!(start.elapsed() < Duration::from_secs(2), "it took {:?}:\n{}", start.elapsed(), run.text);
     assert_eq!(site.resource("kitchen_rogue.slow")["out"], "stopped");
+}
+
+#[test]
+fn a_second_ctrl_c_leaves_what_is_running_at_a_safe_point() {
+    let site = Site::new("resource \"kitchen_rogue\" \"slow\" { how = \"need half a second to stop\" }");
+    let child = site.command(&["apply", "-auto-approve"]).spawn().unwrap();
+    wait_for("the apply", || site.done().contains(&"waiting".to_owned()));
+    signal(&child, "INT");
+    wait_for("the first interrupt", || site.done().contains(&"told to stop".to_owned()));
+    signal(&child, "INT");
+    let run = Run::of(child.wait_with_output().unwrap());
+    assert_eq!(site.done(), ["waiting", "told to stop", "at a safe point"], "{}", run.text);
 }
 
 #[test]

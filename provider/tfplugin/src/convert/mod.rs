@@ -2,6 +2,11 @@
 //!
 //! A struct's fields may be plain types (must be known), [`Option`] (known or null), [`Attr`](crate::Attr) (known, null or
 //! unknown) and [`Value`] (whatever it is, as it is).
+//!
+//! Where the schema says `dynamic`, a value has a type of its own, and null and unknown ones may have one, too. `Attr<Value>` keeps
+//! it with a known value only: `Attr::Null` is a null of no type, as is `None`. To Terraform that is a difference, so the server
+//! gives such a value the type that it had in the configuration, the plan or the state. A model to which the type matters has a
+//! plain `Value` there.
 
 mod de;
 mod ser;

@@ -11,7 +11,9 @@ pub(crate) use check::{check_applied, check_known, check_planned};
 pub(crate) use pair::derives;
 pub(crate) use propose::propose;
 pub(crate) use replace::{check_paths, replaced};
-pub(crate) use settle::{known_only, settle, settle_type};
+#[cfg(feature = "testing")]
+pub(crate) use settle::normal_form;
+pub(crate) use settle::{known_only, retyped, settle, settle_type};
 
 use crate::Value;
 

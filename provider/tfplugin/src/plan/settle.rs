@@ -39,7 +39,7 @@ fn attribute(definition: &Attribute, value: Value) -> Value {
         (Nesting::List, Value::List(items)) => Value::List(items.into_iter().map(inner).collect()),
         (Nesting::Set, Value::List(items)) => Value::set(items.into_iter().map(inner).collect()),
         (Nesting::Map, Value::Map(entries)) => {
-            Value::Map(entries.into_iter().map(|(key, value)| (normal(key), inner(value))).collect())
+            Value::Map(entries.into_iter().map(|(key, value)| (normal_form(key), inner(value))).collect())
         }
         (_, value) => value,
     }
@@ -48,7 +48,7 @@ fn attribute(definition: &Attribute, value: Value) -> Value {
 /// The same for a value of a plain type.
 pub(crate) fn settle_type(ty: &Type, value: Value) -> Value {
     match (ty, value) {
-        (_, Value::String(text)) => Value::String(normal(text)),
+        (_, Value::String(text)) => Value::String(normal_form(text)),
         (Type::List(element), Value::List(items)) => {
             Value::List(items.into_iter().map(|value| settle_type(element, value)).collect())
         }
@@ -59,7 +59,7 @@ pub(crate) fn settle_type(ty: &Type, value: Value) -> Value {
             Value::List(items.into_iter().zip(types).map(|(value, ty)| settle_type(ty, value)).collect())
         }
         (Type::Map(element), Value::Map(entries)) => Value::Map(
-            entries.into_iter().map(|(key, value)| (normal(key), settle_type(element, value))).collect(),
+            entries.into_iter().map(|(key, value)| (normal_form(key), settle_type(element, value))).collect(),
         ),
         (Type::Object(types), Value::Map(entries)) => {
             let entries = entries.into_iter().map(|(name, value)| match types.get(&name) {
@@ -77,8 +77,30 @@ pub(crate) fn settle_type(ty: &Type, value: Value) -> Value {
     }
 }
 
-fn normal(text: String) -> String {
-    if is_nfc_quick(text.chars()) == IsNormalized::Yes { text } else { text.nfc().collect() }
+/// A text in Unicode's normal form C. Nearly every one is already, and most can be told at a glance.
+pub(crate) fn normal_form(text: String) -> String {
+    if text.is_ascii() || is_nfc_quick(text.chars()) == IsNormalized::Yes {
+        text
+    } else {
+        text.nfc().collect()
+    }
+}
+
+/// The value with the types that `like` has for what is null or unknown in both, where any type may be: a model has no place to
+/// keep them ([`Attr`](crate::Attr)), and Terraform sees a difference.
+pub(crate) fn retyped(value: Value, like: &Value) -> Value {
+    match (value, like) {
+        (Value::Null, like) if like.is_null() => like.clone(),
+        (Value::Unknown, like) if like.is_unknown() => like.clone(),
+        (Value::Map(entries), Value::Map(others)) => {
+            let entries = entries.into_iter().map(|(name, value)| match others.get(&name) {
+                Some(like) => (name, retyped(value, like)),
+                None => (name, value),
+            });
+            Value::Map(entries.collect())
+        }
+        (value, _) => value,
+    }
 }
 
 /// The value with null where something is unknown: no state may hold an unknown value.

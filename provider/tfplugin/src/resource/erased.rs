@@ -259,6 +259,7 @@ impl<R> Erased<R> {
         R: Resource<D>,
     {
         let envelope: Envelope<R::Private> = open(R::TYPE, &planned.private)?;
+        let own = envelope.data.clone();
         let request = ApplyRequest {
             planned: typed(R::TYPE, &planned.value)?,
             config: typed(R::TYPE, config)?,
@@ -275,10 +276,12 @@ impl<R> Erased<R> {
             })
         };
         match outcome {
-            // What was made exists, also where the provider cannot say what it is like.
+            // What was made exists, also where the provider cannot say what it is like. It is as planned, and has nothing of the
+            // private data of what was there before.
             Ok(state) => seal_state(R::TYPE, state).map_err(|diagnostics| {
                 let value = crate::plan::known_only(planned.value.clone());
-                Failed { diagnostics, partial: Some(State { value, private: planned.private.clone() }) }
+                let private = seal(R::TYPE, own, None).unwrap_or_default();
+                Failed { diagnostics, partial: Some(State { value, private }) }
             }),
             Err(Failed { mut diagnostics, partial }) => {
                 let partial = partial.and_then(|state| match seal_state(R::TYPE, state) {
@@ -328,6 +331,8 @@ mod tests {
     #[derive(Clone, Serialize, Deserialize)]
     struct Model {
         name: String,
+        #[serde(default)]
+        weight: f64,
     }
 
     impl Resource<()> for Thing {
@@ -361,7 +366,8 @@ mod tests {
             _cx: &Cx<()>,
             request: ApplyRequest<Model, String>,
         ) -> Result<State<Model, String>, Failed<Model, String>> {
-            Ok(State { value: request.planned, private: request.private })
+            let weight = if request.planned.name == "huge" { f64::INFINITY } else { 1.0 };
+            Ok(State { value: Model { weight, ..request.planned }, private: request.private })
         }
 
         async fn update(
@@ -408,6 +414,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_replaces_another_and_cannot_be_told_has_its_own_private_data() {
+        let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
+        let old = RawState { value: named("old"), private: seal("t", "old".to_owned(), None).unwrap() };
+        let first = thing.plan(&cx, old, named("huge"), named("huge"), &[]).await.unwrap();
+        let none = RawState { value: Value::Null, private: first.private };
+        let second = thing.plan(&cx, none, named("huge"), named("huge"), &[]).await.unwrap();
+        let planned = RawState { value: named("huge"), private: second.private };
+        let applied = thing.apply(&cx, Value::Null, planned, named("huge")).await;
+        assert!(applied.diagnostics.has_errors(), "nothing weighs so much");
+        thing.delete(&cx, applied.state.unwrap()).await.unwrap();
+    }
+
+    #[tokio::test]
     async fn a_failed_update_keeps_state_and_private_data_together() {
         let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
         let old = RawState { value: named("old"), private: seal("t", "old".to_owned(), None).unwrap() };
@@ -416,7 +435,7 @@ mod tests {
         let applied = thing.apply(&cx, named("old"), planned, named("new")).await;
         assert!(applied.diagnostics.has_errors());
         let state = applied.state.unwrap();
-        assert_eq!(state.value, named("old"));
+        assert_eq!(state.value.get("name"), Some(&"old".into()));
         assert_eq!(open_prior::<String>("t", &state.private).unwrap(), "old");
     }
 }

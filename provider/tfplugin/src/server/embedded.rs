@@ -9,16 +9,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::handshake::{self, Mode};
 use super::listen::{self, Connection};
-use super::{Controller, router};
+use super::{End, router};
 use crate::Provider;
 pub(crate) use handshake::{COOKIE, reattach};
 
 /// Serves one connection that never leaves the process.
 pub(crate) fn serve_here<P: Provider>(provider: P) -> DuplexStream {
     let (theirs, ours) = tokio::io::duplex(1 << 20);
-    let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
-    let controller = Controller { mode: Mode::Debug, shutdown, stop: stop.clone() };
-    let router = router(provider, controller, stop);
+    let router = router(provider, Mode::Debug, &End::default());
     let connection = futures::stream::iter([Ok::<_, std::io::Error>(Connection::Memory(ours))]);
     // It ends with the connection.
     tokio::spawn(router.serve_with_incoming(connection));
@@ -33,10 +31,8 @@ pub(crate) fn serve_on_socket<P: Provider>(
     let directory = handshake::directory()?;
     let socket = directory.path().join("plugin.sock");
     let listener = UnixListener::bind(&socket)?;
-    let stop = CancellationToken::new();
-    let controller = Controller { mode: Mode::Debug, shutdown: shutdown.clone(), stop: stop.clone() };
     let ended = shutdown.clone().cancelled_owned();
-    let router = router(provider, controller, stop);
+    let router = router(provider, Mode::Debug, &End::default());
     tokio::spawn(router.serve_with_incoming_shutdown(listen::connections(listener, None), ended));
     Ok((directory, socket))
 }
@@ -59,9 +55,7 @@ pub(crate) fn serve_secured<P: Provider>(
     let socket = directory.path().join("plugin.sock");
     let listener = UnixListener::bind(&socket)?;
     let tls = super::tls::prepare(client)?;
-    let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
-    let controller = Controller { mode: Mode::Debug, shutdown, stop: stop.clone() };
     let connections = listen::connections(listener, Some(tls.acceptor));
-    tokio::spawn(router(provider, controller, stop).serve_with_incoming(connections));
+    tokio::spawn(router(provider, Mode::Debug, &End::default()).serve_with_incoming(connections));
     Ok(Secured { socket, certificate: tls.certificate, _directory: directory })
 }

@@ -1,6 +1,8 @@
 //! The server: from `main` to the last answer.
 
+mod apply;
 mod handshake;
+mod identity;
 mod listen;
 mod log;
 mod others;
@@ -30,7 +32,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::codegen::BoxStream;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
@@ -44,7 +48,16 @@ use proto::provider_server::ProviderServer;
 /// The largest message either side may send; a quarter of a gigabyte, as Terraform's own servers allow.
 pub(crate) const MAX_MESSAGE: usize = 256 << 20;
 
+/// How long everything may take from being told to end: Terraform kills us two seconds after it has told us.
+const LEFT: Duration = Duration::from_millis(1800);
+
+/// How much of that calls may take that are running, to come to a safe point.
+const LEFT_FOR_CALLS: Duration = Duration::from_millis(1300);
+
 /// The whole of a provider's `main`: greets Terraform, serves until it says goodbye, then runs `at_end`.
+///
+/// There are less than two seconds for the end, and the user may have interrupted twice. So what is still running is told to stop
+/// and has 1.3 seconds to come to a safe point; `at_end` has what is left, which is half a second at least.
 ///
 /// Started by hand it says so and fails. With `--debug` it needs no Terraform to start it and prints how to attach.
 pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) -> ExitCode {
@@ -66,10 +79,10 @@ pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) 
             return ExitCode::FAILURE;
         }
     };
+    let end = End::default();
     let outcome = runtime.block_on(async {
-        let outcome = run(provider, handshake).await;
-        // Terraform kills us after two seconds; until then is the time to put things away.
-        let _ = tokio::time::timeout(Duration::from_millis(1500), at_end).await;
+        let outcome = run(provider, handshake, &end).await;
+        end.put_away(at_end).await;
         outcome
     });
     // Nothing that is still running may keep Terraform waiting.
@@ -83,58 +96,83 @@ pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) 
     }
 }
 
-async fn run<P: Provider>(provider: P, handshake: Handshake) -> std::io::Result<()> {
+/// How a server ends, for all who have a part in it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct End {
+    /// The calls that are running are to come to a safe point.
+    stop: CancellationToken,
+    /// Nothing is to be served any more.
+    shutdown: CancellationToken,
+    running: TaskTracker,
+}
+
+impl End {
+    fn now(&self) {
+        self.stop.cancel();
+        self.shutdown.cancel();
+    }
+
+    /// Lets what is running come to a safe point, and then puts things away, before Terraform's patience ends. Where nothing is
+    /// running, as after every apply that was not interrupted twice, nothing is waited for.
+    async fn put_away(&self, at_end: impl Future<Output = ()>) {
+        let told = Instant::now();
+        self.stop.cancel();
+        self.running.close();
+        if tokio::time::timeout_at(told + LEFT_FOR_CALLS, self.running.wait()).await.is_err() {
+            tracing::warn!(calls = self.running.len(), "calls are still running, and are left behind");
+        }
+        // Answers are on their way, the one to Shutdown too; Terraform waits for the process, not for the connection.
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        let _ = tokio::time::timeout_at(told + LEFT, at_end).await;
+    }
+}
+
+/// Serves until it is told to end.
+async fn run<P: Provider>(provider: P, handshake: Handshake, end: &End) -> std::io::Result<()> {
     let Handshake { socket, tls, mode, directory } = handshake;
     let listener = UnixListener::bind(&socket)?;
-    let (shutdown, stop) = (CancellationToken::new(), CancellationToken::new());
     handshake::announce(mode, &socket, tls.as_ref(), P::SOURCE)?;
     match mode {
         Mode::Terraform => {
             tokio::spawn(ignore_interrupts());
-            tokio::spawn(end_with_parent(shutdown.clone(), stop.clone()));
+            tokio::spawn(end_with_parent(end.clone()));
         }
         Mode::Debug => {
-            tokio::spawn(end_on_interrupt(shutdown.clone(), stop.clone()));
+            tokio::spawn(end_on_interrupt(end.clone()));
         }
     }
-    let controller = Controller { mode, shutdown: shutdown.clone(), stop: stop.clone() };
-    let server = router(provider, controller, stop)
+    let server = router(provider, mode, end)
         .serve_with_incoming(listen::connections(listener, tls.map(|tls| tls.acceptor)));
     tokio::select! {
         outcome = server => outcome.map_err(std::io::Error::other)?,
-        () = shutdown.cancelled() => {
-            // The answer to Shutdown is on its way; Terraform waits for the process, not for the connection.
-            tokio::time::sleep(Duration::from_millis(3)).await;
-        }
+        () = end.shutdown.cancelled() => {}
     }
     drop(directory);
     Ok(())
 }
 
 /// All services on one connection.
-fn router<P: Provider>(provider: P, controller: Controller, stop: CancellationToken) -> Router {
-    let provider = ProviderServer::new(rpc::Rpc::new(provider, stop))
+fn router<P: Provider>(provider: P, mode: Mode, end: &End) -> Router {
+    let provider = ProviderServer::new(rpc::Rpc::new(provider, end))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     tonic::transport::Server::builder()
         .add_service(provider)
-        .add_service(GrpcControllerServer::new(controller))
+        .add_service(GrpcControllerServer::new(Controller { mode, end: end.clone() }))
         .add_service(GrpcStdioServer::new(Stdio))
 }
 
 /// go-plugin's way to end us.
 struct Controller {
     mode: Mode,
-    shutdown: CancellationToken,
-    stop: CancellationToken,
+    end: End,
 }
 
 #[tonic::async_trait]
 impl GrpcController for Controller {
     async fn shutdown(&self, _request: Request<plugin::Empty>) -> Result<Response<plugin::Empty>, Status> {
         if self.mode == Mode::Terraform {
-            self.stop.cancel();
-            self.shutdown.cancel();
+            self.end.now();
         }
         Ok(Response::new(plugin::Empty {}))
     }
@@ -158,23 +196,22 @@ async fn ignore_interrupts() {
     while tokio::signal::ctrl_c().await.is_ok() {}
 }
 
-async fn end_on_interrupt(shutdown: CancellationToken, stop: CancellationToken) {
+async fn end_on_interrupt(end: End) {
     if tokio::signal::ctrl_c().await.is_ok() {
-        stop.cancel();
-        shutdown.cancel();
+        end.now();
     }
 }
 
 /// Terraform may die without a word. What is running gets the chance to stop at a safe point.
-async fn end_with_parent(shutdown: CancellationToken, stop: CancellationToken) {
+async fn end_with_parent(end: End) {
     let parent = std::os::unix::process::parent_id();
     loop {
         tokio::time::sleep(Duration::from_secs(1)).await;
         if std::os::unix::process::parent_id() != parent {
             tracing::warn!("Terraform is gone");
-            stop.cancel();
+            end.stop.cancel();
             tokio::time::sleep(Duration::from_secs(2)).await;
-            shutdown.cancel();
+            end.now();
             return;
         }
     }

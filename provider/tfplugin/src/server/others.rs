@@ -12,10 +12,11 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
 
+use super::identity::encode_identity;
 use super::proto;
-use super::resources::{encode_identity, with_warnings};
+use super::resources::with_warnings;
 use super::rpc::{Call, Rpc, Shared, outcome};
-use super::wire::{decode, decode_type, encode, encode_type, to_wire};
+use super::wire::{decode, decode_type, encode, encode_type, small_enough, to_wire};
 use crate::action::Said;
 use crate::list::RawListed;
 use crate::plan::{check_known, settle, settle_type};
@@ -142,6 +143,12 @@ impl<P: Provider> Shared<P> {
         let cx = self.cx(request.client_capabilities.as_ref(), None)?;
         with_warnings(&cx, action.plan(&cx, config).await)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
+        // Terraform knows no other reason, and would blame the provider in words that help nobody.
+        let only = proto::deferred::Reason::ProviderConfigUnknown;
+        if deferred.is_some_and(|deferred| deferred.reason() != only) {
+            let what = "it puts itself off, which an action may do only while the provider's configuration is not known";
+            with_warnings(&cx, Err(mistake(action.type_name(), what).into()))?;
+        }
         Ok(proto::plan_action::Response { diagnostics: to_wire(cx.take_warnings()), deferred })
     }
 
@@ -197,6 +204,7 @@ impl<P: Provider> Shared<P> {
             for _ in 0..limit {
                 let listed = tokio::select! {
                     listed = found.recv() => listed,
+                    // The client is gone. A resource that looks for more without finding any learns of it by this alone.
                     () = events.closed() => {
                         cancel.cancel();
                         break;
@@ -220,8 +228,8 @@ impl<P: Provider> Shared<P> {
                     }
                     Err(errors) => return Err(errors),
                 };
-                // The client has enough, or is gone.
                 if events.send(event).await.is_err() {
+                    cancel.cancel();
                     break;
                 }
             }
@@ -244,14 +252,14 @@ impl<P: Provider> Rpc<P> {
         request: proto::call_function::Request,
     ) -> proto::call_function::Response {
         let call = Call::new("CallFunction", &request.name);
-        match self.run(call, self.shared.clone().call(request)).await {
-            Ok(Ok(result)) => proto::call_function::Response { result: Some(result), error: None },
-            Ok(Err(error)) => function_error(error),
-            Err(errors) => {
-                let texts = errors.into_iter().map(|error| format!("{}: {}", error.summary, error.detail));
-                function_error(FunctionError::new(texts.collect::<Vec<_>>().join("\n")))
-            }
-        }
+        let called = self.run(&call, self.shared.clone().call(request)).await.map(|called| match called {
+            Ok(result) => proto::call_function::Response { result: Some(result), error: None },
+            Err(error) => function_error(error),
+        });
+        called.and_then(|answer| small_enough(&call, answer)).unwrap_or_else(|errors| {
+            let texts = errors.into_iter().map(|error| format!("{}: {}", error.summary, error.detail));
+            function_error(FunctionError::new(texts.collect::<Vec<_>>().join("\n")))
+        })
     }
 
     /// Lists. The answer is a stream that ends when all is listed.
@@ -264,7 +272,7 @@ impl<P: Provider> Rpc<P> {
         let rpc = Self { shared: self.shared.clone() };
         tokio::spawn(async move {
             let work = rpc.shared.clone().list(request, sender.clone());
-            let diagnostics = rpc.run(call, work).await.unwrap_or_else(|errors| errors);
+            let diagnostics = rpc.run(&call, work).await.unwrap_or_else(|errors| errors);
             if !diagnostics.is_empty() {
                 let event =
                     proto::list_resource::Event { diagnostic: to_wire(diagnostics), ..Default::default() };
@@ -286,7 +294,7 @@ impl<P: Provider> Rpc<P> {
         let rpc = Self { shared: self.shared.clone() };
         tokio::spawn(async move {
             let work = rpc.shared.clone().invoke(request, Progress::new(sender.clone()));
-            let diagnostics = rpc.run(call, work).await.unwrap_or_else(|errors| errors);
+            let diagnostics = rpc.run(&call, work).await.unwrap_or_else(|errors| errors);
             // A client that is gone has no use for it.
             let _ = sender.send(Said::End(to_wire(diagnostics)));
         });

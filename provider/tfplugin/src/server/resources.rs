@@ -1,24 +1,20 @@
-//! The calls about managed resources. All rules that hold for every resource are applied here.
+//! The calls about managed resources, but for the one that applies. All rules that hold for every resource are applied here.
 
 #![expect(
     clippy::unused_async,
     reason = "a call is a future even if it never waits: it runs in its own task"
 )]
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tonic::Status;
-
+use super::identity::{decode_identity, encode_identity, identity_of, known_identity, same_identity};
 use super::proto;
-use super::rpc::{Call, Rpc, Shared, outcome};
-use super::wire::{Answer as _, decode, decode_type, encode, encode_type, path_to_wire, to_wire};
+use super::rpc::{Shared, outcome};
+use super::wire::{decode, encode, path_to_wire, to_wire};
 use crate::codec::json;
-use crate::plan::{
-    check_applied, check_known, check_paths, check_planned, known_only, propose, replaced, settle,
-};
+use crate::plan::{check_known, check_paths, check_planned, propose, replaced, retyped, settle};
 use crate::resource::{MoveRequest, RawState, mistake};
-use crate::{Cx, Diagnostic, Diagnostics, DynResource, Provider, Schema, Value};
+use crate::{Cx, Diagnostic, Diagnostics, Provider, Value};
 
 impl<P: Provider> Shared<P> {
     pub(super) async fn validate_resource(
@@ -63,7 +59,7 @@ impl<P: Provider> Shared<P> {
         let plan = resource.plan(&cx, state, config.clone(), start, &request.planned_private).await;
         let plan = with_warnings(&cx, plan)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
-        let value = settle(schema, plan.planned);
+        let value = settle(schema, retyped(plan.planned, &proposed));
         let mut broken = Diagnostics::default();
         // What is put off need not agree with anything yet.
         if deferred.is_none() {
@@ -74,7 +70,7 @@ impl<P: Provider> Shared<P> {
         replace.extend(plan.requires_replace);
         let mut seen = std::collections::HashSet::new();
         replace.retain(|path| seen.insert(path.clone()));
-        let identity = identity_of(schema, &value).filter(|identity| !identity.contains_unknown());
+        let identity = known_identity(schema, &value);
         if replace.is_empty()
             && let (Some(before), Some(after)) = (identity_of(schema, &prior), &identity)
             && !same_identity(&before, after)
@@ -92,65 +88,6 @@ impl<P: Provider> Shared<P> {
         })
     }
 
-    async fn apply(
-        self: Arc<Self>,
-        request: proto::apply_resource_change::Request,
-    ) -> Result<proto::apply_resource_change::Response, Diagnostics> {
-        let resource = self.registry().resource(&request.type_name)?;
-        let schema = resource.schema();
-        let prior = decode(schema, request.prior_state.as_ref())?;
-        let planned = decode(schema, request.planned_state.as_ref())?;
-        let config = decode(schema, request.config.as_ref())?;
-        let private = request.planned_private;
-        let cx = self.cx(None, request.provider_meta.as_ref())?;
-        let (state, mut found) = if planned.is_null() {
-            let state = RawState { value: prior.clone(), private: private.clone() };
-            match resource.delete(&cx, state).await {
-                Ok(()) => (Some(RawState { value: Value::Null, private: vec![] }), Diagnostics::default()),
-                Err(errors) => (None, errors),
-            }
-        } else {
-            let state = RawState { value: planned.clone(), private: private.clone() };
-            let applied = resource.apply(&cx, prior.clone(), state, config).await;
-            (applied.state, applied.diagnostics)
-        };
-        // Without a state of its own a failed apply has changed nothing.
-        let state = state.unwrap_or_else(|| {
-            if !found.has_errors() {
-                found.push(mistake(resource.type_name(), "it failed without saying why"));
-            }
-            RawState { value: prior, private: resource.prior_private(&private) }
-        });
-        let mut value = settle(schema, state.value);
-        let mut identity = None;
-        if found.has_errors() {
-            // A failed apply may not have come to know everything; what it does not know is not there.
-            value = known_only(value);
-            identity = identity_of(schema, &value);
-        } else if !value.is_null() {
-            found.extend(check_applied(resource.type_name(), schema, &planned, &value));
-            match identity_of(schema, &value) {
-                Some(complete) => identity = Some(complete),
-                None => found.extend(incomplete(resource)),
-            }
-            value = known_only(value);
-        }
-        // What was done is done: a value that does not fit costs that value, not the whole state.
-        let new_state = encode(schema, &value).or_else(|errors| {
-            found.extend(errors);
-            encode(schema, &fitting(schema, value))
-        })?;
-        let identity = identity.and_then(|identity| encode_identity(schema, &identity).ok());
-        let mut diagnostics = cx.take_warnings();
-        diagnostics.extend(found);
-        Ok(proto::apply_resource_change::Response {
-            new_state: Some(new_state),
-            private: state.private,
-            diagnostics: to_wire(diagnostics),
-            new_identity: identity,
-        })
-    }
-
     pub(super) async fn read(
         self: Arc<Self>,
         request: proto::read_resource::Request,
@@ -159,16 +96,16 @@ impl<P: Provider> Shared<P> {
         let schema = resource.schema();
         let value = decode(schema, request.current_state.as_ref())?;
         let cx = self.cx(request.client_capabilities.as_ref(), request.provider_meta.as_ref())?;
-        let state = RawState { value, private: request.private };
+        let state = RawState { value: value.clone(), private: request.private };
         let state = with_warnings(&cx, resource.read(&cx, state).await)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
         let state = state.unwrap_or(RawState { value: Value::Null, private: vec![] });
-        let value = settle(schema, state.value);
+        let value = settle(schema, retyped(state.value, &value));
         let mut broken = Diagnostics::default();
         if deferred.is_none() {
             broken.extend(check_known(resource.type_name(), schema, &value));
         }
-        let identity = identity_of(schema, &value).filter(|identity| !identity.contains_unknown());
+        let identity = known_identity(schema, &value);
         if let (Some(before), Some(after)) =
             (decode_identity(schema, request.current_identity.as_ref())?, &identity)
             && !same_identity(&before, after)
@@ -241,7 +178,7 @@ impl<P: Provider> Shared<P> {
         }
         with_warnings(&cx, if broken.has_errors() { Err(broken) } else { Ok(()) })?;
         // What is imported may be a stub that only reading completes.
-        let identity = identity_of(schema, &value).or(wanted);
+        let identity = known_identity(schema, &value).or(wanted);
         let imported = proto::import_resource_state::ImportedResource {
             type_name: request.type_name.clone(),
             state: Some(encode(schema, &value)?),
@@ -307,36 +244,6 @@ impl<P: Provider> Shared<P> {
     }
 }
 
-impl<P: Provider> Rpc<P> {
-    /// Applies. Whatever goes wrong, a panic included, the answer has a state: at least the one there was.
-    pub(super) async fn apply(
-        &self,
-        request: proto::apply_resource_change::Request,
-    ) -> Result<proto::apply_resource_change::Response, Status> {
-        let call = Call::new("ApplyResourceChange", &request.type_name);
-        let (name, prior, planned) =
-            (request.type_name.clone(), request.prior_state.clone(), request.planned_private.clone());
-        match self.run(call, self.shared.clone().apply(request)).await {
-            Ok(applied) => Ok(applied),
-            Err(errors) => {
-                let resource = self.shared.registry().resource(&name).ok();
-                let private = resource.map(|resource| resource.prior_private(&planned));
-                let identity = resource.and_then(|resource| {
-                    let schema = resource.schema();
-                    let identity = identity_of(schema, &decode(schema, prior.as_ref()).ok()?)?;
-                    encode_identity(schema, &identity).ok()
-                });
-                Ok(proto::apply_resource_change::Response {
-                    new_state: prior,
-                    private: private.unwrap_or_default(),
-                    new_identity: identity,
-                    ..proto::apply_resource_change::Response::failed(errors)
-                })
-            }
-        }
-    }
-}
-
 /// The warnings of an operation are worth as much when it fails.
 pub(super) fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) -> Result<T, Diagnostics> {
     result.map_err(|errors| {
@@ -344,57 +251,6 @@ pub(super) fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) ->
         all.extend(errors);
         all
     })
-}
-
-/// The identity of what has this state, where it has one and the state tells all of it.
-fn identity_of(schema: &Schema, state: &Value) -> Option<Value> {
-    if state.is_null() { None } else { schema.identity.as_ref()?.of(state).ok() }
-}
-
-/// Whether two identities are of one object. One may tell more than the other: what is null is only not known to it.
-fn same_identity(before: &Value, after: &Value) -> bool {
-    let (Value::Map(before), Value::Map(after)) = (before, after) else {
-        return before == after;
-    };
-    before.iter().all(|(name, value)| value.is_null() || after.get(name).is_none_or(|now| now == value))
-}
-
-/// The state with null where something does not fit its attribute.
-fn fitting(schema: &Schema, value: Value) -> Value {
-    let Value::Map(mut entries) = value else {
-        return Value::Null;
-    };
-    entries.retain(|name, value| {
-        schema.attributes.get(name).is_some_and(|attribute| encode_type(&attribute.ty(), value).is_ok())
-    });
-    Value::Map(entries)
-}
-
-/// The mistake of a resource whose state does not tell its whole identity.
-fn incomplete<D>(resource: &dyn DynResource<D>) -> Option<Diagnostic> {
-    resource.schema().identity.as_ref()?;
-    Some(mistake(resource.type_name(), "its state does not have all attributes of its identity"))
-}
-
-pub(super) fn encode_identity(
-    schema: &Schema,
-    identity: &Value,
-) -> Result<proto::ResourceIdentityData, Diagnostics> {
-    let ty = schema.identity.as_ref().map(crate::IdentitySchema::ty);
-    let ty = ty.unwrap_or_else(|| crate::Type::Object(BTreeMap::new()));
-    Ok(proto::ResourceIdentityData { identity_data: Some(encode_type(&ty, identity)?) })
-}
-
-/// The identity that the client has sent, if it has.
-fn decode_identity(
-    schema: &Schema,
-    identity: Option<&proto::ResourceIdentityData>,
-) -> Result<Option<Value>, Diagnostics> {
-    let (Some(identity), Some(known)) = (identity, &schema.identity) else {
-        return Ok(None);
-    };
-    let value = decode_type(&known.ty(), identity.identity_data.as_ref())?;
-    Ok(Some(value).filter(|value| !value.is_null()))
 }
 
 fn raw_json(raw: Option<&proto::RawState>, what: &str) -> Result<serde_json::Value, Diagnostics> {

@@ -2,6 +2,7 @@
 //!
 //! What a call does stands in the modules beside this one; here is who calls what.
 
+use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,10 +15,11 @@ use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
+use super::End;
 use super::proto::provider_server::Provider as Service;
 use super::proto::{self, DynamicValue};
 use super::registry::Registry;
-use super::wire::{Answer, decode, to_wire};
+use super::wire::{Answer, decode, small_enough, to_wire};
 use crate::context::{Client, Cx};
 use crate::provider::ConfigureCx;
 use crate::resource::{mistake, typed};
@@ -33,8 +35,7 @@ pub(super) struct Shared<P: Provider> {
     provider: P,
     registry: OnceLock<Registry<P>>,
     data: RwLock<Option<Arc<P::Data>>>,
-    /// Ends with the process.
-    stop: CancellationToken,
+    end: End,
     /// Ends with what the client is doing now: another one after each interrupt.
     walk: Mutex<CancellationToken>,
     calls: AtomicU64,
@@ -54,18 +55,24 @@ impl Call {
     }
 }
 
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.rpc, self.subject)
+    }
+}
+
 impl<P: Provider> Rpc<P> {
-    pub(crate) fn new(provider: P, stop: CancellationToken) -> Self {
+    pub(crate) fn new(provider: P, end: &End) -> Self {
         let (registry, data, calls) = (OnceLock::new(), RwLock::new(None), AtomicU64::new(0));
-        let walk = Mutex::new(stop.child_token());
-        Self { shared: Arc::new(Shared { provider, registry, data, stop, walk, calls }) }
+        let (end, walk) = (end.clone(), Mutex::new(end.stop.child_token()));
+        Self { shared: Arc::new(Shared { provider, registry, data, end, walk, calls }) }
     }
 
     /// Runs `work` in a task of its own, so that a client that goes away does not cut an apply in half, and turns a panic
     /// into a diagnostic, so that it does not take the other calls with it.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        call: Call,
+        call: &Call,
         work: impl Future<Output = Result<T, Diagnostics>> + Send + 'static,
     ) -> Result<T, Diagnostics> {
         let id = self.shared.calls.fetch_add(1, Ordering::Relaxed);
@@ -87,16 +94,16 @@ impl<P: Provider> Rpc<P> {
             tracing::trace!(took_ms, failed, "call ends");
             outcome
         };
-        match tokio::spawn(timed.instrument(span)).await {
+        match self.shared.end.running.spawn(timed.instrument(span)).await {
             // An empty list of errors would look like success without a result.
             Ok(Ok(Err(mut errors))) if !errors.has_errors() => {
-                errors.push(mistake(&subject, "it failed without saying why"));
+                errors.push(mistake(subject, "it failed without saying why"));
                 Err(errors)
             }
             Ok(Ok(result)) => result,
             Ok(Err(_)) | Err(_) => Err(Diagnostic::error("The provider crashed")
                 .detail(format!(
-                    "{rpc} of {subject} panicked. The log (TF_LOG_PROVIDER=DEBUG) has the details; please report it. Other \
+                    "{call} panicked. The log (TF_LOG_PROVIDER=DEBUG) has the details; please report it. Other \
                      operations go on."
                 ))
                 .into()),
@@ -104,7 +111,7 @@ impl<P: Provider> Rpc<P> {
     }
 
     /// Runs `work` on a request; what fails is an answer, too.
-    async fn answer<Q, A: Answer, F>(
+    async fn answer<Q, A: Answer + prost::Message, F>(
         &self,
         call: Call,
         request: Request<Q>,
@@ -114,7 +121,8 @@ impl<P: Provider> Rpc<P> {
         F: Future<Output = Result<A, Diagnostics>> + Send + 'static,
     {
         let work = work(self.shared.clone(), request.into_inner());
-        Ok(Response::new(self.run(call, work).await.unwrap_or_else(A::failed)))
+        let answer = self.run(&call, work).await.and_then(|answer| small_enough(&call, answer));
+        Ok(Response::new(answer.unwrap_or_else(A::failed)))
     }
 }
 
@@ -455,7 +463,7 @@ impl<P: Provider> Service for Rpc<P> {
         tracing::info!("asked to stop");
         // What runs is to end. What comes later, such as closing what is open, is not.
         let mut walk = self.shared.walk.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *walk, self.shared.stop.child_token()).cancel();
+        std::mem::replace(&mut *walk, self.shared.end.stop.child_token()).cancel();
         drop(walk);
         Ok(Response::new(proto::stop_provider::Response::default()))
     }

@@ -1,6 +1,8 @@
 //! Between the protocol's messages and ours.
 
+use super::MAX_MESSAGE;
 use super::proto::{self, DynamicValue};
+use super::rpc::Call;
 use crate::codec::{json, msgpack};
 use crate::{Diagnostic, Diagnostics, Path, Schema, Severity, Step, Type, Value};
 
@@ -38,6 +40,22 @@ pub(super) fn encode_type(ty: &Type, value: &Value) -> Result<DynamicValue, Diag
             .at(error.path)
     })?;
     Ok(DynamicValue { msgpack: msgpack.into(), json: vec![].into() })
+}
+
+/// What is wrong with an answer that the other side does not take. As an error of the connection it would name nothing.
+pub(super) fn too_large(call: &Call, answer: &impl prost::Message) -> Option<Diagnostic> {
+    let found = answer.encoded_len();
+    let (mebibytes, most) = (found >> 20, MAX_MESSAGE >> 20);
+    (found > MAX_MESSAGE).then(|| {
+        Diagnostic::error("The provider's answer is too large").detail(format!(
+            "The answer to {call} would have {mebibytes} MiB; a message may have {most} MiB."
+        ))
+    })
+}
+
+/// The answer, where it is not too large.
+pub(super) fn small_enough<M: prost::Message>(call: &Call, answer: M) -> Result<M, Diagnostics> {
+    too_large(call, &answer).map_or(Ok(answer), |error| Err(error.into()))
 }
 
 pub(super) fn to_wire(diagnostics: Diagnostics) -> Vec<proto::Diagnostic> {

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use unicode_normalization::UnicodeNormalization as _;
-
-use crate::plan::{derives, settle_type};
+use crate::plan::{derives, normal_form, settle_type};
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Diagnostic, Diagnostics, Path, Schema, Type, Value};
 
@@ -25,10 +23,10 @@ pub(crate) fn conform(schema: &Schema, config: &Value) -> Result<Value, Diagnost
 /// With all strings in Unicode's normal form C.
 fn normal(value: &Value) -> Value {
     match value {
-        Value::String(text) => Value::String(text.nfc().collect()),
+        Value::String(text) => Value::String(normal_form(text.clone())),
         Value::List(items) => Value::List(items.iter().map(normal).collect()),
         Value::Map(entries) => {
-            Value::Map(entries.iter().map(|(key, value)| (key.nfc().collect(), normal(value))).collect())
+            Value::Map(entries.iter().map(|(key, value)| (normal_form(key.clone()), normal(value))).collect())
         }
         dynamic @ Value::Dynamic(_) => settle_type(&Type::Dynamic, dynamic.clone()),
         value => value.clone(),

@@ -27,12 +27,14 @@ mod schema;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
 
 use crate::path::Step;
+use crate::server::plugin::{self, grpc_controller_client::GrpcControllerClient};
 use crate::server::proto::provider_client::ProviderClient;
 use crate::server::proto::{self, DynamicValue};
 use crate::server::{MAX_MESSAGE, embedded};
@@ -52,6 +54,7 @@ pub fn object<const N: usize>(entries: [(&str, Value); N]) -> Value {
 #[derive(Debug)]
 pub struct Harness {
     client: ProviderClient<Channel>,
+    controller: GrpcControllerClient<Channel>,
     schemas: Schemas,
     says: Client,
     /// The program, where the provider is one; it ends with us.
@@ -82,16 +85,16 @@ impl Harness {
     }
 
     async fn over(connected: connect::Connected) -> Result<Self, ConnectError> {
-        let client = ProviderClient::new(connected.channel)
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
+        let controller = GrpcControllerClient::new(connected.channel.clone());
+        // Terraform sends whatever it has; that it is too much is for the provider to say.
+        let client = ProviderClient::new(connected.channel).max_decoding_message_size(MAX_MESSAGE);
         let schemas = Schemas::of(client.clone()).await;
         let says = Client {
             deferral_allowed: false,
             write_only_attributes_allowed: true,
             stores_planned_private: false,
         };
-        Ok(Self { client, schemas, says, process: Mutex::new(connected.process) })
+        Ok(Self { client, controller, schemas, says, process: Mutex::new(connected.process) })
     }
 
     /// As another version of Terraform, which can do other things.
@@ -122,10 +125,27 @@ impl Harness {
         assert!(response.error.is_empty(), "StopProvider said {}", response.error);
     }
 
+    /// Ends the program as Terraform does: tells it to, and kills it if it is still there two seconds later. Gives how long it
+    /// took; `None` where it had to be killed.
+    pub async fn end(&self) -> Option<Duration> {
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut process = process.expect("what ends is a program, and ends once");
+        let told = Instant::now();
+        answer(self.controller.clone().shutdown(plugin::Empty {}).await);
+        let ended = tokio::time::timeout(Duration::from_secs(2), process.wait()).await;
+        ended.is_ok().then(|| told.elapsed())
+    }
+
     /// The process of the provider, where it is a program.
     pub fn process_id(&self) -> Option<u32> {
-        let process = self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         process.as_ref().and_then(tokio::process::Child::id)
+    }
+
+    /// Whether the provider puts something off, which it may only where that is allowed.
+    fn is_put_off(&self, deferred: Option<proto::Deferred>) -> bool {
+        assert!(deferred.is_none() || self.says.deferral_allowed, "nothing may be put off here");
+        deferred.is_some()
     }
 
     fn capabilities(&self) -> proto::ClientCapabilities {

@@ -26,6 +26,8 @@ pub struct Invoked {
     pub lines: Vec<String>,
     /// What it had to say at the end.
     pub diagnostics: Diagnostics,
+    /// Whether the provider has put it off: nothing was done.
+    pub deferred: bool,
 }
 
 impl Harness {
@@ -134,6 +136,27 @@ impl Harness {
         limit: i64,
         include_resource: bool,
     ) -> Result<Vec<(String, Value, Option<Value>)>, Diagnostics> {
+        self.listed(type_name, config, limit, include_resource, usize::MAX).await
+    }
+
+    /// Validates and lists, and goes away as soon as so many have come, as Terraform does when it is interrupted.
+    pub async fn list_and_leave(
+        &self,
+        type_name: &str,
+        config: &Value,
+        leave_after: usize,
+    ) -> Result<Vec<(String, Value, Option<Value>)>, Diagnostics> {
+        self.listed(type_name, config, i64::MAX, false, leave_after).await
+    }
+
+    async fn listed(
+        &self,
+        type_name: &str,
+        config: &Value,
+        limit: i64,
+        include_resource: bool,
+        leave_after: usize,
+    ) -> Result<Vec<(String, Value, Option<Value>)>, Diagnostics> {
         let schema = Schemas::named(&self.schemas.list_resources, type_name);
         let managed = self.schemas.resource(type_name);
         let identity = managed.identity.as_ref().expect("what is listed has an identity").ty();
@@ -152,7 +175,9 @@ impl Harness {
         };
         let mut events = answer(self.client.clone().list_resource(request).await);
         let mut found = vec![];
-        while let Some(event) = events.message().await.unwrap_or_else(|status| panic!("{status}")) {
+        while found.len() < leave_after
+            && let Some(event) = events.message().await.unwrap_or_else(|status| panic!("{status}"))
+        {
             let warnings = heard(event.diagnostic)?;
             let Some(wire) = event.identity else {
                 assert!(!warnings.is_empty(), "an event without a warning has an identity");
@@ -178,7 +203,14 @@ impl Harness {
             config: Some(config.clone()),
             client_capabilities: Some(self.capabilities()),
         };
-        heard(answer(self.client.clone().plan_action(request).await).diagnostics)?;
+        let planned = answer(self.client.clone().plan_action(request).await);
+        let warnings = heard(planned.diagnostics)?;
+        if let Some(deferred) = planned.deferred {
+            let only = proto::deferred::Reason::ProviderConfigUnknown;
+            assert_eq!(deferred.reason(), only, "Terraform knows no other reason to put an action off");
+            let deferred = self.is_put_off(Some(deferred));
+            return Ok(Invoked { lines: vec![], diagnostics: warnings, deferred });
+        }
         let request = proto::invoke_action::Request {
             action_type: type_name.to_owned(),
             config: Some(config),
@@ -196,7 +228,7 @@ impl Harness {
         }
         let diagnostics =
             heard(end.expect("an action says that it has ended")).unwrap_or_else(|errors| errors);
-        Ok(Invoked { lines, diagnostics })
+        Ok(Invoked { lines, diagnostics, deferred: false })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tfplugin::{
-    Action, Applied, ApplyRequest, Attr, Attribute, Cx, DataSource, Diagnostic, Diagnostics,
+    Action, Applied, ApplyRequest, Attr, Attribute, Cx, DataSource, Deferral, Diagnostic, Diagnostics,
     EphemeralResource, Function, FunctionError, Nested, Opened, Parameter, Path, Progress, Renewed, Resource,
     Schema, Signature, State, Type, Value, completed,
 };
@@ -195,13 +195,21 @@ impl Action<Cook> for Boil {
     }
 
     async fn plan(&self, cx: &Cx<Cook>, config: BoilConfig) -> Result<(), Diagnostics> {
-        let there = |pot: &String| cx.data.on_shelf(|shelf| shelf.pots.contains_key(pot));
-        match config.pot {
-            Attr::Known(pot) if !there(&pot) => Err(Diagnostic::error(format!("There is no pot {pot}"))
-                .at(Path::root().attribute("pot"))
-                .into()),
-            _ => Ok(()),
+        if cx.data.open {
+            cx.defer(Deferral::ProviderConfigUnknown);
+            return Ok(());
         }
+        let there = |pot: &str| cx.data.on_shelf(|shelf| shelf.pots.contains_key(pot));
+        match config.pot.known().map(String::as_str) {
+            Some("pot of tomorrow") => cx.defer(Deferral::AbsentPrerequisite),
+            Some(pot) if !there(pot) => {
+                return Err(Diagnostic::error(format!("There is no pot {pot}"))
+                    .at(Path::root().attribute("pot"))
+                    .into());
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     async fn invoke(
@@ -215,6 +223,10 @@ impl Action<Cook> for Boil {
         cx.data.note("boiled");
         cx.warn(Diagnostic::warning("It is hot"));
         assert!(config.pot.known().is_none_or(|pot| pot != "bomb"), "a panic that was asked for");
+        if config.pot.known().is_some_and(|pot| pot == "samovar") {
+            // Somebody always has more to say.
+            std::mem::forget(progress.clone());
+        }
         progress.say("boiling");
         Ok(())
     }

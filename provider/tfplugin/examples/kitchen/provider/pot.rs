@@ -317,6 +317,7 @@ impl ListResource<Cook> for Pots {
         found: &Found<Model>,
     ) -> Result<(), Diagnostics> {
         let prefix = request.config.prefix.into_known().unwrap_or_default();
+        let endless = prefix == "endless";
         let names: Vec<_> = cx.data.on_shelf(|shelf| shelf.pots.keys().cloned().collect());
         for name in names.into_iter().filter(|name| name.starts_with(&prefix)) {
             if name == "broken" {
@@ -328,6 +329,10 @@ impl ListResource<Cook> for Pots {
                 cx.data.note("listed enough");
                 break;
             }
+        }
+        if endless {
+            cx.cancel.cancelled().await;
+            cx.data.note("nobody listens");
         }
         cx.warn(Diagnostic::warning("There may be more"));
         Ok(())

@@ -1,0 +1,140 @@
+//! Applying. Whatever goes wrong, the answer tells what there is: what was done is done.
+
+use std::sync::Arc;
+
+use tonic::Status;
+
+use super::identity::{encode_identity, identity_of};
+use super::proto;
+use super::rpc::{Call, Rpc, Shared};
+use super::wire::{Answer as _, decode, encode, encode_type, to_wire, too_large};
+use crate::plan::{check_applied, known_only, retyped, settle};
+use crate::resource::{RawState, mistake};
+use crate::{Diagnostic, Diagnostics, DynResource, Provider, Schema, Value};
+
+impl<P: Provider> Rpc<P> {
+    /// Applies. Whatever goes wrong, a panic included, the answer has a state: at least the one there was.
+    pub(super) async fn apply(
+        &self,
+        request: proto::apply_resource_change::Request,
+    ) -> Result<proto::apply_resource_change::Response, Status> {
+        let call = Call::new("ApplyResourceChange", &request.type_name);
+        let (name, prior, planned) =
+            (request.type_name.clone(), request.prior_state.clone(), request.planned_private.clone());
+        match self.run(&call, self.shared.clone().apply(call.clone(), request)).await {
+            Ok(applied) => Ok(applied),
+            Err(errors) => {
+                let resource = self.shared.registry().resource(&name).ok();
+                let private = resource.map(|resource| resource.prior_private(&planned));
+                let identity = resource.and_then(|resource| {
+                    let schema = resource.schema();
+                    let identity = identity_of(schema, &decode(schema, prior.as_ref()).ok()?)?;
+                    encode_identity(schema, &identity).ok()
+                });
+                Ok(proto::apply_resource_change::Response {
+                    new_state: prior,
+                    private: private.unwrap_or_default(),
+                    new_identity: identity,
+                    ..proto::apply_resource_change::Response::failed(errors)
+                })
+            }
+        }
+    }
+}
+
+impl<P: Provider> Shared<P> {
+    async fn apply(
+        self: Arc<Self>,
+        call: Call,
+        request: proto::apply_resource_change::Request,
+    ) -> Result<proto::apply_resource_change::Response, Diagnostics> {
+        let resource = self.registry().resource(&request.type_name)?;
+        let schema = resource.schema();
+        let prior = decode(schema, request.prior_state.as_ref())?;
+        let planned = decode(schema, request.planned_state.as_ref())?;
+        let config = decode(schema, request.config.as_ref())?;
+        let private = request.planned_private;
+        let cx = self.cx(None, request.provider_meta.as_ref())?;
+        let (state, mut found) = if planned.is_null() {
+            let state = RawState { value: prior.clone(), private: private.clone() };
+            match resource.delete(&cx, state).await {
+                Ok(()) => (Some(RawState { value: Value::Null, private: vec![] }), Diagnostics::default()),
+                Err(errors) => (None, errors),
+            }
+        } else {
+            let state = RawState { value: planned.clone(), private: private.clone() };
+            let applied = resource.apply(&cx, prior.clone(), state, config).await;
+            (applied.state, applied.diagnostics)
+        };
+        // Without a state of its own a failed apply has changed nothing.
+        let state = state.unwrap_or_else(|| {
+            if !found.has_errors() {
+                found.push(mistake(resource.type_name(), "it failed without saying why"));
+            }
+            RawState { value: prior, private: resource.prior_private(&private) }
+        });
+        let mut value = settle(schema, retyped(state.value, &planned));
+        let must_be_complete = !found.has_errors() && !value.is_null();
+        if must_be_complete {
+            found.extend(check_applied(resource.type_name(), schema, &planned, &value));
+        }
+        // A failed apply may not have come to know everything; what it does not know is not there.
+        value = known_only(value);
+        let identity = identity_of(schema, &value);
+        if must_be_complete && identity.is_none() {
+            found.extend(incomplete(resource));
+        }
+        // A value that does not fit costs that value, not the whole state.
+        let new_state = encode(schema, &value).or_else(|errors| {
+            found.extend(errors);
+            encode(schema, &fitting(schema, value))
+        })?;
+        let mut diagnostics = cx.take_warnings();
+        diagnostics.extend(found);
+        let answer = proto::apply_resource_change::Response {
+            new_state: Some(new_state),
+            private: state.private,
+            diagnostics: to_wire(diagnostics),
+            new_identity: identity.and_then(|identity| encode_identity(schema, &identity).ok()),
+        };
+        match too_large(&call, &answer) {
+            Some(error) => as_planned(schema, known_only(planned), answer, error),
+            None => Ok(answer),
+        }
+    }
+}
+
+/// What is too large to be told is told as it was planned: that has come here by the same way.
+fn as_planned(
+    schema: &Schema,
+    planned: Value,
+    answer: proto::apply_resource_change::Response,
+    error: Diagnostic,
+) -> Result<proto::apply_resource_change::Response, Diagnostics> {
+    let identity = identity_of(schema, &planned);
+    let mut diagnostics = answer.diagnostics;
+    diagnostics.extend(to_wire(error.into()));
+    Ok(proto::apply_resource_change::Response {
+        new_state: Some(encode(schema, &planned)?),
+        new_identity: identity.and_then(|identity| encode_identity(schema, &identity).ok()),
+        private: answer.private,
+        diagnostics,
+    })
+}
+
+/// The state with null where something does not fit its attribute.
+fn fitting(schema: &Schema, value: Value) -> Value {
+    let Value::Map(mut entries) = value else {
+        return Value::Null;
+    };
+    entries.retain(|name, value| {
+        schema.attributes.get(name).is_some_and(|attribute| encode_type(&attribute.ty(), value).is_ok())
+    });
+    Value::Map(entries)
+}
+
+/// The mistake of a resource whose state does not tell its whole identity.
+fn incomplete<D>(resource: &dyn DynResource<D>) -> Option<Diagnostic> {
+    resource.schema().identity.as_ref()?;
+    Some(mistake(resource.type_name(), "its state does not have all attributes of its identity"))
+}
