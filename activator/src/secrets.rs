@@ -127,9 +127,12 @@ impl Key {
             mac.update(part);
         };
         let Declared { file, version, source: _ } = declared;
-        let SecretFile { name, path, user, group, mode, restart, reload } = file;
+        let SecretFile { name, path, user, group, mode, restart, reload, persist } = file;
         for part in [name, path, user, group, &format!("{mode:o}"), &restart.join("\0"), &reload.join("\0")] {
             add(part.as_bytes());
+        }
+        if *persist {
+            add(b"persist");
         }
         match (version, content) {
             (Some(version), _) => {
@@ -305,6 +308,7 @@ mod tests {
             mode: 0o400,
             restart: vec![],
             reload: vec![],
+            persist: false,
         };
         Declared { file, source, version: None }
     }
@@ -327,6 +331,7 @@ mod tests {
             |d: &mut Declared| d.file.user = "nginx".to_owned(),
             |d: &mut Declared| d.file.mode = 0o440,
             |d: &mut Declared| d.file.restart.push("a.service".to_owned()),
+            |d: &mut Declared| d.file.persist = true,
             |d: &mut Declared| d.version = Some("a".to_owned()),
         ] {
             let mut other = one.clone();

@@ -111,6 +111,9 @@ pub struct SecretFile {
     pub restart: Vec<String>,
     /// Units to reload when it has changed.
     pub reload: Vec<String>,
+    /// Whether the machine puts it back by itself after a reboot.
+    #[serde(default)]
+    pub persist: bool,
 }
 
 /// How a new system is confirmed: somebody logs in anew and shows that they are the one who asked for it; and, where more

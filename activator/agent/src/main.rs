@@ -32,6 +32,7 @@ const HELP: &str = "nixos-agent: activates NixOS systems on this machine
   run ID              (internal) the activation itself; goes on where it was when it was killed
   rescue ID           (internal) ends an activation that did not end by itself
   exec ID STEP PROGRAM ARGUMENT  (internal) one program of an activation
+  put-back-secrets    (internal) after a reboot: the secrets that this machine keeps for itself
   --version           print the version";
 
 /// What stops the agent itself, as opposed to an activation.
@@ -49,6 +50,8 @@ enum AgentError {
     NotRoot,
     #[error("the activation could not be started: {0}")]
     Start(String),
+    #[error("secrets that are to persist: {0}")]
+    Sealed(String),
     #[error("not confirmed: {0}")]
     NotConfirmed(&'static str),
 }
@@ -83,6 +86,7 @@ fn dispatch(arguments: &[&str]) -> Result<ExitCode, AgentError> {
             let code = host::execute(&Deployment::open(&id.parse()?), step, program, action)?;
             return Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from));
         }
+        ["put-back-secrets"] => secrets::put_back()?,
         ["status"] => {
             let state = serde_json::to_string(&host::state())
                 .map_err(|error| AgentError::Request(error.to_string()))?;

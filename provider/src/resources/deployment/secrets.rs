@@ -29,6 +29,7 @@ pub(crate) struct SecretConfig {
     permissions: Attr<String>,
     restart: List<String>,
     reload: List<String>,
+    persist: Attr<bool>,
 }
 
 /// All of them.
@@ -61,12 +62,13 @@ pub(super) fn attribute() -> Attribute {
         .attribute("command", strings_attribute("A program and its arguments that prints its content, run where Terraform runs: `[\"pass\", \"show\", \"db\"]`. There is no shell between. Without `version` it runs in every plan."))
         .attribute("file", text("A file with its content, where Terraform runs."))
         .attribute("version", text("Changes when the content does. Without it the content itself is compared; with it the content is fetched only when it has to be sent, and need not be the same each time."))
-        .attribute("path", Attribute::string().optional().validate(path).description("Its file on the machine. Default: `/run/keys/NAME`. What is under `/run` is gone after a reboot, and sent again by the next apply."))
+        .attribute("path", Attribute::string().optional().validate(path).description("Its file on the machine. Default: `/run/keys/NAME`. What is under `/run` is gone after a reboot, and sent again by the next apply, unless it is to `persist`."))
         .attribute("user", text("The user its file belongs to, by name or number. Default: `root`."))
         .attribute("group", text("The group its file belongs to. Default: `root`."))
         .attribute("permissions", Attribute::string().optional().validate(octal).description("The permissions of its file. Default: `0400`."))
         .attribute("restart", strings_attribute("Units to restart when it has changed, if they run: `[\"postgresql.service\"]`."))
-        .attribute("reload", strings_attribute("Units to reload when it has changed, if they run."));
+        .attribute("reload", strings_attribute("Units to reload when it has changed, if they run."))
+        .attribute("persist", Attribute::bool().optional().description("Whether the machine puts it back by itself after a reboot, before anything that may need it starts: it keeps a copy that `systemd-creds` has encrypted for this machine alone, with its TPM where it has one. For paths under `/run`; needs systemd 250 on the machine. Default: false."));
     Attribute::nested_map(secret)
         .optional()
         .validate(validators::non_null_elements())
@@ -111,6 +113,19 @@ pub(super) fn problems(secrets: &SecretConfigs, machines: Option<&[&str]>) -> Di
                 Diagnostic::error("A secret has exactly one content")
                     .detail(format!("Found {given}, expected one of `value_wo`, `command` and `file`."))
                     .at(path.clone()),
+            );
+        }
+        if secret.persist.known() == Some(&true)
+            && let Some(file) =
+                secret.path.known().filter(|file| !std::path::Path::new(file).starts_with("/run"))
+        {
+            found.push(
+                Diagnostic::error("The secret is on disk as it is")
+                    .detail(format!(
+                        "Found `path = \"{file}\"` and `persist = true`, expected a path under `/run`: only what is in memory has to be put \
+                         back after a reboot. Remove one of the two."
+                    ))
+                    .at(path.clone().attribute("persist")),
             );
         }
         let empty = |first: &Attr<String>| first.known().is_some_and(String::is_empty);
@@ -329,6 +344,11 @@ impl SecretConfig {
             mode: mode(&text(&self.permissions, "0400")?)?,
             restart: texts(&self.restart)?,
             reload: texts(&self.reload)?,
+            persist: if self.persist.is_unknown() {
+                return None;
+            } else {
+                self.persist.known() == Some(&true)
+            },
         };
         Some(Declared { file, source, version })
     }
@@ -360,6 +380,7 @@ fn declared_key(name: &str, key: &evaluate::Key) -> Result<Option<Declared>, Dia
         mode: mode(&key.permissions).ok_or_else(octal)?,
         restart: vec![],
         reload: vec![],
+        persist: false,
     };
     Ok(Some(Declared { file, source, version: None }))
 }

@@ -344,3 +344,67 @@ fn secrets_that_make_no_sense_are_refused() {
     assert!(exists(&world, "/run/keys/a") && exists(&world, "/run/keys/b"));
     no_changes(&world);
 }
+
+#[test]
+fn a_machine_puts_its_secrets_back_by_itself() {
+    let world = world(&["web"]);
+    let (control, web) = (world.lab.control(), world.lab.host("web"));
+    let main = |secrets: &str| site(&world, &["web"], &format!("secrets = {{ {secrets} }}"));
+    let token =
+        "token = { file = \"/root/token\", user = \"daemon\", permissions = \"0440\", persist = true }";
+    control.write_file("/root/token", "a secret of 21 bytes\n").unwrap();
+    set_up(&world, &main(&format!("{token}, other = {{ file = \"/root/token\" }}")), &one(READER));
+    succeeds(&apply(&world));
+    no_changes(&world);
+    let copies = || {
+        web.exec(&["sh", "-c", "ls -A /var/lib/nixos-agent/sealed/*/ 2>/dev/null || true"]).unwrap().stdout
+    };
+    assert!(copies().contains("token.") && !copies().contains("other"), "{}", copies());
+    let on_disk = ["grep", "-rlF", "a secret of 21 bytes", "/var", "/etc", "/nix/store", "/root"];
+    assert_eq!(web.exec(&on_disk).unwrap().stdout, "/root/seen\n", "only its reader has written it down");
+
+    // It is there before its reader starts; the other one is not there at all.
+    web.exec(&["rm", "/root/seen"]).unwrap();
+    web.power_cycle().unwrap();
+    let (looks, content) = file(&world, "/run/keys/token");
+    assert_eq!((looks.as_str(), content.as_str()), ("440 daemon:root", "a secret of 21 bytes\n"));
+    assert_eq!(web.read_file("/root/seen").unwrap(), "a secret of 21 bytes\n");
+    assert!(!exists(&world, "/run/keys/other"));
+    let run = plan(&world);
+    says(&run, &["secrets added: other", "1 to change"]);
+    succeeds(&apply(&world));
+    no_changes(&world);
+
+    // A change that does not stay is not what the next boot brings.
+    control.write_file("/root/token", "another").unwrap();
+    world
+        .write(
+            "network.nix",
+            &one("systemd.services.bad = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \
+        \"oneshot\"; ExecStart = \"${pkgs.busybox}/bin/busybox false\"; }; };"),
+        )
+        .unwrap();
+    fails_saying(&apply(&world), &["was rolled back on machine \"web\""]);
+    assert_eq!(copies().lines().filter(|line| line.contains("token.")).count(), 1, "{}", copies());
+    web.power_cycle().unwrap();
+    assert_eq!(file(&world, "/run/keys/token").1, "a secret of 21 bytes\n");
+
+    // Without its copy it is lost, and that shows.
+    web.exec(&["sh", "-c", "echo nonsense > $(ls /var/lib/nixos-agent/sealed/*/token.*)"]).unwrap();
+    web.power_cycle().unwrap();
+    assert!(!exists(&world, "/run/keys/token"));
+    world.write("network.nix", &one(READER)).unwrap();
+    says(&plan(&world), &["secrets added: other, token"]);
+    succeeds(&apply(&world));
+    assert_eq!(file(&world, "/run/keys/token").1, "another");
+    no_changes(&world);
+
+    // When nothing is to persist any more, nothing of it stays.
+    world.write("main.tf", &main(&token.replace("persist = true", "persist = false"))).unwrap();
+    succeeds(&apply(&world));
+    assert_eq!(copies(), "");
+    assert!(!exists(&world, "/etc/systemd/system.control/nixos-agent-secrets.service"));
+    no_changes(&world);
+    world.write("main.tf", &main(&token.replace("user", "path = \"/var/token\", user"))).unwrap();
+    fails_saying(&plan(&world), &["The secret is on disk as it is", "expected a path under `/run`"]);
+}

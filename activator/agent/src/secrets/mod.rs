@@ -3,45 +3,32 @@
 //! Contents are only ever in files of root in a ramfs, which is never swapped out, and where they are declared to be. What is
 //! on disk about them is their names, places and owners, and for those whose place is on disk too, a digest.
 
+mod manifest;
+mod place;
+mod sealed;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::Read as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nixos_agent::{FailedUnit, Request, SecretEntry};
-use rustix::fs::{FlockOperation, flock, statfs};
-use rustix::mount::{MountFlags, mount};
+use nixos_agent::{FailedUnit, Request, SecretEntry, SecretFile};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::AgentError;
 use crate::files::{Deployment, failed, replace};
 use crate::host;
+use manifest::{Published, digest};
+use place::{MEMORY, group, in_memory, make_directory, user, write, write_new};
 
-/// Where contents wait.
-const MEMORY: &str = "/run/nixos-agent-secrets";
-/// What is published: for places that a reboot empties, and for the others.
-const MANIFESTS: [&str; 2] = ["/run/nixos-agent-secrets/manifests", "/var/lib/nixos-agent/secrets"];
-/// Where secrets are by default; NixOS mounts a ramfs there.
-const KEYS: &str = "/run/keys";
+pub(crate) use sealed::put_back;
 
 /// The secrets of one activation.
 pub(crate) struct Secrets<'a> {
     deployment: &'a Deployment,
     owner: &'a str,
     entries: &'a [SecretEntry],
-}
-
-/// What a published secret should look like. One line of a manifest; a shell script reads it too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Published {
-    name: String,
-    fingerprint: String,
-    digest: String,
-    /// Permissions and owners, as `stat -c '%a %u:%g'` prints them.
-    looks: String,
-    path: PathBuf,
 }
 
 /// A file as it was.
@@ -75,6 +62,11 @@ impl Refresh {
             Self::Reload => "try-reload-or-restart",
         }
     }
+}
+
+/// Whether a copy of it has to outlive a reboot. What is on disk does so by itself.
+fn persists(file: &SecretFile) -> bool {
+    file.persist && Path::new(&file.path).starts_with("/run")
 }
 
 /// Takes the contents of a request off the stream they came in on. `contents` is everything after the request's line.
@@ -114,24 +106,6 @@ fn staged(id: &str) -> PathBuf {
     Path::new(MEMORY).join(id)
 }
 
-/// Makes sure that a directory exists and that what is in it is never written to a disk.
-fn in_memory(directory: &Path, mode: u32) -> Result<(), AgentError> {
-    const RAMFS: u64 = 0x8584_58f6;
-    let at = directory.display().to_string();
-    DirBuilder::new().mode(mode).recursive(true).create(directory).map_err(failed(&at))?;
-    // Two that find it missing must not mount one over the other.
-    let lock = File::open(directory).map_err(failed(&at))?;
-    let _ = flock(&lock, FlockOperation::LockExclusive);
-    let is_ramfs = statfs(directory).is_ok_and(|stat| u64::try_from(stat.f_type).ok() == Some(RAMFS));
-    if !is_ramfs {
-        let options = std::ffi::CString::new(format!("mode={mode:04o}")).unwrap_or_default();
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        // A container may not be allowed to; /run is in memory too, and swap is the user's business.
-        let _ = mount("ramfs", directory, "ramfs", flags, options.as_c_str());
-    }
-    Ok(())
-}
-
 impl<'a> Secrets<'a> {
     /// Those of a request, where it has any to say something about.
     pub(crate) fn of(deployment: &'a Deployment, request: &'a Request) -> Option<Self> {
@@ -143,15 +117,18 @@ impl<'a> Secrets<'a> {
     pub(crate) fn are_pending(&self) -> bool {
         let declared: BTreeSet<&str> = self.entries.iter().map(|entry| entry.file.name.as_str()).collect();
         self.entries.iter().any(|entry| entry.content.is_some())
-            || read_manifests(self.owner).keys().any(|name| !declared.contains(name.as_str()))
+            || manifest::read(self.owner).keys().any(|name| !declared.contains(name.as_str()))
     }
 
     /// What must be true before anything is touched: what was not sent is there.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let there = read_manifests(self.owner);
+        let there = manifest::read(self.owner);
         let lost = self.entries.iter().filter(|entry| entry.content.is_none()).find(|entry| {
             there.get(&entry.file.name).is_none_or(|published| published.fingerprint != entry.fingerprint)
         });
+        if self.entries.iter().any(|entry| persists(&entry.file)) {
+            sealed::is_possible()?;
+        }
         match lost {
             None => Ok(()),
             Some(entry) => Err(format!(
@@ -178,6 +155,9 @@ impl<'a> Secrets<'a> {
                 continue;
             }
             let content = std::fs::read(aside.join(number.to_string())).map_err(failed("staged secret"))?;
+            if persists(&entry.file) {
+                sealed::seal(self.owner, &entry.file.name, &entry.fingerprint, &content)?;
+            }
             make_directory(Path::new(&entry.file.path))?;
             // Users of the new system may not exist yet: until then it is root's alone.
             let (owner, group) = (user(&entry.file.user), group(&entry.file.group));
@@ -269,7 +249,7 @@ impl<'a> Secrets<'a> {
 
     /// The new system stays: so do they.
     pub(crate) fn keep(&self) -> Result<(), AgentError> {
-        let mut published: BTreeMap<String, Published> = read_manifests(self.owner);
+        let mut published: BTreeMap<String, Published> = manifest::read(self.owner);
         published.retain(|name, _| self.entries.iter().any(|entry| entry.file.name == *name));
         for entry in self.entries {
             let at = failed(&entry.file.path);
@@ -277,35 +257,22 @@ impl<'a> Secrets<'a> {
             let mut file = File::open(&entry.file.path).map_err(&at)?;
             let meta = file.metadata().map_err(&at)?;
             file.read_to_end(&mut content).map_err(&at)?;
-            let digest = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
             let looks = format!("{:o} {}:{}", meta.mode() & 0o7777, meta.uid(), meta.gid());
             published.insert(
                 entry.file.name.clone(),
                 Published {
                     name: entry.file.name.clone(),
                     fingerprint: entry.fingerprint.clone(),
-                    digest,
+                    digest: digest(&content),
                     looks,
                     path: PathBuf::from(&entry.file.path),
                 },
             );
         }
-        in_memory(Path::new(MEMORY), 0o700)?;
-        for (manifests, volatile) in MANIFESTS.into_iter().zip([true, false]) {
-            let lines: String = published
-                .values()
-                .filter(|one| one.path.starts_with("/run") == volatile)
-                .map(Published::line)
-                .collect();
-            let manifest = Path::new(manifests).join(self.owner);
-            if lines.is_empty() {
-                let _ = std::fs::remove_file(manifest);
-                continue;
-            }
-            DirBuilder::new().mode(0o700).recursive(true).create(manifests).map_err(failed(manifests))?;
-            replace(&manifest, lines.as_bytes(), 0o600)?;
-        }
-        Ok(())
+        manifest::write(self.owner, &published)?;
+        let persistent = self.entries.iter().filter(|entry| persists(&entry.file));
+        let persistent = persistent.filter_map(|entry| published.get(&entry.file.name));
+        sealed::keep(self.owner, &persistent.collect::<Vec<_>>())
     }
 
     /// The old system comes back: so do they.
@@ -334,11 +301,12 @@ impl<'a> Secrets<'a> {
     /// Removes what was staged and put aside.
     pub(crate) fn forget(&self) {
         let _ = std::fs::remove_dir_all(self.aside());
+        sealed::sweep(self.owner);
     }
 
     fn undeclared(&self) -> Vec<Published> {
         let paths: BTreeSet<&Path> = self.entries.iter().map(|entry| Path::new(&entry.file.path)).collect();
-        let mut published: Vec<Published> = read_manifests(self.owner).into_values().collect();
+        let mut published: Vec<Published> = manifest::read(self.owner).into_values().collect();
         published.retain(|one| !paths.contains(one.path.as_path()));
         published
     }
@@ -366,124 +334,5 @@ impl<'a> Secrets<'a> {
         }
         let json = serde_json::to_vec(&before).map_err(|error| AgentError::Request(error.to_string()))?;
         replace(&aside.join(BEFORE), &json, 0o600)
-    }
-}
-
-impl Published {
-    fn line(&self) -> String {
-        let path = self.path.display();
-        format!("{}\t{}\t{}\t{}\t{path}\n", self.name, self.fingerprint, self.digest, self.looks)
-    }
-
-    fn parse(line: &str) -> Option<Self> {
-        let fields: Vec<&str> = line.split('\t').collect();
-        let [name, fingerprint, digest, looks, path] = fields[..] else { return None };
-        Some(Self {
-            name: name.to_owned(),
-            fingerprint: fingerprint.to_owned(),
-            digest: digest.to_owned(),
-            looks: looks.to_owned(),
-            path: PathBuf::from(path),
-        })
-    }
-}
-
-fn read_manifests(owner: &str) -> BTreeMap<String, Published> {
-    let texts =
-        MANIFESTS.map(|place| std::fs::read_to_string(Path::new(place).join(owner)).unwrap_or_default());
-    let all = texts.iter().flat_map(|text| text.lines()).filter_map(Published::parse);
-    all.map(|one| (one.name.clone(), one)).collect()
-}
-
-/// The directory a secret is to be in.
-fn make_directory(path: &Path) -> Result<(), AgentError> {
-    let Some(directory) = path.parent().filter(|directory| !directory.exists()) else {
-        return Ok(());
-    };
-    if directory == Path::new(KEYS) {
-        in_memory(directory, 0o750)?;
-    }
-    DirBuilder::new()
-        .mode(0o750)
-        .recursive(true)
-        .create(directory)
-        .map_err(failed(&directory.display().to_string()))?;
-    // As NixOS has it: members of `keys` may look whether a secret has come.
-    if let Some(keys) = group("keys") {
-        let _ = std::os::unix::fs::chown(directory, None, Some(keys));
-    }
-    Ok(())
-}
-
-/// A file of root's that was not there.
-fn write_new(path: &Path, content: &[u8]) -> Result<(), AgentError> {
-    let at = failed(&path.display().to_string());
-    let _ = std::fs::remove_file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(&at)?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(&at)
-}
-
-/// Replaces a file as a whole; nobody sees it half-written or with the wrong owner.
-fn write(path: &Path, content: &[u8], mode: u32, uid: u32, gid: u32) -> Result<(), AgentError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let new = path.with_file_name(format!(".{name}.nixos-agent"));
-    write_new(&new, content)?;
-    let finish = || {
-        std::os::unix::fs::chown(&new, Some(uid), Some(gid))?;
-        std::fs::set_permissions(&new, Permissions::from_mode(mode))?;
-        std::fs::rename(&new, path)
-    };
-    finish().map_err(failed(&path.display().to_string()))
-}
-
-/// The number of a user; names are asked from the machine, which may have more than `/etc/passwd`.
-fn user(name: &str) -> Option<u32> {
-    if let Ok(number) = name.parse() {
-        return Some(number);
-    }
-    if name == "root" {
-        return Some(0);
-    }
-    host::output("id", &["-u", "--", name]).ok()?.trim().parse().ok()
-}
-
-fn group(name: &str) -> Option<u32> {
-    if let Ok(number) = name.parse() {
-        return Some(number);
-    }
-    if name == "root" {
-        return Some(0);
-    }
-    let line = host::output("getent", &["group", name]).ok()?;
-    line.split(':').nth(2)?.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_manifest_line_can_be_read_again() {
-        let one = Published {
-            name: "db-password".to_owned(),
-            fingerprint: "ab12".to_owned(),
-            digest: "00ff".to_owned(),
-            looks: "400 0:96".to_owned(),
-            path: PathBuf::from("/run/keys/a place"),
-        };
-        assert_eq!(Published::parse(one.line().trim_end()), Some(one));
-        assert_eq!(Published::parse("cut off\tby a power"), None);
-    }
-
-    #[test]
-    fn a_file_is_replaced_as_a_whole() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x");
-        write_new(&path, b"one").unwrap();
-        write(&path, b"two", 0o640, rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
-            .unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"two");
-        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left beside it");
     }
 }

@@ -1,0 +1,201 @@
+//! Copies of secrets that outlive a reboot: encrypted by `systemd-creds`, so that nothing but this machine can read them (with
+//! its TPM, where it has one, else with a key that only root reads), and put back by a unit before anything needs them.
+//!
+//! `/var/lib/nixos-agent/sealed/OWNER/` has one file a secret, and a manifest of those that count; whatever else is there was left by
+//! an activation that did not come to its end.
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::manifest::{self, Published, digest};
+use super::place::{make_directory, write, write_new};
+use crate::AgentError;
+use crate::files::{failed, replace};
+use crate::host;
+
+const SEALED: &str = "/var/lib/nixos-agent/sealed";
+const MANIFEST: &str = "manifest";
+/// The agent that the unit starts: others come and go with versions of the client.
+const AGENT: &str = "/var/lib/nixos-agent/sealed/nixos-agent";
+
+/// Where systemd itself keeps what `systemctl set-property` changes: on disk, and no system of NixOS touches it.
+const UNIT: &str = "/etc/systemd/system.control/nixos-agent-secrets.service";
+const WANTED: &str = "/etc/systemd/system.control/sysinit.target.wants/nixos-agent-secrets.service";
+
+/// Everything that is not part of the very beginning comes after `sysinit.target`, users of secrets among it.
+const TEXT: &str = "[Unit]
+Description=Secrets that this machine keeps for itself
+DefaultDependencies=no
+After=local-fs.target tpm2.target
+Before=sysinit.target shutdown.target
+Conflicts=shutdown.target
+RequiresMountsFor=/var/lib/nixos-agent /var/lib/systemd
+ConditionPathExists=/var/lib/nixos-agent/sealed/nixos-agent
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/var/lib/nixos-agent/sealed/nixos-agent put-back-secrets
+";
+
+/// Whether this machine can keep secrets for itself.
+pub(super) fn is_possible() -> Result<(), String> {
+    host::output("systemd-creds", &["--version"]).map(drop).map_err(|error| {
+        format!(
+            "A secret is to `persist`, which needs `systemd-creds` (systemd 250 or newer) on the machine ({error}); nothing was \
+             changed."
+        )
+    })
+}
+
+/// Encrypts a content, which counts from [`keep`] on.
+pub(super) fn seal(owner: &str, name: &str, fingerprint: &str, content: &[u8]) -> Result<(), AgentError> {
+    let directory = Path::new(SEALED).join(owner);
+    DirBuilder::new()
+        .mode(0o700)
+        .recursive(true)
+        .create(&directory)
+        .map_err(failed(&directory.display().to_string()))?;
+    let encrypted = creds("encrypt", name, content)?;
+    let file = directory.join(file_name(name, fingerprint));
+    let new = file.with_added_extension("new");
+    write_new(&new, &encrypted)?;
+    std::fs::rename(&new, &file).map_err(failed(&file.display().to_string()))
+}
+
+/// From now on these are put back after a reboot, and no others of the owner.
+pub(super) fn keep(owner: &str, persistent: &[&Published]) -> Result<(), AgentError> {
+    let directory = Path::new(SEALED).join(owner);
+    if persistent.is_empty() {
+        let _ = std::fs::remove_dir_all(&directory);
+        if owners().next().is_none() {
+            uninstall();
+        }
+        return Ok(());
+    }
+    for one in persistent {
+        if !directory.join(file_name(&one.name, &one.fingerprint)).exists() {
+            let content = std::fs::read(&one.path).map_err(failed(&one.path.display().to_string()))?;
+            seal(owner, &one.name, &one.fingerprint, &content)?;
+        }
+    }
+    // A digest on disk would let those who steal the disk check guesses.
+    let lines = persistent.iter().map(|one| Published { digest: "-".to_owned(), ..(*one).clone() }.line());
+    replace(&directory.join(MANIFEST), lines.collect::<String>().as_bytes(), 0o600)?;
+    sweep(owner);
+    install()
+}
+
+/// Removes what does not count.
+pub(super) fn sweep(owner: &str) {
+    let directory = Path::new(SEALED).join(owner);
+    let counts: Vec<String> =
+        read(&directory).iter().map(|one| file_name(&one.name, &one.fingerprint)).collect();
+    for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != MANIFEST && !counts.contains(&name) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    // Goes only if nothing is in it.
+    let _ = std::fs::remove_dir(&directory);
+}
+
+/// After a reboot: every secret to its place, as it was. Those that cannot be read any more are told, and are missed by the next
+/// look from outside.
+pub(crate) fn put_back() -> Result<(), AgentError> {
+    let mut failures = vec![];
+    for (owner, directory) in owners() {
+        let mut published: BTreeMap<String, Published> = manifest::read(&owner);
+        for one in read(&directory) {
+            match put_back_one(&directory, &one) {
+                Ok(one) => drop(published.insert(one.name.clone(), one)),
+                Err(error) => failures.push(format!("{}: {error}", one.name)),
+            }
+        }
+        manifest::write(&owner, &published)?;
+    }
+    if failures.is_empty() { Ok(()) } else { Err(AgentError::Sealed(failures.join("; "))) }
+}
+
+fn put_back_one(directory: &Path, one: &Published) -> Result<Published, AgentError> {
+    let file = directory.join(file_name(&one.name, &one.fingerprint));
+    let encrypted = std::fs::read(&file).map_err(failed(&file.display().to_string()))?;
+    let content = creds("decrypt", &one.name, &encrypted)?;
+    let (mode, uid, gid) =
+        one.looks().ok_or_else(|| AgentError::Sealed("its manifest is cut off".to_owned()))?;
+    make_directory(&one.path)?;
+    write(&one.path, &content, mode, uid, gid)?;
+    Ok(Published { digest: digest(&content), ..one.clone() })
+}
+
+/// The owners of secrets here, each with its directory.
+fn owners() -> impl Iterator<Item = (String, PathBuf)> {
+    std::fs::read_dir(SEALED)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().join(MANIFEST).exists())
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+}
+
+fn read(directory: &Path) -> Vec<Published> {
+    let text = std::fs::read_to_string(directory.join(MANIFEST)).unwrap_or_default();
+    text.lines().filter_map(Published::parse).collect()
+}
+
+fn file_name(name: &str, fingerprint: &str) -> String {
+    format!("{name}.{fingerprint}")
+}
+
+/// What `systemd-creds` makes of an input. Its name is part of what is encrypted: one cannot be put in the place of another.
+fn creds(verb: &str, name: &str, input: &[u8]) -> Result<Vec<u8>, AgentError> {
+    let at = failed("systemd-creds");
+    let mut child = host::command("systemd-creds")
+        .args([verb, &format!("--name={name}"), "-", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(&at)?;
+    // It reads all of it before it writes anything.
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input).map_err(&at)?;
+    }
+    let output = child.wait_with_output().map_err(&at)?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(AgentError::Sealed(format!("systemd-creds {verb}: {said}")))
+}
+
+fn install() -> Result<(), AgentError> {
+    let own = std::env::current_exe().map_err(failed("own path"))?;
+    let program = std::fs::read(&own).map_err(failed(&own.display().to_string()))?;
+    if std::fs::read(AGENT).ok().as_ref() != Some(&program) {
+        replace(Path::new(AGENT), &program, 0o700)?;
+    }
+    if std::fs::read_to_string(UNIT).is_ok_and(|text| text == TEXT) && Path::new(WANTED).exists() {
+        return Ok(());
+    }
+    let wants = Path::new(WANTED).parent().unwrap_or(Path::new("/"));
+    std::fs::create_dir_all(wants).map_err(failed(&wants.display().to_string()))?;
+    replace(Path::new(UNIT), TEXT.as_bytes(), 0o644)?;
+    let _ = std::fs::set_permissions(UNIT, std::fs::Permissions::from_mode(0o644));
+    let _ = std::fs::remove_file(WANTED);
+    std::os::unix::fs::symlink(UNIT, WANTED).map_err(failed(WANTED))?;
+    // Only the next boot needs it; systemd reads its units anew by then.
+    Ok(())
+}
+
+fn uninstall() {
+    for file in [WANTED, UNIT, AGENT] {
+        let _ = std::fs::remove_file(file);
+    }
+    let _ = std::fs::remove_dir(SEALED);
+}
