@@ -27,8 +27,9 @@ fn rows() -> Vec<Row> {
     let (_, section) = readme.split_once("\n## Calls\n").expect("the README has a section on calls");
     let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
     let rows = section.lines().filter_map(|line| {
-        let cells: Vec<&str> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
-        let [calls, _, tests] = cells.as_slice() else { panic!("a row has three cells: {line}") };
+        let columns: Vec<&str> =
+            line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
+        let [calls, _, tests] = columns.as_slice() else { panic!("a row has three columns: {line}") };
         Some(Row { calls: (*calls).to_owned(), tests: (*tests).to_owned() })
     });
     // Below the head and the line that rules it off.
