@@ -315,14 +315,9 @@ fn known(value: &Value, broken: &mut Broken<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Nested;
+    use crate::plan::sample::{map, nested, piece};
 
     fn schema() -> Schema {
-        let nested = || {
-            Nested::new()
-                .attribute("in", Attribute::string().optional())
-                .attribute("out", Attribute::string().computed())
-        };
         Schema::new(0)
             .attribute("set", Attribute::string().optional())
             .attribute("out", Attribute::string().computed())
@@ -342,14 +337,6 @@ mod tests {
             schema().attributes.keys().map(|name| (name.clone(), Value::Null)).collect();
         all.extend(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         Value::Map(all)
-    }
-
-    fn map(entries: &[(&str, Value)]) -> Value {
-        Value::Map(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
-    }
-
-    fn piece(name: &str, out: impl Into<Value>) -> Value {
-        map(&[("in", name.into()), ("out", out.into())])
     }
 
     fn set(items: &[Value]) -> Value {

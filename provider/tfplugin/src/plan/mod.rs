@@ -4,6 +4,8 @@ mod check;
 mod pair;
 mod propose;
 mod replace;
+#[cfg(test)]
+pub(crate) mod sample;
 mod settle;
 
 pub(crate) use check::{check_applied, check_known, check_planned};
@@ -18,15 +20,15 @@ pub(crate) use settle::{known_only, retyped, settle, settle_type};
 use crate::Value;
 
 /// Stands for what is not there.
-static NULL: Value = Value::Null;
+pub(crate) static NULL: Value = Value::Null;
 
 /// The attribute `name` of an object; null where there is no object.
-fn part<'v>(value: &'v Value, name: &str) -> &'v Value {
+pub(crate) fn part<'v>(value: &'v Value, name: &str) -> &'v Value {
     value.get(name).unwrap_or(&NULL)
 }
 
 /// The item at `index` of a list; null where there is none.
-fn item(value: &Value, index: usize) -> &Value {
+pub(crate) fn item(value: &Value, index: usize) -> &Value {
     match value {
         Value::List(items) => items.get(index).unwrap_or(&NULL),
         _ => &NULL,

@@ -103,16 +103,13 @@ fn attribute(definition: &Attribute, config: &Value, proposed: &Value, prior: &V
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Path;
     use crate::plan::replaced;
-    use crate::{Nested, Path};
+    use crate::plan::sample::{self, map};
 
     fn schema() -> Schema {
-        let nested = || {
-            Nested::new()
-                .attribute("in", Attribute::string().optional())
-                .attribute("out", Attribute::string().computed())
-                .attribute("kept", Attribute::string().computed().use_state_for_unknown())
-        };
+        let nested =
+            || sample::nested().attribute("kept", Attribute::string().computed().use_state_for_unknown());
         Schema::new(0)
             .attribute("id", Attribute::string().computed().use_state_for_unknown())
             .attribute("name", Attribute::string().required().requires_replace())
@@ -121,10 +118,6 @@ mod tests {
             .attribute("stamp", Attribute::string().computed())
             .attribute("parts", Attribute::nested_map(nested()).optional())
             .attribute("bag", Attribute::nested_set(nested()).optional())
-    }
-
-    fn map(entries: &[(&str, Value)]) -> Value {
-        Value::Map(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
     }
 
     fn piece(name: &str, computed: &Value) -> Value {

@@ -98,7 +98,7 @@ impl<P: Provider> Shared<P> {
             new_identity: identity.and_then(|identity| encode_identity(schema, &identity).ok()),
         };
         match too_large(&call, &answer) {
-            Some(error) => as_planned(schema, known_only(planned), answer, error),
+            Some(error) => as_planned(schema, &known_only(planned), answer, error),
             None => Ok(answer),
         }
     }
@@ -107,15 +107,15 @@ impl<P: Provider> Shared<P> {
 /// What is too large to be told is told as it was planned: that has come here by the same way.
 fn as_planned(
     schema: &Schema,
-    planned: Value,
+    planned: &Value,
     answer: proto::apply_resource_change::Response,
     error: Diagnostic,
 ) -> Result<proto::apply_resource_change::Response, Diagnostics> {
-    let identity = identity_of(schema, &planned);
+    let identity = identity_of(schema, planned);
     let mut diagnostics = answer.diagnostics;
     diagnostics.extend(to_wire(error.into()));
     Ok(proto::apply_resource_change::Response {
-        new_state: Some(encode(schema, &planned)?),
+        new_state: Some(encode(schema, planned)?),
         new_identity: identity.and_then(|identity| encode_identity(schema, &identity).ok()),
         private: answer.private,
         diagnostics,

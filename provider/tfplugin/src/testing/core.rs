@@ -2,15 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{derives, normal_form, settle_type};
+use crate::plan::{NULL, derives, item, normal_form, part, settle_type};
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Diagnostic, Diagnostics, Path, Schema, Type, Value};
-
-static NULL: Value = Value::Null;
-
-fn part<'v>(value: &'v Value, name: &str) -> &'v Value {
-    value.get(name).unwrap_or(&NULL)
-}
 
 /// A configuration as Terraform sends it: every attribute is there, in the schema's type. What Terraform itself refuses is an
 /// error.
@@ -98,12 +92,10 @@ pub(super) fn convert(ty: &Type, value: &Value, path: &Path, found: &mut Diagnos
         (Type::Map(element), Value::Map(entries)) => Value::Map(
             entries.iter().map(|(key, item)| (key.clone(), convert(element, item, path, found))).collect(),
         ),
-        (Type::Object(types), Value::Map(entries)) => Value::Map(
+        (Type::Object(types), Value::Map(_)) => Value::Map(
             types
                 .iter()
-                .map(|(name, ty)| {
-                    (name.clone(), convert(ty, entries.get(name).unwrap_or(&NULL), path, found))
-                })
+                .map(|(name, ty)| (name.clone(), convert(ty, part(value, name), path, found)))
                 .collect(),
         ),
         (Type::Tuple(types), Value::List(items)) if types.len() == items.len() => {
@@ -158,15 +150,9 @@ fn proposed_attribute(attribute: &Attribute, prior: &Value, config: &Value) -> V
         (Nesting::Map, Value::Map(entries)) => Value::Map(
             entries.iter().map(|(key, config)| (key.clone(), inner(part(prior, key), config))).collect(),
         ),
-        (Nesting::List, Value::List(items)) => {
-            let before = |index| match prior {
-                Value::List(priors) => priors.get(index).unwrap_or(&NULL),
-                _ => &NULL,
-            };
-            Value::List(
-                items.iter().enumerate().map(|(index, config)| inner(before(index), config)).collect(),
-            )
-        }
+        (Nesting::List, Value::List(items)) => Value::List(
+            items.iter().enumerate().map(|(index, config)| inner(item(prior, index), config)).collect(),
+        ),
         (Nesting::Set, Value::List(items)) => {
             let mut free: Vec<&Value> = match prior {
                 Value::List(priors) => priors.iter().collect(),
@@ -249,24 +235,15 @@ pub(super) fn keeps(earlier: &Value, later: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Nested;
+    use crate::plan::sample::{map, nested, piece};
 
     fn schema() -> Schema {
-        let nested = || {
-            Nested::new()
-                .attribute("in", Attribute::string().optional())
-                .attribute("out", Attribute::string().computed())
-        };
         Schema::new(0)
             .attribute("name", Attribute::string().required())
             .attribute("id", Attribute::string().computed())
             .attribute("size", Attribute::string().optional())
             .attribute("both", Attribute::nested_single(nested()).optional().computed())
             .attribute("bag", Attribute::nested_set(nested()).optional())
-    }
-
-    fn map(entries: &[(&str, Value)]) -> Value {
-        Value::Map(entries.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
     }
 
     #[test]
@@ -299,13 +276,12 @@ mod tests {
 
     #[test]
     fn a_proposal_keeps_what_is_computed_and_drops_what_was_configured() {
-        let piece = |a: &str, b: Value| map(&[("in", a.into()), ("out", b)]);
         let prior = map(&[
             ("name", "x".into()),
             ("id", "1".into()),
             ("size", "3".into()),
-            ("both", piece("a", "o".into())),
-            ("bag", Value::set(vec![piece("a", "1".into()), piece("b", "2".into())])),
+            ("both", piece("a", "o")),
+            ("bag", Value::set(vec![piece("a", "1"), piece("b", "2")])),
         ]);
         let bag = vec![piece("b", Value::Null), piece("c", Value::Null)];
         let config = conform(&schema(), &map(&[("name", "y".into()), ("bag", Value::List(bag))])).unwrap();
@@ -314,7 +290,7 @@ mod tests {
         assert_eq!(proposed.get("id"), Some(&"1".into()));
         assert_eq!(proposed.get("size"), Some(&Value::Null));
         assert_eq!(proposed.get("both"), Some(&Value::Null), "the user had set it");
-        let bag = Value::set(vec![piece("b", "2".into()), piece("c", Value::Null)]);
+        let bag = Value::set(vec![piece("b", "2"), piece("c", Value::Null)]);
         assert_eq!(proposed.get("bag"), Some(&bag));
     }
 

@@ -18,12 +18,15 @@
 
 #![expect(clippy::expect_used, reason = "an expectation that does not hold is how a test fails")]
 
+mod apply;
 mod connect;
 pub(crate) mod core;
 mod life;
 mod model;
 mod others;
+mod plan;
 mod schema;
+mod states;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,10 +43,13 @@ use crate::server::proto::{self, DynamicValue};
 use crate::server::{MAX_MESSAGE, embedded};
 use crate::{Client, Diagnostic, Diagnostics, Provider, Schema, Severity, Signature, Type, Value};
 
+pub use apply::Applied;
 pub use connect::ConnectError;
-pub use life::{Action, Applied, MovedFrom, Plan, Stored};
+pub use life::Stored;
 pub use model::model_problems;
 pub use others::{Invoked, Open};
+pub use plan::{Action, Plan};
+pub use states::MovedFrom;
 
 /// An object, for configurations.
 pub fn object<const N: usize>(entries: [(&str, Value); N]) -> Value {
