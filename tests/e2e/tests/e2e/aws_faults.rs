@@ -311,3 +311,40 @@ fn the_file_of_a_key_pair_whose_making_ended_open_is_not_in_the_way() {
         assert!(control.read_file(&file).is_err(), "{lost:?}: the private key stays behind");
     }
 }
+
+#[test]
+fn a_volume_whose_making_ended_open_does_not_outlive_its_machine() {
+    let (world, cloud) = one_host_for_all();
+    let weather = Weather::over(&cloud, 1, 0);
+    let subnet = cloud.subnet("eu-west-1", 1);
+    let ami = cloud.image("eu-west-1", "nixos/24.11.1-x86_64-linux");
+    set_up(&world, &main_tf(&weather, &subnet, &ami, [1, 0, 0], 0), "");
+    weather.strike("CreateVolume", Storm::AnswerLost);
+    fails_saying(&apply(&world), &["AWS did not create volume \"data\""]);
+    weather.calm();
+    // The machine is tainted, and made anew with all that belongs to it.
+    let run = apply(&world);
+    succeeds(&run);
+    says(&run, &["1 added, 0 changed, 1 destroyed"]);
+    compare(&world, &cloud, "made anew");
+    no_changes(&world);
+
+    // Of a machine that stays, the volume is found and attached.
+    let main = main_tf(&weather, &subnet, &ami, [1, 0, 0], 0);
+    let bare: String =
+        main.lines().filter(|line| !line.contains("volumes =")).map(|line| format!("{line}\n")).collect();
+    world.write("main.tf", &bare).unwrap();
+    succeeds(&apply(&world));
+    compare(&world, &cloud, "taken away");
+    world.write("main.tf", &main).unwrap();
+    weather.strike("CreateVolume", Storm::AnswerLost);
+    fails_saying(&apply(&world), &["AWS did not create volume \"data\""]);
+    weather.calm();
+    let run = apply(&world);
+    succeeds(&run);
+    says(&run, &["0 added, 1 changed, 0 destroyed"]);
+    compare(&world, &cloud, "attached");
+    no_changes(&world);
+    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+    compare(&world, &cloud, "destroyed");
+}
