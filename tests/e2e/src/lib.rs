@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 pub use cloud::{Cloud, PYTHON, PYTHON_PACKAGES};
 use lab::{HostOptions, Lab, LabError};
-pub use weather::Weather;
+pub use weather::{Storm, Weather};
 
 /// The repository.
 pub fn repository() -> PathBuf {

@@ -46,6 +46,8 @@ struct Sky {
     rate: u8,
     /// Requests by what they ask for.
     asked: BTreeMap<String, usize>,
+    /// What requests of a kind meet, each time.
+    struck: BTreeMap<String, Storm>,
     /// What they met.
     met: BTreeMap<&'static str, usize>,
     /// The answer that was given to a client token.
@@ -56,12 +58,18 @@ struct Sky {
 
 type Answer = (StatusCode, Option<HeaderValue>, Bytes);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Storm {
+/// What a request may meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storm {
+    /// It is told to come back later.
     Throttled,
+    /// It is answered with an error and has no effect.
     FailedBefore,
+    /// It is answered with an error and has its effect.
     FailedAfter,
+    /// It does not arrive.
     RequestLost,
+    /// It has its effect, and the answer does not arrive.
     AnswerLost,
 }
 
@@ -83,6 +91,7 @@ impl Weather {
                 random: fastrand::Rng::with_seed(seed),
                 rate,
                 asked: BTreeMap::new(),
+                struck: BTreeMap::new(),
                 met: BTreeMap::new(),
                 answers: BTreeMap::new(),
                 unknown: BTreeMap::new(),
@@ -111,6 +120,16 @@ impl Weather {
     /// Changes how many of a hundred requests meet something.
     pub fn set_rate(&self, rate: u8) {
         self.shared.sky().rate = rate;
+    }
+
+    /// From now on every request that asks for `action`, as [`Self::take_counts`] calls it, meets this.
+    pub fn strike(&self, action: &str, storm: Storm) {
+        self.shared.sky().struck.insert(action.to_owned(), storm);
+    }
+
+    /// Ends what [`Self::strike`] began.
+    pub fn calm(&self) {
+        self.shared.sky().struck.clear();
     }
 
     /// The requests since the last time by what they asked for, and what they met.
@@ -175,7 +194,7 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     let (storm, known) = {
         let mut sky = shared.sky();
         *sky.asked.entry(question.action.clone()).or_default() += 1;
-        let storm = sky.next();
+        let storm = sky.next(&question.action);
         let known = question.token.as_ref().and_then(|token| sky.answers.get(token).cloned());
         if let Some(refusal) = sky.does_not_know(&question) {
             return Ok(response(refusal));
@@ -224,7 +243,10 @@ fn response((status, kind, body): Answer) -> Response<Full<Bytes>> {
 }
 
 impl Sky {
-    fn next(&mut self) -> Option<Storm> {
+    fn next(&mut self, action: &str) -> Option<Storm> {
+        if let Some(storm) = self.struck.get(action) {
+            return Some(*storm);
+        }
         if self.random.u8(0..100) >= self.rate {
             return None;
         }

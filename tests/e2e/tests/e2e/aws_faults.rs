@@ -3,10 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use e2e::{Cloud, Run, Weather, World};
+use e2e::{Cloud, Run, Storm, Weather, World};
 
 use crate::aws::head_at;
-use crate::support::{says, set_up, succeeds, world};
+use crate::support::{apply, fails_saying, no_changes, plan, says, set_up, succeeds, world};
 
 /// How many resources live and die in each round.
 const MACHINES: usize = 8;
@@ -205,4 +205,146 @@ fn a_refresh_asks_once_for_all_machines() {
     let (asked, _) = weather.take_counts();
     println!("requests: apply {made:?}, plan {asked:?}");
     assert_eq!(asked.values().sum::<usize>(), 2, "{asked:?}");
+}
+
+/// A configuration whose calls are tried once.
+fn once(weather: &Weather, body: &str) -> String {
+    format!("{}{body}", head_at(&weather.endpoint(), "").replace("region = ", "max_attempts = 1, region = "))
+}
+
+fn buckets(cloud: &Cloud) -> BTreeSet<String> {
+    let [.., buckets] = of_cloud(cloud);
+    buckets
+}
+
+#[test]
+fn a_bucket_that_was_adopted_half_way_is_not_deleted() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    let weather = Weather::over(&cloud, 1, 0);
+    let ours = BTreeSet::from(["heirloom".to_owned()]);
+    // Somebody's bucket, empty, so that nothing but the provider itself keeps it from being deleted.
+    cloud.ask_s3("us-east-1", async |client| {
+        let call = client.create_bucket().bucket("heirloom");
+        call.send().await.unwrap();
+    });
+    let main = once(
+        &weather,
+        "resource \"nixos_s3_bucket\" \"old\" {\n  bucket = \"heirloom\"\n  region = \"us-east-1\"\n  adopt_existing = true\n  \
+         force_destroy = true\n  object_ownership = \"BucketOwnerPreferred\"\n  versioning = \"Enabled\"\n}\n",
+    );
+    set_up(&world, &main, "");
+    weather.strike("S3 PUT versioning", Storm::FailedBefore);
+    fails_saying(&apply(&world), &["AWS did not write `versioning` of bucket \"heirloom\""]);
+    let run = plan(&world);
+    succeeds(&run);
+    says(&run, &["nixos_s3_bucket.old is tainted, so must be replaced"]);
+
+    // Nor is it when that goes wrong once more.
+    fails_saying(&apply(&world), &["Bucket \"heirloom\" stays", "AWS did not write `versioning`"]);
+    assert_eq!(buckets(&cloud), ours);
+
+    weather.calm();
+    weather.take_counts();
+    let run = apply(&world);
+    succeeds(&run);
+    says(&run, &["Bucket \"heirloom\" stays"]);
+    let (asked, _) = weather.take_counts();
+    assert!(!asked.keys().any(|action| action.starts_with("S3 DELETE")), "{asked:?}");
+    assert_eq!(buckets(&cloud), ours);
+    no_changes(&world);
+    // What is adopted at last is as if it had been made here, with what its configuration says.
+    let state = world.resource("nixos_s3_bucket.old");
+    assert_eq!((&state["persist_on_destroy"], &state["versioning"]), (&false.into(), &"Enabled".into()));
+    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+    assert_eq!(buckets(&cloud), BTreeSet::new());
+}
+
+#[test]
+fn a_bucket_that_was_adopted_half_way_outlives_its_resource() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    let weather = Weather::over(&cloud, 1, 0);
+    cloud.ask_s3("us-east-1", async |client| {
+        client.create_bucket().bucket("heirloom").send().await.unwrap();
+    });
+    let main = once(
+        &weather,
+        "resource \"nixos_s3_bucket\" \"old\" {\n  bucket = \"heirloom\"\n  region = \"us-east-1\"\n  adopt_existing = true\n  \
+         force_destroy = true\n  versioning = \"Enabled\"\n}\n",
+    );
+    set_up(&world, &main, "");
+    weather.strike("S3 PUT versioning", Storm::AnswerLost);
+    fails_saying(&apply(&world), &["AWS did not write `versioning` of bucket \"heirloom\""]);
+    weather.calm();
+    let run = world.terraform(&["destroy", "-auto-approve"]);
+    succeeds(&run);
+    says(&run, &["Bucket \"heirloom\" stays"]);
+    assert_eq!(buckets(&cloud), BTreeSet::from(["heirloom".to_owned()]));
+}
+
+#[test]
+fn the_file_of_a_key_pair_whose_making_ended_open_is_not_in_the_way() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    let weather = Weather::over(&cloud, 1, 0);
+    let main = once(
+        &weather,
+        "resource \"nixos_ec2_key_pair\" \"admin\" {\n  key_name = \"admin\"\n  generate = { type = \"ed25519\" }\n  \
+         private_key_file = \"admin.key\"\n}\n",
+    );
+    set_up(&world, &main, "");
+    let control = world.lab.control();
+    let file = format!("{}/admin.key", e2e::DIRECTORY);
+    for lost in [Storm::RequestLost, Storm::AnswerLost] {
+        weather.strike("ImportKeyPair", lost);
+        fails_saying(&apply(&world), &["AWS did not create key pair \"admin\""]);
+        weather.calm();
+        let first = control.read_file(&file).unwrap();
+        succeeds(&apply(&world));
+        no_changes(&world);
+        assert_ne!(control.read_file(&file).unwrap(), first, "{lost:?}: a new key");
+        let public = control.exec(&["ssh-keygen", "-y", "-f", &file]).unwrap().stdout;
+        let state = world.resource("nixos_ec2_key_pair.admin");
+        assert!(public.starts_with(state["public_key"].as_str().unwrap()), "{lost:?}: {public} and {state}");
+        succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+        assert!(control.read_file(&file).is_err(), "{lost:?}: the private key stays behind");
+    }
+}
+
+#[test]
+fn a_volume_whose_making_ended_open_does_not_outlive_its_machine() {
+    let (world, cloud) = one_host_for_all();
+    let weather = Weather::over(&cloud, 1, 0);
+    let subnet = cloud.subnet("eu-west-1", 1);
+    let ami = cloud.image("eu-west-1", "nixos/24.11.1-x86_64-linux");
+    set_up(&world, &main_tf(&weather, &subnet, &ami, [1, 0, 0], 0), "");
+    weather.strike("CreateVolume", Storm::AnswerLost);
+    fails_saying(&apply(&world), &["AWS did not create volume \"data\""]);
+    weather.calm();
+    // The machine is tainted, and made anew with all that belongs to it.
+    let run = apply(&world);
+    succeeds(&run);
+    says(&run, &["1 added, 0 changed, 1 destroyed"]);
+    compare(&world, &cloud, "made anew");
+    no_changes(&world);
+
+    // Of a machine that stays, the volume is found and attached.
+    let main = main_tf(&weather, &subnet, &ami, [1, 0, 0], 0);
+    let bare: String =
+        main.lines().filter(|line| !line.contains("volumes =")).map(|line| format!("{line}\n")).collect();
+    world.write("main.tf", &bare).unwrap();
+    succeeds(&apply(&world));
+    compare(&world, &cloud, "taken away");
+    world.write("main.tf", &main).unwrap();
+    weather.strike("CreateVolume", Storm::AnswerLost);
+    fails_saying(&apply(&world), &["AWS did not create volume \"data\""]);
+    weather.calm();
+    let run = apply(&world);
+    succeeds(&run);
+    says(&run, &["0 added, 1 changed, 0 destroyed"]);
+    compare(&world, &cloud, "attached");
+    no_changes(&world);
+    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+    compare(&world, &cloud, "destroyed");
 }

@@ -11,7 +11,7 @@ use nixos_activator::Secret;
 use nixos_activator::ssh::{KeyPair, KeyType};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
-use self::volumes::{check_removed_volumes, loose_volumes, stays, warn_of_left_volumes};
+use self::volumes::{check_removed_volumes, find_asked_volumes, loose_volumes, stays, warn_of_left_volumes};
 use super::visit::{VisitError, connect, settle};
 use super::{Machine, Private};
 use crate::aws::{AwsError, Patience, TagModel, aws_unknown, import_id};
@@ -48,6 +48,7 @@ pub(super) async fn read(
         return Ok(false);
     }
     let id = machine.instance_id();
+    find_asked_volumes(&ec2, machine, &mut block, &mut private.volumes).await?;
     let seen = ec2.seen(&id, &block).await.map_err(machine.problem("describe"))?;
     let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else {
         warn_of_left_volumes(cx, &ec2, machine, &block).await?;
