@@ -125,7 +125,7 @@ fn may_know(effective: &Effective, key: &str, login: &Login, files: &Files<'_>) 
     })
 }
 
-/// The path that a pattern of `AuthorizedKeysFile` means, sshd_config(5).
+/// The path that a pattern of `AuthorizedKeysFile` means: `sshd_config(5)`.
 fn expand(pattern: &str, user: &str, home: &Path) -> PathBuf {
     let text = pattern
         .replace("%%", "\0")
