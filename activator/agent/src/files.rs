@@ -71,6 +71,11 @@ impl Deployment {
         })
     }
 
+    /// Whether it has said its last word.
+    pub(crate) fn is_over(&self) -> bool {
+        self.events().iter().any(|event| matches!(event.kind, EventKind::Done(_)))
+    }
+
     /// What is written in its file of events. A line that was cut off by a power failure is none.
     pub(crate) fn events(&self) -> Vec<Event> {
         let text = std::fs::read(self.path("events.ndjson")).unwrap_or_default();

@@ -348,6 +348,16 @@ impl fmt::Display for DeploymentId {
     }
 }
 
+impl Phase {
+    /// How many there are.
+    pub const COUNT: usize = Self::Finished as usize + 1;
+
+    /// Which of them it is, from 1 to [`Phase::COUNT`].
+    pub fn position(self) -> usize {
+        self as usize + 1
+    }
+}
+
 impl Action {
     /// The argument of `switch-to-configuration`.
     pub fn verb(self) -> &'static str {

@@ -11,6 +11,7 @@ mod lockout;
 mod preflight;
 mod record;
 mod room;
+mod running;
 mod secrets;
 mod transaction;
 mod verdict;
@@ -28,6 +29,7 @@ const HELP: &str = "nixos-agent: activates NixOS systems on this machine
   activate            do what the request on standard input says, with the secrets that follow it, and report it
   attach ID [--from N]  report on an activation that runs or has run
   confirm ID          say what is to become of an activation that waits for it, with the message on standard input
+  running             print the id of the activation that runs and for how many seconds it has; nothing where none does
   status              print what this machine runs, as JSON
   run ID              (internal) the activation itself; goes on where it was when it was killed
   rescue ID           (internal) ends an activation that did not end by itself
@@ -87,6 +89,11 @@ fn dispatch(arguments: &[&str]) -> Result<ExitCode, AgentError> {
             return Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from));
         }
         ["put-back-secrets"] => secrets::put_back()?,
+        ["running"] => {
+            if let Some((id, seconds)) = running::look()? {
+                println!("{id} {seconds}");
+            }
+        }
         ["status"] => {
             let state = serde_json::to_string(&host::state())
                 .map_err(|error| AgentError::Request(error.to_string()))?;

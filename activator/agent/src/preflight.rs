@@ -9,7 +9,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{host, lockout, room};
 
-const LOCK: &str = "/run/nixos-agent.lock";
+/// Names the activation that holds it.
+pub(crate) const LOCK: &str = "/run/nixos-agent.lock";
 
 /// One activation at a time. The kernel gives the lock back whatever becomes of us.
 pub(crate) fn lock(request: &Request) -> Result<File, String> {

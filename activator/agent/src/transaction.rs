@@ -34,8 +34,7 @@ pub(crate) fn run(deployment: &Deployment) -> Result<(), AgentError> {
 
 /// Ends an activation that did not end in time: what was confirmed is brought to its end, what was not is undone.
 pub(crate) fn rescue(deployment: &Deployment) -> Result<(), AgentError> {
-    let over = deployment.events().iter().any(|event| matches!(event.kind, EventKind::Done(_)));
-    if over {
+    if deployment.is_over() {
         return Ok(());
     }
     host::stop(deployment);
