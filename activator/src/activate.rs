@@ -7,8 +7,6 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use nixos_agent::{Confirmation, DeploymentId, Event, EventKind, Message, Phase, Report, Request, Word};
-use openssh::RemoteChild;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -16,11 +14,12 @@ use zeroize::Zeroizing;
 use crate::MachineName;
 use crate::agent_binary;
 use crate::facts::Facts;
+use crate::listen;
 use crate::progress::{Progress, Stage};
 use crate::ssh::{Connection, Endpoint, Pool, SshError};
 
 /// Where agents live on a machine.
-const AGENTS: &str = "/var/lib/nixos-agent/bin";
+pub(crate) const AGENTS: &str = "/var/lib/nixos-agent/bin";
 
 /// How long the machine may stay silent after the connection broke: a network restart, at worst a reboot.
 const RECONNECT: Duration = Duration::from_mins(2);
@@ -293,52 +292,17 @@ impl Listener<'_> {
         command: &[&str],
         input: &[u8],
     ) -> Result<Report, ActivateError> {
-        let mut child = connection.spawn_as_root(command).await?;
-        if let Some(mut stdin) = child.stdin().take() {
-            // A broken pipe shows in what the agent says or does not say.
-            let _ = stdin.write_all(input).await;
-            let _ = stdin.shutdown().await;
-        }
-        let stderr = child.stderr().take();
-        let (report, message) = tokio::join!(self.events(&mut child), async {
-            let mut text = Vec::new();
-            if let Some(mut stderr) = stderr {
-                let _ = stderr.read_to_end(&mut text).await;
-            }
-            String::from_utf8_lossy(&text).trim().to_owned()
-        });
-        let host = || connection.endpoint().host.clone();
-        let code = connection.exit_code(child).await;
-        match (report, code) {
-            (Some(report), _) => Ok(report),
-            (None, Ok(Some(code))) if code != 255 => {
-                Err(ActivateError::Agent { host: host(), code: Some(code), message })
-            }
-            (None, Err(error)) => Err(error.into()),
-            (None, Ok(_)) => {
-                Err(SshError::Lost { host: host(), reason: "no answer from the agent".to_owned() }.into())
-            }
-        }
-    }
-
-    /// The report at the end of the stream; `None` when the stream ends before.
-    async fn events(&mut self, child: &mut RemoteChild<'_>) -> Option<Report> {
-        let mut lines = BufReader::new(child.stdout().take()?).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            let Ok(event) = serde_json::from_str::<Event>(&line) else {
-                tracing::warn!(machine = %self.machine, line, "not an event of the agent");
-                continue;
-            };
+        let heard = |event: &Event| {
             self.next = event.seq + 1;
-            match event.kind {
+            match &event.kind {
                 EventKind::Phase(phase) => {
-                    self.phase.send_replace(phase);
+                    self.phase.send_replace(*phase);
                     self.progress.machine(self.machine, Stage::Activate, format!("{phase:?}"));
                 }
                 EventKind::Output(line) => self.progress.machine(self.machine, Stage::Activate, line),
-                EventKind::Done(report) => return Some(*report),
+                EventKind::Done(_) => {}
             }
-        }
-        None
+        };
+        listen::listen(connection, command, input, heard).await
     }
 }

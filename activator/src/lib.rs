@@ -23,6 +23,7 @@ pub mod evaluate;
 pub mod facts;
 pub mod generations;
 pub mod inventory;
+pub mod listen;
 pub mod network;
 pub mod nix;
 pub mod progress;
