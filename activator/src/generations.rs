@@ -33,6 +33,18 @@ pub async fn list(connection: &Connection) -> Result<Vec<Generation>, SshError> 
     Ok(parse(&String::from_utf8_lossy(&answer.stdout)))
 }
 
+/// The newest one that leads to another system than `runs` and was made before generation `number`; whenever it was made where
+/// that is not known. The same system may be there more than once.
+pub fn before<'a>(
+    generations: &'a [Generation],
+    number: Option<u64>,
+    runs: Option<&StorePath>,
+) -> Option<&'a Generation> {
+    generations.iter().rev().find(|generation| {
+        number.is_none_or(|number| generation.number < number) && Some(&generation.toplevel) != runs
+    })
+}
+
 fn parse(text: &str) -> Vec<Generation> {
     let generation = |line: &str| {
         let mut words = line.split(' ');
@@ -61,5 +73,23 @@ mod tests {
         assert_eq!(found[0].nixos_version, None);
         assert_eq!(found[1].nixos_version.as_deref(), Some("24.11.123"));
         assert_eq!(found[1].toplevel.as_str(), path);
+    }
+
+    #[test]
+    fn the_one_before_is_another_system() {
+        let path = |c: char| format!("/nix/store/{}-system", c.to_string().repeat(32));
+        let systems = [(1, 'a'), (2, 'b'), (3, 'c'), (4, 'b')];
+        let lines: String =
+            systems.iter().map(|(n, system)| format!("{n} 17 {} \n", path(*system))).collect();
+        let all = parse(&lines);
+        let before = |number, runs: char| {
+            super::before(&all, number, path(runs).parse().ok().as_ref()).map(|found| found.number)
+        };
+        assert_eq!(before(Some(4), 'b'), Some(3));
+        assert_eq!(before(Some(3), 'c'), Some(2));
+        assert_eq!(before(Some(2), 'b'), Some(1));
+        assert_eq!(before(Some(1), 'a'), None);
+        assert_eq!(before(None, 'b'), Some(3), "it runs, and nobody knows since when");
+        assert_eq!(before(None, 'd'), Some(4));
     }
 }

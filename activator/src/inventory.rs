@@ -115,14 +115,20 @@ fn named(prefix: &str, names: impl ExactSizeIterator<Item = String>) -> Option<S
     Some(format!("{prefix}{text}"))
 }
 
-struct Difference<'a> {
-    added: Vec<(&'a str, &'a str)>,
-    removed: Vec<(&'a str, &'a str)>,
-    changed: Vec<(&'a str, &'a str, &'a str)>,
+/// What two lists of names and values differ in, by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference<'a> {
+    /// Names that only the new one has, with their values.
+    pub added: Vec<(&'a str, &'a str)>,
+    /// Names that only the old one has, with their values.
+    pub removed: Vec<(&'a str, &'a str)>,
+    /// Names with the old value and the new one.
+    pub changed: Vec<(&'a str, &'a str, &'a str)>,
 }
 
 impl<'a> Difference<'a> {
-    fn between(old: &'a BTreeMap<String, String>, new: &'a BTreeMap<String, String>) -> Self {
+    /// Compares the two.
+    pub fn between(old: &'a BTreeMap<String, String>, new: &'a BTreeMap<String, String>) -> Self {
         let mut difference = Self { added: vec![], removed: vec![], changed: vec![] };
         for (name, value) in new {
             match old.get(name) {

@@ -17,6 +17,7 @@ mod secret;
 
 pub mod activate;
 pub mod build;
+pub mod contents;
 pub mod deploy;
 pub mod derivation;
 pub mod evaluate;

@@ -48,6 +48,15 @@ impl StorePath {
         self.0.get("/nix/store/".len() + 33..).unwrap_or_default()
     }
 
+    /// The name in two, as `builtins.parseDrvName` does it: the version begins behind the first `-` that no letter follows. It is
+    /// empty where there is none.
+    pub fn name_and_version(&self) -> (&str, &str) {
+        let name = self.name();
+        let begins = |at: usize| name.as_bytes().get(at + 1).is_some_and(|next| !next.is_ascii_alphabetic());
+        let dash = name.match_indices('-').find(|(at, _)| begins(*at));
+        dash.and_then(|(at, _)| Some((name.get(..at)?, name.get(at + 1..)?))).unwrap_or((name, ""))
+    }
+
     /// Whether this is a derivation (`.drv`).
     pub fn is_derivation(&self) -> bool {
         self.0.strip_suffix(".drv").is_some()
@@ -118,6 +127,23 @@ mod tests {
         }
         for bad in ["", "machine 1", ".hidden", "a/b", "naïve", "a\nb"] {
             assert!(bad.parse::<MachineName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_version_begins_where_nix_says() {
+        for (name, expected) in [
+            ("nginx-1.26.2", ("nginx", "1.26.2")),
+            ("nixos-system-web-24.11", ("nixos-system-web", "24.11")),
+            ("openssl-3.0.14-bin", ("openssl", "3.0.14-bin")),
+            ("perl5.38-URI-5.21", ("perl5.38-URI", "5.21")),
+            ("a--b", ("a", "-b")),
+            ("unit-web.service", ("unit-web.service", "")),
+            ("ends-", ("ends-", "")),
+        ] {
+            let path: StorePath =
+                format!("/nix/store/00000000000000000000000000000000-{name}").parse().unwrap();
+            assert_eq!(path.name_and_version(), expected, "{name}");
         }
     }
 
