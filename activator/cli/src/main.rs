@@ -3,6 +3,7 @@
 //! It reads where they are from Terraform's state, and changes neither that nor the configuration.
 
 mod deployed;
+mod diff;
 mod look;
 mod visit;
 
@@ -13,7 +14,9 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use nixos_activator::MachineName;
 use nixos_activator::activate::ActivateError;
+use nixos_activator::contents::ContentsError;
 use nixos_activator::facts::FactsError;
+use nixos_activator::generations::Generation;
 use nixos_activator::reboot::RebootError;
 use nixos_activator::ssh::SshError;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +84,17 @@ enum Verb {
         /// The machine
         machine: MachineName,
     },
+    /// Show what changed between two generations of a machine's system: packages, kernel, units, files in /etc
+    Diff {
+        /// The machine
+        machine: MachineName,
+        /// The number of the generation to begin with; without it, the newest one before the other that is another system
+        #[arg(long, value_name = "N")]
+        from: Option<u64>,
+        /// The number of the generation to compare it with; without it, what the machine runs now
+        #[arg(long, value_name = "N")]
+        to: Option<u64>,
+    },
     /// Activate an earlier generation of a machine's system, with the same way back as a deployment
     Rollback {
         /// The machine
@@ -135,6 +149,8 @@ enum Problem {
     #[error("machine \"{name}\": {source}")]
     Facts { name: MachineName, source: FactsError },
     #[error("machine \"{name}\": {source}")]
+    Contents { name: MachineName, source: ContentsError },
+    #[error("machine \"{name}\": {source}")]
     Activate { name: MachineName, source: ActivateError },
     #[error("machine \"{name}\": {source}")]
     Reboot { name: MachineName, source: RebootError },
@@ -142,6 +158,14 @@ enum Problem {
     Refused { name: MachineName, message: String },
     #[error("cannot write: {0}")]
     Output(#[from] std::io::Error),
+}
+
+impl Problem {
+    /// A machine does not have the generation that was asked for.
+    fn no_generation(name: &MachineName, wanted: String, generations: &[Generation]) -> Self {
+        let known: Vec<String> = generations.iter().map(|generation| generation.number.to_string()).collect();
+        Self::NoGeneration { name: name.clone(), wanted, known: known.join(", ") }
+    }
 }
 
 fn main() -> ExitCode {
@@ -183,6 +207,9 @@ async fn dispatch(arguments: Arguments) -> Result<u8, Problem> {
             visit::reboot(&machines(&source, &on.on).await?, timeout, &cancel).await
         }
         Verb::Generations { machine } => look::generations(&one(&source, &machine).await?, &cancel).await,
+        Verb::Diff { machine, from, to } => {
+            diff::diff(&one(&source, &machine).await?, diff::Wanted { from, to }, &cancel).await
+        }
         Verb::Rollback { machine, to } => visit::rollback(&one(&source, &machine).await?, to, &cancel).await,
         Verb::Secrets { on } => look::secrets(&machines(&source, &on.on).await?, &cancel).await,
         Verb::Gc { on, older_than } => {

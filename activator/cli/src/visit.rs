@@ -7,6 +7,7 @@ use std::time::Duration;
 use nixos_activator::activate::{self, Task};
 use nixos_activator::agent::{Action, Confirmation, DeploymentId, Outcome, Request, Word};
 use nixos_activator::facts;
+use nixos_activator::generations;
 use nixos_activator::progress::Progress;
 use nixos_activator::reboot;
 use nixos_activator::ssh::{Connection, Pool};
@@ -158,16 +159,11 @@ async fn roll_back(
     let runs = &facts.current_system;
     let found = match to {
         Some(number) => generations.iter().find(|generation| generation.number == number),
-        // The same system may be there more than once.
-        None => generations.iter().rev().find(|generation| {
-            facts.generation.is_none_or(|current| generation.number < current)
-                && Some(&generation.toplevel) != runs.as_ref()
-        }),
+        None => generations::before(&generations, facts.generation, runs.as_ref()),
     };
     let Some(generation) = found else {
-        let known: Vec<String> = generations.iter().map(|generation| generation.number.to_string()).collect();
         let wanted = to.map_or_else(|| "before the current one".to_owned(), |number| number.to_string());
-        return Err(Problem::NoGeneration { name: name(), wanted, known: known.join(", ") });
+        return Err(Problem::no_generation(&machine.name, wanted, &generations));
     };
     activate::check_root(&connection, &facts).await.map_err(activating)?;
     let system = facts.system.clone().unwrap_or_default();
