@@ -5,7 +5,9 @@
 mod deployed;
 mod diff;
 mod look;
+mod view;
 mod visit;
+mod watch;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -94,6 +96,12 @@ enum Verb {
         /// The number of the generation to compare it with; without it, what the machine runs now
         #[arg(long, value_name = "N")]
         to: Option<u64>,
+    },
+    /// Show activations while they run, until none does any more. Exit code 1 where one of them did not end well
+    Watch {
+        /// Only these machines
+        #[arg(value_name = "MACHINE")]
+        machines: Vec<MachineName>,
     },
     /// Activate an earlier generation of a machine's system, with the same way back as a deployment
     Rollback {
@@ -210,6 +218,7 @@ async fn dispatch(arguments: Arguments) -> Result<u8, Problem> {
         Verb::Diff { machine, from, to } => {
             diff::diff(&one(&source, &machine).await?, diff::Wanted { from, to }, &cancel).await
         }
+        Verb::Watch { machines: names } => watch::watch(&machines(&source, &names).await?, &cancel).await,
         Verb::Rollback { machine, to } => visit::rollback(&one(&source, &machine).await?, to, &cancel).await,
         Verb::Secrets { on } => look::secrets(&machines(&source, &on.on).await?, &cancel).await,
         Verb::Gc { on, older_than } => {
