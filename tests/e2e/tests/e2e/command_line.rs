@@ -1,9 +1,15 @@
 //! `nixos-activator` on a deployed directory.
 
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, ChildStdout, Stdio};
+
 use e2e::{DIRECTORY, World};
 use lab::Finished;
 
-use crate::support::{SLEEPER, TWO, apply, one, plan, says, set_up, site, succeeds, world};
+use crate::reboots::kernel;
+use crate::support::{
+    SLEEPER, TWO, apply, apply_until, fails_saying, one, plan, runs, says, set_up, site, succeeds, world,
+};
 
 fn activator(world: &World, arguments: &[&str]) -> Finished {
     let words = [&["nixos-activator", "-C", DIRECTORY][..], arguments].concat();
@@ -85,9 +91,9 @@ fn machines_are_looked_after_from_the_command_line() {
 
     for shell in ["bash", "zsh", "fish"] {
         let script = activator(&world, &["completions", shell]);
-        prints(&script, &["nixos-activator", "rollback"]);
+        prints(&script, &["nixos-activator", "rollback", "diff", "watch"]);
     }
-    prints(&activator(&world, &["man"]), &[".TH nixos-activator", "generations"]);
+    prints(&activator(&world, &["man"]), &[".TH nixos-activator", "generations", "diff", "watch"]);
 }
 
 #[test]
@@ -130,4 +136,168 @@ fn an_earlier_generation_is_activated() {
     assert_eq!(failed.code, Some(1));
     prints(&failed, &["Units failed", "went back to"]);
     assert_eq!(world.current_system("web"), before);
+}
+
+#[test]
+fn two_generations_are_compared() {
+    let world = world(&["web"]);
+    let unit = |name: &str, text: &str| {
+        format!(
+            "environment.etc.\"systemd/system/{name}.service\".text = \"[Unit]\\nDescription={text}\\n\";"
+        )
+    };
+    let before = [
+        "environment.systemPackages = [ pkgs.hello (pkgs.makePackage \"htop\" \"3.3.0\") ];".to_owned(),
+        "environment.etc.motd.text = \"one\"; environment.etc.one.text = \"\";".to_owned(),
+        unit("backup", "every day"),
+        unit("old", "it goes"),
+    ];
+    let after = [
+        "environment.systemPackages = [ (pkgs.makePackage \"hello\" \"2.13\") (pkgs.makePackage \"curl\" \"8.11.0\") ];"
+            .to_owned(),
+        "environment.etc.motd.text = \"two\"; environment.etc.two.text = \"\";".to_owned(),
+        unit("backup", "every night"),
+        unit("new", "it comes"),
+        kernel("6.6.70"),
+    ];
+    set_up(&world, &site(&world, &["web"], ""), &one(&before.join("\n")));
+    succeeds(&apply(&world));
+    let first = world.current_system("web");
+    world.write("network.nix", &one(&after.join("\n"))).unwrap();
+    succeeds(&apply(&world));
+    let second = world.current_system("web");
+
+    let diff = activator(&world, &["diff", "web"]);
+    assert_eq!(diff.code, Some(0), "{}", diff.stderr);
+    prints(
+        &diff,
+        &[
+            &format!("from  generation 2  {first}\n"),
+            &format!("to    generation 3  {second}  (runs)\n"),
+            "\n\nkernel 6.6.63 -> 6.6.70\n\n",
+            "\n\npackages\n  + curl 8.11.0\n  ~ hello 2.12.1 -> 2.13\n  - htop 3.3.0\n\n",
+            "\n\nunits\n  ~ backup.service\n  + new.service\n  - old.service\n\n",
+            "\n\nfiles\n  ~ /etc/motd\n  - /etc/one\n  + /etc/two\n\n",
+            "\n\nstore paths: ",
+        ],
+    );
+    let backwards = activator(&world, &["diff", "web", "--from", "3", "--to", "2"]);
+    prints(
+        &backwards,
+        &["kernel 6.6.70 -> 6.6.63", "  - curl 8.11.0\n  ~ hello 2.13 -> 2.12.1\n  + htop 3.3.0\n"],
+    );
+    let same = activator(&world, &["diff", "web", "--from", "2", "--to", "2"]);
+    assert_eq!(same.code, Some(0), "{}", same.stderr);
+    prints(&same, &["They are the same system."]);
+    for (arguments, expected) in [
+        (["--from", "77"], "has no generation 77; it has 1, 2, 3"),
+        (["--to", "77"], "has no generation 77; it has 1, 2, 3"),
+        (["--to", "1"], "has no generation before 1; it has 1, 2, 3"),
+    ] {
+        let missing = activator(&world, &[&["diff", "web"][..], &arguments].concat());
+        assert_eq!(missing.code, Some(1), "{arguments:?}");
+        prints(&missing, &[expected]);
+    }
+    assert_eq!(world.current_system("web"), second, "nothing was changed");
+}
+
+/// A unit of which systemd waits until `script` has ended.
+fn job(name: &str, script: &str) -> String {
+    one(&format!(
+        "systemd.services.{name} = {{ wantedBy = [ \"multi-user.target\" ]; serviceConfig.Type = \"oneshot\"; \
+         script = \"{script}\"; }};"
+    ))
+}
+
+/// A `watch` that runs on control.
+struct Watch {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    text: String,
+}
+
+impl Watch {
+    /// Returns once it has looked at the machine and found nothing.
+    fn start(world: &World) -> Self {
+        // It ends in any case, or the test would not.
+        let words = ["timeout", "180", "nixos-activator", "-C", DIRECTORY, "watch"];
+        let mut child = world.lab.control().command(&words).stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut watch = Self { child, stdout, text: String::new() };
+        watch.until("web: waiting\n");
+        watch
+    }
+
+    /// Waits until it has printed this.
+    #[track_caller]
+    fn until(&mut self, text: &str) {
+        while !self.text.contains(text) {
+            let read = self.stdout.read_line(&mut self.text).unwrap();
+            assert!(read > 0, "watch was to print {text:?}:\n{}", self.text);
+        }
+    }
+
+    /// Waits for its end.
+    fn end(mut self) -> Finished {
+        self.stdout.read_to_string(&mut self.text).unwrap();
+        let status = self.child.wait().unwrap();
+        Finished { success: status.success(), code: status.code(), stdout: self.text, stderr: String::new() }
+    }
+}
+
+#[test]
+fn an_apply_is_watched() {
+    let world = world(&["web"]);
+    let (web, control) = (world.lab.host("web"), world.lab.control());
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    // A machine without an agent has nothing to say.
+    web.exec(&["rm", "-r", "/var/lib/nixos-agent/bin"]).unwrap();
+
+    let mut watch = Watch::start(&world);
+    world.write("network.nix", &job("slow", "sleep 8")).unwrap();
+    let applying = apply_until(&world, || runs(web, "sleep 8"));
+    let starting = "web: Activating: starting the following units: slow.service\n";
+    watch.until(starting);
+    // It loses its connection in the middle.
+    let kill = control.exec(&["sh", "-c", "pkill -P \"$(pgrep -x nixos-activator)\" -x ssh"]).unwrap();
+    assert!(kill.success, "it has a connection: {}", kill.stderr);
+    let applied = applying.wait_with_output().unwrap();
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    let watched = watch.end();
+    assert_eq!(watched.code, Some(0), "{}", watched.stdout);
+    prints(
+        &watched,
+        &[
+            "web: Activating\n",
+            starting,
+            "web: the connection to ",
+            "web: AwaitingConfirmation\n",
+            "web: Committing\n",
+            "web: Activated: The machine runs the system, and boots it.\n",
+        ],
+    );
+    assert_eq!(watched.stdout.matches(starting).count(), 1, "nothing is shown twice:\n{}", watched.stdout);
+
+    // One that does not end well.
+    let before = world.current_system("web");
+    let watch = Watch::start(&world);
+    world.write("network.nix", &job("broken", "sleep 3; exit 1")).unwrap();
+    fails_saying(&apply(&world), &["was rolled back on machine \"web\""]);
+    let watched = watch.end();
+    assert_eq!(watched.code, Some(1), "{}", watched.stdout);
+    prints(
+        &watched,
+        &[
+            "web: Activating: starting the following units: broken.service\n",
+            "web: RollingBack\n",
+            &format!("web: RolledBack: Units failed. The machine went back to {before}.\n"),
+        ],
+    );
+
+    // Nothing comes, and somebody has seen enough.
+    let watch = Watch::start(&world);
+    assert!(control.exec(&["pkill", "-INT", "-x", "nixos-activator"]).unwrap().success);
+    let watched = watch.end();
+    assert_eq!(watched.code, Some(130), "{}", watched.stdout);
 }

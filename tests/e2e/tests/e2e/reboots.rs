@@ -5,7 +5,7 @@ use crate::support::{
 };
 
 /// Another kernel than the one that hosts were installed with.
-fn kernel(version: &str) -> String {
+pub(crate) fn kernel(version: &str) -> String {
     format!(
         "boot.kernelPackages.kernel = (pkgs.runCommand \"linux-{version}\" {{ }} ''/bin/busybox mkdir -p \"$out\"; echo {version} > \
          \"$out/bzImage\"'') // {{ version = \"{version}\"; }};"
