@@ -12,7 +12,7 @@ use crate::{LabError, text};
 
 /// Debian's release and the packages in the image.
 const RELEASE: &str = "trixie";
-const PACKAGES: &str = "systemd,systemd-sysv,dbus,openssh-server,openssh-client,nix-bin,nix-setup-systemd,iproute2,zstd,sudo,\
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,openssh-server,openssh-client,nix-bin,nix-setup-systemd,iproute2,zstd,sudo,opendoas,polkitd,\
 curl,git,ca-certificates,procps,busybox-static";
 
 /// What is done to the fresh system; `$1` is its root.

@@ -22,7 +22,9 @@ pub(super) fn objections(login: &Login, key: Option<&str>, files: &Files<'_>) ->
         Ok(effective) => effective,
         // Where it can say the line it is no good; all else may be because the server does not run here yet.
         Err(message) => {
-            let line = message.lines().find(|line| line.contains(" line "));
+            let is_fault =
+                |line: &&str| line.contains(" line ") && !line.contains("connection test specification");
+            let line = message.lines().find(is_fault);
             return line.map(|line| Objection::BadConfiguration(line.to_owned())).into_iter().collect();
         }
     };

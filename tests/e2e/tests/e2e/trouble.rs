@@ -129,6 +129,24 @@ fn without_root_nothing_is_sent() {
 }
 
 #[test]
+fn root_comes_from_doas_or_run0_as_well() {
+    let world = world(&["web"]);
+    let web = world.lab.host("web");
+    web.write_file("/etc/doas.conf", "permit nopass deploy as root\n").unwrap();
+    let rule = "polkit.addRule(function(action, subject) { if (subject.user == \"deploy\") return polkit.Result.YES; });\n";
+    web.write_file("/etc/polkit-1/rules.d/50-deploy.rules", rule).unwrap();
+    for (number, elevate) in ["[\"doas\", \"-n\"]", "[\"run0\", \"--no-ask-password\"]"].iter().enumerate() {
+        let provider =
+            format!("provider \"nixos\" {{ ssh = {{ user = \"deploy\", elevate = {elevate} }} }}\n");
+        let network = one(&format!("environment.etc.motd.text = \"{number}\";"));
+        set_up(&world, &(site(&world, &["web"], "") + &provider), &network);
+        succeeds(&apply(&world));
+        assert_eq!(web.read_file("/run/current-system/etc/motd").unwrap(), number.to_string(), "{elevate}");
+        no_changes(&world);
+    }
+}
+
+#[test]
 fn a_full_disk_stops_before_anything_is_activated() {
     let small = HostOptions { disk_bytes: Some(24 << 20), ..HostOptions::default() };
     let world = World::boot_with(&[("web", small)], &|_| {}).unwrap();
