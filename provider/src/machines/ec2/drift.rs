@@ -126,6 +126,7 @@ impl Ec2Block {
             match attached(&id) {
                 None => volume.device = Attr::Null,
                 Some((device, delete)) => {
+                    let finished = volume.device.is_known() && volume.delete_on_termination.is_known();
                     let same = volume
                         .device
                         .known()
@@ -134,7 +135,11 @@ impl Ec2Block {
                         volume.device = Attr::Known(device);
                     }
                     if volume.is_ours() {
-                        volume.delete_on_termination = Attr::Known(delete.unwrap_or(false));
+                        // One that was to go with the machine does, also where attaching it came no further than this.
+                        let delete = Attr::Known(delete.unwrap_or(false));
+                        let unfinished =
+                            !finished && volume.goes_with_machine() && delete == Attr::Known(false);
+                        volume.delete_on_termination = if unfinished { Attr::Null } else { delete };
                     }
                 }
             }

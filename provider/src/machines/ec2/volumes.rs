@@ -81,9 +81,9 @@ pub(super) async fn become_(
         there.insert(name.clone(), now.clone());
         if now.device.is_null() {
             owner.attach(name, &now, wanted, patience).await?;
+            // Until EC2 knows whether it goes with the machine, `there` has it as one that is still to be attached.
             now.device = wanted.device.clone();
             now.delete_on_termination = Attr::Null;
-            there.insert(name.clone(), now.clone());
         }
         owner.modify(name, &now, wanted, patience).await?;
         if now.delete_on_termination != wanted.delete_on_termination {

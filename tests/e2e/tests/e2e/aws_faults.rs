@@ -348,3 +348,26 @@ fn a_volume_whose_making_ended_open_does_not_outlive_its_machine() {
     succeeds(&world.terraform(&["destroy", "-auto-approve"]));
     compare(&world, &cloud, "destroyed");
 }
+
+#[test]
+fn a_machine_whose_making_broke_off_leaves_no_volume_behind() {
+    let (world, cloud) = one_host_for_all();
+    let weather = Weather::over(&cloud, 1, 0);
+    let subnet = cloud.subnet("eu-west-1", 1);
+    let ami = cloud.image("eu-west-1", "nixos/24.11.1-x86_64-linux");
+    set_up(&world, &main_tf(&weather, &subnet, &ami, [1, 0, 0], 0), "");
+    // The volume is attached, and EC2 does not know yet that it goes with the machine.
+    let storms = [("AttachVolume", Storm::AnswerLost), ("ModifyInstanceAttribute", Storm::FailedBefore)];
+    for (action, storm) in storms {
+        weather.strike(action, storm);
+        fails_saying(&apply(&world), &["AWS did not"]);
+        weather.calm();
+        let run = apply(&world);
+        succeeds(&run);
+        says(&run, &["1 added, 0 changed, 1 destroyed"]);
+        compare(&world, &cloud, action);
+        no_changes(&world);
+        succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+        compare(&world, &cloud, "destroyed");
+    }
+}
