@@ -225,7 +225,7 @@ fn ssh_attribute() -> Attribute {
         .attribute("host_key_policy", Attribute::string().optional().validate(policy).description("What to do with a host key that is not known: `strict` (refuse, the default), `accept_new` (trust on first use, then pin) or `off` (never check)."))
         .attribute("connect_timeout", Attribute::string().optional().validate(validators::duration()).description("How long one attempt to connect may take. Default: `10s`."))
         .attribute("options", strings_attribute("Further lines for `ssh_config`, each as `Keyword=value`."))
-        .attribute("elevate", strings_attribute("The command that runs its arguments as root where `user` is not root, e.g. `[\"sudo\", \"-n\"]`."));
+        .attribute("elevate", strings_attribute("The command that runs its arguments as root where `user` is not root, without asking for a password: `[\"sudo\", \"-n\"]`, `[\"doas\", \"-n\"]`, `[\"run0\", \"--no-ask-password\"]`."));
     Attribute::nested_single(nested).optional().description("Defaults for every SSH connection.")
 }
 

@@ -141,7 +141,7 @@ fn root_comes_from_doas_or_run0_as_well() {
         let network = one(&format!("environment.etc.motd.text = \"{number}\";"));
         set_up(&world, &(site(&world, &["web"], "") + &provider), &network);
         succeeds(&apply(&world));
-        assert_eq!(web.read_file("/run/current-system/etc/motd").unwrap(), number.to_string(), "{elevate}");
+        assert_eq!(web.exec(&["cat", "/etc/motd"]).unwrap().stdout, number.to_string(), "{elevate}");
         no_changes(&world);
     }
 }
