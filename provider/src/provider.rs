@@ -40,6 +40,7 @@ pub(crate) struct NixosProvider {
 
 /// Serves until Terraform says goodbye, then closes the connections.
 pub(crate) fn serve() -> ExitCode {
+    nixos_activator::ssh::allow_many_files();
     let tools = Arc::new(Tools {
         pool: Pool::default(),
         scheduler: Scheduler::default(),

@@ -16,7 +16,7 @@ use std::time::Duration;
 pub use connection::{Answer, Connection, Login};
 pub use error::SshError;
 pub use keys::{KeyError, KeyPair, KeyType, normalized as normalized_public_key};
-pub use pool::Pool;
+pub use pool::{Pool, allow_many_files};
 
 use crate::Secret;
 

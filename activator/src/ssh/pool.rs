@@ -12,8 +12,18 @@ use tokio_util::sync::CancellationToken;
 use super::{Connection, Endpoint, SshError};
 
 /// How many connections stay open, unless somebody says otherwise: enough that the machines of most deployments are logged in to
-/// once, and well below what a process may have open.
-const KEPT: usize = 100;
+/// once, and with those in use well below what a process may have open: a connection takes four files.
+const KEPT: usize = 64;
+
+/// Lets this process have as many files open as it may: the limit it was started with is often a cautious one.
+pub fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    // What some systems do not take although they say so is not worth a word: it works without.
+    if current != maximum {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+}
 
 /// A place for one connection; its lock is held while it is being opened.
 type Slot = Arc<tokio::sync::Mutex<Option<Open>>>;

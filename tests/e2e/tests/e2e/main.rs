@@ -13,6 +13,7 @@ mod generations;
 mod importing;
 mod keeping;
 mod lockout;
+mod many;
 mod planning;
 mod reboots;
 mod secrets;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use e2e::World;
 
+use super::load::Load;
 use super::{median, millis};
 use crate::build::{build, cargo, run, target};
 use crate::{TaskError, setup};
@@ -98,6 +99,7 @@ fn deploying(world: &World) -> Result<(), TaskError> {
     let (mut ours, mut theirs) = (vec![], vec![]);
     let mut stages: [Vec<Duration>; STAGES.len()] = Default::default();
     let mut connections = 0;
+    let load = Load::of(Load::AGENT);
     for round in 0..RUNS {
         let start = Instant::now();
         let done = control.exec(&["sh", "-c", &by_hand, "by-hand", &format!("by hand {round}")])?;
@@ -109,7 +111,7 @@ fn deploying(world: &World) -> Result<(), TaskError> {
         let before = logins()?;
         control.exec(&["rm", "-f", "/root/bench/log"])?;
         let log = [("TF_LOG_PROVIDER", "INFO"), ("TF_LOG_PATH", "/root/bench/log")];
-        let applied = world.terraform_with(&log, &["apply", "-auto-approve"]);
+        let applied = load.during(|| world.terraform_with(&log, &["apply", "-auto-approve"]));
         if applied.code != 0 {
             return Err(TaskError::Failed(applied.text));
         }
@@ -146,6 +148,7 @@ fn deploying(world: &World) -> Result<(), TaskError> {
     println!(
         "  connections to the machine         {connections:>7}     (plan, apply, and the confirming one)"
     );
+    println!("  the agent's memory, at most        {:>7} KiB", load.memory_kib());
     Ok(())
 }
 

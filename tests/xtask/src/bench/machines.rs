@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use e2e::World;
 use serde_json::json;
 
+use super::load::Load;
 use super::millis;
 use crate::build::build;
 use crate::{TaskError, setup};
@@ -20,8 +20,6 @@ const SIZES: [usize; 4] = [1, 10, 100, 1000];
 const RACKS: [&str; 4] = ["rack0", "rack1", "rack2", "rack3"];
 /// How many logins the peer makes at once: as many as a refresh.
 const AT_ONCE: &str = "32";
-/// How often the provider is looked at while it works.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// Measures, and prints.
 pub(crate) fn bench() -> Result<(), TaskError> {
@@ -72,7 +70,7 @@ fn measure(world: &World, size: usize) -> Result<String, TaskError> {
         if done.success { Ok(start.elapsed()) } else { Err(TaskError::Failed(done.stderr)) }
     };
 
-    let load = Load::default();
+    let load = Load::of(Load::PROVIDER);
     let run = |arguments: &[&str]| {
         let done = load.during(|| world.terraform(arguments));
         if done.code == 0 { Ok(done.took) } else { Err(TaskError::Failed(done.text)) }
@@ -96,8 +94,8 @@ fn measure(world: &World, size: usize) -> Result<String, TaskError> {
         seconds(same),
         seconds(logins),
         seconds(changed),
-        load.memory_kib.load(Ordering::Relaxed) / 1024,
-        load.connections.load(Ordering::Relaxed),
+        load.memory_kib() / 1024,
+        load.connections(),
     ))
 }
 
@@ -138,49 +136,4 @@ fn machine(n: usize, text: &str) -> String {
         "{{ pkgs, ... }}: {{\n  nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\";\n  \
          environment.etc.text.text = \"{n} {text}\";\n}}\n"
     )
-}
-
-/// The most that any process of the provider needed, and the most `ssh` there were.
-#[derive(Default)]
-struct Load {
-    memory_kib: AtomicU64,
-    connections: AtomicUsize,
-}
-
-impl Load {
-    /// Looks again and again while `work` is done.
-    fn during<T>(&self, work: impl FnOnce() -> T) -> T {
-        let over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    self.look();
-                    std::thread::sleep(LOOK);
-                }
-            });
-            let result = work();
-            over.store(true, Ordering::Relaxed);
-            result
-        })
-    }
-
-    /// Looks at all processes: those of the lab's hosts are among them.
-    fn look(&self) {
-        let mut connections = 0;
-        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let read = |name: &str| std::fs::read_to_string(process.path().join(name)).unwrap_or_default();
-            match read("comm").trim() {
-                // As much of `terraform-provider-nixos` as the kernel keeps.
-                "terraform-provi" => {
-                    let status = read("status");
-                    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-                    let peak = peak.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-                    self.memory_kib.fetch_max(peak.unwrap_or(0), Ordering::Relaxed);
-                }
-                "ssh" => connections += 1,
-                _ => {}
-            }
-        }
-        self.connections.fetch_max(connections, Ordering::Relaxed);
-    }
 }

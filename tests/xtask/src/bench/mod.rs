@@ -2,6 +2,7 @@
 
 mod aws;
 mod hosts;
+mod load;
 mod machines;
 mod protocol;
 
