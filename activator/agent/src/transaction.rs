@@ -72,6 +72,9 @@ fn perform(
             }
             let end = work(&mut transaction);
             host::disarm();
+            if let Some(secrets) = Secrets::of(deployment, &request) {
+                secrets.sweep();
+            }
             // The lock lives up to here.
             transaction.events.phase(Phase::Finished);
             end

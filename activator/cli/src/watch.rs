@@ -25,7 +25,8 @@ const INTERRUPTED: u8 = 130;
 
 /// Shows activations until those that were seen are over.
 pub(crate) async fn watch(machines: &[Machine], cancel: &CancellationToken) -> Result<u8, Problem> {
-    let pool = Pool::default();
+    // All of them are asked again and again.
+    let pool = Pool::keeping(machines.len());
     let screen = RefCell::new(Screen::new(machines));
     let ears = machines.iter().enumerate().map(|(n, machine)| {
         let ear = Ear { machine, n, screen: &screen, heard: None };

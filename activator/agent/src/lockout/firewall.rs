@@ -18,7 +18,8 @@ fn scripts(system: &Path, name: &str) -> Option<String> {
     let unit = unit(system, name)?;
     let mut text = String::new();
     for program in programs(&unit) {
-        let script = std::fs::read(program).ok()?;
+        // What a unit runs at its end is not there before it has run.
+        let Ok(script) = std::fs::read(program) else { continue };
         let script = String::from_utf8_lossy(&script).into_owned();
         for path in store_paths(&script).filter(|path| path.contains("rules")) {
             text.push_str(&std::fs::read_to_string(path).unwrap_or_default());
@@ -28,31 +29,34 @@ fn scripts(system: &Path, name: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// `ip46tables -A nixos-fw -p tcp --dport 22 -j nixos-fw-accept`, as the module writes it. Anything else that accepts may be
-/// about this port too.
+/// `ip46tables -A nixos-fw -p tcp --dport 22 -j nixos-fw-accept`, as the module writes it. Whatever else decides about packets that come
+/// in may be about this port too.
 fn iptables_refuses(script: &str, port: u16) -> bool {
-    let appends = |line: &&str| {
-        !line.trim_start().starts_with('#')
-            && (line.contains("-A nixos-fw ") || line.contains("-I nixos-fw "))
-    };
-    let accepts = |line: &&str| line.contains("-j nixos-fw-accept") || line.contains("-j ACCEPT");
+    const REFUSE: [&str; 7] =
+        ["DROP", "REJECT", "LOG", "nixos-fw", "nixos-fw-log-refuse", "nixos-fw-refuse", "nixos-fw-drop"];
+    // What is about replies, other protocols or the machine itself is not about us.
+    const OTHERS: [&str; 5] = ["ESTABLISHED", "-i lo ", "-p udp", "-p icmp", "-p ipv6-icmp"];
+    let script = script.replace("\\\n", " ");
     let may_be_ours = |line: &str| {
-        let mut words = line.split_whitespace();
-        // What is about replies, other protocols or the machine itself is not about us.
-        if ["ESTABLISHED", "-i lo ", "-p udp", "-p icmp", "-p ipv6-icmp"]
-            .iter()
-            .any(|text| line.contains(text))
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let after = |option: &[&str]| {
+            words.iter().position(|word| option.contains(word)).and_then(|at| words.get(at + 1)).copied()
+        };
+        let decides = after(&["-A", "-I", "--append", "--insert"])
+            .is_some_and(|chain| ["INPUT", "nixos-fw"].contains(&chain));
+        let refuses = after(&["-j", "--jump", "-g", "--goto"]).is_none_or(|target| REFUSE.contains(&target));
+        if line.trim_start().starts_with('#')
+            || !decides
+            || refuses
+            || OTHERS.iter().any(|text| line.contains(text))
         {
             return false;
         }
-        match words.find(|word| *word == "--dport").and_then(|_| words.next()) {
-            Some(ports) => ports_of(ports, ':').is_none_or(|ports| ports.contains(&port)),
-            None => true,
-        }
+        let ports = after(&["--dport", "--destination-port"]).and_then(|ports| ports_of(ports, ':'));
+        ports.is_none_or(|ports| ports.contains(&port))
     };
-    let mut lines = script.lines().filter(appends).filter(accepts);
     // Without the last word of the module's own chain it is none of the kind known here.
-    script.contains("-A nixos-fw -j nixos-fw-log-refuse") && !lines.any(may_be_ours)
+    script.contains("-A nixos-fw -j nixos-fw-log-refuse") && !script.lines().any(may_be_ours)
 }
 
 /// `tcp dport { 22, 8000-8080 } accept`, as the module writes it.
@@ -130,6 +134,9 @@ mod tests {
             "ip46tables -A nixos-fw -p tcp --dport ssh -j nixos-fw-accept",
             "ip46tables -A nixos-fw -i wg0 -j nixos-fw-accept",
             "iptables -A nixos-fw -s 10.0.0.0/8 -j ACCEPT",
+            "iptables -I INPUT -p tcp --dport 22 -s 10.0.0.0/8 -j ACCEPT",
+            "iptables -A nixos-fw -p tcp --dport 22 -j ssh-in",
+            "iptables -A nixos-fw -p tcp \\\n  --dport 22 -j nixos-fw-accept",
         ] {
             assert!(!refuses(open), "{open}");
         }

@@ -68,10 +68,12 @@ pub(crate) fn look(login: &Login, old: Option<&str>, new: &str) -> Result<(), St
 
 /// What a system does not have that this login needs.
 fn missing(login: &Login, system: &Path) -> Vec<Objection> {
+    // They open the way for themselves, and Tailscale has a server of its own.
+    let own_way = ["tailscaled.service", "netbird.service"].iter().any(|name| unit(system, name).is_some());
     let checks = [
-        (!has_server(system), Objection::NoServer),
+        (!has_server(system) && !own_way, Objection::NoServer),
         (!has_user(system, &login.user), Objection::NoUser),
-        (firewall::refuses(system, login.port), Objection::Firewall),
+        (firewall::refuses(system, login.port) && !own_way, Objection::Firewall),
         (network::lacks(system, login.address), Objection::Address),
     ];
     checks.into_iter().filter_map(|(holds, objection)| holds.then_some(objection)).collect()
@@ -118,6 +120,16 @@ impl<'a> Files<'a> {
 
     fn after(system: &'a Path) -> Self {
         Self { system: Some(system), after: true }
+    }
+
+    /// Whether there is to be such a file, and nobody can say yet what is in it: others make it once the system runs.
+    fn comes_later(&self, path: &Path) -> bool {
+        let own = self
+            .system
+            .zip(path.strip_prefix("/etc").ok())
+            .map(|(system, below)| system.join("etc").join(below));
+        let dangles = own.is_some_and(|own| own.symlink_metadata().is_ok() && !own.exists());
+        self.after && (dangles || (path.starts_with("/run") && !path.exists()))
     }
 
     /// The file that stands for this path.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{programs, unit};
+use super::{is_managed, programs, unit};
 
 /// Whether the machine certainly has not got the address with this system: nothing in it names the address, and nothing asks
 /// others for one. An IPv6 address may come with any router's advertisement.
@@ -11,10 +11,34 @@ pub(super) fn lacks(system: &Path, address: IpAddr) -> bool {
     address.to_canonical().is_ipv4() && !asks_others(system) && !names(system, address.to_canonical())
 }
 
+/// Units that give a machine addresses which no file of its system names.
+const OTHERS: [&str; 10] = [
+    "dhcpcd.service",
+    "NetworkManager.service",
+    "cloud-init.service",
+    "connman.service",
+    "keepalived.service",
+    "tailscaled.service",
+    "zerotierone.service",
+    "netbird",
+    "openvpn-",
+    "wg-quick-",
+];
+
 fn asks_others(system: &Path) -> bool {
-    let units = ["dhcpcd.service", "NetworkManager.service", "cloud-init.service"];
-    units.iter().any(|name| system.join("etc/systemd/system").join(name).exists())
+    let units = std::fs::read_dir(system.join("etc/systemd/system")).into_iter().flatten().flatten();
+    let mut names = units.map(|unit| unit.file_name().to_string_lossy().into_owned());
+    names.any(|name| OTHERS.iter().any(|other| name.starts_with(other)))
         || texts(system).iter().any(|text| text.lines().any(asks_dhcp))
+        || somebody_configures_networkd()
+}
+
+/// Whether there are files of networkd that belong to no system: hosts of containers write them.
+fn somebody_configures_networkd() -> bool {
+    ["/etc/systemd/network", "/run/systemd/network"].iter().any(|directory| {
+        let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
+        files.map(|file| file.path()).any(|file| !is_managed(&file))
+    })
 }
 
 /// systemd.network(5): `DHCP=` is a boolean, `ipv4` or `ipv6`.
@@ -37,11 +61,14 @@ fn texts(system: &Path) -> Vec<String> {
     };
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let networks = files("network").filter_map(|name| read(&system.join("etc/systemd/network").join(name)));
-    let units = files("system").filter(|name| name.starts_with("network-")).flat_map(|name| {
-        let unit = unit(system, &name).unwrap_or_default();
-        let scripts: Vec<String> = programs(&unit).filter_map(|program| read(Path::new(program))).collect();
-        scripts.into_iter().chain([unit])
-    });
+    let units = files("system")
+        .filter(|name| name.starts_with("network-") || name.starts_with("wireguard-"))
+        .flat_map(|name| {
+            let unit = unit(system, &name).unwrap_or_default();
+            let scripts: Vec<String> =
+                programs(&unit).filter_map(|program| read(Path::new(program))).collect();
+            scripts.into_iter().chain([unit])
+        });
     networks.chain(units).collect()
 }
 

@@ -15,16 +15,18 @@ const CONFIG: &str = "/etc/ssh/sshd_config";
 type Effective = BTreeMap<String, Vec<String>>;
 
 pub(super) fn objections(login: &Login, key: Option<&str>, files: &Files<'_>) -> Vec<Objection> {
-    let Some(config) = files.find(Path::new(CONFIG)) else {
+    let Some(config) = files.find(Path::new(CONFIG)).filter(|_| !files.comes_later(Path::new(CONFIG))) else {
         return vec![];
     };
     let effective = match ask(&program(files), &config, login) {
         Ok(effective) => effective,
         // Where it can say the line it is no good; all else may be because the server does not run here yet.
         Err(message) => {
+            const NO_FAULTS: [&str; 3] =
+                ["connection test specification", "Deprecated option", "Unsupported option"];
             let is_fault =
-                |line: &&str| line.contains(" line ") && !line.contains("connection test specification");
-            let line = message.lines().find(is_fault);
+                |line: &&str| line.contains(" line ") && !NO_FAULTS.iter().any(|text| line.contains(text));
+            let line = message.lines().find(is_fault).filter(|_| !message.contains("no hostkeys available"));
             return line.map(|line| Objection::BadConfiguration(line.to_owned())).into_iter().collect();
         }
     };
@@ -115,6 +117,9 @@ fn may_know(effective: &Effective, key: &str, login: &Login, files: &Files<'_>) 
     let mut places = patterns.split_whitespace().filter(|pattern| *pattern != "none");
     places.any(|pattern| {
         let path = expand(pattern, &login.user, &home);
+        if files.comes_later(&path) {
+            return true;
+        }
         let Some(file) = files.find(&path) else {
             return false;
         };

@@ -150,6 +150,9 @@ impl<'a> Secrets<'a> {
         if !aside.join(BEFORE).exists() {
             self.put_aside(&aside)?;
         }
+        if self.entries.iter().any(|entry| persists(&entry.file)) {
+            sealed::install()?;
+        }
         for (number, entry) in self.entries.iter().enumerate() {
             if entry.content.is_none() {
                 continue;
@@ -269,10 +272,11 @@ impl<'a> Secrets<'a> {
                 },
             );
         }
-        manifest::write(self.owner, &published)?;
         let persistent = self.entries.iter().filter(|entry| persists(&entry.file));
         let persistent = persistent.filter_map(|entry| published.get(&entry.file.name));
-        sealed::keep(self.owner, &persistent.collect::<Vec<_>>())
+        sealed::keep(self.owner, &persistent.collect::<Vec<_>>())?;
+        // Last: what is not in it is taken for lost and sent again.
+        manifest::write(self.owner, &published)
     }
 
     /// The old system comes back: so do they.
@@ -301,6 +305,10 @@ impl<'a> Secrets<'a> {
     /// Removes what was staged and put aside.
     pub(crate) fn forget(&self) {
         let _ = std::fs::remove_dir_all(self.aside());
+    }
+
+    /// Removes encrypted copies that do not count, for who holds the lock.
+    pub(crate) fn sweep(&self) {
         sealed::sweep(self.owner);
     }
 

@@ -10,6 +10,9 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
 
 use super::manifest::{self, Published, digest};
 use super::place::{make_directory, write, write_new};
@@ -19,6 +22,9 @@ use crate::host;
 
 const SEALED: &str = "/var/lib/nixos-agent/sealed";
 const MANIFEST: &str = "manifest";
+/// How often all of them together are tried again after a failure, and how long after it.
+const TRIES: usize = 10;
+const PAUSE: Duration = Duration::from_millis(500);
 /// The agent that the unit starts: others come and go with versions of the client.
 const AGENT: &str = "/var/lib/nixos-agent/sealed/nixos-agent";
 
@@ -26,7 +32,8 @@ const AGENT: &str = "/var/lib/nixos-agent/sealed/nixos-agent";
 const UNIT: &str = "/etc/systemd/system.control/nixos-agent-secrets.service";
 const WANTED: &str = "/etc/systemd/system.control/sysinit.target.wants/nixos-agent-secrets.service";
 
-/// Everything that is not part of the very beginning comes after `sysinit.target`, users of secrets among it.
+/// Everything that is not part of the very beginning comes after `sysinit.target`, users of secrets among it. Once secrets have been in
+/// memory it is too late: a switch starts whatever its targets want, and must not bring back what was there before.
 const TEXT: &str = "[Unit]
 Description=Secrets that this machine keeps for itself
 DefaultDependencies=no
@@ -35,6 +42,7 @@ Before=sysinit.target shutdown.target
 Conflicts=shutdown.target
 RequiresMountsFor=/var/lib/nixos-agent /var/lib/systemd
 ConditionPathExists=/var/lib/nixos-agent/sealed/nixos-agent
+ConditionPathExists=!/run/nixos-agent-secrets
 
 [Service]
 Type=oneshot
@@ -44,12 +52,19 @@ ExecStart=/var/lib/nixos-agent/sealed/nixos-agent put-back-secrets
 
 /// Whether this machine can keep secrets for itself.
 pub(super) fn is_possible() -> Result<(), String> {
-    host::output("systemd-creds", &["--version"]).map(drop).map_err(|error| {
-        format!(
-            "A secret is to `persist`, which needs `systemd-creds` (systemd 250 or newer) on the machine ({error}); nothing was \
-             changed."
-        )
-    })
+    const MEMORY_ONLY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+    let why = if let Err(error) = host::output("systemd-creds", &["--version"]) {
+        format!("`systemd-creds` (systemd 250 or newer) on the machine ({error})")
+    } else if statfs("/etc")
+        .is_ok_and(|stat| MEMORY_ONLY.iter().any(|kind| u64::try_from(stat.f_type) == Ok(*kind)))
+    {
+        "an /etc that survives a reboot, and this one is in memory".to_owned()
+    } else if statvfs("/etc").is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+        "an /etc that can be written, and this one is read-only".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(format!("A secret is to `persist`, which needs {why}; nothing was changed."))
 }
 
 /// Encrypts a content, which counts from [`keep`] on.
@@ -72,9 +87,6 @@ pub(super) fn keep(owner: &str, persistent: &[&Published]) -> Result<(), AgentEr
     let directory = Path::new(SEALED).join(owner);
     if persistent.is_empty() {
         let _ = std::fs::remove_dir_all(&directory);
-        if owners().next().is_none() {
-            uninstall();
-        }
         return Ok(());
     }
     for one in persistent {
@@ -85,12 +97,10 @@ pub(super) fn keep(owner: &str, persistent: &[&Published]) -> Result<(), AgentEr
     }
     // A digest on disk would let those who steal the disk check guesses.
     let lines = persistent.iter().map(|one| Published { digest: "-".to_owned(), ..(*one).clone() }.line());
-    replace(&directory.join(MANIFEST), lines.collect::<String>().as_bytes(), 0o600)?;
-    sweep(owner);
-    install()
+    replace(&directory.join(MANIFEST), lines.collect::<String>().as_bytes(), 0o600)
 }
 
-/// Removes what does not count.
+/// Removes what does not count. Only for who holds the lock: another activation may be about to make it count.
 pub(super) fn sweep(owner: &str) {
     let directory = Path::new(SEALED).join(owner);
     let counts: Vec<String> =
@@ -103,16 +113,27 @@ pub(super) fn sweep(owner: &str) {
     }
     // Goes only if nothing is in it.
     let _ = std::fs::remove_dir(&directory);
+    if owners().next().is_none() {
+        uninstall();
+    }
 }
 
 /// After a reboot: every secret to its place, as it was. Those that cannot be read any more are told, and are missed by the next
 /// look from outside.
 pub(crate) fn put_back() -> Result<(), AgentError> {
-    let mut failures = vec![];
+    let (mut failures, mut tries) = (vec![], TRIES);
     for (owner, directory) in owners() {
         let mut published: BTreeMap<String, Published> = manifest::read(&owner);
         for one in read(&directory) {
-            match put_back_one(&directory, &one) {
+            let back = loop {
+                match put_back_one(&directory, &one) {
+                    // A TPM may not be ready so early.
+                    Err(_) if tries > 0 => tries -= 1,
+                    back => break back,
+                }
+                std::thread::sleep(PAUSE);
+            };
+            match back {
                 Ok(one) => drop(published.insert(one.name.clone(), one)),
                 Err(error) => failures.push(format!("{}: {error}", one.name)),
             }
@@ -174,7 +195,8 @@ fn creds(verb: &str, name: &str, input: &[u8]) -> Result<Vec<u8>, AgentError> {
     Err(AgentError::Sealed(format!("systemd-creds {verb}: {said}")))
 }
 
-fn install() -> Result<(), AgentError> {
+/// Makes sure that the next boot puts them back.
+pub(super) fn install() -> Result<(), AgentError> {
     let own = std::env::current_exe().map_err(failed("own path"))?;
     let program = std::fs::read(&own).map_err(failed(&own.display().to_string()))?;
     if std::fs::read(AGENT).ok().as_ref() != Some(&program) {

@@ -1,7 +1,7 @@
 //! `generations`: machines that are to run an earlier generation of their system profile, whatever is specified.
 //!
 //! A generation's number means something on its machine only, so a plan that names one has to ask; what it was told is remembered
-//! beside the state, and asked again only for another number or another machine.
+//! beside the state, and not asked again once the machine runs it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -88,8 +88,13 @@ pub(super) async fn find(
                 return Ok((machine, None));
             };
             let told = private.earlier.get(&machine).filter(|earlier| earlier.generation == *number);
-            let same_place = prior.is_none_or(|prior| plan::same_place(prior, deployment, &machine));
-            match told.filter(|_| same_place) {
+            // What it runs need not be asked for; what it is to run may be gone, or be another machine's.
+            let runs_it = |told: &&Earlier| {
+                let runs = prior.filter(|prior| plan::same_place(prior, deployment, &machine));
+                let runs = runs.and_then(|prior| prior.system(name)?.toplevel.known());
+                runs.is_some_and(|runs| runs == told.toplevel.as_str())
+            };
+            match told.filter(runs_it) {
                 Some(told) => Ok((machine, Some(told.clone()))),
                 None => ask(cx, deployment, &machine, *number).await.map(|earlier| (machine, earlier)),
             }

@@ -229,22 +229,19 @@ fn planned_system(
         && same_place(prior, config, name)
         && was_activated(prior, config)
     {
-        if secrets.is_unknown() {
-            return System { secrets, changes: Attr::Unknown, ..runs.clone() };
-        }
         let reboots = config.reboots() != When::Never && runs.reboot_required.known() == Some(&true);
+        let reboot_required = if reboots { Attr::Unknown } else { runs.reboot_required.clone() };
+        let drv = next.drv.as_ref().map_or_else(|| runs.drv.clone(), |drv| Attr::Known(drv.to_string()));
+        if secrets.is_unknown() {
+            // Whether anything has to be done is open, and so is all that follows from it.
+            let drv = if drv == runs.drv { drv } else { Attr::Unknown };
+            return System { drv, secrets, reboot_required, changes: Attr::Unknown, ..runs.clone() };
+        }
         let changes = joined([secrets::changes(&runs.secrets, &secrets), announced(reboots, "reboot")]);
         if changes.is_empty() {
             return runs.clone();
         }
-        let reboot_required = if reboots { Attr::Unknown } else { runs.reboot_required.clone() };
-        return System {
-            drv: next.drv.as_ref().map_or_else(|| runs.drv.clone(), |drv| Attr::Known(drv.to_string())),
-            secrets,
-            reboot_required,
-            changes: Attr::Known(changes),
-            ..runs.clone()
-        };
+        return System { drv, secrets, reboot_required, changes: Attr::Known(changes), ..runs.clone() };
     }
     let new_secrets = if secrets.is_unknown() {
         String::new()

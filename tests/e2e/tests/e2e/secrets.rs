@@ -363,6 +363,12 @@ fn a_machine_puts_its_secrets_back_by_itself() {
     let on_disk = ["grep", "-rlF", "a secret of 21 bytes", "/var", "/etc", "/nix/store", "/root"];
     assert_eq!(web.exec(&on_disk).unwrap().stdout, "/root/seen\n", "only its reader has written it down");
 
+    // A switch starts whatever its targets want. That is not the moment to put anything back.
+    web.exec(&["sh", "-c", "echo newer > /run/keys/token; systemctl daemon-reload; systemctl start sysinit.target nixos-agent-secrets"])
+        .unwrap();
+    assert_eq!(file(&world, "/run/keys/token").1, "newer\n");
+    succeeds(&apply(&world));
+
     // It is there before its reader starts; the other one is not there at all.
     web.exec(&["rm", "/root/seen"]).unwrap();
     web.power_cycle().unwrap();
