@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::{FutureExt as _, StreamExt as _};
 use nixos_activator::agent::{Action, DeploymentId, SystemState};
 use nixos_activator::build::{Kept, Roots};
 use nixos_activator::deploy::{self, DeployError, Ended, Job, Settings, Source};
@@ -75,13 +76,8 @@ pub(super) async fn apply(
 
     let mut diagnostics = Diagnostics::default();
     let mut systems = deployment.systems.known().cloned().unwrap_or_default();
-    for job in &jobs {
+    for (job, ended, planned, real) in look_at_all(cx, &jobs, &ended, &deployment, before).await {
         let name = job.machine.as_str();
-        let Some(ended) = ended.get(&job.machine) else {
-            continue;
-        };
-        let planned = deployment.system(name).cloned().unwrap_or_default();
-        let real = real_system(cx, job, &deployment, planned.clone(), before(name), ended).await;
         if ended.error.is_none() && real.toplevel != planned.toplevel {
             diagnostics.push(changed_meanwhile(job, &real));
         }
@@ -295,6 +291,28 @@ fn settings(deployment: &Deployment) -> Settings {
         keep_generations: deployment.keep_generations.known().copied(),
         rollout: rollout::settings(&deployment.rollout),
     }
+}
+
+/// What has become of each machine: how it ended, what was planned for it, and what it has.
+async fn look_at_all<'a>(
+    cx: &Cx<Context>,
+    jobs: &'a [Job],
+    ended: &'a BTreeMap<MachineName, Ended>,
+    deployment: &Deployment,
+    before: impl Fn(&str) -> Option<System>,
+) -> Vec<(&'a Job, &'a Ended, System, System)> {
+    let looks = jobs.iter().filter_map(|job| {
+        let name = job.machine.as_str();
+        let (ended, before) = (ended.get(&job.machine)?, before(name));
+        let planned = deployment.system(name).cloned().unwrap_or_default();
+        let look = async move {
+            let real = real_system(cx, job, deployment, planned.clone(), before, ended).await;
+            (job, ended, planned, real)
+        };
+        Some(look.boxed())
+    });
+    // In their order, which is that of the diagnostics.
+    futures::stream::iter(looks.collect::<Vec<_>>()).buffered(read::AT_ONCE).collect().await
 }
 
 /// The entry of `systems` after all: asked from the machine, else as the agent or the last look had it.

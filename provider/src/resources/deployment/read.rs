@@ -19,7 +19,7 @@ use crate::resources::machine::parse_id;
 use crate::settings::duration_or;
 
 /// How many machines are asked at once.
-const AT_ONCE: usize = 32;
+pub(super) const AT_ONCE: usize = 32;
 
 pub(super) async fn read(
     cx: &Cx<Context>,

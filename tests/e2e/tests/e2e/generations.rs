@@ -79,4 +79,15 @@ fn a_generation_that_is_known_only_after_apply_is_found_then() {
     succeeds(&apply(&world));
     assert_eq!(world.current_system("web"), first);
     no_changes(&world);
+
+    // What it runs becomes what is specified, together with something that is known only after apply.
+    world.lab.control().write_file("/root/token", "hush").unwrap();
+    world.write("network.nix", &motd("one")).unwrap();
+    let secrets = "secrets = { token = { file = \"/root/token\", machines = [terraform_data.who.output] } }";
+    let who = "resource \"terraform_data\" \"who\" {\n  input = \"web\"\n}\n";
+    world.write("main.tf", &format!("{}{who}", site(&world, &["web"], secrets))).unwrap();
+    succeeds(&apply(&world));
+    assert_eq!(world.current_system("web"), first);
+    assert_eq!(world.lab.host("web").exec(&["cat", "/run/keys/token"]).unwrap().stdout, "hush");
+    no_changes(&world);
 }
