@@ -197,6 +197,7 @@ fn creds(verb: &str, name: &str, input: &[u8]) -> Result<Vec<u8>, AgentError> {
 
 /// Makes sure that the next boot puts them back.
 pub(super) fn install() -> Result<(), AgentError> {
+    DirBuilder::new().mode(0o700).recursive(true).create(SEALED).map_err(failed(SEALED))?;
     let own = std::env::current_exe().map_err(failed("own path"))?;
     let program = std::fs::read(&own).map_err(failed(&own.display().to_string()))?;
     if std::fs::read(AGENT).ok().as_ref() != Some(&program) {
