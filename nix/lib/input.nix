@@ -21,12 +21,6 @@ let
       throw "node `${name}` has no ${key}: set it in its nixos_machine"
     else
       lazy value;
-in
-raw
-// {
-  deployment = lazy raw.deployment;
-  arguments = lazy raw.arguments;
-  resources = lazy raw.resources;
 
   facts = {
     /* Whether the network's node has a machine at all. */
@@ -44,5 +38,14 @@ raw
         fact name key (raw.machines.${name}.${key} or null)
       else
         throw "nixos-missing:${name}:${key}: node `${name}` has no machine";
+  };
+in
+raw
+// {
+  deployment = lazy raw.deployment;
+  arguments = lazy raw.arguments;
+  resources = lazy raw.resources;
+  facts = facts // {
+    peers = import ./peers.nix facts;
   };
 }

@@ -6,24 +6,9 @@ let
   inherit (lib) mkDefault mkIf mkOption mkOverride types;
   inherit (request) facts;
 
-  peers = builtins.filter (peer: peer != name) facts.machines;
-
-  /* How this node reaches a peer: inside a common network, else through the internet. */
-  address =
-    peer:
-    if facts.has name "private_ipv4" && facts.has peer "private_ipv4" then
-      facts.get peer "private_ipv4"
-    else if facts.has peer "public_ipv4" then
-      facts.get peer "public_ipv4"
-    else
-      null;
-
-  /* Whether there is an address can be told before it is known which. */
-  hasAddress =
-    peer:
-    (facts.has name "private_ipv4" && facts.has peer "private_ipv4") || facts.has peer "public_ipv4";
-  reachable = builtins.filter hasAddress peers;
-  identified = builtins.filter (peer: facts.has peer "host_public_key") peers;
+  peers = facts.peers name;
+  enabled = what: config.deployment.peers.${what}.enable or true;
+  lines = about: builtins.concatStringsSep "\n" (builtins.attrValues about);
 in
 {
   options.networking = {
@@ -43,24 +28,12 @@ in
 
   config = {
     networking.hostName = mkOverride 900 name;
-    networking.extraHosts = mkIf (reachable != [ ] && (config.deployment.peers.hosts.enable or true)) (
-      builtins.concatStringsSep "\n" (map (peer: "${address peer} ${peer} ${peer}-unencrypted") reachable)
-    );
-    services.openssh.knownHosts = mkIf (config.deployment.peers.knownHosts.enable or true) (
-      builtins.listToAttrs (
-        map (peer: {
-          name = peer;
-          value = {
-            hostNames = [
-              peer
-              "${peer}-unencrypted"
-            ]
-            ++ (if hasAddress peer then [ (address peer) ] else [ ]);
-            publicKey = facts.get peer "host_public_key";
-          };
-        }) identified
-      )
-    );
+    networking.extraHosts = mkIf (peers.hosts != { } && enabled "hosts") (lines peers.hosts);
+    # The file rather than `programs.ssh.knownHosts`: an option for each pair of machines is what large networks would spend their
+    # time on.
+    environment.etc = mkIf (peers.knownHosts != { } && enabled "knownHosts") {
+      "ssh/ssh_known_hosts".text = lines peers.knownHosts;
+    };
     system.stateVersion = mkIf (facts.has name "state_version") (mkDefault (facts.get name "state_version"));
     nixpkgs = if platform then { system = mkDefault (facts.get name "system"); } else { };
   };

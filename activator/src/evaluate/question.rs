@@ -23,6 +23,7 @@ pub(super) const TREE: &[(&str, &str)] = &[
     ("lib/input.nix", include_str!("../../../nix/lib/input.nix")),
     ("lib/network.nix", include_str!("../../../nix/lib/network.nix")),
     ("lib/nodes.nix", include_str!("../../../nix/lib/nodes.nix")),
+    ("lib/peers.nix", include_str!("../../../nix/lib/peers.nix")),
     ("lib/resource.nix", include_str!("../../../nix/lib/resource.nix")),
     ("lib/system.nix", include_str!("../../../nix/lib/system.nix")),
     ("modules/default.nix", include_str!("../../../nix/modules/default.nix")),

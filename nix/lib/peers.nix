@@ -1,0 +1,41 @@
+# How machines of a deployment find and recognise each other, in lines of `/etc/hosts` and of `ssh_known_hosts`.
+#
+# Worked out once for all nodes: every node needs a line for every other one, and there may be a thousand.
+facts:
+let
+  perPeer =
+    f: names:
+    builtins.listToAttrs (
+      map (name: {
+        inherit name;
+        value = f name;
+      }) names
+    );
+
+  /* For nodes in the private network, and for those that are not. */
+  lines =
+    private:
+    let
+      isNear = peer: private && facts.has peer "private_ipv4";
+
+      /* Whether there is an address can be told before it is known which. */
+      hasAddress = peer: isNear peer || facts.has peer "public_ipv4";
+      address = peer: facts.get peer (if isNear peer then "private_ipv4" else "public_ipv4");
+      isIdentified = peer: facts.has peer "host_public_key";
+      names = peer: "${peer},${peer}-unencrypted${if hasAddress peer then ",${address peer}" else ""}";
+    in
+    {
+      hosts = perPeer (peer: "${address peer} ${peer} ${peer}-unencrypted") (
+        builtins.filter hasAddress facts.machines
+      );
+      knownHosts = perPeer (peer: "${names peer} ${facts.get peer "host_public_key"}") (
+        builtins.filter isIdentified facts.machines
+      );
+    };
+
+  near = lines true;
+  far = lines false;
+in
+/* The lines that a node needs about each of the others, by their names. */
+name:
+builtins.mapAttrs (_: about: removeAttrs about [ name ]) (if facts.has name "private_ipv4" then near else far)
