@@ -209,10 +209,10 @@ fn facts_and_resources() -> Vec<Row> {
                 "--machines",
                 r#"{"a":{"private_ipv4":"10.0.0.1"},"b":{"private_ipv4":"10.0.0.2","host_public_key":"ssh-ed25519 B"}}"#,
             ])
-            .gives("a:environment.etc.ssh/ssh_known_hosts.text", json!("b,b-unencrypted,10.0.0.2 ssh-ed25519 B")),
+            .gives("a:environment.etc.ssh/ssh_known_hosts.text", json!("\nb,b-unencrypted,10.0.0.2 ssh-ed25519 B")),
         row("known hosts beside those of the configuration", "{ a = { BASE services.openssh.knownHosts.c.publicKey = \"ssh-rsa C\"; }; b = { BASE }; }")
             .with(&["--machines", r#"{"a":{},"b":{"host_public_key":"ssh-ed25519 B"}}"#])
-            .gives("a:environment.etc.ssh/ssh_known_hosts.text", json!("b,b-unencrypted ssh-ed25519 B\nc ssh-rsa C"))
+            .gives("a:environment.etc.ssh/ssh_known_hosts.text", json!("c ssh-rsa C\nb,b-unencrypted ssh-ed25519 B"))
             .gives("a:services.openssh.knownHosts.c.publicKey", json!("ssh-rsa C")),
         row("the state version of the first visit", "{ a = { nixpkgs.hostPlatform = \"x86_64-linux\"; }; }")
             .with(&["--machines", r#"{"a":{"state_version":"19.09"}}"#])
