@@ -62,6 +62,7 @@ pub(crate) struct Private {
 
 /// What EC2 calls a key pair that is not there.
 const NOT_FOUND: &[&str] = &["InvalidKeyPair.NotFound"];
+
 impl Resource<Context> for KeyPairResource {
     const TYPE: &'static str = "nixos_ec2_key_pair";
     type Model = Model;

@@ -177,7 +177,7 @@ impl<P: Provider> Shared<P> {
             broken.extend(check_known(resource.type_name(), schema, &value));
         }
         with_warnings(&cx, if broken.has_errors() { Err(broken) } else { Ok(()) })?;
-        // What is imported may be a stub that only reading completes.
+        // What is imported may not be whole before it has been read.
         let identity = known_identity(schema, &value).or(wanted);
         let imported = proto::import_resource_state::ImportedResource {
             type_name: request.type_name.clone(),

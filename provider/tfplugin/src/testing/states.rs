@@ -87,7 +87,7 @@ impl Harness {
         let [imported] = response.imported_resources.as_slice() else {
             panic!("one resource is imported, not {}", response.imported_resources.len());
         };
-        let stub = Stored {
+        let unread = Stored {
             type_name: imported.type_name.clone(),
             version: schema.version,
             value: decode(schema, imported.state.as_ref()),
@@ -96,10 +96,10 @@ impl Harness {
             tainted: false,
             deferred: self.is_put_off(response.deferred),
         };
-        if stub.deferred {
-            return Ok(stub);
+        if unread.deferred {
+            return Ok(unread);
         }
-        let read = self.refresh(&stub).await?;
+        let read = self.refresh(&unread).await?;
         Ok(read.expect("what is imported exists"))
     }
 

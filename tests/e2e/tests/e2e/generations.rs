@@ -18,14 +18,20 @@ fn deployed(world: &World) -> (String, u64) {
     (system["toplevel"].as_str().unwrap_or_default().to_owned(), system["generation"].as_u64().unwrap_or(0))
 }
 
-#[test]
-fn a_machine_goes_back_to_a_generation_and_on_again() {
+/// A machine that ran `one` and now runs `two`, with the first system and its generation.
+fn after_two() -> (World, String, u64) {
     let world = world(&["web"]);
     set_up(&world, &site(&world, &["web"], ""), &motd("one"));
     succeeds(&apply(&world));
     let (first, generation) = deployed(&world);
     world.write("network.nix", &motd("two")).unwrap();
     succeeds(&apply(&world));
+    (world, first, generation)
+}
+
+#[test]
+fn a_machine_goes_back_to_a_generation_and_on_again() {
+    let (world, first, generation) = after_two();
     let (second, _) = deployed(&world);
     assert_ne!(first, second);
 
@@ -66,12 +72,7 @@ fn a_machine_goes_back_to_a_generation_and_on_again() {
 
 #[test]
 fn a_generation_that_is_known_only_after_apply_is_found_then() {
-    let world = world(&["web"]);
-    set_up(&world, &site(&world, &["web"], ""), &motd("one"));
-    succeeds(&apply(&world));
-    let (first, generation) = deployed(&world);
-    world.write("network.nix", &motd("two")).unwrap();
-    succeeds(&apply(&world));
+    let (world, first, generation) = after_two();
     let number = format!("resource \"terraform_data\" \"number\" {{\n  input = {generation}\n}}\n");
     let main = site(&world, &["web"], "generations = { web = terraform_data.number.output }");
     world.write("main.tf", &format!("{main}{number}")).unwrap();

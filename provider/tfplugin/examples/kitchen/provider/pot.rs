@@ -203,7 +203,7 @@ impl Resource<Cook> for Pot {
         };
         let mut value = state.value;
         if value.size.is_null() {
-            // Imported: a stub that only knows its name.
+            // Imported: nothing but its name is known yet.
             value.id = Attr::Known(format!("pot:{name}"));
             value.stamp = Attr::Known("imported".to_owned());
             value.metal = there["metal"].as_str().map(str::to_owned).into();
