@@ -3,6 +3,7 @@
 //! Roots are links below a directory of ours, registered with Nix as indirect ones. A deployment has one set for what is
 //! planned (derivations) and one for what is deployed (systems); a new set is complete before the old one goes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
@@ -37,22 +38,43 @@ pub enum BuildError {
     },
 }
 
-/// Builds all of `systems` (derivation, system) in one go. Either all are there afterwards or none is used.
+/// How many systems one Nix is given: whenever a derivation is built it looks anew at each that waits, so that time grows with
+/// the square of what it is given, and it holds all of it in memory.
+const PORTION: usize = 50;
+
+/// Builds all of `systems` (derivation, system). Either all are there afterwards or none is used.
 pub async fn build(
     nix: &Nix,
     systems: &[(StorePath, StorePath)],
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<(), BuildError> {
-    if systems.is_empty() {
-        return Ok(());
+    // Machines that are alike have the same system.
+    let systems: BTreeMap<_, _> = systems.iter().map(|(drv, system)| (drv, system)).collect();
+    let systems: Vec<_> = systems.into_iter().collect();
+    for (number, portion) in systems.chunks(PORTION).enumerate() {
+        if systems.len() > PORTION {
+            let first = number * PORTION + 1;
+            let last = first + portion.len() - 1;
+            progress.all(Stage::Build, format!("systems {first} to {last} of {}", systems.len()));
+        }
+        build_portion(nix, portion, progress, cancel).await?;
     }
+    Ok(())
+}
+
+async fn build_portion(
+    nix: &Nix,
+    systems: &[(&StorePath, &StorePath)],
+    progress: &Progress,
+    cancel: &CancellationToken,
+) -> Result<(), BuildError> {
     let mut arguments = vec!["--realise"];
     arguments.extend(systems.iter().map(|(drv, _)| drv.as_str()));
     let on_line = |line: &str| progress.all(Stage::Build, line);
     let finished = nix.run("nix-store", &arguments, &[], cancel, &on_line).await?;
     let mut built = finished.stdout.lines().map(str::trim);
-    for (drv, expected) in systems {
+    for &(drv, expected) in systems {
         let found = built.next().unwrap_or_default();
         if found != expected.as_str() {
             return Err(BuildError::Mismatch {
