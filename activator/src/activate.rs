@@ -44,16 +44,6 @@ pub enum ActivateError {
         /// The user who logged in.
         user: String,
     },
-    /// Becoming root did not work.
-    #[error("`{command}` did not give root on {host}: {message}")]
-    Elevate {
-        /// The host.
-        host: String,
-        /// The command of `elevate`.
-        command: String,
-        /// What it said.
-        message: String,
-    },
     /// The machine's disk is full.
     #[error("no space left on {host}: {message}")]
     DiskFull {
@@ -90,19 +80,11 @@ pub struct Task<'a> {
 /// Makes sure that we are or can become root before anything is sent.
 pub async fn check_root(connection: &Connection, facts: &Facts) -> Result<(), ActivateError> {
     let Endpoint { host, user, elevate, .. } = connection.endpoint();
-    if elevate.is_empty() {
-        return if facts.uid == Some(0) {
-            Ok(())
-        } else {
-            Err(ActivateError::NotRoot { host: host.clone(), user: user.clone() })
-        };
+    if elevate.is_empty() && facts.uid != Some(0) {
+        return Err(ActivateError::NotRoot { host: host.clone(), user: user.clone() });
     }
-    let answer = connection.run_as_root(&["id", "-u"], b"").await?;
-    if answer.code == Some(0) && answer.stdout.trim_ascii() == b"0" {
-        return Ok(());
-    }
-    let message = answer.stderr.trim().to_owned();
-    Err(ActivateError::Elevate { host: host.clone(), command: elevate.join(" "), message })
+    connection.to_root().await?;
+    Ok(())
 }
 
 /// Activates as `request` says, with the contents of its secrets, and returns the agent's report, which says what runs now. `verdict` is asked for what is to

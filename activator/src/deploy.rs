@@ -268,15 +268,11 @@ impl Deployment<'_> {
         }
         visit.facts = facts::gather(machine.as_str(), &visit.connection).await?;
         let boots_it = visit.facts.profile.as_ref() == Some(&job.toplevel);
+        let mut fallback = None;
         let rebooted = boots_it && settings.reboot.when.is_due(&visit.facts);
         if rebooted {
-            tools.progress.machine(machine, Stage::Activate, "rebooting");
-            let deadline = settings.reboot.deadline;
-            let Visit { connection, facts, .. } = &visit;
-            let (connection, facts) =
-                reboot::reboot(&tools.pool, connection, facts, &job.toplevel, deadline, cancel).await?;
-            ended.now = Some(state_of(&facts));
-            visit = Visit { connection, facts, ..visit };
+            fallback = self.try_once(&visit).await?;
+            self.reboot(&mut visit, &job.toplevel, fallback.as_ref(), ended).await?;
         } else if action != Action::Boot || visit.facts.current_system.as_ref() != Some(&job.toplevel) {
             return Ok(());
         }
@@ -284,12 +280,52 @@ impl Deployment<'_> {
         let request = self.request(job, Action::Switch, &visit.facts);
         let request = Request { verify: rebooted, rollback: request.rollback && !rebooted, ..request };
         let slot = tools.scheduler.activate().await;
-        let report = self.activate(&visit, request, slot, &mut turn, ended).await?;
-        match runs_what_was_asked(&report) {
-            true => Ok(()),
-            false if rebooted => Err(DeployError::NotWellAfterReboot(Box::new(report))),
-            false => Err(DeployError::Refused(Box::new(report))),
+        let mut report = self.activate(&visit, request, slot, &mut turn, ended).await?;
+        if runs_what_was_asked(&report) {
+            return Ok(());
         }
+        if let Some(fallback) = fallback {
+            let back = self.reboot(&mut visit, &fallback, None, ended).await;
+            report.message += &match back {
+                Ok(()) => " It was rebooted.".to_owned(),
+                Err(error) => format!(" It was to be rebooted: {error}."),
+            };
+        }
+        let report = Box::new(report);
+        Err(if rebooted { DeployError::NotWellAfterReboot(report) } else { DeployError::Refused(report) })
+    }
+
+    /// Has the machine boot its new system once only; `None` where it stays with it, because it cannot or is not to go back.
+    async fn try_once(&self, visit: &Visit<'_>) -> Result<Option<StorePath>, DeployError> {
+        let Visit { job, connection, agent, .. } = visit;
+        let settings = self.settings;
+        if !settings.rollback {
+            return Ok(None);
+        }
+        let tried = reboot::try_once(connection, agent, &job.toplevel, settings.reboot.deadline).await?;
+        if let Err(reason) = &tried {
+            tracing::info!(machine = %job.machine, reason, "the boot loader keeps the new system, whatever becomes of it");
+        }
+        Ok(tried.ok())
+    }
+
+    async fn reboot(
+        &self,
+        visit: &mut Visit<'_>,
+        toplevel: &StorePath,
+        fallback: Option<&StorePath>,
+        ended: &mut Ended,
+    ) -> Result<(), DeployError> {
+        let Self { tools, settings, cancel, .. } = *self;
+        tools.progress.machine(&visit.job.machine, Stage::Activate, "rebooting");
+        let Visit { connection, facts, .. } = &*visit;
+        let deadline = settings.reboot.deadline;
+        let (connection, facts) =
+            reboot::reboot(&tools.pool, connection, facts, toplevel, fallback, deadline, cancel).await?;
+        ended.now = Some(state_of(&facts));
+        visit.connection = connection;
+        visit.facts = facts;
+        Ok(())
     }
 
     /// Has the agent do what is asked for, and sends the secrets that belong to it. `slot` is held until the machine waits for others.

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::StorePath;
 use crate::nix::{Nix, NixError};
-use crate::ssh::Connection;
+use crate::ssh::{Connection, SshError};
 
 /// How closures travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,9 @@ pub struct CopySettings {
 /// Why a closure did not arrive.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
+    /// Root, who receives it.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
     /// Nix, on this side or on that.
     #[error(transparent)]
     Nix(#[from] NixError),
@@ -37,7 +40,8 @@ pub async fn push(
     settings: CopySettings,
     cancel: &CancellationToken,
 ) -> Result<(), PushError> {
-    let url = store_url(connection, settings);
+    let to_root = connection.to_root().await?;
+    let url = store_url(connection, &to_root, settings);
     let mut arguments = vec!["copy", "--no-check-sigs", "--to", &url];
     if settings.substitute_on_destination {
         arguments.push("--substitute-on-destination");
@@ -56,7 +60,7 @@ fn is_full(message: &str) -> bool {
     ["No space left on device", "database or disk is full"].iter().any(|text| message.contains(text))
 }
 
-fn store_url(connection: &Connection, settings: CopySettings) -> String {
+fn store_url(connection: &Connection, to_root: &[&str], settings: CopySettings) -> String {
     let endpoint = connection.endpoint();
     // An IPv6 address needs brackets in a URL.
     let host =
@@ -65,9 +69,9 @@ fn store_url(connection: &Connection, settings: CopySettings) -> String {
     if settings.compress {
         query.push("compress=true".to_owned());
     }
-    if !endpoint.elevate.is_empty() {
-        // Spaces separate words here in every version of Nix; elevate's words contain none.
-        query.push(format!("remote-program={}%20nix-store", endpoint.elevate.join("%20")));
+    if !to_root.is_empty() {
+        // Spaces separate words here in every version of Nix.
+        query.push(format!("remote-program={}%20nix-store", to_root.join("%20")));
     }
     let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
     format!("ssh://{}@{host}{query}", endpoint.user)

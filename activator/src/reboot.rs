@@ -3,11 +3,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nixos_agent::Trial;
 use tokio_util::sync::CancellationToken;
 
 use crate::StorePath;
+use crate::activate::ActivateError;
 use crate::facts::{self, Facts, FactsError};
 use crate::ssh::{Connection, Pool, SshError};
+
+/// How much longer than both of its boots may take a machine that goes back by itself is waited for.
+const MARGIN: Duration = Duration::from_mins(1);
 
 /// How long to wait before asking again a machine that has not gone down yet.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -56,6 +61,14 @@ pub enum RebootError {
         /// The deadline.
         seconds: u64,
     },
+    /// It was to boot a system once, and is back with the one before.
+    #[error("it did not stay with {expected}, and booted {found} again")]
+    WentBack {
+        /// What was on trial.
+        expected: String,
+        /// What it was booted with before.
+        found: String,
+    },
     /// It came back with another system.
     #[error("it booted {found}, not {expected}")]
     OtherSystem {
@@ -81,16 +94,45 @@ impl When {
     }
 }
 
-/// Reboots a machine and waits until it runs `toplevel`. `facts` are those from before.
+/// Has the next boot of a machine start `toplevel` once, where its boot loader can. From then on it boots the system that is returned,
+/// unless it is told within `deadline` after the boot to switch to `toplevel`. `Err` of the inner result says why it boots `toplevel`
+/// for good.
+pub async fn try_once(
+    connection: &Connection,
+    agent: &str,
+    toplevel: &StorePath,
+    deadline: Duration,
+) -> Result<Result<StorePath, String>, ActivateError> {
+    let seconds = deadline.as_secs().to_string();
+    let answer = connection.run_as_root(&[agent, "try", toplevel.as_str(), &seconds], b"").await?;
+    let failed = |message: String| ActivateError::Agent {
+        host: connection.endpoint().host.clone(),
+        code: answer.code,
+        message,
+    };
+    if answer.code != Some(0) {
+        return Err(failed(answer.stderr.trim().to_owned()));
+    }
+    match serde_json::from_slice(&answer.stdout).map_err(|error| failed(error.to_string()))? {
+        Trial::Begun { fallback } => {
+            Ok(Ok(fallback.parse().map_err(|error| failed(format!("{fallback}: {error}")))?))
+        }
+        Trial::Impossible { reason } => Ok(Err(reason)),
+    }
+}
+
+/// Reboots a machine and waits until it runs `toplevel`. `facts` are those from before, `fallback` is what it goes back to by itself.
 pub async fn reboot(
     pool: &Pool,
     connection: &Arc<Connection>,
     facts: &Facts,
     toplevel: &StorePath,
+    fallback: Option<&StorePath>,
     deadline: Duration,
     cancel: &CancellationToken,
 ) -> Result<(Arc<Connection>, Facts), RebootError> {
     let start = Instant::now();
+    let deadline = if fallback.is_some() { deadline * 2 + MARGIN } else { deadline };
     let seconds = deadline.as_secs();
     let script = r#"PATH="$PATH:/run/current-system/sw/bin:/usr/bin:/bin"; exec systemctl --no-wall reboot"#;
     match connection.run_as_root(&["sh", "-c", script], b"").await {
@@ -124,10 +166,13 @@ pub async fn reboot(
             Ok(now) if now.boot_id == facts.boot_id => away = None,
             Ok(now) if now.booted_system.as_ref() == Some(toplevel) => return Ok((connection, now)),
             Ok(now) => {
+                let went_back = fallback.is_some() && now.booted_system.as_ref() == fallback;
                 let found = now.booted_system.as_ref().map_or("nothing that is known", StorePath::as_str);
-                return Err(RebootError::OtherSystem {
-                    expected: toplevel.to_string(),
-                    found: found.to_owned(),
+                let (expected, found) = (toplevel.to_string(), found.to_owned());
+                return Err(if went_back {
+                    RebootError::WentBack { expected, found }
+                } else {
+                    RebootError::OtherSystem { expected, found }
                 });
             }
             // On its way down, or not quite up yet.

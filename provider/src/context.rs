@@ -43,6 +43,7 @@ pub(crate) struct SshDefaults {
     pub(crate) connect_timeout: Duration,
     pub(crate) options: Vec<String>,
     pub(crate) elevate: Vec<String>,
+    pub(crate) elevate_password: Option<Secret>,
 }
 
 impl Default for SshDefaults {
@@ -57,6 +58,7 @@ impl Default for SshDefaults {
             connect_timeout: CONNECT_TIMEOUT,
             options: vec![],
             elevate: vec![],
+            elevate_password: None,
         }
     }
 }

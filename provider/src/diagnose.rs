@@ -44,6 +44,11 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
             "Check `user` and the private key: `ssh.private_keys` and `ssh.private_key_file` of the provider, or the SSH agent. \
              Nothing is asked for interactively.",
         ),
+        SshError::Elevate { .. } => (
+            format!("No root login on machine \"{machine}\""),
+            "Either it must not ask for a password (`NOPASSWD` in sudoers, `nopass` in doas.conf, a rule of polkit), or the \
+             provider's `ssh.elevate_password` says what to type, and `elevate` has no option such as `-n` that forbids to ask.",
+        ),
         SshError::Lost { .. } => (
             format!("The connection to machine \"{machine}\" broke"),
             "Run the operation again; what was done on the machine is detected.",
@@ -162,7 +167,9 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
     let failed =
         |summary: &str| Diagnostic::error(format!("{summary} machine \"{machine}\"")).at(path.clone());
     match error {
-        DeployError::Ssh(error) | DeployError::Activate(ActivateError::Ssh(error)) => ssh(machine, error, &path),
+        DeployError::Ssh(error)
+        | DeployError::Activate(ActivateError::Ssh(error))
+        | DeployError::Push(PushError::Ssh(error)) => ssh(machine, error, &path),
         DeployError::Facts(error) => facts(machine, error, &path),
         DeployError::NoNix => failed("There is no Nix on").detail(
             "`nix-store` was not found on the machine, so it cannot receive a system. Expected a machine that runs NixOS, or \
@@ -186,11 +193,6 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
             "The login is {user}'s, and activating a system needs root. Set `user = \"root\"`, or say how {user} becomes root: \
              `elevate = [\"sudo\", \"-n\"]`."
         )),
-        DeployError::Activate(ActivateError::Elevate { command, message, .. }) => {
-            failed("No root login on").detail(format!(
-                "`{command}` did not give root: {message}\n\nIt must not ask for a password: allow it in sudoers with NOPASSWD."
-            ))
-        }
         DeployError::Activate(error) => failed("The system could not be activated on").detail(error.to_string()),
         DeployError::Refused(report) => failed(headline(report)).detail(report_detail(report)),
         DeployError::Reboot(error) => {
@@ -198,12 +200,18 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
                 RebootError::Refused { .. } => "A reboot was refused by",
                 RebootError::Away { .. } => "Not back after its reboot:",
                 RebootError::SameBoot { .. } => "Not rebooted:",
+                RebootError::WentBack { .. } => "Back with its old system, after a reboot:",
                 RebootError::OtherSystem { .. } => "Another system was booted by",
                 RebootError::Cancelled => "Not waited for:",
             };
-            failed(summary).detail(format!(
-                "{error}.\n\nIts new system was activated and is the one that it is to boot. The next plan shows what it runs."
-            ))
+            let then = match error {
+                RebootError::WentBack { .. } => {
+                    "The new system did not boot, or nobody could log in to it in time. The machine boots the old one: `journalctl -b -1` \
+                     there says what happened, as far as it came."
+                }
+                _ => "Its new system was activated and is the one that it is to boot. The next plan shows what it runs.",
+            };
+            failed(summary).detail(format!("{error}.\n\n{then}"))
         }
         DeployError::NotWellAfterReboot(report) => failed("Not well after its reboot:").detail(report_detail(report)),
         DeployError::Secret(error) => failed("A secret could not be sent to").detail(format!(

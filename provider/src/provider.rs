@@ -25,7 +25,7 @@ use crate::data_sources::network::NetworkDataSource;
 use crate::ephemeral_resources::ssh_key_pair::SshKeyPair;
 use crate::functions::known_hosts::KnownHosts;
 use crate::functions::to_nix::ToNix;
-use crate::machines::{Bastion, CONNECT_TIMEOUT, Direction, bastion_attributes, host_key_policy};
+use crate::machines::{Bastion, CONNECT_TIMEOUT, Direction, ELEVATE, bastion_attributes, host_key_policy};
 use crate::resources::deployment::DeploymentResource;
 use crate::resources::ec2_key_pair::KeyPairResource;
 use crate::resources::machine::MachineResource;
@@ -69,6 +69,7 @@ struct SshConfig {
     connect_timeout: Attr<String>,
     options: List<String>,
     elevate: List<String>,
+    elevate_password: Attr<Secret>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -174,7 +175,8 @@ impl SshConfig {
             && !self.port.is_unknown()
             && !self.private_key_file.is_unknown()
             && !self.bastion.is_unknown()
-            && !self.private_keys.is_unknown();
+            && !self.private_keys.is_unknown()
+            && !self.elevate_password.is_unknown();
         if !settled {
             return None;
         }
@@ -193,6 +195,7 @@ impl SshConfig {
             connect_timeout: duration_or(Some(&self.connect_timeout), CONNECT_TIMEOUT),
             options: texts(&self.options)?,
             elevate: texts(&self.elevate)?,
+            elevate_password: self.elevate_password.known().cloned(),
         })
     }
 }
@@ -226,7 +229,8 @@ fn ssh_attribute() -> Attribute {
         .attribute("host_key_policy", Attribute::string().optional().validate(policy).description("What to do with a host key that is not known: `strict` (refuse, the default), `accept_new` (trust on first use, then pin) or `off` (never check)."))
         .attribute("connect_timeout", Attribute::string().optional().validate(validators::duration()).description("How long one attempt to connect may take. Default: `10s`."))
         .attribute("options", strings_attribute("Further lines for `ssh_config`, each as `Keyword=value`."))
-        .attribute("elevate", strings_attribute("The command that runs its arguments as root where `user` is not root, without asking for a password: `[\"sudo\", \"-n\"]`, `[\"doas\", \"-n\"]`, `[\"run0\", \"--no-ask-password\"]`."));
+        .attribute("elevate", strings_attribute(ELEVATE))
+        .attribute("elevate_password", Attribute::string().optional().sensitive().description("What to type where that command asks for a password; it must have no option such as `-n` that forbids to ask. It may come from an ephemeral resource and never reaches state, nor the machine's disk or the arguments of a program."));
     Attribute::nested_single(nested).optional().description("Defaults for every SSH connection.")
 }
 

@@ -150,6 +150,22 @@ pub enum Word {
     GoBack(String),
 }
 
+/// Whether the next boot starts a system once only, as `try` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trial {
+    /// It does.
+    Begun {
+        /// The system that is booted after it, unless it is found well.
+        fallback: String,
+    },
+    /// It boots until somebody says otherwise.
+    Impossible {
+        /// Why.
+        reason: String,
+    },
+}
+
 /// What to do with a system, in the words of `switch-to-configuration`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

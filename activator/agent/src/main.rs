@@ -3,6 +3,7 @@
 //! `activate` writes the request down, starts `run` as a unit of its own and listens; so what happens depends neither on the
 //! connection nor on the client. `attach` listens again.
 
+mod boot_unit;
 mod examine;
 mod files;
 mod follow;
@@ -14,6 +15,7 @@ mod room;
 mod running;
 mod secrets;
 mod transaction;
+mod trial;
 mod verdict;
 
 use std::io::Read as _;
@@ -34,6 +36,8 @@ const HELP: &str = "nixos-agent: activates NixOS systems on this machine
   run ID              (internal) the activation itself; goes on where it was when it was killed
   rescue ID           (internal) ends an activation that did not end by itself
   exec ID STEP PROGRAM ARGUMENT  (internal) one program of an activation
+  try SYSTEM SECONDS  have the next boot start this system once: it stays only if it is activated within so many seconds after it
+  watch-trial         (internal) after a reboot: goes back when that does not happen
   put-back-secrets    (internal) after a reboot: the secrets that this machine keeps for itself
   --version           print the version";
 
@@ -54,6 +58,8 @@ enum AgentError {
     Start(String),
     #[error("secrets that are to persist: {0}")]
     Sealed(String),
+    #[error("it is not known what boots next: {0}")]
+    Trial(String),
     #[error("not confirmed: {0}")]
     NotConfirmed(&'static str),
 }
@@ -88,6 +94,11 @@ fn dispatch(arguments: &[&str]) -> Result<ExitCode, AgentError> {
             let code = host::execute(&Deployment::open(&id.parse()?), step, program, action)?;
             return Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from));
         }
+        ["try", system, seconds] => {
+            let seconds = seconds.parse().map_err(|_| AgentError::Usage)?;
+            print(&trial::begin(system, seconds)?)?;
+        }
+        ["watch-trial"] => trial::watch()?,
         ["put-back-secrets"] => secrets::put_back()?,
         ["running"] => {
             if let Some((id, seconds)) = running::look()? {
@@ -95,13 +106,17 @@ fn dispatch(arguments: &[&str]) -> Result<ExitCode, AgentError> {
             }
         }
         ["status"] => {
-            let state = serde_json::to_string(&host::state())
-                .map_err(|error| AgentError::Request(error.to_string()))?;
-            println!("{state}");
+            print(&host::state())?;
         }
         _ => return Err(AgentError::Usage),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print(value: &impl serde::Serialize) -> Result<(), AgentError> {
+    let text = serde_json::to_string(value).map_err(|error| AgentError::Request(error.to_string()))?;
+    println!("{text}");
+    Ok(())
 }
 
 fn activate() -> Result<(), AgentError> {

@@ -13,19 +13,19 @@ use crate::{host, lockout, room};
 pub(crate) const LOCK: &str = "/run/nixos-agent.lock";
 
 /// One activation at a time. The kernel gives the lock back whatever becomes of us.
-pub(crate) fn lock(request: &Request) -> Result<File, String> {
+pub(crate) fn lock(holder: &str) -> Result<File, String> {
     let failed = |error: std::io::Error| format!("The lock {LOCK} cannot be taken: {error}.");
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(LOCK).map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-        let mut holder = String::new();
-        let _ = file.read_to_string(&mut holder);
+        let mut other = String::new();
+        let _ = file.read_to_string(&mut other);
         return Err(format!(
             "Another activation ({}) is under way on the machine; nothing was changed.",
-            holder.trim()
+            other.trim()
         ));
     }
-    let _ = file.set_len(0).and_then(|()| file.write_all(request.id.as_str().as_bytes()));
+    let _ = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
     Ok(file)
 }
 

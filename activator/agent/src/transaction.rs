@@ -17,6 +17,7 @@ use crate::host::{self, PROFILE};
 use crate::preflight;
 use crate::record::Record;
 use crate::secrets::Secrets;
+use crate::trial;
 use crate::verdict::{Exit, Verdict, judge, newly_failed, shows_a_change};
 
 /// How much longer than everything an activation may wait for systemd waits before it ends it.
@@ -62,7 +63,7 @@ fn perform(
     let fresh = record.is_none();
     let record = record.unwrap_or_else(Record::now);
     let mut transaction = Transaction { deployment, request: &request, events: &mut events, record };
-    let end = match preflight::lock(&request) {
+    let end = match preflight::lock(request.id.as_str()) {
         Ok(_lock) => {
             if fresh {
                 // Whoever holds the lock answers for the machine. An activation that is taken up keeps its own timer.
@@ -159,7 +160,8 @@ impl Transaction<'_> {
         if let Err(message) = preflight::look(self.request, current.as_deref()).and(lost) {
             return End::rejected(message);
         }
-        self.record.secrets_only = runs && (boots || self.request.action == Action::Test);
+        self.record.secrets_only =
+            runs && (boots || self.request.action == Action::Test || self.request.verify);
         self.events.phase(Phase::Recorded);
         let recorded = host::keep("new", &toplevel)
             .and_then(|()| current.as_deref().map_or(Ok(()), |current| host::keep("old", current)))
@@ -173,7 +175,9 @@ impl Transaction<'_> {
                 End::new(Outcome::Activated, "Nothing was changed: this was a dry run.")
             }
             Action::Boot => self.commit(&toplevel, None),
-            Action::Switch if runs && !boots && !pending => self.commit(&toplevel, None),
+            Action::Switch if runs && !boots && !pending && !self.request.verify => {
+                self.commit(&toplevel, None)
+            }
             Action::Switch | Action::Test => self.activate(&toplevel),
         }
     }
@@ -336,7 +340,7 @@ impl Transaction<'_> {
             let message = "The system runs; the next boot starts the one before.";
             return self.keep_secrets(End { exit: Some(exit), ..End::new(Outcome::Activated, message) });
         }
-        if self.record.secrets_only {
+        if self.record.secrets_only && self.record.before.generation.is_some() {
             return self.keep_secrets(End::new(Outcome::Activated, "The machine has its secrets."));
         }
         self.commit(toplevel, Some(exit))
@@ -404,6 +408,7 @@ impl Transaction<'_> {
         let result = set.and_then(|_| self.install_boot_loader("boot", toplevel));
         let Err(mut why) = result else {
             host::mark_committed();
+            trial::forget();
             let end = End::new(Outcome::Activated, "The machine runs the system, and boots it.");
             return self.keep_secrets(End { exit, ..end });
         };
@@ -430,7 +435,10 @@ impl Transaction<'_> {
             );
         };
         if self.request.verify {
-            let message = format!("{why}. It was booted with this system, so there is none to go back to.");
+            let message = match trial::way_back(&self.request.toplevel) {
+                Some(system) => format!("{why}. Its next boot brings {system} back."),
+                None => format!("{why}. It was booted with this system, so there is none to go back to."),
+            };
             return self.keep_secrets(End::new(Outcome::RollbackFailed, message));
         }
         if !self.request.rollback {

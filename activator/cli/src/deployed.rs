@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nixos_activator::MachineName;
+use nixos_activator::Secret;
 use nixos_activator::agent::DeploymentId;
 use nixos_activator::ssh::{Bastion, Endpoint, HostKeyPolicy, Key};
 use serde::Deserialize;
@@ -27,6 +28,18 @@ pub(crate) struct Source {
     /// The private key to log in with, where the configuration has it as a value: those are not in state
     #[arg(long, short, value_name = "FILE", global = true)]
     identity: Option<PathBuf>,
+    /// The user to log in as, where a machine names none. Default: root
+    #[arg(long, value_name = "USER", global = true)]
+    user: Option<String>,
+    /// A further line for `ssh_config`, such as `ProxyJump=gate.example`
+    #[arg(long, value_name = "KEYWORD=VALUE", global = true)]
+    ssh_option: Vec<String>,
+    /// The command that gives root to its arguments, where a machine names none, such as `sudo -n`
+    #[arg(long, value_name = "COMMAND", value_delimiter = ' ', global = true)]
+    elevate: Vec<String>,
+    /// Ask for the password that this command wants
+    #[arg(long, global = true)]
+    ask_elevate_password: bool,
     /// Terraform or OpenTofu
     #[arg(long, value_name = "PROGRAM", env = "TERRAFORM", default_value = "terraform", global = true)]
     terraform: String,
@@ -128,17 +141,38 @@ impl Source {
             let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(Problem::Terraform { program: program(), message });
         }
-        let machines = read(&output.stdout, self.deployment.as_deref(), self.identity.as_ref())?;
+        let machines = read(&output.stdout, self.deployment.as_deref(), &self.defaults()?)?;
         if machines.is_empty() {
             let (directory, address) = (self.chdir.clone(), self.deployment.clone());
             return Err(Problem::NothingDeployed { directory, address });
         }
         Ok(machines)
     }
+
+    fn defaults(&self) -> Result<Defaults, Problem> {
+        let asked = self.ask_elevate_password.then(|| rpassword::prompt_password("Password for root: "));
+        Ok(Defaults {
+            user: self.user.clone(),
+            identity: self.identity.clone(),
+            options: self.ssh_option.clone(),
+            elevate: self.elevate.clone(),
+            elevate_password: asked.transpose().map_err(Problem::NoPassword)?.map(Secret::new),
+        })
+    }
+}
+
+/// What holds for machines that say nothing of it: the provider's own `ssh` block is not in state.
+#[derive(Debug, Default)]
+struct Defaults {
+    user: Option<String>,
+    identity: Option<PathBuf>,
+    options: Vec<String>,
+    elevate: Vec<String>,
+    elevate_password: Option<Secret>,
 }
 
 /// Reads the output of `terraform show -json`.
-fn read(json: &[u8], only: Option<&str>, identity: Option<&PathBuf>) -> Result<Vec<Machine>, Problem> {
+fn read(json: &[u8], only: Option<&str>, defaults: &Defaults) -> Result<Vec<Machine>, Problem> {
     let state: State = serde_json::from_slice(json).map_err(|error| Problem::State(error.to_string()))?;
     let mut resources = vec![];
     collect(state.values.root_module, &mut resources);
@@ -163,7 +197,7 @@ fn read(json: &[u8], only: Option<&str>, identity: Option<&PathBuf>) -> Result<V
                 owner: deployment.id.clone(),
                 secrets: secrets.unwrap_or_default(),
                 deployment: resource.address.clone(),
-                endpoint: target.endpoint(identity),
+                endpoint: target.endpoint(defaults),
                 name,
             });
         }
@@ -178,12 +212,14 @@ fn collect(module: Module, resources: &mut Vec<Resource>) {
 }
 
 impl Target {
-    fn endpoint(self, identity: Option<&PathBuf>) -> Endpoint {
-        let key = |file: Option<PathBuf>| file.or_else(|| identity.cloned()).map_or(Key::Ambient, Key::File);
+    fn endpoint(self, defaults: &Defaults) -> Endpoint {
+        let key = |file: Option<PathBuf>| {
+            file.or_else(|| defaults.identity.clone()).map_or(Key::Ambient, Key::File)
+        };
         Endpoint {
             host: self.host,
             port: self.port,
-            user: self.user.unwrap_or_else(|| "root".to_owned()),
+            user: self.user.or_else(|| defaults.user.clone()).unwrap_or_else(|| "root".to_owned()),
             key: key(self.private_key_file),
             host_public_key: self.host_public_key,
             host_key_policy: match self.host_key_policy.as_deref() {
@@ -198,8 +234,9 @@ impl Target {
                 key: key(bastion.private_key_file),
                 host_public_key: bastion.host_public_key,
             }),
-            options: self.options.unwrap_or_default(),
-            elevate: self.elevate.unwrap_or_default(),
+            options: [self.options.unwrap_or_default(), defaults.options.clone()].concat(),
+            elevate: self.elevate.unwrap_or_else(|| defaults.elevate.clone()),
+            elevate_password: defaults.elevate_password.clone(),
             connect_timeout: CONNECT,
         }
     }
@@ -229,15 +266,24 @@ mod tests {
         let other = serde_json::json!({ "address": "aws_s3_bucket.a", "type": "aws_s3_bucket", "mode": "managed", "values": {} });
         let child = serde_json::json!([{ "resources": [deployment("module.a.nixos_deployment.d", "db")] }]);
         let text = state(&serde_json::json!([other, deployment("nixos_deployment.d", "web")]), &child);
-        let machines = read(&text, None, None).unwrap();
+        let machines = read(&text, None, &Defaults::default()).unwrap();
         let names: Vec<&str> = machines.iter().map(|machine| machine.name.as_str()).collect();
         assert_eq!(names, ["db", "web"]);
         let web = &machines[1];
         assert_eq!((web.endpoint.user.as_str(), web.toplevel.as_deref()), ("deploy", Some("/nix/store/x")));
         assert_eq!(web.endpoint.key, Key::Ambient);
-        let one = read(&text, Some("nixos_deployment.d"), Some(&"/key".into())).unwrap();
+        let defaults = Defaults {
+            user: Some("admin".into()),
+            identity: Some("/key".into()),
+            options: vec!["ProxyJump=gate".into()],
+            elevate: vec!["doas".into()],
+            elevate_password: None,
+        };
+        let one = read(&text, Some("nixos_deployment.d"), &defaults).unwrap();
         assert_eq!(one.len(), 1);
-        assert_eq!(one[0].endpoint.key, Key::File("/key".into()));
+        let Endpoint { user, key, options, elevate, .. } = &one[0].endpoint;
+        assert_eq!((user.as_str(), elevate), ("deploy", &vec!["sudo".to_owned(), "-n".to_owned()]));
+        assert_eq!((key, options), (&Key::File("/key".into()), &defaults.options));
     }
 
     #[test]
@@ -247,13 +293,13 @@ mod tests {
             deployment("nixos_deployment.b", "web")
         ]);
         let text = state(&two, &serde_json::json!([]));
-        assert!(matches!(read(&text, None, None), Err(Problem::Twice { .. })));
-        assert!(read(&text, Some("nixos_deployment.b"), None).is_ok());
+        assert!(matches!(read(&text, None, &Defaults::default()), Err(Problem::Twice { .. })));
+        assert!(read(&text, Some("nixos_deployment.b"), &Defaults::default()).is_ok());
     }
 
     #[test]
     fn no_state_is_no_machine() {
-        assert!(read(b"{\"format_version\":\"1.0\"}", None, None).unwrap().is_empty());
-        assert!(matches!(read(b"nonsense", None, None), Err(Problem::State(_))));
+        assert!(read(b"{\"format_version\":\"1.0\"}", None, &Defaults::default()).unwrap().is_empty());
+        assert!(matches!(read(b"nonsense", None, &Defaults::default()), Err(Problem::State(_))));
     }
 }

@@ -12,6 +12,7 @@ mod watch;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use nixos_activator::MachineName;
@@ -99,9 +100,11 @@ enum Verb {
     },
     /// Show activations while they run, until none does any more. Exit code 1 where one of them did not end well
     Watch {
-        /// Only these machines
-        #[arg(value_name = "MACHINE")]
-        machines: Vec<MachineName>,
+        #[command(flatten)]
+        on: Selection,
+        /// Seconds without an activation after which there will be no other: more where machines reboot one after the other
+        #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+        quiet: u64,
     },
     /// Activate an earlier generation of a machine's system, with the same way back as a deployment
     Rollback {
@@ -164,6 +167,8 @@ enum Problem {
     Reboot { name: MachineName, source: RebootError },
     #[error("machine \"{name}\": {message}")]
     Refused { name: MachineName, message: String },
+    #[error("the password cannot be asked for: {0}")]
+    NoPassword(std::io::Error),
     #[error("cannot write: {0}")]
     Output(#[from] std::io::Error),
 }
@@ -219,7 +224,9 @@ async fn dispatch(arguments: Arguments) -> Result<u8, Problem> {
         Verb::Diff { machine, from, to } => {
             diff::diff(&one(&source, &machine).await?, diff::Wanted { from, to }, &cancel).await
         }
-        Verb::Watch { machines: names } => watch::watch(&machines(&source, &names).await?, &cancel).await,
+        Verb::Watch { on, quiet } => {
+            watch::watch(&machines(&source, &on.on).await?, Duration::from_secs(quiet), &cancel).await
+        }
         Verb::Rollback { machine, to } => visit::rollback(&one(&source, &machine).await?, to, &cancel).await,
         Verb::Secrets { on } => look::secrets(&machines(&source, &on.on).await?, &cancel).await,
         Verb::Gc { on, older_than } => {

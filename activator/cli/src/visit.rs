@@ -4,13 +4,15 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nixos_activator::MachineName;
 use nixos_activator::activate::{self, Task};
 use nixos_activator::agent::{Action, Confirmation, DeploymentId, Outcome, Request, Word};
 use nixos_activator::facts;
 use nixos_activator::generations;
 use nixos_activator::progress::Progress;
 use nixos_activator::reboot;
-use nixos_activator::ssh::{Connection, Pool};
+use nixos_activator::ssh::{Connection, Pool, SshError};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio_util::sync::CancellationToken;
 
 use crate::Problem;
@@ -41,7 +43,7 @@ pub(crate) async fn ssh(
     Ok(exit_code(status?.code()))
 }
 
-/// Runs a command on all of them and prints what each said, once it has ended.
+/// Runs a command on all of them, and prints each line as it comes.
 pub(crate) async fn exec(
     machines: &[Machine],
     root: bool,
@@ -49,37 +51,66 @@ pub(crate) async fn exec(
     cancel: &CancellationToken,
 ) -> Result<u8, Problem> {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
-    let run = async |machine: &Machine| {
-        let connection = Connection::open(&machine.endpoint, cancel).await?;
-        let work = async {
-            if root { connection.run_as_root(&words, b"").await } else { connection.run(&words, b"").await }
-        };
-        let answer = tokio::select! {
-            answer = work => answer,
-            () = cancel.cancelled() => Err(nixos_activator::ssh::SshError::Cancelled),
-        };
-        connection.close().await;
-        answer
-    };
-    let print = |name: &str, text: &str, mut to: Box<dyn std::io::Write>| {
-        text.lines().try_for_each(|line| writeln!(to, "{name}: {line}"))
-    };
     let each = async |machine: &Machine| -> Result<u8, Problem> {
-        let name = machine.name.as_str();
-        match run(machine).await {
-            Ok(answer) => {
-                print(name, &String::from_utf8_lossy(&answer.stdout), Box::new(std::io::stdout().lock()))?;
-                print(name, &answer.stderr, Box::new(std::io::stderr().lock()))?;
-                Ok(exit_code(answer.code))
+        let code = match Connection::open(&machine.endpoint, cancel).await {
+            Ok(connection) => {
+                let code = tokio::select! {
+                    code = run(&connection, &machine.name, root, &words) => code,
+                    () = cancel.cancelled() => Ok(Err(SshError::Cancelled)),
+                };
+                connection.close().await;
+                code?
             }
+            Err(error) => Err(error),
+        };
+        match code {
+            Ok(code) => Ok(exit_code(code)),
             Err(error) => {
-                print(name, &error.to_string(), Box::new(std::io::stderr().lock()))?;
+                writeln!(std::io::stderr(), "{}: {error}", machine.name)?;
                 Ok(255)
             }
         }
     };
     let codes = futures::future::join_all(machines.iter().map(each)).await;
     codes.into_iter().try_fold(0, |worst, code| Ok(worst.max(code?)))
+}
+
+/// Runs a command and returns its exit code.
+async fn run(
+    connection: &Connection,
+    name: &MachineName,
+    root: bool,
+    command: &[&str],
+) -> std::io::Result<Result<Option<i32>, SshError>> {
+    let child = if root { connection.spawn_as_root(command).await } else { connection.spawn(command).await };
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) => return Ok(Err(error)),
+    };
+    // It has nothing to read.
+    drop(child.stdin().take());
+    let (stdout, stderr) = (child.stdout().take(), child.stderr().take());
+    tokio::try_join!(
+        print_lines(name, stdout, || std::io::stdout().lock()),
+        print_lines(name, stderr, || std::io::stderr().lock()),
+    )?;
+    Ok(connection.exit_code(child).await)
+}
+
+/// Prints each line with the machine's name before it. A lock is held for one line, so that lines of several machines stay apart.
+async fn print_lines<W: std::io::Write>(
+    name: &MachineName,
+    stream: Option<impl AsyncRead + Unpin>,
+    to: impl Fn() -> W,
+) -> std::io::Result<()> {
+    let Some(stream) = stream else {
+        return Ok(());
+    };
+    let mut lines = BufReader::new(stream).split(b'\n');
+    while let Some(line) = lines.next_segment().await? {
+        writeln!(to(), "{name}: {}", String::from_utf8_lossy(&line))?;
+    }
+    Ok(())
 }
 
 /// Removes what nothing leads to any more.
@@ -115,7 +146,7 @@ pub(crate) async fn reboot(
             message: "it has no system profile, so nobody knows what it would boot".to_owned(),
         })?;
         let deadline = Duration::from_secs(timeout);
-        reboot::reboot(&pool, &connection, &facts, &profile, deadline, cancel)
+        reboot::reboot(&pool, &connection, &facts, &profile, None, deadline, cancel)
             .await
             .map_err(|source| Problem::Reboot { name: name(), source })?;
         writeln!(std::io::stdout(), "{}: is back and runs {profile}", machine.name)?;

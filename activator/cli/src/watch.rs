@@ -23,8 +23,12 @@ const REFRESH: Duration = Duration::from_millis(200);
 /// The exit code of a shell for what Ctrl-C has ended.
 const INTERRUPTED: u8 = 130;
 
-/// Shows activations until those that were seen are over.
-pub(crate) async fn watch(machines: &[Machine], cancel: &CancellationToken) -> Result<u8, Problem> {
+/// Shows activations until those that were seen are over, and no other one has begun for as long as `quiet`.
+pub(crate) async fn watch(
+    machines: &[Machine],
+    quiet: Duration,
+    cancel: &CancellationToken,
+) -> Result<u8, Problem> {
     // All of them are asked again and again.
     let pool = Pool::keeping(machines.len());
     let screen = RefCell::new(Screen::new(machines));
@@ -35,7 +39,7 @@ pub(crate) async fn watch(machines: &[Machine], cancel: &CancellationToken) -> R
     let code = tokio::select! {
         biased;
         () = cancel.cancelled() => Ok(INTERRUPTED),
-        code = show(&screen) => code,
+        code = show(&screen, quiet) => code,
         // They go on for ever.
         Err(problem) = futures::future::try_join_all(ears) => Err(problem),
     };
@@ -43,12 +47,15 @@ pub(crate) async fn watch(machines: &[Machine], cancel: &CancellationToken) -> R
     code
 }
 
-async fn show(screen: &RefCell<Screen>) -> Result<u8, Problem> {
+async fn show(screen: &RefCell<Screen>, quiet: Duration) -> Result<u8, Problem> {
+    let mut over_since = None;
     loop {
         {
             let mut screen = screen.borrow_mut();
             screen.draw()?;
-            if screen.view.is_over() {
+            if !screen.view.is_over() {
+                over_since = None;
+            } else if over_since.get_or_insert_with(Instant::now).elapsed() >= quiet {
                 return Ok(screen.view.exit_code());
             }
         }

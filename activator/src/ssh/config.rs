@@ -204,6 +204,7 @@ mod tests {
             bastion: None,
             options: vec![],
             elevate: vec![],
+            elevate_password: None,
             connect_timeout: Duration::from_secs(7),
         }
     }

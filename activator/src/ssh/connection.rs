@@ -3,15 +3,18 @@
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use openssh::{RemoteChild, Session};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::{Mutex, OnceCell};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{self, Files};
+use super::root::Root;
 use super::{Endpoint, HostKeyPolicy, Key, SshError};
 use crate::nix::{find_on_path, interrupt};
 
@@ -26,7 +29,9 @@ const LONGEST_SOCKET: usize = 107 - 18;
 pub struct Connection {
     endpoint: Endpoint,
     session: Session,
-    master: tokio::sync::Mutex<Child>,
+    /// Before the master, so that it ends first.
+    root: OnceCell<Root>,
+    master: Arc<Mutex<Child>>,
     login: Login,
     directory: TempDir,
 }
@@ -76,7 +81,8 @@ impl Connection {
         }
         let session = Session::resume_mux(control_socket(directory.path()).into(), None);
         let login = Login { port, accepted_key: accepted_key(endpoint, &files) };
-        Ok(Self { endpoint: endpoint.clone(), session, master: master.into(), login, directory })
+        let master = Arc::new(Mutex::new(master));
+        Ok(Self { endpoint: endpoint.clone(), session, root: OnceCell::new(), master, login, directory })
     }
 
     /// Connects; where the host does not answer (yet), tries again with growing pauses until `deadline` has passed.
@@ -161,12 +167,21 @@ impl Connection {
 
     /// Runs a command as root: as it is, or through the endpoint's `elevate`.
     pub async fn run_as_root(&self, command: &[&str], input: &[u8]) -> Result<Answer, SshError> {
-        self.run(&self.elevated(command), input).await
+        self.run(&[self.to_root().await?.as_slice(), command].concat(), input).await
     }
 
     /// Starts a command as root with pipes for all three streams.
     pub async fn spawn_as_root(&self, command: &[&str]) -> Result<RemoteChild<'_>, SshError> {
-        self.spawn(&self.elevated(command)).await
+        self.spawn(&[self.to_root().await?.as_slice(), command].concat()).await
+    }
+
+    /// The words that make those after them a command of root's. None contains a blank.
+    pub async fn to_root(&self) -> Result<Vec<&str>, SshError> {
+        if self.endpoint.elevate.is_empty() {
+            return Ok(vec![]);
+        }
+        let root = self.root.get_or_try_init(|| Root::open(self, &self.master)).await?;
+        Ok(vec!["sh", &root.client])
     }
 
     /// The options that make another `ssh` (that of `nix copy`) go through this connection.
@@ -185,11 +200,8 @@ impl Connection {
         let _ = std::fs::remove_dir_all(self.directory.path());
     }
 
-    fn elevated<'a>(&'a self, command: &[&'a str]) -> Vec<&'a str> {
-        self.endpoint.elevate.iter().map(String::as_str).chain(command.iter().copied()).collect()
-    }
-
-    async fn spawn(&self, command: &[&str]) -> Result<RemoteChild<'_>, SshError> {
+    /// Starts a command as the login user with pipes for all three streams.
+    pub async fn spawn(&self, command: &[&str]) -> Result<RemoteChild<'_>, SshError> {
         let (program, arguments) = command.split_first().map_or(("true", &[][..]), |(p, a)| (*p, a));
         self.session
             .command(program)

@@ -50,6 +50,16 @@ pub enum SshError {
         /// What `ssh` said.
         reason: String,
     },
+    /// Becoming root did not work.
+    #[error("`{command}` did not give root on {host}: {reason}")]
+    Elevate {
+        /// The host.
+        host: String,
+        /// The command of `elevate`.
+        command: String,
+        /// What it said.
+        reason: String,
+    },
     /// Anything else that `ssh` said.
     #[error("ssh to {host} failed: {reason}")]
     Other {

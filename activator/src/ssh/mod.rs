@@ -9,6 +9,7 @@ mod connection;
 mod error;
 mod keys;
 mod pool;
+mod root;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub struct Endpoint {
     pub options: Vec<String>,
     /// The command that makes its arguments run as root, e.g. `sudo -n`. Empty: the user is root.
     pub elevate: Vec<String>,
+    /// What to type where that command asks for a password.
+    pub elevate_password: Option<Secret>,
     /// How long a single attempt to connect may take.
     pub connect_timeout: Duration,
 }

@@ -83,6 +83,11 @@ impl Direction {
     }
 }
 
+/// What `elevate` is.
+pub(crate) const ELEVATE: &str = "The command that runs its arguments as root where `user` is not root: `[\"sudo\", \"-n\"]`, \
+    `[\"doas\", \"-n\"]`, `[\"run0\", \"--no-ask-password\"]`, or without these options where the provider's `ssh.elevate_password` \
+    answers what they ask. It runs once a connection.";
+
 /// The attributes of a target. The same set in both directions, so that one can be assigned to the other.
 pub(crate) fn target_attributes(direction: Direction) -> Nested {
     let text = || direction.optional(Attribute::string());
@@ -132,7 +137,7 @@ pub(crate) fn connection_attributes(nested: Nested, direction: Direction) -> Nes
         .attribute("host_key_policy", text().validate(policy).description(described("What to do with a host key that is not known: `strict` (refuse), `accept_new` (trust on first use, then pin) or `off` (never check).", "the provider's `ssh.host_key_policy`")))
         .attribute("bastion", bastion.description(described("A host to jump over.", "the provider's `ssh.bastion`")))
         .attribute("options", list().description("Further lines for `ssh_config`, each as `Keyword=value`, before those of the provider's `ssh.options`."))
-        .attribute("elevate", list().description(described("The command that runs its arguments as root where `user` is not root, without asking for a password: `[\"sudo\", \"-n\"]`, `[\"doas\", \"-n\"]`, `[\"run0\", \"--no-ask-password\"]`.", "the provider's `ssh.elevate`")))
+        .attribute("elevate", list().description(described(ELEVATE, "the provider's `ssh.elevate`")))
 }
 
 /// The attributes of a bastion.
@@ -216,6 +221,7 @@ impl Target {
                 Attr::Null => defaults.elevate.clone(),
                 elevate => list(elevate, "elevate")?,
             },
+            elevate_password: defaults.elevate_password.clone(),
             connect_timeout: defaults.connect_timeout,
         })
     }

@@ -2,6 +2,7 @@
 //! host is like an installed NixOS machine. Both layers are cached under a hash of what they are made from.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -35,7 +36,7 @@ Before=ssh.service
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh -c 'exec "\$(cat /boot/default-system)/init"'
+ExecStart=/bin/sh -c 'exec "\$(lab-boot-loader)/init"'
 [Install]
 WantedBy=multi-user.target
 UNIT
@@ -45,6 +46,9 @@ chroot "$1" systemctl mask -q systemd-resolved.service systemd-networkd.service 
   apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer dpkg-db-backup.timer nix-daemon.socket \
   nix-daemon.service systemd-logind.service
 "#;
+
+/// Prints the system that is to be booted.
+const BOOT_LOADER: &str = include_str!("boot-loader.sh");
 
 /// Builds the fixture's first generation inside the image; `$1` is the root.
 const INSTALL: &str = r#"set -e
@@ -80,7 +84,8 @@ pub(crate) fn layers(cache: &Path, fixture: &Path, progress: &dyn Fn(&str)) -> R
         progress("building the hosts' image (Debian with systemd, sshd and Nix); this happens once");
         build_base(&base, &mirror)?;
     }
-    let mut parts = vec![base_hash.into_bytes(), INSTALL.as_bytes().to_vec()];
+    let mut parts =
+        vec![base_hash.into_bytes(), INSTALL.as_bytes().to_vec(), BOOT_LOADER.as_bytes().to_vec()];
     read_tree(fixture, &mut parts)?;
     let machine = cache.join(format!("machine-{}", hash(&parts)));
     if !machine.exists() {
@@ -104,9 +109,13 @@ fn build_machine(machine: &Path, base: &Path, fixture: &Path) -> Result<(), LabE
     let new = machine.with_extension("new");
     let _ = fs::remove_dir_all(&new);
     let part = |name: &str| new.join(name);
-    for name in ["upper/root/fixture", "work", "root"] {
+    for name in ["upper/root/fixture", "upper/usr/local/sbin", "work", "root"] {
         fs::create_dir_all(part(name)).map_err(LabError::io(&new))?;
     }
+    let loader = part("upper/usr/local/sbin/lab-boot-loader");
+    fs::write(&loader, BOOT_LOADER)
+        .and_then(|()| fs::set_permissions(&loader, fs::Permissions::from_mode(0o755)))
+        .map_err(LabError::io(&loader))?;
     run("cp", &["-r", &format!("{}/.", text(fixture)), &text(&part("upper/root/fixture"))])?;
     let options =
         format!("lowerdir={},upperdir={},workdir={}", text(base), text(&part("upper")), text(&part("work")));

@@ -7,16 +7,15 @@
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
-
 use super::manifest::{self, Published, digest};
 use super::place::{make_directory, write, write_new};
 use crate::AgentError;
+use crate::boot_unit::{self, BootUnit};
 use crate::files::{failed, replace};
 use crate::host;
 
@@ -25,16 +24,13 @@ const MANIFEST: &str = "manifest";
 /// How often all of them together are tried again after a failure, and how long after it.
 const TRIES: usize = 10;
 const PAUSE: Duration = Duration::from_millis(500);
-/// The agent that the unit starts: others come and go with versions of the client.
-const AGENT: &str = "/var/lib/nixos-agent/sealed/nixos-agent";
-
-/// Where systemd itself keeps what `systemctl set-property` changes: on disk, and no system of NixOS touches it.
-const UNIT: &str = "/etc/systemd/system.control/nixos-agent-secrets.service";
-const WANTED: &str = "/etc/systemd/system.control/sysinit.target.wants/nixos-agent-secrets.service";
-
 /// Everything that is not part of the very beginning comes after `sysinit.target`, users of secrets among it. Once secrets have been in
 /// memory it is too late: a switch starts whatever its targets want, and must not bring back what was there before.
-const TEXT: &str = "[Unit]
+const UNIT: BootUnit = BootUnit {
+    name: "nixos-agent-secrets.service",
+    wanted_by: "sysinit.target",
+    agent: "/var/lib/nixos-agent/sealed/nixos-agent",
+    text: "[Unit]
 Description=Secrets that this machine keeps for itself
 DefaultDependencies=no
 After=local-fs.target tpm2.target
@@ -48,21 +44,17 @@ ConditionPathExists=!/run/nixos-agent-secrets
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/var/lib/nixos-agent/sealed/nixos-agent put-back-secrets
-";
+",
+};
 
 /// Whether this machine can keep secrets for itself.
 pub(super) fn is_possible() -> Result<(), String> {
-    const MEMORY_ONLY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
-    let why = if let Err(error) = host::output("systemd-creds", &["--version"]) {
-        format!("`systemd-creds` (systemd 250 or newer) on the machine ({error})")
-    } else if statfs("/etc")
-        .is_ok_and(|stat| MEMORY_ONLY.iter().any(|kind| u64::try_from(stat.f_type) == Ok(*kind)))
-    {
-        "an /etc that survives a reboot, and this one is in memory".to_owned()
-    } else if statvfs("/etc").is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY)) {
-        "an /etc that can be written, and this one is read-only".to_owned()
-    } else {
-        return Ok(());
+    let why = match host::output("systemd-creds", &["--version"]) {
+        Err(error) => format!("`systemd-creds` (systemd 250 or newer) on the machine ({error})"),
+        Ok(_) => match boot_unit::is_possible() {
+            Ok(()) => return Ok(()),
+            Err(why) => why.to_owned(),
+        },
     };
     Err(format!("A secret is to `persist`, which needs {why}; nothing was changed."))
 }
@@ -198,27 +190,10 @@ fn creds(verb: &str, name: &str, input: &[u8]) -> Result<Vec<u8>, AgentError> {
 /// Makes sure that the next boot puts them back.
 pub(super) fn install() -> Result<(), AgentError> {
     DirBuilder::new().mode(0o700).recursive(true).create(SEALED).map_err(failed(SEALED))?;
-    let own = std::env::current_exe().map_err(failed("own path"))?;
-    let program = std::fs::read(&own).map_err(failed(&own.display().to_string()))?;
-    if std::fs::read(AGENT).ok().as_ref() != Some(&program) {
-        replace(Path::new(AGENT), &program, 0o700)?;
-    }
-    if std::fs::read_to_string(UNIT).is_ok_and(|text| text == TEXT) && Path::new(WANTED).exists() {
-        return Ok(());
-    }
-    let wants = Path::new(WANTED).parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(wants).map_err(failed(&wants.display().to_string()))?;
-    replace(Path::new(UNIT), TEXT.as_bytes(), 0o644)?;
-    let _ = std::fs::set_permissions(UNIT, std::fs::Permissions::from_mode(0o644));
-    let _ = std::fs::remove_file(WANTED);
-    std::os::unix::fs::symlink(UNIT, WANTED).map_err(failed(WANTED))?;
-    // Only the next boot needs it; systemd reads its units anew by then.
-    Ok(())
+    UNIT.install()
 }
 
 fn uninstall() {
-    for file in [WANTED, UNIT, AGENT] {
-        let _ = std::fs::remove_file(file);
-    }
+    UNIT.uninstall();
     let _ = std::fs::remove_dir(SEALED);
 }

@@ -6,6 +6,7 @@ mod aws;
 mod aws_faults;
 mod command_line;
 mod deploying;
+mod elevation;
 mod evaluation;
 mod expressions;
 mod faults;

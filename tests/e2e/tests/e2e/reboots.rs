@@ -133,6 +133,89 @@ fn what_comes_of_a_reboot_is_told() {
     no_changes(&world);
 }
 
+/// The system that a host would boot, and was booted with.
+fn booted(host: &lab::Host) -> String {
+    host.exec(&["readlink", "-f", "/run/booted-system"]).unwrap().stdout.trim().to_owned()
+}
+
+#[test]
+fn a_system_that_cannot_be_booted_costs_a_reboot() {
+    let world = world(&["web"]);
+    let web = world.lab.host("web");
+    let with = |version: &str, more: &str| {
+        one(&format!("boot.loader.grub.enable = true; {} {more}", kernel(version)))
+    };
+    let check =
+        "health_checks = { flag = { command = [\"test\", \"-e\", \"/var/lib/well\"], deadline = \"2s\" } }";
+    let main = site(&world, &["web"], &format!("reboot = \"if_needed\"\nreboot_timeout = \"15s\"\n{check}"));
+    web.write_file("/var/lib/well", "").unwrap();
+    // The installer's boot loader cannot boot anything once, so the first one is booted for good.
+    set_up(&world, &main, &with("6.6.1", ""));
+    succeeds(&apply(&world));
+    let first = booted(web);
+    assert_eq!(first, world.current_system("web"));
+    no_changes(&world);
+
+    // One that can be.
+    world.write("network.nix", &with("6.6.2", "")).unwrap();
+    succeeds(&apply(&world));
+    let good = booted(web);
+    assert_ne!(good, first);
+    no_changes(&world);
+    web.power_cycle().unwrap();
+    assert_eq!(booted(web), good, "it was found well, and boots from now on");
+    no_changes(&world);
+
+    let generation = || web.exec(&["readlink", "/nix/var/nix/profiles/system"]).unwrap().stdout;
+    let kept = generation();
+    let is_back = |why: &str| {
+        assert_eq!((booted(web), world.current_system("web")), (good.clone(), good.clone()), "{why}");
+        let start = std::time::Instant::now();
+        while web.exec(&["test", "-e", "/var/lib/nixos-agent/trial.json"]).unwrap().success {
+            assert!(start.elapsed().as_secs() < 30, "{why}: the machine knows that the trial is over");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        assert_eq!(generation(), kept, "{why}");
+        web.power_cycle().unwrap();
+        assert_eq!(booted(web), good, "{why}: and stays there");
+    };
+    let back = ["Back with its old system, after a reboot: machine \"web\"", &good];
+
+    // Its kernel panics.
+    world
+        .write(
+            "network.nix",
+            &with("6.6.3", "testing.atBoot = \"systemctl reboot --force --force; sleep 60\";"),
+        )
+        .unwrap();
+    fails_saying(&apply(&world), &back);
+    is_back("a panic");
+
+    // Nobody can log in to it.
+    world
+        .write(
+            "network.nix",
+            &with("6.6.4", "testing.atBoot = \"systemctl mask --runtime ssh.service ssh.socket\";"),
+        )
+        .unwrap();
+    fails_saying(&apply(&world), &back);
+    is_back("nobody could log in");
+
+    // It is not well, although it was before the reboot.
+    world.write("network.nix", &with("6.6.5", "testing.atBoot = \"rm /var/lib/well\";")).unwrap();
+    fails_saying(
+        &apply(&world),
+        &["Not well after its reboot: machine \"web\"", "\"flag\"", "It was rebooted."],
+    );
+    is_back("not well");
+
+    web.write_file("/var/lib/well", "").unwrap();
+    world.write("network.nix", &with("6.6.6", "")).unwrap();
+    succeeds(&apply(&world));
+    assert_eq!(booted(web), world.current_system("web"));
+    no_changes(&world);
+}
+
 #[test]
 fn reboots_that_make_no_sense_are_refused() {
     let world = world(&["web"]);

@@ -106,47 +106,6 @@ fn missing_tools_are_named() {
 }
 
 #[test]
-fn without_root_nothing_is_sent() {
-    let world =
-        World::boot_with(&[("web", HostOptions { sudo: true, ..HostOptions::default() })], &|_| {}).unwrap();
-    let user = |more: &str| {
-        site(&world, &["web"], "")
-            + &format!("provider \"nixos\" {{ ssh = {{ user = \"deploy\"{more} }} }}\n")
-    };
-    let installed = world.current_system("web");
-    set_up(&world, &user(""), &one(SLEEPER));
-    fails_saying(&apply(&world), &["No root login on machine \"web\"", "deploy", "elevate"]);
-    assert_eq!(world.current_system("web"), installed);
-
-    world.write("main.tf", &user(", elevate = [\"sudo\", \"-n\"]")).unwrap();
-    succeeds(&apply(&world));
-    assert_ne!(world.current_system("web"), installed);
-    no_changes(&world);
-
-    world.lab.host("web").exec(&["rm", "/etc/sudoers.d/deploy"]).unwrap();
-    world.write("network.nix", &one("")).unwrap();
-    fails_saying(&apply(&world), &["No root login on machine \"web\"", "`sudo -n` did not give root"]);
-}
-
-#[test]
-fn root_comes_from_doas_or_run0_as_well() {
-    let world = world(&["web"]);
-    let web = world.lab.host("web");
-    web.write_file("/etc/doas.conf", "permit nopass deploy as root\n").unwrap();
-    let rule = "polkit.addRule(function(action, subject) { if (subject.user == \"deploy\") return polkit.Result.YES; });\n";
-    web.write_file("/etc/polkit-1/rules.d/50-deploy.rules", rule).unwrap();
-    for (number, elevate) in ["[\"doas\", \"-n\"]", "[\"run0\", \"--no-ask-password\"]"].iter().enumerate() {
-        let provider =
-            format!("provider \"nixos\" {{ ssh = {{ user = \"deploy\", elevate = {elevate} }} }}\n");
-        let network = one(&format!("environment.etc.motd.text = \"{number}\";"));
-        set_up(&world, &(site(&world, &["web"], "") + &provider), &network);
-        succeeds(&apply(&world));
-        assert_eq!(web.exec(&["cat", "/etc/motd"]).unwrap().stdout, number.to_string(), "{elevate}");
-        no_changes(&world);
-    }
-}
-
-#[test]
 fn a_full_disk_stops_before_anything_is_activated() {
     let small = HostOptions { disk_bytes: Some(24 << 20), ..HostOptions::default() };
     let world = World::boot_with(&[("web", small)], &|_| {}).unwrap();

@@ -1,0 +1,74 @@
+//! Units of ours that run at every boot, whatever system is booted.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
+
+use crate::AgentError;
+use crate::files::{failed, replace};
+
+/// Where systemd itself keeps what `systemctl set-property` changes: on disk, and no system of NixOS touches it.
+const CONTROL: &str = "/etc/systemd/system.control";
+
+/// A unit with an agent of its own: others come and go with versions of the client.
+pub(crate) struct BootUnit {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// The target that wants it.
+    pub(crate) wanted_by: &'static str,
+    /// The agent that it starts.
+    pub(crate) agent: &'static str,
+    /// Its text.
+    pub(crate) text: &'static str,
+}
+
+/// Why this machine cannot have any.
+pub(crate) fn is_possible() -> Result<(), &'static str> {
+    const MEMORY_ONLY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+    let in_memory =
+        |stat: rustix::fs::StatFs| MEMORY_ONLY.iter().any(|kind| u64::try_from(stat.f_type) == Ok(*kind));
+    if statfs("/etc").is_ok_and(in_memory) {
+        return Err("an /etc that survives a reboot, and this one is in memory");
+    }
+    if statvfs("/etc").is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+        return Err("an /etc that can be written, and this one is read-only");
+    }
+    Ok(())
+}
+
+impl BootUnit {
+    fn file(&self) -> PathBuf {
+        Path::new(CONTROL).join(self.name)
+    }
+
+    fn wanted(&self) -> PathBuf {
+        Path::new(CONTROL).join(format!("{}.wants", self.wanted_by)).join(self.name)
+    }
+
+    /// Makes sure that it runs at the next boot. systemd reads its units anew by then.
+    pub(crate) fn install(&self) -> Result<(), AgentError> {
+        let (file, wanted) = (self.file(), self.wanted());
+        let own = std::env::current_exe().map_err(failed("own path"))?;
+        let program = std::fs::read(&own).map_err(failed(&own.display().to_string()))?;
+        if std::fs::read(self.agent).ok().as_ref() != Some(&program) {
+            replace(Path::new(self.agent), &program, 0o700)?;
+        }
+        if std::fs::read_to_string(&file).is_ok_and(|text| text == self.text) && wanted.exists() {
+            return Ok(());
+        }
+        let wants = wanted.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(wants).map_err(failed(&wants.display().to_string()))?;
+        replace(&file, self.text.as_bytes(), 0o644)?;
+        let _ = std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644));
+        let _ = std::fs::remove_file(&wanted);
+        std::os::unix::fs::symlink(&file, &wanted).map_err(failed(&wanted.display().to_string()))
+    }
+
+    /// Takes it away.
+    pub(crate) fn uninstall(&self) {
+        for file in [self.wanted(), self.file(), self.agent.into()] {
+            let _ = std::fs::remove_file(file);
+        }
+    }
+}
