@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::Problem;
 use crate::deployed::Machine;
 
-/// What may be wrong with a machine: bits of the exit code, those of NixOps' `check` where they mean something here.
+/// What may be wrong with a machine: bits of the exit code, those of NixOps' `check`. That a machine does not exist is known to
+/// Terraform, which has no such machine in state; missing here is one that was declared, and nothing was ever deployed on it.
+const MISSING: u8 = 1;
 const DOWN: u8 = 2;
 const LETS_NOBODY_IN: u8 = 4;
 const DISKS: u8 = 8;
@@ -81,7 +83,7 @@ async fn see(machine: &Machine, cancel: &CancellationToken) -> Seen {
         deployment: machine.deployment.clone(),
         deployed_system: machine.toplevel.clone(),
         problem,
-        flags,
+        flags: if machine.toplevel.is_none() { flags | MISSING } else { flags },
         status,
     }
 }
@@ -108,6 +110,7 @@ fn row(seen: &Seen) -> Vec<String> {
     let system = match (&current, &seen.deployed_system) {
         (Some(current), Some(deployed)) if current == deployed => "as deployed",
         (Some(_), Some(_)) => "another one",
+        (_, None) => "not deployed",
         _ => "-",
     };
     let system = if status.facts.reboot_required { format!("{system}, reboot") } else { system.to_owned() };
@@ -221,6 +224,10 @@ fn rounded(age: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use nixos_activator::ssh::{Endpoint, HostKeyPolicy, Key};
+
     use super::*;
 
     #[test]
@@ -238,6 +245,36 @@ mod tests {
         let mut status = with(vec![]);
         status.facts.failed_units = vec!["a.service".to_owned()];
         assert_eq!(flags(&status), UNITS);
+    }
+
+    #[tokio::test]
+    async fn where_nothing_was_deployed_that_is_told_too() {
+        let endpoint = Endpoint {
+            host: "localhost".to_owned(),
+            // Nobody listens there.
+            port: Some(1),
+            user: "root".to_owned(),
+            key: Key::Ambient,
+            host_public_key: None,
+            host_key_policy: HostKeyPolicy::Strict,
+            bastion: None,
+            options: vec![],
+            elevate: vec![],
+            elevate_password: None,
+            connect_timeout: Duration::from_secs(5),
+        };
+        let mut machine = Machine {
+            name: "web".parse().unwrap(),
+            deployment: "nixos_deployment.site".to_owned(),
+            endpoint,
+            toplevel: None,
+            owner: None,
+            secrets: BTreeMap::new(),
+        };
+        let cancel = CancellationToken::new();
+        assert_eq!(see(&machine, &cancel).await.flags, MISSING | DOWN);
+        machine.toplevel = Some("/nix/store/x".to_owned());
+        assert_eq!(see(&machine, &cancel).await.flags, DOWN);
     }
 
     #[test]

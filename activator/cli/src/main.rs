@@ -46,7 +46,7 @@ struct Selection {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show how machines are. Exit code: the sum of 2 for one that is down, 4 for one that lets nobody in, 8 for a disk that is
+    /// Show how machines are. Exit code: the sum of 1 for one on which nothing was deployed yet, 2 for one that is down, 4 for one that lets nobody in, 8 for a disk that is
     /// full or broken, 16 for failed units
     Status {
         #[command(flatten)]

@@ -41,6 +41,8 @@ ExecStart=/var/lib/nixos-agent/trial-agent watch-trial
 struct OnTrial {
     toplevel: String,
     fallback: String,
+    /// The boot during which it was begun.
+    boot_id: String,
     /// How long after its boot somebody has to have found it well.
     seconds: u64,
     /// Whether it was rebooted because nobody did.
@@ -60,7 +62,8 @@ pub(crate) fn begin(toplevel: &str, seconds: u64) -> Result<Trial, AgentError> {
         Ok(fallback) => fallback,
         Err(reason) => return impossible(reason),
     };
-    let on_trial = OnTrial { toplevel: toplevel.to_owned(), fallback, seconds, ended: false };
+    let boot_id = host::state().boot_id;
+    let on_trial = OnTrial { toplevel: toplevel.to_owned(), fallback, boot_id, seconds, ended: false };
     let begun = write(&on_trial)
         .and_then(|()| host::mark_uncommitted(toplevel))
         .map_err(|error| error.to_string())
@@ -126,7 +129,12 @@ pub(crate) fn watch() -> Result<(), AgentError> {
     while let Some(on_trial) = read() {
         let limit = Duration::from_secs(on_trial.seconds);
         let is_late = start.elapsed() >= limit;
-        match host::state().booted {
+        let state = host::state();
+        if state.boot_id == on_trial.boot_id {
+            // A switch has started the unit.
+            return Ok(());
+        }
+        match state.booted {
             Some(booted) if booted == on_trial.fallback => {
                 println!("{} is not what the machine runs; {booted} boots again", on_trial.toplevel);
                 return back(&on_trial);
@@ -169,14 +177,17 @@ pub(crate) fn watch() -> Result<(), AgentError> {
 /// The profile follows what was booted.
 fn back(on_trial: &OnTrial) -> Result<(), AgentError> {
     let _lock = preflight::lock(HOLDER).map_err(AgentError::Trial)?;
-    if host::state().profile.as_deref() == Some(on_trial.toplevel.as_str())
-        && let Some(number) = generation_of(&on_trial.fallback)
-    {
+    let follows = host::state().profile.as_deref() != Some(on_trial.toplevel.as_str());
+    // Where there is no generation to go back to, the profile stays marked as one that does not boot.
+    let generation = generation_of(&on_trial.fallback).filter(|_| !follows);
+    if let Some(number) = generation {
         let number = number.to_string();
         host::output("nix-env", &["-p", PROFILE, "--switch-generation", &number])
             .map_err(AgentError::Trial)?;
     }
-    host::mark_committed();
+    if follows || generation.is_some() {
+        host::mark_committed();
+    }
     forget();
     Ok(())
 }

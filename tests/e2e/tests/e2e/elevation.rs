@@ -111,7 +111,8 @@ fn a_password_gives_root_by_sudo_doas_and_run0() {
         asked.stdout
     );
     let left = || {
-        let script = "ls -d /tmp/nixos-act* /run/user/*/nixos-act* 2>/dev/null; pgrep -af '[n]ixos-activator'";
+        let script =
+            "ls -d /tmp/nixos-act* /run/user/*/nixos-act* 2>/dev/null; pgrep -af '[n]ixos-activator'";
         web.exec(&["sh", "-c", script]).unwrap().stdout
     };
     // The machine notices a moment after us.
