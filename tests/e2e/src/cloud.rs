@@ -50,8 +50,6 @@ pub struct Cloud {
 struct Shared {
     machines: Mutex<BTreeMap<String, Machine>>,
     stop: AtomicBool,
-    /// New instances are said to run, and do not boot.
-    dead: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -160,11 +158,6 @@ impl Cloud {
         })
     }
 
-    /// New instances are said to run, and do not boot, as when an image is broken.
-    pub fn boot_nothing(&self, nothing: bool) {
-        self.shared.dead.store(nothing, Ordering::SeqCst);
-    }
-
     /// Looks at the host of an instance.
     ///
     /// # Panics
@@ -244,7 +237,7 @@ async fn serve(
     let state = instance.state().and_then(|state| state.name()).cloned();
     let known = shared.machines().get(&id).map(|machine| machine.on);
     match (state, known) {
-        (Some(InstanceStateName::Running), None) if !shared.dead.load(Ordering::SeqCst) => {
+        (Some(InstanceStateName::Running), None) => {
             let guest = guest(client, instance).await?;
             let host = lab.add(&guest)?;
             shared

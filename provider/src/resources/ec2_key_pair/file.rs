@@ -54,7 +54,7 @@ pub(super) fn remove_private(path: &str, public: &str) -> io::Result<Removal> {
 
 /// The public half of a private key in OpenSSH's format, which has it in clear, also where there is a passphrase.
 /// Source: `PROTOCOL.key` of OpenSSH.
-pub(super) fn public_half(private: &str) -> Option<String> {
+fn public_half(private: &str) -> Option<String> {
     let text = private.trim().strip_prefix("-----BEGIN OPENSSH PRIVATE KEY-----")?;
     let text = text.strip_suffix("-----END OPENSSH PRIVATE KEY-----")?;
     let bytes = STANDARD.decode(text.split_whitespace().collect::<String>()).ok()?;

@@ -5,8 +5,6 @@
 mod calls;
 mod file;
 mod schema;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::{fs, io};

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod aws;
-mod aws_faults;
 mod command_line;
 mod deploying;
 mod elevation;

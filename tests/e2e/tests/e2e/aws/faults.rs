@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use e2e::{Cloud, Run, Storm, Weather, World};
 
-use crate::aws::head_at;
-use crate::support::{apply, fails_saying, no_changes, plan, says, set_up, succeeds, world};
+use super::buckets::buckets;
+use super::{PUBLIC_KEY, head_at, key_names, one_host_for_all};
+use crate::support::{apply, fails_saying, no_changes, says, set_up, succeeds};
 
 /// How many resources live and die in each round.
 const MACHINES: usize = 8;
@@ -19,23 +20,12 @@ const LIVES: usize = 120;
 /// Of a hundred requests, how many meet something.
 const RATE: u8 = 12;
 
-/// A network in which one real host answers at every address that instances get.
-fn one_host_for_all() -> (World, Cloud) {
-    let world = world(&["rack"]);
-    let cloud = Cloud::start(&world, &[]).unwrap();
-    let everywhere = ["ip", "route", "add", "local", "54.0.0.0/8", "dev", "lo"];
-    let done = world.lab.host("rack").exec(&everywhere).unwrap();
-    assert!(done.success, "{}", done.stderr);
-    (world, cloud)
-}
-
 /// Machines, key pairs and buckets in a generation of theirs.
 fn main_tf(weather: &Weather, subnet: &str, ami: &str, counts: [usize; 3], generation: usize) -> String {
     let [machines, keys, buckets] = counts;
     let kind = ["t3.nano", "t3.micro"][generation % 2];
     let days = 10 + generation;
-    let public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGMfkVUHQAsJcVRU7pLtAuI6AHfOU3wDbqvkxYJ0oHnB";
-    let head = head_at(&weather.endpoint(), "").replace("region = ", "max_attempts = 3, region = ");
+    let head = head_at(&weather.endpoint()).replace("region = ", "max_attempts = 3, region = ");
     format!(
         r#"{head}
 resource "nixos_machine" "all" {{
@@ -56,7 +46,7 @@ resource "nixos_machine" "all" {{
 resource "nixos_ec2_key_pair" "all" {{
   count      = {keys}
   key_name   = "k${{count.index}}"
-  public_key = "{public}"
+  public_key = "{PUBLIC_KEY}"
   tags       = {{ generation = "{generation}" }}
 }}
 resource "nixos_s3_bucket" "all" {{
@@ -112,7 +102,7 @@ fn text(value: &serde_json::Value) -> Option<String> {
 
 /// Instances, volumes beside the root, key pairs and buckets.
 fn of_cloud(cloud: &Cloud) -> [BTreeSet<String>; 4] {
-    let (instances, volumes, keys) = cloud.ask("eu-west-1", async |client| {
+    let (instances, volumes) = cloud.ask("eu-west-1", async |client| {
         // Those that are gone stay in the list, and only the first hundred are shown.
         let alive = aws_sdk_ec2::types::Filter::builder().name("instance-state-name");
         let alive = ["pending", "running", "stopping", "stopped"]
@@ -127,15 +117,9 @@ fn of_cloud(cloud: &Cloud) -> [BTreeSet<String>; 4] {
             .iter()
             .filter(|volume| volume.tags().iter().any(|tag| tag.key() == Some("nixos:token")));
         let volumes = named.filter_map(|volume| volume.volume_id().map(str::to_owned)).collect();
-        let found = client.describe_key_pairs().send().await.unwrap();
-        let keys = found.key_pairs().iter().filter_map(|pair| pair.key_name().map(str::to_owned)).collect();
-        (instances, volumes, keys)
+        (instances, volumes)
     });
-    let buckets = cloud.ask_s3("eu-west-1", async |client| {
-        let found = client.list_buckets().send().await.unwrap();
-        found.buckets().iter().filter_map(|bucket| bucket.name().map(str::to_owned)).collect()
-    });
-    [instances, volumes, keys, buckets]
+    [instances, volumes, key_names(cloud).into_iter().collect(), buckets(cloud)]
 }
 
 fn compare(world: &World, cloud: &Cloud, when: &str) {
@@ -205,111 +189,6 @@ fn a_refresh_asks_once_for_all_machines() {
     let (asked, _) = weather.take_counts();
     println!("requests: apply {made:?}, plan {asked:?}");
     assert_eq!(asked.values().sum::<usize>(), 2, "{asked:?}");
-}
-
-/// A configuration whose calls are tried once.
-fn once(weather: &Weather, body: &str) -> String {
-    format!("{}{body}", head_at(&weather.endpoint(), "").replace("region = ", "max_attempts = 1, region = "))
-}
-
-fn buckets(cloud: &Cloud) -> BTreeSet<String> {
-    let [.., buckets] = of_cloud(cloud);
-    buckets
-}
-
-#[test]
-fn a_bucket_that_was_adopted_half_way_is_not_deleted() {
-    let world = world(&[]);
-    let cloud = Cloud::start(&world, &[]).unwrap();
-    let weather = Weather::over(&cloud, 1, 0);
-    let ours = BTreeSet::from(["heirloom".to_owned()]);
-    // Somebody's bucket, empty, so that nothing but the provider itself keeps it from being deleted.
-    cloud.ask_s3("us-east-1", async |client| {
-        let call = client.create_bucket().bucket("heirloom");
-        call.send().await.unwrap();
-    });
-    let main = once(
-        &weather,
-        "resource \"nixos_s3_bucket\" \"old\" {\n  bucket = \"heirloom\"\n  region = \"us-east-1\"\n  adopt_existing = true\n  \
-         force_destroy = true\n  object_ownership = \"BucketOwnerPreferred\"\n  versioning = \"Enabled\"\n}\n",
-    );
-    set_up(&world, &main, "");
-    weather.strike("S3 PUT versioning", Storm::FailedBefore);
-    fails_saying(&apply(&world), &["AWS did not write `versioning` of bucket \"heirloom\""]);
-    let run = plan(&world);
-    succeeds(&run);
-    says(&run, &["nixos_s3_bucket.old is tainted, so must be replaced"]);
-
-    // Nor is it when that goes wrong once more.
-    fails_saying(&apply(&world), &["Bucket \"heirloom\" stays", "AWS did not write `versioning`"]);
-    assert_eq!(buckets(&cloud), ours);
-
-    weather.calm();
-    weather.take_counts();
-    let run = apply(&world);
-    succeeds(&run);
-    says(&run, &["Bucket \"heirloom\" stays"]);
-    let (asked, _) = weather.take_counts();
-    assert!(!asked.keys().any(|action| action.starts_with("S3 DELETE")), "{asked:?}");
-    assert_eq!(buckets(&cloud), ours);
-    no_changes(&world);
-    // What is adopted at last is as if it had been made here, with what its configuration says.
-    let state = world.resource("nixos_s3_bucket.old");
-    assert_eq!((&state["persist_on_destroy"], &state["versioning"]), (&false.into(), &"Enabled".into()));
-    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
-    assert_eq!(buckets(&cloud), BTreeSet::new());
-}
-
-#[test]
-fn a_bucket_that_was_adopted_half_way_outlives_its_resource() {
-    let world = world(&[]);
-    let cloud = Cloud::start(&world, &[]).unwrap();
-    let weather = Weather::over(&cloud, 1, 0);
-    cloud.ask_s3("us-east-1", async |client| {
-        client.create_bucket().bucket("heirloom").send().await.unwrap();
-    });
-    let main = once(
-        &weather,
-        "resource \"nixos_s3_bucket\" \"old\" {\n  bucket = \"heirloom\"\n  region = \"us-east-1\"\n  adopt_existing = true\n  \
-         force_destroy = true\n  versioning = \"Enabled\"\n}\n",
-    );
-    set_up(&world, &main, "");
-    weather.strike("S3 PUT versioning", Storm::AnswerLost);
-    fails_saying(&apply(&world), &["AWS did not write `versioning` of bucket \"heirloom\""]);
-    weather.calm();
-    let run = world.terraform(&["destroy", "-auto-approve"]);
-    succeeds(&run);
-    says(&run, &["Bucket \"heirloom\" stays"]);
-    assert_eq!(buckets(&cloud), BTreeSet::from(["heirloom".to_owned()]));
-}
-
-#[test]
-fn the_file_of_a_key_pair_whose_making_ended_open_is_not_in_the_way() {
-    let world = world(&[]);
-    let cloud = Cloud::start(&world, &[]).unwrap();
-    let weather = Weather::over(&cloud, 1, 0);
-    let main = once(
-        &weather,
-        "resource \"nixos_ec2_key_pair\" \"admin\" {\n  key_name = \"admin\"\n  generate = { type = \"ed25519\" }\n  \
-         private_key_file = \"admin.key\"\n}\n",
-    );
-    set_up(&world, &main, "");
-    let control = world.lab.control();
-    let file = format!("{}/admin.key", e2e::DIRECTORY);
-    for lost in [Storm::RequestLost, Storm::AnswerLost] {
-        weather.strike("ImportKeyPair", lost);
-        fails_saying(&apply(&world), &["AWS did not create key pair \"admin\""]);
-        weather.calm();
-        let first = control.read_file(&file).unwrap();
-        succeeds(&apply(&world));
-        no_changes(&world);
-        assert_ne!(control.read_file(&file).unwrap(), first, "{lost:?}: a new key");
-        let public = control.exec(&["ssh-keygen", "-y", "-f", &file]).unwrap().stdout;
-        let state = world.resource("nixos_ec2_key_pair.admin");
-        assert!(public.starts_with(state["public_key"].as_str().unwrap()), "{lost:?}: {public} and {state}");
-        succeeds(&world.terraform(&["destroy", "-auto-approve"]));
-        assert!(control.read_file(&file).is_err(), "{lost:?}: the private key stays behind");
-    }
 }
 
 #[test]

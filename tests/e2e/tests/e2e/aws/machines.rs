@@ -1,237 +1,9 @@
-//! AWS: key pairs, buckets and machines, against the moto server with real hosts behind its instances.
-
-use std::time::Duration;
+//! Machines on EC2, each with a real host of its own: made, deployed to, changed, stopped, ended, imported.
 
 use e2e::{Cloud, World};
 
+use super::{head, instance, instances, key_names};
 use crate::support::{apply, fails_saying, no_changes, plan, says, set_up, succeeds, world};
-
-/// What a configuration for the cloud begins with.
-pub(crate) fn head(cloud: &Cloud, more: &str) -> String {
-    head_at(&cloud.endpoint(), more)
-}
-
-/// The same for the API at an address.
-pub(crate) fn head_at(url: &str, more: &str) -> String {
-    format!(
-        "{}provider \"nixos\" {{\n  aws = {{\n    region = \"eu-west-1\", access_key = \"test\", secret_key = \"test\"\n    \
-         endpoints = {{ ec2 = \"{url}\", s3 = \"{url}\", sts = \"{url}\" }}\n    s3_use_path_style = true\n    default_tags = {{ team = \
-         \"infra\" }}\n  }}\n{more}}}\n",
-        crate::support::HEAD
-    )
-}
-
-fn keys(cloud: &Cloud) -> Vec<String> {
-    cloud.ask("eu-west-1", async |client| {
-        let found = client.describe_key_pairs().send().await.unwrap();
-        found.key_pairs().iter().filter_map(|pair| pair.key_name().map(str::to_owned)).collect()
-    })
-}
-
-#[test]
-fn a_key_pair_lives_its_whole_life() {
-    let world = world(&[]);
-    let cloud = Cloud::start(&world, &[]).unwrap();
-    let main = |body: &str| {
-        format!(
-            "{}resource \"nixos_ec2_key_pair\" \"admin\" {{\n  key_name = \"admin\"\n{body}}}\n",
-            head(&cloud, "")
-        )
-    };
-    let generated = "generate = { type = \"ed25519\" }\n  private_key_file = \"admin.key\"\n";
-    set_up(&world, &main(generated), "");
-    succeeds(&apply(&world));
-    no_changes(&world);
-    let state = world.resource("nixos_ec2_key_pair.admin");
-    let control = world.lab.control();
-    let site = |name: &str| format!("{}/{name}", e2e::DIRECTORY);
-    let mode = control.exec(&["stat", "-c", "%a", &site("admin.key")]).unwrap().stdout;
-    assert_eq!(mode.trim(), "600");
-    let public = control.exec(&["ssh-keygen", "-y", "-f", &site("admin.key")]).unwrap().stdout;
-    assert!(
-        public.starts_with(state["public_key"].as_str().unwrap()),
-        "{public} is not the other half of {state}"
-    );
-    let private = control.read_file(&site("admin.key")).unwrap();
-    let secret = private.lines().nth(2).unwrap().to_owned();
-    assert!(
-        !control.read_file(&site("terraform.tfstate")).unwrap().contains(&secret),
-        "the private key is in state"
-    );
-
-    // Tags change in place, and the file moves with its name.
-    world
-        .write(
-            "main.tf",
-            &main(
-                &generated
-                    .replace("admin.key", "moved.key")
-                    .replace("generate", "tags = { a = \"b\" }\n  generate"),
-            ),
-        )
-        .unwrap();
-    let run = apply(&world);
-    succeeds(&run);
-    says(&run, &["0 added, 1 changed, 0 destroyed"]);
-    no_changes(&world);
-    assert_eq!(control.read_file(&site("moved.key")).unwrap(), private);
-
-    // Somebody puts another key under the name: the plan says so and replaces it.
-    cloud.ask("eu-west-1", async |client| {
-        client.delete_key_pair().key_name("admin").send().await.unwrap();
-        let other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGMfkVUHQAsJcVRU7pLtAuI6AHfOU3wDbqvkxYJ0oHnB";
-        client
-            .import_key_pair()
-            .key_name("admin")
-            .public_key_material(other.as_bytes().to_vec().into())
-            .send()
-            .await
-            .unwrap();
-    });
-    let run = plan(&world);
-    succeeds(&run);
-    says(&run, &["must be replaced", "1 to add, 0 to change, 1 to destroy"]);
-    // Terraform lets go of it first, so that it can be made anew; the file is never overwritten.
-    succeeds(&apply(&world));
-    no_changes(&world);
-
-    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
-    assert_eq!(keys(&cloud), Vec::<String>::new());
-    assert!(control.read_file(&site("moved.key")).is_err(), "the private key stays behind");
-}
-
-#[test]
-fn nobodys_key_pair_is_replaced_and_one_can_be_imported() {
-    let world = world(&[]);
-    let cloud = Cloud::start(&world, &[]).unwrap();
-    let public = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGMfkVUHQAsJcVRU7pLtAuI6AHfOU3wDbqvkxYJ0oHnB";
-    cloud.ask("eu-west-1", async |client| {
-        client
-            .import_key_pair()
-            .key_name("old")
-            .public_key_material(public.as_bytes().to_vec().into())
-            .send()
-            .await
-            .unwrap();
-    });
-    let body = format!("key_name = \"old\"\n  public_key = \"{public} me@home\"\n");
-    let main = format!("{}resource \"nixos_ec2_key_pair\" \"old\" {{\n  {body}}}\n", head(&cloud, ""));
-    set_up(&world, &main, "");
-    fails_saying(
-        &apply(&world),
-        &["There is a key pair \"old\" already", "terraform import ADDRESS eu-west-1:old"],
-    );
-    succeeds(&world.terraform(&["import", "nixos_ec2_key_pair.old", "eu-west-1:old"]));
-    let run = plan(&world);
-    succeeds(&run);
-    // The default tags are all it lacks; the comment of the key is none of its business.
-    says(&run, &["0 to add, 1 to change, 0 to destroy", "tags_all"]);
-    succeeds(&apply(&world));
-    no_changes(&world);
-
-    let wrong = format!(
-        "{}resource \"nixos_ec2_key_pair\" \"old\" {{\n  key_name = \"old\"\n  generate = {{ type = \"ed25519\" }}\n}}\n",
-        head(&cloud, "")
-    );
-    world.write("main.tf", &wrong).unwrap();
-    fails_saying(&plan(&world), &["Nowhere to put the private key", "private_key_file"]);
-}
-
-const BUCKET: &str = r#"
-resource "nixos_s3_bucket" "assets" {
-  bucket        = "assets-1"
-  force_destroy = true
-  versioning    = "Enabled"
-  policy = jsonencode({ Version = "2012-10-17", Statement = [
-    { Effect = "Allow", Principal = "*", Action = ["s3:GetObject"], Resource = ["arn:aws:s3:::assets-1/*"] }] })
-  public_access_block    = { block_public_policy = false, restrict_public_buckets = false }
-  object_ownership       = "BucketOwnerPreferred"
-  server_side_encryption = { sse_algorithm = "aws:kms" }
-  website                = { index_document = "index.html", error_document = "error.html" }
-  cors_rules             = [{ allowed_methods = ["GET"], allowed_origins = ["*"], max_age_seconds = 60 }]
-  lifecycle_rules = [
-    { id = "old", expiration = { days = 30 }, filter = { prefix = "log/" } },
-    { id = "cold", enabled = false, transitions = [{ days = 30, storage_class = "GLACIER" }], noncurrent_version_expiration = { noncurrent_days = 10 } },
-  ]
-  tags = { class = "web" }
-}
-"#;
-
-#[test]
-fn a_bucket_lives_its_whole_life() {
-    let world = world(&[]);
-    let cloud = Cloud::start(&world, &[]).unwrap();
-    set_up(&world, &format!("{}{BUCKET}", head(&cloud, "")), "");
-    succeeds(&apply(&world));
-    no_changes(&world);
-
-    // What somebody changes shows, and is put back; and nothing else is written.
-    cloud.ask_s3("eu-west-1", async |client| {
-        client.delete_bucket_policy().bucket("assets-1").send().await.unwrap();
-        client.delete_bucket_website().bucket("assets-1").send().await.unwrap();
-    });
-    let run = plan(&world);
-    succeeds(&run);
-    says(&run, &["0 to add, 1 to change, 0 to destroy", "+ policy", "+ website"]);
-    succeeds(&apply(&world));
-    no_changes(&world);
-
-    // Imported into another state, it needs no change.
-    succeeds(&world.terraform(&["state", "rm", "nixos_s3_bucket.assets"]));
-    fails_saying(&apply(&world), &["There is a bucket \"assets-1\" already", "adopt_existing"]);
-    succeeds(&world.terraform(&["import", "nixos_s3_bucket.assets", "assets-1"]));
-    let run = apply(&world);
-    succeeds(&run);
-    no_changes(&world);
-
-    // A part that is removed goes back to what a new bucket has.
-    let bare = "resource \"nixos_s3_bucket\" \"assets\" {\n  bucket = \"assets-1\"\n}\n";
-    world.write("main.tf", &format!("{}{bare}", head(&cloud, ""))).unwrap();
-    succeeds(&apply(&world));
-    no_changes(&world);
-    let (policy, rules) = cloud.ask_s3("eu-west-1", async |client| {
-        let policy = client.get_bucket_policy().bucket("assets-1").send().await.is_ok();
-        (policy, client.get_bucket_lifecycle_configuration().bucket("assets-1").send().await.is_ok())
-    });
-    assert!(!policy && !rules, "policy or lifecycle rules are still there");
-
-    // What is in it is not deleted by accident, and all of it when asked for.
-    cloud.ask_s3("eu-west-1", async |client| {
-        let put = async |body: &'static str| {
-            let body = aws_sdk_s3::primitives::ByteStream::from_static(body.as_bytes());
-            client.put_object().bucket("assets-1").key("page").body(body).send().await.unwrap();
-        };
-        put("one").await;
-        client.delete_object().bucket("assets-1").key("page").send().await.unwrap();
-        put("two").await;
-        client.create_multipart_upload().bucket("assets-1").key("big").send().await.unwrap();
-    });
-    fails_saying(
-        &world.terraform(&["destroy", "-auto-approve"]),
-        &["BucketNotEmpty", "force_destroy = true"],
-    );
-    let forced = bare.replace("}\n", "  force_destroy = true\n}\n");
-    world.write("main.tf", &format!("{}{forced}", head(&cloud, ""))).unwrap();
-    succeeds(&apply(&world));
-    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
-    let left =
-        cloud.ask_s3("eu-west-1", async |client| client.list_buckets().send().await.unwrap().buckets().len());
-    assert_eq!(left, 0);
-}
-
-/// The state of every instance of a region.
-fn instances(cloud: &Cloud, region: &str) -> Vec<(String, String)> {
-    cloud.ask(region, async |client| {
-        let found = client.describe_instances().send().await.unwrap();
-        let instances = found.reservations().iter().flat_map(|reservation| reservation.instances());
-        let state = |instance: &aws_sdk_ec2::types::Instance| {
-            let state =
-                instance.state().and_then(|state| state.name()).map(|state| state.as_str().to_owned());
-            (instance.instance_id().unwrap_or_default().to_owned(), state.unwrap_or_default())
-        };
-        instances.map(state).collect()
-    })
-}
 
 fn volumes(cloud: &Cloud, region: &str) -> Vec<(i32, String)> {
     cloud.ask(region, async |client| {
@@ -244,15 +16,6 @@ fn volumes(cloud: &Cloud, region: &str) -> Vec<(i32, String)> {
         };
         found.volumes().iter().map(volume).collect()
     })
-}
-
-/// Waits for what takes a moment.
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = std::time::Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
-        std::thread::sleep(Duration::from_millis(200));
-    }
 }
 
 /// A machine in each of two regions, and the key pairs for them.
@@ -276,7 +39,7 @@ fn two_regions(world: &World, cloud: &Cloud, db: &str) -> String {
          \"${{path.root}}/admin.key\"\n}}\n{machines}{rack}resource \"nixos_deployment\" \"site\" {{\n  network = \
          \"${{path.module}}/network.nix\"\n  machines = {{ db = nixos_machine.db.target, web = nixos_machine.web.target, rack = \
          nixos_machine.rack.target }}\n}}\n",
-        head(cloud, "")
+        head(cloud)
     )
 }
 
@@ -366,7 +129,7 @@ fn machines_in_two_regions_and_one_in_the_rack_are_one_deployment() {
         let left = instances(&cloud, region).into_iter().filter(|(_, state)| state != "terminated").count();
         assert_eq!((left, volumes(&cloud, region)), (0, vec![]), "{region}");
     }
-    assert_eq!(keys(&cloud), Vec::<String>::new());
+    assert_eq!(key_names(&cloud), Vec::<String>::new());
 }
 
 #[test]
@@ -382,7 +145,7 @@ fn a_machine_is_stopped_started_and_imported() {
              \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  power_state = \"{power}\"\n  ec2 = {{\n    ami = data.nixos_ami.nixos.id\n    \
              instance_type = \"t3.nano\"\n    subnet_id = \"{subnet}\"\n    key_name = nixos_ec2_key_pair.admin.key_name\n    \
              private_key_file = \"${{path.root}}/admin.key\"\n    disable_api_termination = false\n    tags = {{ role = \"db\" }}\n  }}\n}}\n",
-            head(&cloud, "")
+            head(&cloud)
         )
     };
     set_up(&world, &main("running"), "");
@@ -424,19 +187,8 @@ fn a_machine_is_stopped_started_and_imported() {
     let run = plan(&world);
     succeeds(&run);
     says(&run, &["0 to add, 1 to change, 0 to destroy"]);
-
-    // One that nobody can log in to is in the state all the same, with what its console says.
-    cloud.boot_nothing(true);
-    let dead = main("running")
-        .replace("\"nixos_machine\" \"db\"", "\"nixos_machine\" \"dead\"")
-        .replace("name = \"db\"", "name = \"dead\"\n  timeouts = { create = \"8s\" }");
-    let dead = format!("{}{}", main("running"), &dead[dead.find("resource \"nixos_machine\"").unwrap()..]);
-    world.write("main.tf", &dead).unwrap();
-    fails_saying(
-        &world.terraform(&["apply", "-auto-approve", "-target=nixos_machine.dead"]),
-        &["Machine \"dead\" cannot be reached", "it is in the state"],
-    );
-    until("two instances", || instances(&cloud, "eu-west-1").len() == 2);
+    succeeds(&apply(&world));
+    no_changes(&world);
     succeeds(&world.terraform(&["destroy", "-auto-approve"]));
     assert!(
         instances(&cloud, "eu-west-1").iter().all(|(_, state)| state == "terminated"),
@@ -506,7 +258,7 @@ fn a_running_machine_is_changed_in_place() {
              = \"${{path.root}}/admin.key\"\n}}\nresource \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  timeouts = {{ update = \"90s\" \
              }}\n  ec2 = {{\n    ami = \"{ami}\"\n    instance_type = \"t3.nano\"\n    subnet_id = \"{subnet}\"\n    key_name = \
              nixos_ec2_key_pair.admin.key_name\n    private_key_file = \"${{path.root}}/admin.key\"\n{more}  }}\n}}\n",
-            head(&cloud, "")
+            head(&cloud)
         )
     };
     let volumes = "    volumes = {\n      a = { device = \"/dev/sdf\", size = 1 }\n      b = { device = \"/dev/sdg\", size = 2, \
@@ -529,10 +281,10 @@ fn a_running_machine_is_changed_in_place() {
     succeeds(&run);
     says(&run, &["0 added, 1 changed, 0 destroyed"]);
     no_changes(&world);
-    assert_eq!(name_tag(&cloud, &id), "store");
+    assert_eq!(name_tag(&world, &cloud), "store");
     world.write("main.tf", &main(&changed)).unwrap();
     succeeds(&apply(&world));
-    assert_eq!(name_tag(&cloud, &id), "db");
+    assert_eq!(name_tag(&world, &cloud), "db");
     let db = world.resource("nixos_machine.db");
     assert_eq!((db["id"].as_str(), db["host"].as_str()), (Some(id.as_str()), Some(address.as_str())));
     let mut left = volumes_of(&cloud, "eu-west-1");
@@ -560,13 +312,10 @@ fn a_running_machine_is_changed_in_place() {
     assert_eq!(volumes_of(&cloud, "eu-west-1"), [(kept, "available".to_owned())]);
 }
 
-fn name_tag(cloud: &Cloud, id: &str) -> String {
-    cloud.ask("eu-west-1", async |client| {
-        let found = client.describe_instances().instance_ids(id).send().await.unwrap();
-        let tags = found.reservations()[0].instances()[0].tags();
-        let name = tags.iter().find(|tag| tag.key() == Some("Name")).and_then(|tag| tag.value());
-        name.unwrap_or_default().to_owned()
-    })
+fn name_tag(world: &World, cloud: &Cloud) -> String {
+    let instance = instance(world, cloud);
+    let name = instance.tags().iter().find(|tag| tag.key() == Some("Name")).and_then(|tag| tag.value());
+    name.unwrap_or_default().to_owned()
 }
 
 fn volumes_of(cloud: &Cloud, region: &str) -> Vec<(String, String)> {
@@ -578,45 +327,4 @@ fn volumes_of(cloud: &Cloud, region: &str) -> Vec<(String, String)> {
         };
         found.volumes().iter().map(volume).collect()
     })
-}
-
-#[test]
-fn what_aws_refuses_says_what_to_do() {
-    let world = world(&[]);
-    let cloud = Cloud::start(&world, &[]).unwrap();
-    let machine = |ami: &str, more: &str| {
-        format!(
-            "{}resource \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  ec2 = {{\n    ami = \"{ami}\"\n    instance_type = \"t3.nano\"\n{more}  }}\n}}\n",
-            head(&cloud, "")
-        )
-    };
-    set_up(&world, &machine("ami-0123456789abcdef0", ""), "");
-    fails_saying(&apply(&world), &["There is no image ami-0123456789abcdef0", "data.nixos_ami", "eu-west-1"]);
-    let wrong = [
-        ("    user_data = \"x\"\n", "Nobody would know the new machine's host key"),
-        (
-            "    volumes = { a = { device = \"/dev/sdf\", size = 1 }, b = { device = \"/dev/xvdf\", size = 1 } }\n",
-            "Two volumes at one device",
-        ),
-        ("    volumes = { a = { device = \"/dev/sdf\" } }\n", "A volume without a size"),
-        ("    volumes = { a = { device = \"sdf\", size = 1 } }\n", "Found \"sdf\""),
-        ("    spot = { max_price = \"cheap\" }\n", "Found \"cheap\""),
-    ];
-    for (more, says) in wrong {
-        world.write("main.tf", &machine("ami-1", more)).unwrap();
-        fails_saying(&plan(&world), &[says]);
-    }
-    // Without credentials, without an answer.
-    let bare =
-        format!("{}provider \"nixos\" {{\n  aws = {{ region = \"eu-west-1\" }}\n}}\n", crate::support::HEAD);
-    let bucket = "resource \"nixos_s3_bucket\" \"b\" {\n  bucket = \"some-bucket\"\n}\n";
-    world.write("main.tf", &format!("{bare}{bucket}")).unwrap();
-    let off = [("AWS_EC2_METADATA_DISABLED", "true")];
-    fails_saying(
-        &world.terraform_with(&off, &["apply", "-auto-approve"]),
-        &["No usable credentials were found", "AWS_PROFILE"],
-    );
-    let nowhere = head(&cloud, "").replace(":5000", ":1").replace("region = ", "max_attempts = 1, region = ");
-    world.write("main.tf", &format!("{nowhere}{bucket}")).unwrap();
-    fails_saying(&apply(&world), &["There was no answer", "aws.endpoints"]);
 }

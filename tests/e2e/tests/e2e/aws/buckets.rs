@@ -1,0 +1,162 @@
+//! S3 buckets: a whole life, and buckets that were somebody's before.
+
+use std::collections::BTreeSet;
+
+use e2e::{Cloud, Storm, Weather};
+
+use super::{head, once};
+use crate::support::{apply, fails_saying, no_changes, plan, says, set_up, succeeds, world};
+
+/// The names of all buckets.
+pub(super) fn buckets(cloud: &Cloud) -> BTreeSet<String> {
+    cloud.ask_s3("eu-west-1", async |client| {
+        let found = client.list_buckets().send().await.unwrap();
+        found.buckets().iter().filter_map(|bucket| bucket.name().map(str::to_owned)).collect()
+    })
+}
+
+const BUCKET: &str = r#"
+resource "nixos_s3_bucket" "assets" {
+  bucket        = "assets-1"
+  force_destroy = true
+  versioning    = "Enabled"
+  policy = jsonencode({ Version = "2012-10-17", Statement = [
+    { Effect = "Allow", Principal = "*", Action = ["s3:GetObject"], Resource = ["arn:aws:s3:::assets-1/*"] }] })
+  public_access_block    = { block_public_policy = false, restrict_public_buckets = false }
+  object_ownership       = "BucketOwnerPreferred"
+  server_side_encryption = { sse_algorithm = "aws:kms" }
+  website                = { index_document = "index.html", error_document = "error.html" }
+  cors_rules             = [{ allowed_methods = ["GET"], allowed_origins = ["*"], max_age_seconds = 60 }]
+  lifecycle_rules = [
+    { id = "old", expiration = { days = 30 }, filter = { prefix = "log/" } },
+    { id = "cold", enabled = false, transitions = [{ days = 30, storage_class = "GLACIER" }], noncurrent_version_expiration = { noncurrent_days = 10 } },
+  ]
+  tags = { class = "web" }
+}
+"#;
+
+#[test]
+fn a_bucket_lives_its_whole_life() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    set_up(&world, &format!("{}{BUCKET}", head(&cloud)), "");
+    succeeds(&apply(&world));
+    no_changes(&world);
+
+    // What somebody changes shows, and is put back; and nothing else is written.
+    cloud.ask_s3("eu-west-1", async |client| {
+        client.delete_bucket_policy().bucket("assets-1").send().await.unwrap();
+        client.delete_bucket_website().bucket("assets-1").send().await.unwrap();
+    });
+    let run = plan(&world);
+    succeeds(&run);
+    says(&run, &["0 to add, 1 to change, 0 to destroy", "+ policy", "+ website"]);
+    succeeds(&apply(&world));
+    no_changes(&world);
+
+    // Imported into another state, it needs no change.
+    succeeds(&world.terraform(&["state", "rm", "nixos_s3_bucket.assets"]));
+    fails_saying(&apply(&world), &["There is a bucket \"assets-1\" already", "adopt_existing"]);
+    succeeds(&world.terraform(&["import", "nixos_s3_bucket.assets", "assets-1"]));
+    let run = apply(&world);
+    succeeds(&run);
+    no_changes(&world);
+
+    // A part that is removed goes back to what a new bucket has.
+    let bare = "resource \"nixos_s3_bucket\" \"assets\" {\n  bucket = \"assets-1\"\n}\n";
+    world.write("main.tf", &format!("{}{bare}", head(&cloud))).unwrap();
+    succeeds(&apply(&world));
+    no_changes(&world);
+    let (policy, rules) = cloud.ask_s3("eu-west-1", async |client| {
+        let policy = client.get_bucket_policy().bucket("assets-1").send().await.is_ok();
+        (policy, client.get_bucket_lifecycle_configuration().bucket("assets-1").send().await.is_ok())
+    });
+    assert!(!policy && !rules, "policy or lifecycle rules are still there");
+
+    // What is in it is not deleted by accident, and all of it when asked for.
+    cloud.ask_s3("eu-west-1", async |client| {
+        let put = async |body: &'static str| {
+            let body = aws_sdk_s3::primitives::ByteStream::from_static(body.as_bytes());
+            client.put_object().bucket("assets-1").key("page").body(body).send().await.unwrap();
+        };
+        put("one").await;
+        client.delete_object().bucket("assets-1").key("page").send().await.unwrap();
+        put("two").await;
+        client.create_multipart_upload().bucket("assets-1").key("big").send().await.unwrap();
+    });
+    fails_saying(
+        &world.terraform(&["destroy", "-auto-approve"]),
+        &["BucketNotEmpty", "force_destroy = true"],
+    );
+    let forced = bare.replace("}\n", "  force_destroy = true\n}\n");
+    world.write("main.tf", &format!("{}{forced}", head(&cloud))).unwrap();
+    succeeds(&apply(&world));
+    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+    assert_eq!(buckets(&cloud), BTreeSet::new());
+}
+
+#[test]
+fn a_bucket_that_was_adopted_half_way_is_not_deleted() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    let weather = Weather::over(&cloud, 1, 0);
+    let ours = BTreeSet::from(["heirloom".to_owned()]);
+    // Somebody's bucket, empty, so that nothing but the provider itself keeps it from being deleted.
+    cloud.ask_s3("us-east-1", async |client| {
+        let call = client.create_bucket().bucket("heirloom");
+        call.send().await.unwrap();
+    });
+    let main = once(
+        &weather,
+        "resource \"nixos_s3_bucket\" \"old\" {\n  bucket = \"heirloom\"\n  region = \"us-east-1\"\n  adopt_existing = true\n  \
+         force_destroy = true\n  object_ownership = \"BucketOwnerPreferred\"\n  versioning = \"Enabled\"\n}\n",
+    );
+    set_up(&world, &main, "");
+    weather.strike("S3 PUT versioning", Storm::FailedBefore);
+    fails_saying(&apply(&world), &["AWS did not write `versioning` of bucket \"heirloom\""]);
+    let run = plan(&world);
+    succeeds(&run);
+    says(&run, &["nixos_s3_bucket.old is tainted, so must be replaced"]);
+
+    // Nor is it when that goes wrong once more.
+    fails_saying(&apply(&world), &["Bucket \"heirloom\" stays", "AWS did not write `versioning`"]);
+    assert_eq!(buckets(&cloud), ours);
+
+    weather.calm();
+    weather.take_counts();
+    let run = apply(&world);
+    succeeds(&run);
+    says(&run, &["Bucket \"heirloom\" stays"]);
+    let (asked, _) = weather.take_counts();
+    assert!(!asked.keys().any(|action| action.starts_with("S3 DELETE")), "{asked:?}");
+    assert_eq!(buckets(&cloud), ours);
+    no_changes(&world);
+    // What is adopted at last is as if it had been made here, with what its configuration says.
+    let state = world.resource("nixos_s3_bucket.old");
+    assert_eq!((&state["persist_on_destroy"], &state["versioning"]), (&false.into(), &"Enabled".into()));
+    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+    assert_eq!(buckets(&cloud), BTreeSet::new());
+}
+
+#[test]
+fn a_bucket_that_was_adopted_half_way_outlives_its_resource() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    let weather = Weather::over(&cloud, 1, 0);
+    cloud.ask_s3("us-east-1", async |client| {
+        client.create_bucket().bucket("heirloom").send().await.unwrap();
+    });
+    let main = once(
+        &weather,
+        "resource \"nixos_s3_bucket\" \"old\" {\n  bucket = \"heirloom\"\n  region = \"us-east-1\"\n  adopt_existing = true\n  \
+         force_destroy = true\n  versioning = \"Enabled\"\n}\n",
+    );
+    set_up(&world, &main, "");
+    weather.strike("S3 PUT versioning", Storm::AnswerLost);
+    fails_saying(&apply(&world), &["AWS did not write `versioning` of bucket \"heirloom\""]);
+    weather.calm();
+    let run = world.terraform(&["destroy", "-auto-approve"]);
+    succeeds(&run);
+    says(&run, &["Bucket \"heirloom\" stays"]);
+    assert_eq!(buckets(&cloud), BTreeSet::from(["heirloom".to_owned()]));
+}
