@@ -38,6 +38,8 @@ pub(crate) struct Ec2Block {
     pub(crate) volumes: Attr<BTreeMap<String, Volume>>,
     pub(crate) tags: Attr<BTreeMap<String, Attr<String>>>,
     pub(crate) tags_all: Attr<BTreeMap<String, Attr<String>>>,
+    /// In the state, not in private data: what replaces a machine whose making failed is planned without those.
+    pub(crate) client_token: Attr<String>,
     pub(crate) public_dns: Attr<String>,
     pub(crate) port: Attr<u16>,
     pub(crate) user: Attr<String>,
@@ -97,6 +99,7 @@ pub(crate) struct Volume {
     pub(crate) kms_key_id: Attr<String>,
     pub(crate) delete_on_termination: Attr<bool>,
     pub(crate) volume_id: Attr<String>,
+    pub(crate) client_token: Attr<String>,
 }
 
 impl Ec2Block {
@@ -135,7 +138,7 @@ impl Ec2Block {
         }
         if let Some(old) = old {
             keep!(self, configured, old; availability_zone key_name subnet_id security_group_ids instance_profile
-                placement_group tenancy ebs_optimized source_dest_check);
+                placement_group tenancy ebs_optimized source_dest_check client_token);
             if let (Attr::Known(root), Attr::Known(asked), Attr::Known(was)) =
                 (&mut self.root_volume, &configured.root_volume, &old.root_volume)
             {
@@ -145,7 +148,7 @@ impl Ec2Block {
                 let asked = configured.volumes.known().and_then(|volumes| volumes.get(name));
                 let was = old.volumes.known().and_then(|volumes| volumes.get(name));
                 if let (Some(asked), Some(was)) = (asked, was.filter(|was| was.volume_id.is_known())) {
-                    keep!(volume, asked, was; size kind iops throughput encrypted kms_key_id volume_id);
+                    keep!(volume, asked, was; size kind iops throughput encrypted kms_key_id volume_id client_token);
                 }
             }
         }

@@ -6,7 +6,7 @@ use tfplugin::{Attr, Diagnostic, Diagnostics, Path};
 use super::Ec2;
 use super::api::{machine_tags, profile_specification};
 use super::block::{Ec2Block, RootVolume};
-use super::volumes::{self, Owner, Tokens, VolumeChange, keep_or_delete, modify_volume};
+use super::volumes::{self, Owner, VolumeChange, keep_or_delete, modify_volume};
 use crate::aws::{AwsError, Patience, difference, retag_ec2};
 use crate::settings::known_elements;
 
@@ -116,15 +116,13 @@ pub(crate) async fn while_stopped(
     Ok(())
 }
 
-/// Changes what can be changed while the instance runs; `there` follows each step, and `asked` the volumes that may be there. `before`
-/// is the name the machine had.
+/// Changes what can be changed while the instance runs; `there` follows each step. `before` is the name the machine had.
 pub(crate) async fn become_(
     ec2: &Ec2<'_>,
     id: &str,
     (before, name): (&str, &str),
     there: &mut Ec2Block,
     planned: &Ec2Block,
-    asked: &mut Tokens,
     patience: &Patience,
 ) -> Result<(), Diagnostic> {
     let at = |attribute: &str| {
@@ -153,7 +151,7 @@ pub(crate) async fn become_(
     let owner = Owner { ec2, id, name, block: planned };
     let mut volumes = there.volumes.known().cloned().unwrap_or_default();
     let wanted = planned.volumes.known().cloned().unwrap_or_default();
-    let done = volumes::become_(owner, &mut volumes, &wanted, asked, patience).await;
+    let done = volumes::become_(owner, &mut volumes, &wanted, patience).await;
     there.volumes = if volumes.is_empty() { planned.volumes.clone() } else { Attr::Known(volumes.clone()) };
     done?;
     let (set, gone) = difference(&machine_tags(there, before), &machine_tags(planned, name));

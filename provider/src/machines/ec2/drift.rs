@@ -4,6 +4,7 @@ use aws_sdk_ec2::types::{AttachmentStatus, Instance, InstanceStateName, VolumeSt
 use tfplugin::Attr;
 
 use super::block::{Ec2Block, MetadataOptions, RootVolume, Volume};
+use super::volumes::made_with;
 use crate::aws::{Seen, TagModel, Tags, ec2_tags};
 
 /// Whether the instance is over and done with.
@@ -40,6 +41,7 @@ impl Ec2Block {
         self.ebs_optimized = Attr::Known(instance.ebs_optimized().unwrap_or(false));
         self.source_dest_check = Attr::Known(instance.source_dest_check().unwrap_or(true));
         self.public_dns = text(instance.public_dns_name());
+        self.client_token = text(instance.client_token());
         let mut groups: Vec<String> = instance
             .security_groups()
             .iter()
@@ -119,7 +121,7 @@ impl Ec2Block {
             let found = seen.volumes.get(&id).filter(|found| found.state() != Some(&VolumeState::Deleting));
             let Some(found) = found else {
                 // Deleted behind our back: the plan makes a new one, and says so.
-                (volume.volume_id, volume.device) = (Attr::Null, Attr::Null);
+                (volume.volume_id, volume.device, volume.client_token) = (Attr::Null, Attr::Null, Attr::Null);
                 continue;
             };
             volume.take(found);
@@ -171,6 +173,9 @@ impl RootVolume {
 impl Volume {
     fn take(&mut self, found: &aws_sdk_ec2::types::Volume) {
         take_shape!(self, found);
+        if !self.client_token.is_known() {
+            self.client_token = Attr::from(made_with(found).filter(|_| self.is_ours()));
+        }
     }
 }
 

@@ -18,5 +18,5 @@ pub(crate) use drift::{imported, is_gone, power};
 pub(crate) use host_key::{rotate, user_data};
 pub(crate) use schema::attribute;
 pub(crate) use volumes::{
-    Tokens, delete as delete_volume, exists as volume_exists, keep_or_delete, made_by as volume_made_by,
+    delete as delete_volume, exists as volume_exists, keep_or_delete, made_by as volume_made_by,
 };

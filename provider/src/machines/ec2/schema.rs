@@ -45,6 +45,7 @@ pub(crate) fn attribute() -> Attribute {
         .attribute("volumes", volumes())
         .attribute("tags", tags_attribute().description("Tags of the instance and its volumes. `Name` is the machine's name unless it is set."))
         .attribute("tags_all", tags_all_attribute())
+        .attribute("client_token", computed("The token of the call that made the machine. EC2 makes nothing else when the call is sent again, and the machine is found by it where no answer came.").use_state_for_unknown())
         .attribute("public_dns", computed("EC2's name for the public address."))
         .attribute("host_public_key", text().optional().description("The machine's SSH host key where it has one already, as in `known_hosts`; only with `host_key = \"none\"`."));
     Attribute::nested_single(connection_attributes(nested, Direction::Input)).optional().description(
@@ -159,6 +160,11 @@ fn volumes() -> Attribute {
         .attribute("device", Attribute::string().required().validate(validators::matches(is_device, "`/dev/sdf` to `/dev/sdz` or `/dev/xvdf` to `/dev/xvdz`")).description("Where it is attached: `/dev/sdf` to `/dev/sdz`, or `/dev/xvdf` to `/dev/xvdz`. On machines with NVMe they appear as `/dev/nvme1n1` and so on, in the order of their devices; `/dev/disk/by-id` has the volume's id."))
         .attribute("snapshot_id", Attribute::string().optional().description("The snapshot that it starts as."))
         .attribute("existing_volume_id", Attribute::string().optional().validate(validators::matches(|text| text.starts_with("vol-"), "the id of a volume: `vol-…`")).description("A volume that exists already is attached, and never deleted: `aws_ebs_volume.data.id`. Beside it only `device` is set: what it is like is decided by whoever made it."));
+    let nested = nested.attribute(
+        "client_token",
+        computed("The token of the call that made the volume, by which it is found where no answer came. Null with `existing_volume_id`.")
+            .use_state_for_unknown(),
+    );
     Attribute::nested_map(nested).optional().description(
         "Further volumes by a name of your own, each with at least one of `size`, `snapshot_id` and `existing_volume_id`. They are created and attached in the order of their devices. One that is taken out \
          must not be mounted any more: deploy without it first.",

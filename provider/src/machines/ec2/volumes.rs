@@ -17,9 +17,6 @@ use crate::settings::unique;
 /// The tag that a volume is found by when the answer to the call that made it got lost.
 const TOKEN: &str = "nixos:token";
 
-/// Client tokens by the name of what was asked for with them.
-pub(crate) type Tokens = BTreeMap<String, String>;
-
 /// What EC2 calls a volume that is not there.
 const NOT_FOUND: &[&str] = &["InvalidVolume.NotFound"];
 
@@ -43,18 +40,22 @@ impl Volume {
         self.is_ours() && self.delete_on_termination.known().copied().unwrap_or(true)
     }
 
+    /// The token it was asked for with, where no answer has come: there is a volume of it or not.
+    pub(crate) fn asked_with(&self) -> Option<&str> {
+        self.client_token.known().filter(|_| self.volume_id.is_null()).map(String::as_str)
+    }
+
     fn id(&self) -> Option<&str> {
         self.volume_id.known().or(self.existing_volume_id.known()).map(String::as_str)
     }
 }
 
-/// Brings the volumes from `there` to what is planned; `there` follows each step. `asked` has those that were asked for by name, with
-/// the token they were asked for with, and may be there or not.
+/// Brings the volumes from `there` to what is planned; `there` follows each step. One that was asked for without an answer, and may be
+/// there or not, is in it with nothing but its client token.
 pub(super) async fn become_(
     owner: Owner<'_>,
     there: &mut BTreeMap<String, Volume>,
     planned: &BTreeMap<String, Volume>,
-    asked: &mut Tokens,
     patience: &Patience,
 ) -> Result<(), Diagnostic> {
     let gone: Vec<String> = there.keys().filter(|name| !planned.contains_key(*name)).cloned().collect();
@@ -71,11 +72,11 @@ pub(super) async fn become_(
         let mut now = match before {
             Some(volume) if volume.id().is_some() => volume,
             _ => {
-                let id = match wanted.existing_volume_id.known() {
-                    Some(id) => id.clone(),
-                    None => owner.create(name, wanted, asked).await?,
+                let (id, client_token) = match wanted.existing_volume_id.known() {
+                    Some(id) => (id.clone(), Attr::Null),
+                    None => owner.create(name, wanted, there).await?,
                 };
-                Volume { volume_id: Attr::Known(id), device: Attr::Null, ..wanted.clone() }
+                Volume { volume_id: Attr::Known(id), device: Attr::Null, client_token, ..wanted.clone() }
             }
         };
         there.insert(name.clone(), now.clone());
@@ -89,22 +90,29 @@ pub(super) async fn become_(
         if now.delete_on_termination != wanted.delete_on_termination {
             owner.delete_on_termination(name, wanted).await?;
         }
-        there.insert(name.clone(), Volume { volume_id: now.volume_id, ..wanted.clone() });
+        let (volume_id, client_token) = (now.volume_id, now.client_token);
+        there.insert(name.clone(), Volume { volume_id, client_token, ..wanted.clone() });
     }
     Ok(())
 }
 
 impl Owner<'_> {
-    /// Makes an empty volume, or one from a snapshot; or finds the one that an earlier call made whose answer got lost.
-    async fn create(&self, name: &str, wanted: &Volume, asked: &mut Tokens) -> Result<String, Diagnostic> {
-        if let Some(token) = asked.get(name)
+    /// Makes an empty volume, or one from a snapshot; or finds the one that an earlier call made whose answer got lost. The id comes
+    /// with the client token.
+    async fn create(
+        &self,
+        name: &str,
+        wanted: &Volume,
+        there: &mut BTreeMap<String, Volume>,
+    ) -> Result<(String, Attr<String>), Diagnostic> {
+        let asked = there.get(name).and_then(|volume| volume.client_token.known().cloned());
+        if let Some(token) = &asked
             && let Some(id) = made_by(self.ec2, token).await.map_err(self.problem(name, "look for"))?
         {
-            asked.remove(name);
-            return Ok(id);
+            return Ok((id, Attr::Known(token.clone())));
         }
-        let token = unique("nixos-");
-        asked.insert(name.to_owned(), token.clone());
+        // The plan has promised the token that there is; and where the earlier call has its effect after all, this one has no other.
+        let token = asked.unwrap_or_else(|| unique("nixos-"));
         let mut tags = machine_tags(self.block, self.name);
         tags.insert("Name".to_owned(), format!("{} {name}", self.name));
         tags.insert(TOKEN.to_owned(), token.clone());
@@ -114,7 +122,7 @@ impl Owner<'_> {
             .ec2
             .client
             .create_volume()
-            .client_token(token)
+            .client_token(&token)
             .set_availability_zone(self.block.availability_zone.known().cloned())
             .set_size(wanted.size.known().copied())
             .volume_type(wanted.kind.known().map_or("gp3", String::as_str).into())
@@ -125,13 +133,11 @@ impl Owner<'_> {
             .set_kms_key_id(wanted.kms_key_id.known().cloned())
             .tag_specifications(tags.build());
         match call.send().await.map_err(AwsError::of("ec2:CreateVolume")) {
-            Ok(made) => {
-                asked.remove(name);
-                Ok(made.volume_id().unwrap_or_default().to_owned())
-            }
+            Ok(made) => Ok((made.volume_id().unwrap_or_default().to_owned(), Attr::Known(token))),
             Err(error) => {
-                if !error.is_open() {
-                    asked.remove(name);
+                if error.is_open() {
+                    let open = Volume { client_token: Attr::Known(token), ..Volume::default() };
+                    there.insert(name.to_owned(), open);
                 }
                 Err(self.problem(name, "create")(error))
             }
@@ -212,7 +218,11 @@ impl Owner<'_> {
 
     /// Detaches it, and deletes it if it goes with the machine.
     async fn take_away(&self, name: &str, volume: &Volume, patience: &Patience) -> Result<(), Diagnostic> {
-        let Some(id) = volume.id() else { return Ok(()) };
+        let made = match volume.asked_with() {
+            Some(token) => made_by(self.ec2, token).await.map_err(self.problem(name, "look for"))?,
+            None => None,
+        };
+        let Some(id) = volume.id().or(made.as_deref()) else { return Ok(()) };
         if self.is_attached(id).await.or_else(none_if_gone(false)).map_err(self.problem(name, "detach"))? {
             let call = self.ec2.client.detach_volume().volume_id(id).instance_id(self.id);
             call.send()
@@ -270,6 +280,12 @@ pub(crate) async fn made_by(ec2: &Ec2<'_>, token: &str) -> Result<Option<String>
     let found = ec2.client.describe_volumes().filters(filter).send().await;
     let found = found.map_err(AwsError::of("ec2:DescribeVolumes"))?;
     Ok(found.volumes().first().and_then(|volume| volume.volume_id().map(str::to_owned)))
+}
+
+/// The token of the call that made a volume.
+pub(super) fn made_with(volume: &aws_sdk_ec2::types::Volume) -> Option<String> {
+    let tag = volume.tags().iter().find(|tag| tag.key() == Some(TOKEN));
+    tag.and_then(|tag| tag.value()).map(str::to_owned)
 }
 
 /// What is to change of a volume while it is in use.

@@ -14,7 +14,7 @@ use tfplugin::{
 };
 
 use crate::context::Context;
-use crate::machines::ec2::{Ec2Block, Tokens};
+use crate::machines::ec2::Ec2Block;
 use crate::machines::ssh::SshBlock;
 use crate::machines::{Direction, Target, target_attributes};
 use crate::settings::{Timeouts, computed, timeouts_attribute};
@@ -51,20 +51,10 @@ pub(crate) struct Machine {
     target: Attr<Target>,
 }
 
-/// What is remembered beside the state: what AWS was asked for when no answer came. It is there or not; the next operation that can
-/// see AWS sees which.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Private {
-    /// The client token an instance was asked for with.
-    instance: Option<String>,
-    /// The same of volumes, by their names.
-    volumes: Tokens,
-}
-
 impl Resource<Context> for MachineResource {
     const TYPE: &'static str = "nixos_machine";
     type Model = Machine;
-    type Private = Private;
+    type Private = ();
 
     fn schema(&self) -> Schema {
         Schema::new(0)
@@ -103,8 +93,8 @@ impl Resource<Context> for MachineResource {
     async fn plan(
         &self,
         cx: &Cx<Context>,
-        request: PlanRequest<Machine, Private>,
-    ) -> Result<PlanResponse<Machine, Private>, Diagnostics> {
+        request: PlanRequest<Machine>,
+    ) -> Result<PlanResponse<Machine>, Diagnostics> {
         let prior = request.prior.as_ref().map(|state| &state.value);
         let planned = if request.config.ec2.is_null() {
             // Nobody here powers a machine that is there already.
@@ -116,43 +106,40 @@ impl Resource<Context> for MachineResource {
         // A machine does not move from one place to another; that is another machine.
         let moves = prior.is_some_and(|prior| prior.ec2.is_null() != planned.ec2.is_null());
         let requires_replace = if moves { vec![planned.block_path()] } else { vec![] };
-        let private = request.prior.map(|prior| prior.private).unwrap_or_default();
-        Ok(PlanResponse { planned, private, requires_replace })
+        Ok(PlanResponse { planned, private: (), requires_replace })
     }
 
     async fn read(
         &self,
         cx: &Cx<Context>,
-        state: State<Machine, Private>,
-    ) -> Result<Option<State<Machine, Private>>, Diagnostics> {
-        let State { value: mut machine, mut private } = state;
-        if !machine.ec2.is_null() && !ec2::read(cx, &mut machine, &mut private).await? {
+        state: State<Machine>,
+    ) -> Result<Option<State<Machine>>, Diagnostics> {
+        let mut machine = state.value;
+        if !machine.ec2.is_null() && !ec2::read(cx, &mut machine).await? {
             return Ok(None);
         }
         if machine.runs() {
             ssh::read(cx, &mut machine).await?;
         }
-        Ok(Some(State { value: machine, private }))
+        Ok(Some(stored(machine)))
     }
 
     async fn create(
         &self,
         cx: &Cx<Context>,
-        request: ApplyRequest<Machine, Private>,
-    ) -> Result<State<Machine, Private>, Failed<Machine, Private>> {
+        request: ApplyRequest<Machine>,
+    ) -> Result<State<Machine>, Failed<Machine>> {
         let mut machine = request.planned;
         if machine.ec2.is_null() {
             ssh::create(cx, &mut machine).await?;
-            return Ok(State { value: machine, private: Private::default() });
+            return Ok(stored(machine));
         }
-        let mut private = Private::default();
-        match Box::pin(ec2::create(cx, &mut machine, &mut private)).await {
-            Ok(()) => Ok(State { value: machine, private }),
+        match Box::pin(ec2::create(cx, &mut machine)).await {
+            Ok(()) => Ok(stored(machine)),
             Err(diagnostics) => {
                 // From the moment there is an instance, or may be one, the state knows of it.
-                let exists = machine.id.is_known() || private.instance.is_some();
-                let partial = exists.then_some(State { value: machine, private });
-                Err(Failed { diagnostics, partial })
+                let exists = machine.id.is_known() || machine.asked_with().is_some();
+                Err(Failed { diagnostics, partial: exists.then_some(stored(machine)) })
             }
         }
     }
@@ -160,33 +147,37 @@ impl Resource<Context> for MachineResource {
     async fn update(
         &self,
         cx: &Cx<Context>,
-        prior: State<Machine, Private>,
-        request: ApplyRequest<Machine, Private>,
-    ) -> Result<State<Machine, Private>, Failed<Machine, Private>> {
+        prior: State<Machine>,
+        request: ApplyRequest<Machine>,
+    ) -> Result<State<Machine>, Failed<Machine>> {
         let mut machine = request.planned;
         if machine.ec2.is_null() {
             ssh::update(cx, &prior.value, &mut machine).await?;
-            return Ok(State { value: machine, private: Private::default() });
+            return Ok(stored(machine));
         }
-        let State { value: mut there, mut private } = prior;
-        match Box::pin(ec2::update(cx, &mut there, machine, &mut private)).await {
-            Ok(machine) => Ok(State { value: machine, private }),
-            Err(diagnostics) => Err(Failed { diagnostics, partial: Some(State { value: there, private }) }),
+        let mut there = prior.value;
+        match Box::pin(ec2::update(cx, &mut there, machine)).await {
+            Ok(machine) => Ok(stored(machine)),
+            Err(diagnostics) => Err(Failed { diagnostics, partial: Some(stored(there)) }),
         }
     }
 
-    async fn delete(&self, cx: &Cx<Context>, state: State<Machine, Private>) -> Result<(), Diagnostics> {
+    async fn delete(&self, cx: &Cx<Context>, state: State<Machine>) -> Result<(), Diagnostics> {
         if state.value.ec2.is_null() {
             // The machine was there before us and stays as it is.
             return Ok(());
         }
-        Box::pin(ec2::delete(cx, state.value, &state.private)).await
+        Box::pin(ec2::delete(cx, state.value)).await
     }
 
-    async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Machine, Private>, Diagnostics> {
+    async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Machine>, Diagnostics> {
         let machine = if ec2::is_id(id) { ec2::import(cx, id).await? } else { ssh::import(cx, id).await? };
-        Ok(State { value: machine, private: Private::default() })
+        Ok(stored(machine))
     }
+}
+
+fn stored(machine: Machine) -> State<Machine> {
+    State { value: machine, private: () }
 }
 
 fn is_machine_name(text: &str) -> bool {

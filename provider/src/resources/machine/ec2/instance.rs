@@ -3,7 +3,7 @@
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics};
 
 use super::super::visit::fill;
-use super::{Machine, Private};
+use super::Machine;
 use crate::aws::{Patience, Seen};
 use crate::context::Context;
 use crate::machines::ec2::{Ec2, Ec2Block, power};
@@ -11,11 +11,17 @@ use crate::settings::completed;
 
 impl Machine {
     /// Finds the instance where it is known only by what it was asked for with; whether there is one.
-    pub(super) async fn find(&mut self, ec2: &Ec2<'_>, private: &Private) -> Result<bool, Diagnostic> {
-        if let (Attr::Null, Some(token)) = (&self.id, &private.instance) {
+    pub(super) async fn find(&mut self, ec2: &Ec2<'_>) -> Result<bool, Diagnostic> {
+        if let Some(token) = self.asked_with() {
             self.id = Attr::from(ec2.made_by(token).await.map_err(self.problem("look for"))?);
         }
         Ok(self.id.is_known())
+    }
+
+    /// The token it was asked for with, where no answer has come: there is an instance of it or not.
+    pub(in crate::resources::machine) fn asked_with(&self) -> Option<&str> {
+        let token = self.ec2.known().and_then(|block| block.client_token.known());
+        token.filter(|_| !self.id.is_known()).map(String::as_str)
     }
 
     /// How to log in, as far as the block says.

@@ -12,13 +12,13 @@ use nixos_activator::ssh::{KeyPair, KeyType};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
 use self::volumes::{check_removed_volumes, find_asked_volumes, loose_volumes, stays, warn_of_left_volumes};
+use super::Machine;
 use super::visit::{VisitError, connect, settle};
-use super::{Machine, Private};
 use crate::aws::{AwsError, Patience, TagModel, aws_unknown, import_id};
 use crate::context::Context;
 use crate::machines::ec2::{
     Ec2, Ec2Block, WaitError, become_, delete_volume, imported, is_gone, needs_stop, power, rotate,
-    user_data, volume_made_by, while_stopped,
+    user_data, while_stopped,
 };
 use crate::machines::{not_refreshed, provider_unknown};
 use crate::settings::{completed, duration_or, unique};
@@ -34,21 +34,17 @@ pub(super) fn is_id(id: &str) -> bool {
 }
 
 /// Asks EC2; whether the machine is still there.
-pub(super) async fn read(
-    cx: &Cx<Context>,
-    machine: &mut Machine,
-    private: &mut Private,
-) -> Result<bool, Diagnostics> {
+pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<bool, Diagnostics> {
     let (Some(aws), Attr::Known(mut block)) = (cx.data.aws.as_ref(), machine.ec2.clone()) else {
         cx.warn(not_refreshed(machine.label(), &aws_unknown()));
         return Ok(true);
     };
     let ec2 = Ec2::new(aws, block.region()).await;
-    if !machine.find(&ec2, private).await? {
+    if !machine.find(&ec2).await? {
         return Ok(false);
     }
     let id = machine.instance_id();
-    find_asked_volumes(&ec2, machine, &mut block, &mut private.volumes).await?;
+    find_asked_volumes(&ec2, machine, &mut block).await?;
     let seen = ec2.seen(&id, &block).await.map_err(machine.problem("describe"))?;
     let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else {
         warn_of_left_volumes(cx, &ec2, machine, &block).await?;
@@ -74,12 +70,8 @@ pub(super) async fn read(
 }
 
 /// Makes the machine and waits until it can be logged in to. `machine` follows each step: from the moment there is an instance it has
-/// its id, or, where no answer came, `private` what to find it by.
-pub(super) async fn create(
-    cx: &Cx<Context>,
-    machine: &mut Machine,
-    private: &mut Private,
-) -> Result<(), Diagnostics> {
+/// its id, or, where no answer came, the token to find it by.
+pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
     let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
     let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.create), LIMIT);
@@ -115,22 +107,22 @@ pub(super) async fn create(
         if !error.is_open() {
             return diagnostic;
         }
-        private.instance = Some(token.clone());
+        block.client_token = Attr::Known(token.clone());
+        machine.ec2 = Attr::Known(block.at_launch());
         diagnostic.appended("Whether there is an instance by now is not known. The next plan looks for it.")
     })?;
     let id = made.instance_id().unwrap_or_default().to_owned();
     machine.id = Attr::Known(id.clone());
     // What is there so far is what it was asked for, without what comes later.
-    let mut there = block.at_launch();
+    let mut there = Ec2Block { client_token: Attr::Known(token), ..block.at_launch() };
     machine.ec2 = Attr::Known(there.clone());
 
     let running = ec2.wait(&id, &InstanceStateName::Running, &patience).await;
     running.map_err(|error| machine.waited("create", &error))?;
     machine.settle_instance(cx, &ec2, &mut there, &patience).await?;
     block = completed(&block, &there);
-    let asked = &mut private.volumes;
-    let done =
-        become_(&ec2, &id, (machine.label(), machine.label()), &mut there, &block, asked, &patience).await;
+    let names = (machine.label(), machine.label());
+    let done = become_(&ec2, &id, names, &mut there, &block, &patience).await;
     machine.ec2 = Attr::Known(there.clone());
     done?;
     there = completed(&block, &there);
@@ -165,7 +157,6 @@ pub(super) async fn update(
     cx: &Cx<Context>,
     there: &mut Machine,
     planned: Machine,
-    private: &mut Private,
 ) -> Result<Machine, Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
     let limit = duration_or(planned.timeouts.known().map(|timeouts| &timeouts.update), LIMIT);
@@ -189,9 +180,8 @@ pub(super) async fn update(
         there.ec2 = Attr::Known(now.clone());
         changed.map_err(there.problem("change"))?;
     }
-    let asked = &mut private.volumes;
-    let changed =
-        become_(&ec2, &id, (prior.label(), machine.label()), &mut now, &block, asked, &patience).await;
+    let names = (prior.label(), machine.label());
+    let changed = become_(&ec2, &id, names, &mut now, &block, &patience).await;
     there.ec2 = Attr::Known(now.clone());
     changed?;
     if machine.runs() && !there.runs() {
@@ -219,17 +209,13 @@ pub(super) async fn update(
 }
 
 /// Ends the machine and what goes with it.
-pub(super) async fn delete(
-    cx: &Cx<Context>,
-    mut machine: Machine,
-    private: &Private,
-) -> Result<(), Diagnostics> {
+pub(super) async fn delete(cx: &Cx<Context>, mut machine: Machine) -> Result<(), Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
     let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.delete), LIMIT);
     let patience = Patience::new(limit, &cx.cancel);
-    let block = machine.ec2.known().cloned().unwrap_or_default();
+    let mut block = machine.ec2.known().cloned().unwrap_or_default();
     let ec2 = Ec2::new(aws, block.region()).await;
-    if !machine.find(&ec2, private).await? {
+    if !machine.find(&ec2).await? {
         return Ok(());
     }
     let id = machine.instance_id();
@@ -239,11 +225,8 @@ pub(super) async fn delete(
     }
     let problem = |name: &str| machine.problem(&format!("delete volume \"{name}\" of"));
     // When the instance is gone, nothing but it may be left to do: the next refresh would forget what else there is.
-    let mut loose = loose_volumes(&ec2, &machine, &block).await?;
-    for (name, token) in &private.volumes {
-        let made = volume_made_by(&ec2, token).await.map_err(problem(name))?;
-        loose.extend(made.map(|id| (name.clone(), id)));
-    }
+    find_asked_volumes(&ec2, &machine, &mut block).await?;
+    let loose = loose_volumes(&ec2, &machine, &block).await?;
     let protected = block.disable_api_termination == Attr::Known(true)
         || (!loose.is_empty() && ec2.is_protected(&id).await.map_err(machine.problem("describe"))?);
     if protected {

@@ -7,7 +7,7 @@ use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 use super::super::visit::{VisitError, connect};
 use super::Machine;
 use crate::context::Context;
-use crate::machines::ec2::{Ec2, Ec2Block, Tokens, Volume, keep_or_delete, volume_exists, volume_made_by};
+use crate::machines::ec2::{Ec2, Ec2Block, Volume, keep_or_delete, volume_exists, volume_made_by};
 use crate::machines::provider_unknown;
 
 /// Is asked on a machine before a volume is taken from it: what is mounted of it. `$1`: the volume's id without the dash, `$2`: the
@@ -20,23 +20,17 @@ done
 exit 0
 "#;
 
-/// Takes the volumes into the block that EC2 was asked for without an answer, and made. From here on the state knows of them: what a
-/// failed create has left is ended without its private data.
+/// Names the volumes in the block that EC2 was asked for without an answer, and made.
 pub(super) async fn find_asked_volumes(
     ec2: &Ec2<'_>,
     machine: &Machine,
     block: &mut Ec2Block,
-    asked: &mut Tokens,
 ) -> Result<(), Diagnostic> {
-    for (name, token) in asked.clone() {
-        let made = volume_made_by(ec2, &token).await;
-        let Some(id) = made.map_err(machine.problem(&format!("look for volume \"{name}\" of")))? else {
-            continue;
-        };
-        asked.remove(&name);
-        let mut volumes = block.volumes.known().cloned().unwrap_or_default();
-        volumes.insert(name, Volume { volume_id: Attr::Known(id), ..Volume::default() });
-        block.volumes = Attr::Known(volumes);
+    for (name, volume) in block.volumes.known_mut().into_iter().flatten() {
+        let Some(token) = volume.asked_with() else { continue };
+        let made = volume_made_by(ec2, token).await;
+        let problem = machine.problem(&format!("look for volume \"{name}\" of"));
+        volume.volume_id = Attr::from(made.map_err(problem)?);
     }
     Ok(())
 }

@@ -198,32 +198,78 @@ fn a_volume_whose_making_ended_open_does_not_outlive_its_machine() {
     let subnet = cloud.subnet("eu-west-1", 1);
     let ami = cloud.image("eu-west-1", "nixos/24.11.1-x86_64-linux");
     set_up(&world, &main_tf(&weather, &subnet, &ami, [1, 0, 0], 0), "");
-    weather.strike("CreateVolume", Storm::AnswerLost);
-    fails_saying(&apply(&world), &["AWS did not create volume \"data\""]);
-    weather.calm();
     // The machine is tainted, and made anew with all that belongs to it.
-    let run = apply(&world);
+    for refresh in ["-refresh=true", "-refresh=false"] {
+        weather.strike("CreateVolume", Storm::AnswerLost);
+        fails_saying(&apply(&world), &["AWS did not create volume \"data\""]);
+        weather.calm();
+        let run = world.terraform(&["apply", "-auto-approve", refresh]);
+        succeeds(&run);
+        says(&run, &["1 added, 0 changed, 1 destroyed"]);
+        compare(&world, &cloud, "made anew");
+        no_changes(&world);
+        succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+        compare(&world, &cloud, "destroyed");
+    }
+
+    // Of a machine that stays, the volume is found and attached, or deleted where it is not wanted any more.
+    let main = main_tf(&weather, &subnet, &ami, [1, 0, 0], 0);
+    let bare: String =
+        main.lines().filter(|line| !line.contains("volumes =")).map(|line| format!("{line}\n")).collect();
+    for refresh in ["-refresh=true", "-refresh=false"] {
+        for (then, made) in [(&main, 1), (&bare, 0)] {
+            world.write("main.tf", &bare).unwrap();
+            succeeds(&apply(&world));
+            compare(&world, &cloud, "taken away");
+            world.write("main.tf", &main).unwrap();
+            weather.strike("CreateVolume", Storm::AnswerLost);
+            fails_saying(&apply(&world), &["AWS did not create volume \"data\""]);
+            weather.calm();
+            world.write("main.tf", then).unwrap();
+            succeeds(&world.terraform(&["apply", "-auto-approve", refresh]));
+            compare(&world, &cloud, "after the answer was lost");
+            let [_, volumes, ..] = of_cloud(&cloud);
+            assert_eq!(volumes.len(), made, "{refresh}: {volumes:?}");
+            no_changes(&world);
+        }
+    }
+    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+    compare(&world, &cloud, "destroyed");
+}
+
+#[test]
+fn a_machine_whose_making_ended_open_is_no_orphan_where_nobody_looks_first() {
+    let (world, cloud) = one_host_for_all();
+    let weather = Weather::over(&cloud, 1, 0);
+    let subnet = cloud.subnet("eu-west-1", 1);
+    let ami = cloud.image("eu-west-1", "nixos/24.11.1-x86_64-linux");
+    set_up(&world, &main_tf(&weather, &subnet, &ami, [1, 0, 0], 0), "");
+    let ends_open = || {
+        weather.strike("RunInstances", Storm::AnswerLost);
+        fails_saying(&apply(&world), &["AWS did not create machine \"m0\"", "Whether there is an instance"]);
+        weather.calm();
+        let [instances, ..] = of_cloud(&cloud);
+        assert_eq!(instances.len(), 1, "{instances:?}");
+    };
+    // What replaces it is planned without a look at the cloud, and without private data.
+    ends_open();
+    let run = world.terraform(&["apply", "-auto-approve", "-refresh=false"]);
     succeeds(&run);
     says(&run, &["1 added, 0 changed, 1 destroyed"]);
     compare(&world, &cloud, "made anew");
     no_changes(&world);
+    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
 
-    // Of a machine that stays, the volume is found and attached.
-    let main = main_tf(&weather, &subnet, &ami, [1, 0, 0], 0);
-    let bare: String =
-        main.lines().filter(|line| !line.contains("volumes =")).map(|line| format!("{line}\n")).collect();
-    world.write("main.tf", &bare).unwrap();
-    succeeds(&apply(&world));
-    compare(&world, &cloud, "taken away");
-    world.write("main.tf", &main).unwrap();
-    weather.strike("CreateVolume", Storm::AnswerLost);
-    fails_saying(&apply(&world), &["AWS did not create volume \"data\""]);
-    weather.calm();
+    ends_open();
+    succeeds(&world.terraform(&["destroy", "-auto-approve", "-refresh=false"]));
+    compare(&world, &cloud, "destroyed");
+
+    // A refresh finds it, and what there is is kept in the state to be replaced.
+    ends_open();
     let run = apply(&world);
     succeeds(&run);
-    says(&run, &["0 added, 1 changed, 0 destroyed"]);
-    compare(&world, &cloud, "attached");
-    no_changes(&world);
+    says(&run, &["1 added, 0 changed, 1 destroyed"]);
+    compare(&world, &cloud, "found");
     succeeds(&world.terraform(&["destroy", "-auto-approve"]));
     compare(&world, &cloud, "destroyed");
 }
