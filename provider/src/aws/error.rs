@@ -21,6 +21,15 @@ pub(crate) struct AwsError {
     open: bool,
 }
 
+/// What EC2 says with the status of a failure of its own when it has looked at the call and done nothing. Then an earlier try with the
+/// same client token has had no effect either; one that was throttled was not even looked at, so that it says nothing.
+const REFUSALS: &[&str] = &[
+    "InsufficientCapacity",
+    "InsufficientHostCapacity",
+    "InsufficientInstanceCapacity",
+    "InsufficientVolumeCapacity",
+];
+
 impl AwsError {
     /// For `map_err`: the error of a call that IAM names `action`.
     pub(crate) fn of<E>(action: &'static str) -> impl Fn(SdkError<E, HttpResponse>) -> Self
@@ -107,14 +116,17 @@ impl AwsError {
     }
 }
 
-fn may_have_happened<E>(error: &SdkError<E, HttpResponse>) -> bool {
+fn may_have_happened<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
     match error {
         SdkError::TimeoutError(_) | SdkError::ResponseError(_) => true,
         // Also missing credentials are a failure to dispatch, but of no kind.
         SdkError::DispatchFailure(failure) => {
             failure.is_io() || failure.is_timeout() || failure.as_other().is_some()
         }
-        SdkError::ServiceError(answer) => answer.raw().status().as_u16() >= 500,
+        SdkError::ServiceError(answer) => {
+            let refused = error.code().is_some_and(|code| REFUSALS.contains(&code));
+            answer.raw().status().as_u16() >= 500 && !refused
+        }
         _ => false,
     }
 }

@@ -22,6 +22,12 @@ use aws_sdk_ec2::types::{
     VirtualizationType,
 };
 use base64::Engine as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use lab::{GATEWAY, Guest, Host, Lab};
 
 use crate::{World, WorldError, repository};
@@ -156,6 +162,29 @@ impl Cloud {
             let call = call.virtualization_type(VirtualizationType::Hvm.as_str()).block_device_mappings(root);
             call.send().await.unwrap().image_id().unwrap().to_owned()
         })
+    }
+
+    /// An IAM instance profile; its ARN.
+    pub fn instance_profile(&self, name: &str) -> String {
+        // Nothing else is asked of IAM, so there is no SDK for it here. moto finds the service by the scope of the credential.
+        let credential = "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=test";
+        let body = format!("Action=CreateInstanceProfile&Version=2010-05-08&InstanceProfileName={name}");
+        let request = Request::post(endpoint())
+            .header(AUTHORIZATION, credential)
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(Full::new(Bytes::from(body)))
+            .unwrap();
+        let asked = async || {
+            let client = Client::builder(TokioExecutor::new()).build_http();
+            let answer = client.request(request).await.unwrap().into_body().collect().await.unwrap();
+            String::from_utf8(answer.to_bytes().into()).unwrap()
+        };
+        let answer = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| in_network(&self.lab, asked));
+            asked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        let arn = answer.split_once("<Arn>").and_then(|(_, rest)| rest.split_once("</Arn>"));
+        arn.unwrap_or_else(|| panic!("no profile was made: {answer}")).0.to_owned()
     }
 
     /// Looks at the host of an instance.

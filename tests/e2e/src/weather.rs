@@ -46,6 +46,8 @@ struct Sky {
     rate: u8,
     /// Requests by what they ask for.
     asked: BTreeMap<String, usize>,
+    /// The body of the last one of each kind.
+    last: BTreeMap<String, String>,
     /// What requests of a kind meet, each time.
     struck: BTreeMap<String, Storm>,
     /// What they met.
@@ -71,6 +73,15 @@ pub enum Storm {
     RequestLost,
     /// It has its effect, and the answer does not arrive.
     AnswerLost,
+    /// It has no effect, and EC2 says why.
+    Refused {
+        /// The status of the answer.
+        status: u16,
+        /// What EC2 calls the error.
+        code: &'static str,
+        /// What it says about it.
+        message: &'static str,
+    },
 }
 
 /// What a request is about.
@@ -91,6 +102,7 @@ impl Weather {
                 random: fastrand::Rng::with_seed(seed),
                 rate,
                 asked: BTreeMap::new(),
+                last: BTreeMap::new(),
                 struck: BTreeMap::new(),
                 met: BTreeMap::new(),
                 answers: BTreeMap::new(),
@@ -130,6 +142,16 @@ impl Weather {
     /// Ends what [`Self::strike`] began.
     pub fn calm(&self) {
         self.shared.sky().struck.clear();
+    }
+
+    /// How many requests have asked for `action` since the last [`Self::take_counts`].
+    pub fn asked(&self, action: &str) -> usize {
+        self.shared.sky().asked.get(action).copied().unwrap_or(0)
+    }
+
+    /// A parameter of the last request that asked for `action`, as it was sent.
+    pub fn parameter(&self, action: &str, name: &str) -> Option<String> {
+        parameter(self.shared.sky().last.get(action)?, name)
     }
 
     /// The requests since the last time by what they asked for, and what they met.
@@ -194,6 +216,7 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     let (storm, known) = {
         let mut sky = shared.sky();
         *sky.asked.entry(question.action.clone()).or_default() += 1;
+        sky.last.insert(question.action.clone(), question.body.clone());
         let storm = sky.next(&question.action);
         let known = question.token.as_ref().and_then(|token| sky.answers.get(token).cloned());
         if let Some(refusal) = sky.does_not_know(&question) {
@@ -205,6 +228,10 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         Some(Storm::Throttled) => return Ok(response(question.throttled())),
         Some(Storm::FailedBefore) => return Ok(response(question.failed())),
         Some(Storm::RequestLost) => return Err(Lost),
+        Some(Storm::Refused { status, code, message }) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+            return Ok(response((status, Some(xml()), error(code, message))));
+        }
         _ => {}
     }
     let given = if let Some(answer) = known {
@@ -331,8 +358,7 @@ impl Question {
     }
 
     fn parameter(&self, name: &str) -> Option<String> {
-        let found = self.body.split('&').filter_map(|pair| pair.split_once('='));
-        found.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+        parameter(&self.body, name)
     }
 
     fn names(&self, made: &str) -> bool {
@@ -360,6 +386,11 @@ impl Question {
             self.path
         ))
     }
+}
+
+fn parameter(body: &str, name: &str) -> Option<String> {
+    let mut pairs = body.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
 }
 
 fn error(code: &str, message: &str) -> Bytes {

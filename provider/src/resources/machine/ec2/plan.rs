@@ -29,7 +29,8 @@ pub(crate) async fn planned(
     };
     block.tags_all = TagModel::planned_all(&configured.tags, aws.map(Aws::default_tags));
     block.settle_choices(configured, old);
-    if planned.power_state.is_unknown() && config.power_state.is_null() {
+    // Also where somebody has stopped it.
+    if config.power_state.is_null() {
         planned.power_state = Attr::Known("running".to_owned());
     }
     let Some((prior, old)) = prior.and_then(|prior| Some((prior, prior.ec2.known()?))) else {

@@ -2,9 +2,11 @@
 //! tests share: how a configuration begins, and what the cloud itself says there is.
 
 mod buckets;
+mod drift;
 mod errors;
 mod faults;
 mod keys;
+mod launch;
 mod machines;
 
 use aws_sdk_ec2::types::Instance;
