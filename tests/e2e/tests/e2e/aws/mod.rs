@@ -8,6 +8,7 @@ mod faults;
 mod keys;
 mod launch;
 mod machines;
+mod secrets;
 
 use aws_sdk_ec2::types::Instance;
 use e2e::{Cloud, Weather, World};
