@@ -72,25 +72,22 @@ pub enum FactsError {
 const SCRIPT: &str = r#"
 PATH="$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 say() { [ -z "$2" ] || printf '%s=%s\n' "$1" "$2"; }
-link() { [ ! -e "$2" ] || say "$1" "$(readlink -f "$2")"; }
+line() { [ ! -r "$2" ] || { IFS= read -r text <"$2"; say "$1" "$text"; }; }
+goal() { [ ! -e "$1" ] || readlink -f "$1"; }
 {
-  say hostname "$(uname -n)"
-  say platform "$(uname -m)-$(uname -s)"
+  uname -snm | { read -r kernel name machine; say hostname "$name"; say platform "$machine-$kernel"; }
   if [ -r /etc/os-release ]; then ( . /etc/os-release; say os_release "$PRETTY_NAME"; [ "$ID" != nixos ] || say nixos_release "$VERSION_ID" ); fi
-  [ ! -r /etc/machine-id ] || say machine_id "$(cat /etc/machine-id)"
-  say boot_id "$(cat /proc/sys/kernel/random/boot_id)"
-  link current_system /run/current-system
-  link booted_system /run/booted-system
-  link profile /nix/var/nix/profiles/system
-  profile="$(readlink -f /nix/var/nix/profiles/system)"; uncommitted=/var/lib/nixos-agent/uncommitted
+  line machine_id /etc/machine-id
+  line boot_id /proc/sys/kernel/random/boot_id
+  current="$(goal /run/current-system)"; booted="$(goal /run/booted-system)"; profile="$(goal /nix/var/nix/profiles/system)"
+  say current_system "$current"; say booted_system "$booted"; say profile "$profile"
+  uncommitted=/var/lib/nixos-agent/uncommitted
   [ -e "$uncommitted" ] && [ "$(cat "$uncommitted")" = "$profile" ] || say generation "$(readlink /nix/var/nix/profiles/system)"
-  for part in kernel kernel-modules initrd; do
-    now="$(readlink -f "/run/current-system/$part")"; booted="$(readlink -f "/run/booted-system/$part")"
-    [ ! -e "$now" ] || [ ! -e "$booted" ] || [ "$now" = "$booted" ] || say reboot_required yes
+  [ "$current" = "$booted" ] || for part in kernel kernel-modules initrd; do
+    now="$(goal "$current/$part")"; before="$(goal "$booted/$part")"
+    [ -z "$now" ] || [ -z "$before" ] || [ "$now" = "$before" ] || say reboot_required yes
   done
-  for key in /etc/ssh/ssh_host_ed25519_key.pub /etc/ssh/ssh_host_*_key.pub; do
-    [ ! -r "$key" ] || say host_key "$(cat "$key")"
-  done
+  for key in /etc/ssh/ssh_host_ed25519_key.pub /etc/ssh/ssh_host_*_key.pub; do line host_key "$key"; done
   say connection "$SSH_CONNECTION"
   [ -z "$SSH_CONNECTION" ] || say login "$SSH_CONNECTION $(id -un)"
   say uid "$(id -u)"

@@ -1,5 +1,6 @@
 //! Units of ours that run at every boot, whatever system is booted.
 
+use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -15,8 +16,8 @@ const CONTROL: &str = "/etc/systemd/system.control";
 pub(crate) struct BootUnit {
     /// Its name.
     pub(crate) name: &'static str,
-    /// The target that wants it.
-    pub(crate) wanted_by: &'static str,
+    /// The targets that want it.
+    pub(crate) wanted_by: &'static [&'static str],
     /// The agent that it starts.
     pub(crate) agent: &'static str,
     /// Its text.
@@ -42,32 +43,44 @@ impl BootUnit {
         Path::new(CONTROL).join(self.name)
     }
 
-    fn wanted(&self) -> PathBuf {
-        Path::new(CONTROL).join(format!("{}.wants", self.wanted_by)).join(self.name)
+    fn wanted(&self) -> impl Iterator<Item = PathBuf> {
+        self.wanted_by.iter().map(|target| Path::new(CONTROL).join(format!("{target}.wants")).join(self.name))
     }
 
     /// Makes sure that it runs at the next boot. systemd reads its units anew by then.
     pub(crate) fn install(&self) -> Result<(), AgentError> {
-        let (file, wanted) = (self.file(), self.wanted());
+        let file = self.file();
         let own = std::env::current_exe().map_err(failed("own path"))?;
         let program = std::fs::read(&own).map_err(failed(&own.display().to_string()))?;
         if std::fs::read(self.agent).ok().as_ref() != Some(&program) {
             replace(Path::new(self.agent), &program, 0o700)?;
         }
-        if std::fs::read_to_string(&file).is_ok_and(|text| text == self.text) && wanted.exists() {
+        if std::fs::read_to_string(&file).is_ok_and(|text| text == self.text)
+            && self.wanted().all(|wanted| wanted.exists())
+        {
             return Ok(());
         }
-        let wants = wanted.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(wants).map_err(failed(&wants.display().to_string()))?;
+        std::fs::create_dir_all(CONTROL).map_err(failed(CONTROL))?;
         replace(&file, self.text.as_bytes(), 0o644)?;
         let _ = std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644));
-        let _ = std::fs::remove_file(&wanted);
-        std::os::unix::fs::symlink(&file, &wanted).map_err(failed(&wanted.display().to_string()))
+        for wanted in self.wanted() {
+            let wants = wanted.parent().unwrap_or(Path::new(CONTROL));
+            let link = || {
+                std::fs::create_dir_all(wants)?;
+                let _ = std::fs::remove_file(&wanted);
+                std::os::unix::fs::symlink(&file, &wanted)?;
+                // It has to be there after a power cut.
+                File::open(wants)?.sync_all()?;
+                File::open(CONTROL)?.sync_all()
+            };
+            link().map_err(failed(&wanted.display().to_string()))?;
+        }
+        Ok(())
     }
 
     /// Takes it away.
     pub(crate) fn uninstall(&self) {
-        for file in [self.wanted(), self.file(), self.agent.into()] {
+        for file in self.wanted().chain([self.file(), self.agent.into()]) {
             let _ = std::fs::remove_file(file);
         }
     }

@@ -32,17 +32,8 @@ pub struct Connection {
     /// Before the master, so that it ends first.
     root: OnceCell<Root>,
     master: Arc<Mutex<Child>>,
-    login: Login,
+    accepted_key: Option<String>,
     directory: TempDir,
-}
-
-/// What a successful login told about the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Login {
-    /// The port that was really used.
-    pub port: u16,
-    /// The host key accepted on first use, where the policy allows that.
-    pub accepted_key: Option<String>,
 }
 
 /// What a remote command answered.
@@ -62,8 +53,6 @@ impl Connection {
         let ssh = find_on_path("ssh").ok_or(SshError::NotFound)?;
         let directory = directory(&endpoint.host)?;
         let files = write_files(endpoint, directory.path())?;
-        let port = resolved_port(&ssh, endpoint, directory.path()).await?;
-
         let mut master = start_master(&ssh, endpoint, directory.path())?;
         let ready = tokio::select! {
             ready = wait_until_ready(&mut master, endpoint) => ready,
@@ -80,9 +69,16 @@ impl Connection {
             return Err(error);
         }
         let session = Session::resume_mux(control_socket(directory.path()).into(), None);
-        let login = Login { port, accepted_key: accepted_key(endpoint, &files) };
+        let accepted_key = accepted_key(endpoint, &files);
         let master = Arc::new(Mutex::new(master));
-        Ok(Self { endpoint: endpoint.clone(), session, root: OnceCell::new(), master, login, directory })
+        Ok(Self {
+            endpoint: endpoint.clone(),
+            session,
+            root: OnceCell::new(),
+            master,
+            accepted_key,
+            directory,
+        })
     }
 
     /// Connects; where the host does not answer (yet), tries again with growing pauses until `deadline` has passed.
@@ -113,9 +109,28 @@ impl Connection {
         &self.endpoint
     }
 
-    /// What the login told.
-    pub fn login(&self) -> &Login {
-        &self.login
+    /// The host key accepted on first use, where the policy allows that.
+    pub fn accepted_key(&self) -> Option<&str> {
+        self.accepted_key.as_deref()
+    }
+
+    /// The port that was really used: the endpoint's, or the one that all the configuration files of `ssh` lead to.
+    pub async fn port(&self) -> Result<u16, SshError> {
+        if let Some(port) = self.endpoint.port {
+            return Ok(port);
+        }
+        let local = |reason: String| SshError::Local { host: self.endpoint.host.clone(), reason };
+        let output = Command::new(find_on_path("ssh").ok_or(SshError::NotFound)?)
+            .arg("-F")
+            .arg(config_file(self.directory.path()))
+            .args(["-G", "--", config::host(&self.endpoint.host)?])
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .map_err(|error| local(error.to_string()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let port = text.lines().find_map(|line| line.strip_prefix("port ")?.parse().ok());
+        port.ok_or_else(|| local(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
     }
 
     /// Whether the master still runs.
@@ -299,27 +314,6 @@ fn write_private(path: &Path, text: &str, host: &str) -> Result<(), SshError> {
             host: host.to_owned(),
             reason: format!("{}: {error}", path.display()),
         })
-}
-
-/// Asks `ssh` itself which port all the configuration files lead to.
-async fn resolved_port(ssh: &Path, endpoint: &Endpoint, directory: &Path) -> Result<u16, SshError> {
-    if let Some(port) = endpoint.port {
-        return Ok(port);
-    }
-    let output = Command::new(ssh)
-        .arg("-F")
-        .arg(config_file(directory))
-        .args(["-G", "--", config::host(&endpoint.host)?])
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .map_err(|error| SshError::Local { host: endpoint.host.clone(), reason: error.to_string() })?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let port = text.lines().find_map(|line| line.strip_prefix("port ")?.parse().ok());
-    port.ok_or_else(|| SshError::Other {
-        host: endpoint.host.clone(),
-        reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-    })
 }
 
 fn start_master(ssh: &Path, endpoint: &Endpoint, directory: &Path) -> Result<Child, SshError> {

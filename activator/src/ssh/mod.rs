@@ -14,7 +14,7 @@ mod root;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use connection::{Answer, Connection, Login};
+pub use connection::{Answer, Connection};
 pub use error::SshError;
 pub use keys::{KeyError, KeyPair, KeyType, normalized as normalized_public_key};
 pub use pool::{Pool, allow_many_files};

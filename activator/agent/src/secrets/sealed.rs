@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// memory it is too late: a switch starts whatever its targets want, and must not bring back what was there before.
 const UNIT: BootUnit = BootUnit {
     name: "nixos-agent-secrets.service",
-    wanted_by: "sysinit.target",
+    wanted_by: &["sysinit.target"],
     agent: "/var/lib/nixos-agent/sealed/nixos-agent",
     text: "[Unit]
 Description=Secrets that this machine keeps for itself

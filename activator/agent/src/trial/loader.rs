@@ -9,6 +9,11 @@ use rustix::fs::statfs;
 use crate::files::replace;
 use crate::host;
 
+/// A variable of systemd-boot: <https://systemd.io/BOOT_LOADER_INTERFACE/>.
+const CHOSEN_DEFAULT: &str =
+    "/sys/firmware/efi/efivars/LoaderEntryDefault-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+/// How many bytes stand before a variable's content.
+const ATTRIBUTES: usize = 4;
 const GRUB: &str = "/boot/grub/grub.cfg";
 /// GRUB's own variables: <https://www.gnu.org/software/grub/manual/grub/html_node/Environment-block.html>.
 const GRUB_ENVIRONMENT: &str = "/boot/grub/grubenv";
@@ -52,11 +57,15 @@ fn systemd_boot(system: &str, fallback: &str) -> Result<(), String> {
         .map_err(|error| format!("{}: {error}", configuration.display()))?;
     let default =
         text.lines().find_map(|line| line.strip_prefix("default ")).map(str::trim).unwrap_or_default();
-    let of = |system: &str| found.iter().find(|(_, init)| init == system).map(|(id, _)| id.as_str());
-    if of(fallback) != Some(default) {
+    let at_default = found.iter().find(|(id, _)| id == default);
+    if at_default.is_none_or(|(_, init)| init != fallback) {
         return Err(format!("its default is `{default}`, not the system that the machine was booted with"));
     }
-    let entry = of(system).ok_or("it has no entry for the system")?;
+    // What somebody has chosen in its menu, or by `bootctl set-default`, goes before its configuration.
+    if std::fs::read(CHOSEN_DEFAULT).is_ok_and(|content| content.len() > ATTRIBUTES) {
+        return Err("another default was chosen (`bootctl set-default`)".to_owned());
+    }
+    let (entry, _) = found.iter().find(|(_, init)| init == system).ok_or("it has no entry for the system")?;
     host::output("bootctl", &["set-oneshot", entry]).map(drop)
 }
 
@@ -110,6 +119,10 @@ struct GrubEntry {
 fn grub_entry(text: &str, system: &str, fallback: &str) -> Result<String, String> {
     if !text.contains("next_entry") {
         return Err("its configuration does not know entries that are started once".to_owned());
+    }
+    // Only the default entry is everybody's then, and a machine has nobody at its console.
+    if text.contains("superusers") {
+        return Err("it asks for a password".to_owned());
     }
     let default = text
         .lines()
@@ -242,6 +255,8 @@ menuentry "Memtest" {
         assert!(find(&saved, "new", "old").unwrap_err().contains("saved_entry"));
         let foreign = CONFIGURATION.replace("next_entry", "other");
         assert!(find(&foreign, "new", "old").unwrap_err().contains("does not know"));
+        let closed = format!("set superusers=\"admin\"\n{CONFIGURATION}");
+        assert!(find(&closed, "new", "old").unwrap_err().contains("password"));
     }
 
     #[test]

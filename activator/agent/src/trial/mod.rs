@@ -25,14 +25,22 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 const UNIT: BootUnit = BootUnit {
     name: "nixos-agent-trial.service",
-    wanted_by: "multi-user.target",
+    // Where a system gets stuck half-way it may not come to more than the last of these.
+    wanted_by: &["sysinit.target", "emergency.target"],
     agent: "/var/lib/nixos-agent/trial-agent",
     text: "[Unit]
 Description=Trial of a system
+DefaultDependencies=no
+RequiresMountsFor=/var/lib/nixos-agent /nix/var/nix/profiles
+Conflicts=shutdown.target
+Before=shutdown.target
+IgnoreOnIsolate=yes
 ConditionPathExists=/var/lib/nixos-agent/trial.json
 
 [Service]
 ExecStart=/var/lib/nixos-agent/trial-agent watch-trial
+Restart=on-failure
+RestartSec=5
 ",
 };
 
@@ -58,26 +66,32 @@ pub(crate) fn begin(toplevel: &str, seconds: u64) -> Result<Trial, AgentError> {
         Ok(lock) => lock,
         Err(reason) => return impossible(reason),
     };
+    let boot_id = host::state().boot_id;
+    if let Some(on_trial) = read()
+        && (&on_trial.toplevel, &on_trial.boot_id) == (&toplevel.to_owned(), &boot_id)
+    {
+        return Ok(Trial::Begun { fallback: on_trial.fallback });
+    }
     let fallback = match fallback(toplevel) {
         Ok(fallback) => fallback,
         Err(reason) => return impossible(reason),
     };
-    let boot_id = host::state().boot_id;
     let on_trial = OnTrial { toplevel: toplevel.to_owned(), fallback, boot_id, seconds, ended: false };
     let begun = write(&on_trial)
         .and_then(|()| host::mark_uncommitted(toplevel))
         .map_err(|error| error.to_string())
         // All boot loaders of NixOS have the system as their default that installs them.
         .and_then(|()| install_boot_loader(&on_trial.fallback))
-        .and_then(|()| loader::boot_once(toplevel, &on_trial.fallback))
-        .and_then(|()| UNIT.install().map_err(|error| error.to_string()));
+        .and_then(|()| UNIT.install().map_err(|error| error.to_string()))
+        .and_then(|()| loader::boot_once(toplevel, &on_trial.fallback));
     let Err(reason) = begun else {
         return Ok(Trial::Begun { fallback: on_trial.fallback });
     };
     loader::forget();
+    forget();
+    // If this fails the profile stays marked as one that does not boot.
     install_boot_loader(toplevel).map_err(AgentError::Trial)?;
     host::mark_committed();
-    forget();
     impossible(reason)
 }
 
@@ -136,8 +150,11 @@ pub(crate) fn watch() -> Result<(), AgentError> {
         }
         match state.booted {
             Some(booted) if booted == on_trial.fallback => {
-                println!("{} is not what the machine runs; {booted} boots again", on_trial.toplevel);
-                return back(&on_trial);
+                if let Ok(_lock) = preflight::lock(HOLDER) {
+                    println!("{} is not what the machine runs; {booted} boots again", on_trial.toplevel);
+                    return back(&on_trial);
+                }
+                std::thread::sleep(PAUSE);
             }
             Some(booted) if booted != on_trial.toplevel => {
                 println!("somebody has booted {booted}: this is no trial any more");
@@ -162,9 +179,7 @@ pub(crate) fn watch() -> Result<(), AgentError> {
                         on_trial.fallback
                     );
                     write(&OnTrial { ended: true, ..on_trial })?;
-                    return host::output("systemctl", &["--no-wall", "reboot"])
-                        .map(drop)
-                        .map_err(AgentError::Trial);
+                    return reboot().map_err(AgentError::Trial);
                 }
                 std::thread::sleep(PAUSE);
             }
@@ -174,9 +189,16 @@ pub(crate) fn watch() -> Result<(), AgentError> {
     Ok(())
 }
 
+/// Reboots, also where somebody has asked systemd not to.
+fn reboot() -> Result<(), String> {
+    host::output("systemctl", &["--no-wall", "reboot"])
+        .or_else(|_| host::output("systemctl", &["--no-wall", "--force", "reboot"]))
+        .map(drop)
+}
+
 /// The profile follows what was booted.
 fn back(on_trial: &OnTrial) -> Result<(), AgentError> {
-    let _lock = preflight::lock(HOLDER).map_err(AgentError::Trial)?;
+    loader::forget();
     let follows = host::state().profile.as_deref() != Some(on_trial.toplevel.as_str());
     // Where there is no generation to go back to, the profile stays marked as one that does not boot.
     let generation = generation_of(&on_trial.fallback).filter(|_| !follows);

@@ -62,8 +62,8 @@ pub(super) async fn visit(
 ) -> Result<Seen, VisitError> {
     let connection = connect(cx, defaults, machine, limit).await?;
     let facts = facts::gather(machine.label(), &connection).await.map_err(VisitError::Facts)?;
-    let login = connection.login();
-    Ok(Seen { facts, port: login.port, accepted_key: login.accepted_key.clone() })
+    let port = connection.port().await.map_err(VisitError::Ssh)?;
+    Ok(Seen { facts, port, accepted_key: connection.accepted_key().map(str::to_owned) })
 }
 
 /// Visits the machine and fills in what was still open.
