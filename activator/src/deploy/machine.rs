@@ -1,209 +1,28 @@
-//! The straight way of one deployment: build everything, then for each machine push and activate, side by side.
-//!
-//! A failed build stops everything while nothing has happened yet. After that machines are independent, unless a [`Rollout`]
-//! says otherwise: one that fails does not keep the others from their new system, and each one's outcome says what it really
-//! runs.
+//! One machine's way through a deployment.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
-use nixos_agent::health::{self, Check, Probe};
-use nixos_agent::{
-    Action, Confirmation, DeploymentId, FailedCheck, Outcome, Report, Request, SystemState, Word,
-};
+use nixos_agent::health::Check;
+use nixos_agent::{Action, Confirmation, DeploymentId, Outcome, Report, Request, SystemState, Word};
 use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use crate::activate::{self, ActivateError, Task};
-use crate::build::{self, BuildError};
-use crate::facts::{self, Facts, FactsError};
+use super::checks::check_from_here;
+use super::{DeployError, Ended, Job, Settings, Source, Tools};
+use crate::StorePath;
+use crate::activate::{self, Task};
+use crate::facts::{self, Facts};
 use crate::nix::Nix;
-use crate::progress::{Progress, Stage};
-use crate::push::{self, CopySettings, PushError};
-use crate::reboot::{self, Reboot, RebootError, When};
-use crate::rollout::{Conductor, NoTurn, Rollout, Turn};
-use crate::scheduler::Scheduler;
-use crate::secrets::{self, OfMachine, SecretError};
-use crate::ssh::{Connection, Endpoint, Pool, SshError};
-use crate::{MachineName, StorePath};
+use crate::progress::Stage;
+use crate::push::{self, PushError};
+use crate::reboot::{self, When};
+use crate::rollout::{Conductor, NoTurn, Turn};
+use crate::secrets;
+use crate::ssh::{Connection, SshError};
 
 /// How long it may take to tell a machine what is to become of its new system.
 const VERDICT: Duration = Duration::from_mins(1);
-
-/// One machine and what it is to run.
-#[derive(Clone, Debug)]
-pub struct Job {
-    /// The machine.
-    pub machine: MachineName,
-    /// How to reach it.
-    pub endpoint: Endpoint,
-    /// Where its system comes from.
-    pub source: Source,
-    /// Its system.
-    pub toplevel: StorePath,
-    /// The platform of the system.
-    pub system: String,
-    /// What the machine ran when this was planned, where that matters.
-    pub planned_from: Option<StorePath>,
-    /// The secrets it is to have; `None`: nothing is said about any.
-    pub secrets: Option<OfMachine>,
-    /// What must hold on the machine with its new system.
-    pub checks: Vec<Check>,
-    /// What must hold as seen from here.
-    pub checks_from_here: Vec<Check>,
-}
-
-/// Where a system comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// It is built from this derivation, and copied.
-    Build(StorePath),
-    /// The machine has it: an earlier generation.
-    OnMachine,
-}
-
-/// What holds for all machines of a deployment.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// What to do with the system once it is there; `None`: nothing, only push.
-    pub action: Option<Action>,
-    /// How it gets there.
-    pub copy: CopySettings,
-    /// Whether the machine goes back to what it ran before when activation fails.
-    pub rollback: bool,
-    /// How long a machine may take to answer.
-    pub connect_deadline: Duration,
-    /// How long `switch-to-configuration` may take.
-    pub activation_timeout: Duration,
-    /// How long a machine waits with its new system until we have logged in anew; zero: not at all.
-    pub confirmation_window: Duration,
-    /// When a machine is rebooted; not with an atomic rollout, in which it could not go back.
-    pub reboot: Reboot,
-    /// How many of the generations that we made stay on a machine; `None`: all.
-    pub keep_generations: Option<usize>,
-    /// Who goes when, and what follows from a failure.
-    pub rollout: Rollout,
-}
-
-/// Everything a deployment uses and shares with others in this process.
-#[derive(Debug)]
-pub struct Tools {
-    /// Open connections.
-    pub pool: Pool,
-    /// Limits.
-    pub scheduler: Scheduler,
-    /// Where progress goes.
-    pub progress: Progress,
-}
-
-/// How it ended for one machine.
-#[derive(Debug)]
-pub struct Ended {
-    /// What the machine runs now; `None` when it could not be asked.
-    pub now: Option<SystemState>,
-    /// The agent's report, where it came to that.
-    pub report: Option<Report>,
-    /// What went wrong before or beside the agent's report.
-    pub error: Option<DeployError>,
-    /// Whether the agent was asked to activate: from then on the machine may have changed, whatever is known about it.
-    pub asked: bool,
-}
-
-/// Why a machine does not run its new system.
-#[derive(Debug, thiserror::Error)]
-pub enum DeployError {
-    /// It cannot be reached.
-    #[error(transparent)]
-    Ssh(#[from] SshError),
-    /// It does not say what it is.
-    #[error(transparent)]
-    Facts(#[from] FactsError),
-    /// It cannot receive store paths.
-    #[error("there is no `nix-store` on the machine")]
-    NoNix,
-    /// It is another kind of machine than the system is for.
-    #[error("the system is for {system}, the machine is {found}")]
-    Platform {
-        /// What was built.
-        system: String,
-        /// What is there.
-        found: String,
-    },
-    /// It has another system than the one that the plan saw.
-    #[error("the machine runs {found}, the plan was made for {expected}")]
-    ChangedSincePlan {
-        /// What was there at plan.
-        expected: String,
-        /// What is there.
-        found: String,
-    },
-    /// The closure did not arrive.
-    #[error(transparent)]
-    Push(#[from] PushError),
-    /// The content of a secret could not be had.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// The agent could not be asked.
-    #[error(transparent)]
-    Activate(#[from] ActivateError),
-    /// The agent reports that the new system does not run.
-    #[error("{}", .0.message)]
-    Refused(Box<Report>),
-    /// It has its new system, and was to be rebooted.
-    #[error(transparent)]
-    Reboot(#[from] RebootError),
-    /// It was rebooted into its new system, and is not well.
-    #[error("{}", .0.message)]
-    NotWellAfterReboot(Box<Report>),
-    /// Others failed, and that was as much as may.
-    #[error("not begun, because of {failed}")]
-    NotBegun {
-        /// Their names.
-        failed: String,
-    },
-    /// The user cancelled before this machine's turn.
-    #[error("cancelled before anything was changed on it")]
-    Cancelled,
-}
-
-impl Ended {
-    /// Whether the machine was given what was asked for, whatever came after that.
-    pub fn is_activated(&self) -> bool {
-        matches!(self.error, None | Some(DeployError::Reboot(_) | DeployError::NotWellAfterReboot(_)))
-    }
-}
-
-/// Deploys; the result has an entry for every job.
-pub async fn deploy(
-    tools: &Tools,
-    nix: &Nix,
-    jobs: &[Job],
-    settings: &Settings,
-    cancel: &CancellationToken,
-) -> Result<BTreeMap<MachineName, Ended>, BuildError> {
-    let systems: Vec<_> = jobs.iter().filter_map(to_build).collect();
-    if !systems.is_empty() {
-        build::build(nix, &systems, &tools.progress, cancel).await?;
-    }
-    let conductor = Conductor::new(&settings.rollout, jobs.iter().map(|job| &job.machine));
-    let deployment = Deployment { tools, nix, settings, conductor: &conductor, machines: jobs.len(), cancel };
-    let deployment = &deployment;
-    let machines: Vec<_> = jobs
-        .iter()
-        .map(|job| async { (job.machine.clone(), deployment.machine(job).await) }.boxed())
-        .collect();
-    // All of them at once: one that waits for its turn must not keep another from having it.
-    Ok(futures::future::join_all(machines).await.into_iter().collect())
-}
-
-fn to_build(job: &Job) -> Option<(StorePath, StorePath)> {
-    match &job.source {
-        Source::Build(drv) => Some((drv.clone(), job.toplevel.clone())),
-        Source::OnMachine => None,
-    }
-}
 
 /// A machine while we are there.
 struct Visit<'a> {
@@ -214,17 +33,17 @@ struct Visit<'a> {
 }
 
 /// What all machines of a deployment share.
-struct Deployment<'a> {
-    tools: &'a Tools,
-    nix: &'a Nix,
-    settings: &'a Settings,
-    conductor: &'a Conductor<'a>,
-    machines: usize,
-    cancel: &'a CancellationToken,
+pub(super) struct Deployment<'a> {
+    pub(super) tools: &'a Tools,
+    pub(super) nix: &'a Nix,
+    pub(super) settings: &'a Settings,
+    pub(super) conductor: &'a Conductor<'a>,
+    pub(super) machines: usize,
+    pub(super) cancel: &'a CancellationToken,
 }
 
 impl Deployment<'_> {
-    async fn machine(&self, job: &Job) -> Ended {
+    pub(super) async fn machine(&self, job: &Job) -> Ended {
         let mut ended = Ended { now: None, report: None, error: None, asked: false };
         if let Err(error) = self.try_machine(job, &mut ended).await {
             ended.error = Some(error);
@@ -449,34 +268,6 @@ impl Deployment<'_> {
 /// Whole seconds, none too few: 0 would mean something else.
 fn seconds(duration: Duration) -> u64 {
     duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
-}
-
-/// Tries checks side by side and returns those that did not hold.
-async fn check_from_here(checks: &[Check]) -> Vec<FailedCheck> {
-    let tried = checks.iter().map(|check| {
-        let check = check.clone();
-        async move {
-            let name = check.name.clone();
-            let held = tokio::task::spawn_blocking(move || health::hold(&check, look)).await;
-            let reason = held.unwrap_or_else(|error| Err(error.to_string())).err()?;
-            Some(FailedCheck { name, reason })
-        }
-    });
-    futures::future::join_all(tried).await.into_iter().flatten().collect()
-}
-
-/// Looks once, from here.
-fn look(probe: &Probe, timeout: Duration) -> Result<(), String> {
-    match probe {
-        Probe::Units { .. } => Err("units can only be looked at on the machine".to_owned()),
-        Probe::Command(words) => {
-            let (program, arguments) = words.split_first().ok_or("there is no command")?;
-            let output = tempfile::tempfile().map_err(|error| error.to_string())?;
-            health::command(std::process::Command::new(program).args(arguments), output, timeout)
-        }
-        Probe::Http { url, statuses, contains } => health::http(url, statuses, contains.as_deref(), timeout),
-        Probe::Tcp(address) => health::tcp(address, timeout),
-    }
 }
 
 /// Whether the new system takes over now.

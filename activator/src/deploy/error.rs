@@ -1,0 +1,67 @@
+//! Why a machine does not run its new system.
+
+use nixos_agent::Report;
+
+use crate::activate::ActivateError;
+use crate::facts::FactsError;
+use crate::push::PushError;
+use crate::reboot::RebootError;
+use crate::secrets::SecretError;
+use crate::ssh::SshError;
+
+/// Why a machine does not run its new system.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// It cannot be reached.
+    #[error(transparent)]
+    Ssh(#[from] SshError),
+    /// It does not say what it is.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// It cannot receive store paths.
+    #[error("there is no `nix-store` on the machine")]
+    NoNix,
+    /// It is another kind of machine than the system is for.
+    #[error("the system is for {system}, the machine is {found}")]
+    Platform {
+        /// What was built.
+        system: String,
+        /// What is there.
+        found: String,
+    },
+    /// It has another system than the one that the plan saw.
+    #[error("the machine runs {found}, the plan was made for {expected}")]
+    ChangedSincePlan {
+        /// What was there at plan.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// The closure did not arrive.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// The content of a secret could not be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// The agent could not be asked.
+    #[error(transparent)]
+    Activate(#[from] ActivateError),
+    /// The agent reports that the new system does not run.
+    #[error("{}", .0.message)]
+    Refused(Box<Report>),
+    /// It has its new system, and was to be rebooted.
+    #[error(transparent)]
+    Reboot(#[from] RebootError),
+    /// It was rebooted into its new system, and is not well.
+    #[error("{}", .0.message)]
+    NotWellAfterReboot(Box<Report>),
+    /// Others failed, and that was as much as may.
+    #[error("not begun, because of {failed}")]
+    NotBegun {
+        /// Their names.
+        failed: String,
+    },
+    /// The user cancelled before this machine's turn.
+    #[error("cancelled before anything was changed on it")]
+    Cancelled,
+}

@@ -1,0 +1,147 @@
+//! The straight way of one deployment: build everything, then for each machine push and activate, side by side.
+//!
+//! A failed build stops everything while nothing has happened yet. After that machines are independent, unless a [`Rollout`]
+//! says otherwise: one that fails does not keep the others from their new system, and each one's outcome says what it really
+//! runs.
+
+mod checks;
+mod error;
+mod machine;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use nixos_agent::health::Check;
+use nixos_agent::{Action, Report, SystemState};
+use tokio_util::sync::CancellationToken;
+
+pub use error::DeployError;
+
+use crate::build::{self, BuildError};
+use crate::nix::Nix;
+use crate::progress::Progress;
+use crate::push::CopySettings;
+use crate::reboot::Reboot;
+use crate::rollout::{Conductor, Rollout};
+use crate::scheduler::Scheduler;
+use crate::secrets::OfMachine;
+use crate::ssh::{Endpoint, Pool};
+use crate::{MachineName, StorePath};
+use machine::Deployment;
+
+/// One machine and what it is to run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The machine.
+    pub machine: MachineName,
+    /// How to reach it.
+    pub endpoint: Endpoint,
+    /// Where its system comes from.
+    pub source: Source,
+    /// Its system.
+    pub toplevel: StorePath,
+    /// The platform of the system.
+    pub system: String,
+    /// What the machine ran when this was planned, where that matters.
+    pub planned_from: Option<StorePath>,
+    /// The secrets it is to have; `None`: nothing is said about any.
+    pub secrets: Option<OfMachine>,
+    /// What must hold on the machine with its new system.
+    pub checks: Vec<Check>,
+    /// What must hold as seen from here.
+    pub checks_from_here: Vec<Check>,
+}
+
+/// Where a system comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It is built from this derivation, and copied.
+    Build(StorePath),
+    /// The machine has it: an earlier generation.
+    OnMachine,
+}
+
+/// What holds for all machines of a deployment.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What to do with the system once it is there; `None`: nothing, only push.
+    pub action: Option<Action>,
+    /// How it gets there.
+    pub copy: CopySettings,
+    /// Whether the machine goes back to what it ran before when activation fails.
+    pub rollback: bool,
+    /// How long a machine may take to answer.
+    pub connect_deadline: Duration,
+    /// How long `switch-to-configuration` may take.
+    pub activation_timeout: Duration,
+    /// How long a machine waits with its new system until we have logged in anew; zero: not at all.
+    pub confirmation_window: Duration,
+    /// When a machine is rebooted; not with an atomic rollout, in which it could not go back.
+    pub reboot: Reboot,
+    /// How many of the generations that we made stay on a machine; `None`: all.
+    pub keep_generations: Option<usize>,
+    /// Who goes when, and what follows from a failure.
+    pub rollout: Rollout,
+}
+
+/// Everything a deployment uses and shares with others in this process.
+#[derive(Debug)]
+pub struct Tools {
+    /// Open connections.
+    pub pool: Pool,
+    /// Limits.
+    pub scheduler: Scheduler,
+    /// Where progress goes.
+    pub progress: Progress,
+}
+
+/// How it ended for one machine.
+#[derive(Debug)]
+pub struct Ended {
+    /// What the machine runs now; `None` when it could not be asked.
+    pub now: Option<SystemState>,
+    /// The agent's report, where it came to that.
+    pub report: Option<Report>,
+    /// What went wrong before or beside the agent's report.
+    pub error: Option<DeployError>,
+    /// Whether the agent was asked to activate: from then on the machine may have changed, whatever is known about it.
+    pub asked: bool,
+}
+
+impl Ended {
+    /// Whether the machine was given what was asked for, whatever came after that.
+    pub fn is_activated(&self) -> bool {
+        matches!(self.error, None | Some(DeployError::Reboot(_) | DeployError::NotWellAfterReboot(_)))
+    }
+}
+
+/// Deploys; the result has an entry for every job.
+pub async fn deploy(
+    tools: &Tools,
+    nix: &Nix,
+    jobs: &[Job],
+    settings: &Settings,
+    cancel: &CancellationToken,
+) -> Result<BTreeMap<MachineName, Ended>, BuildError> {
+    let systems: Vec<_> = jobs.iter().filter_map(to_build).collect();
+    if !systems.is_empty() {
+        build::build(nix, &systems, &tools.progress, cancel).await?;
+    }
+    let conductor = Conductor::new(&settings.rollout, jobs.iter().map(|job| &job.machine));
+    let deployment = Deployment { tools, nix, settings, conductor: &conductor, machines: jobs.len(), cancel };
+    let deployment = &deployment;
+    let machines: Vec<_> = jobs
+        .iter()
+        .map(|job| async { (job.machine.clone(), deployment.machine(job).await) }.boxed())
+        .collect();
+    // All of them at once: one that waits for its turn must not keep another from having it.
+    Ok(futures::future::join_all(machines).await.into_iter().collect())
+}
+
+fn to_build(job: &Job) -> Option<(StorePath, StorePath)> {
+    match &job.source {
+        Source::Build(drv) => Some((drv.clone(), job.toplevel.clone())),
+        Source::OnMachine => None,
+    }
+}
