@@ -73,7 +73,7 @@ fn units(names: &[String], stable_for: Duration) -> Result<(), String> {
         if value("ActiveState") != "active" {
             let (load, state, sub, result) =
                 (value("LoadState"), value("ActiveState"), value("SubState"), value("Result"));
-            let journal = host::journal(name, 0);
+            let journal = host::journal(name);
             let tail = journal.get(journal.len().saturating_sub(5)..).unwrap_or_default().join("\n");
             return Err(format!("{name} is {state} ({sub}; {load}, result {result})\n{tail}"));
         }

@@ -20,6 +20,9 @@ pub(crate) const VERDICT: &str = "verdict";
 
 const VOLATILE: &str = "/run/nixos-agent";
 
+/// Counts activations.
+const NUMBER: &str = "number";
+
 /// How many activations are remembered.
 const REMEMBERED: usize = 10;
 
@@ -38,7 +41,9 @@ impl Deployment {
 
     /// Writes a new activation down.
     pub(crate) fn create(request: &Request) -> Result<Self, AgentError> {
-        forget_old();
+        let (deployments, volatile) = (Path::new(DEPLOYMENTS), Path::new(VOLATILE));
+        forget_old(deployments, volatile);
+        let last = records(deployments).map(|record| number(&record)).max().unwrap_or_default();
         let deployment = Self::open(&request.id);
         let private =
             |path: &Path, recursive| DirBuilder::new().mode(0o700).recursive(recursive).create(path);
@@ -46,6 +51,7 @@ impl Deployment {
         private(&deployment.directory, false).map_err(failed(&deployment.directory.display().to_string()))?;
         private(&deployment.volatile(""), true).map_err(failed(VOLATILE))?;
         let json = serde_json::to_vec(request).map_err(|error| AgentError::Request(error.to_string()))?;
+        replace(&deployment.path(NUMBER), (last + 1).to_string().as_bytes(), 0o600)?;
         replace(&deployment.path("request.json"), &json, 0o600)?;
         Ok(deployment)
     }
@@ -134,25 +140,55 @@ impl Events {
     }
 }
 
-/// Removes the oldest activations.
-fn forget_old() {
-    let Ok(entries) = std::fs::read_dir(DEPLOYMENTS) else {
-        return;
-    };
-    let mut old: Vec<_> = entries
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
-        })
-        .collect();
-    old.sort();
-    let surplus = old.len().saturating_sub(REMEMBERED - 1);
-    for (_, path) in old.into_iter().take(surplus) {
-        let _ = std::fs::remove_dir_all(path);
+/// Removes the oldest activations. One that is at work has a directory in `volatile` until its last word, and stays: who confirms it, and
+/// whatever ends it when nobody does, has to find it.
+fn forget_old(deployments: &Path, volatile: &Path) {
+    let mut over: Vec<_> = records(deployments).collect();
+    over.retain(|record| record.file_name().is_some_and(|id| !volatile.join(id).exists()));
+    // Not by time, which may be set back.
+    over.sort_by_key(|record| number(record));
+    let surplus = over.len().saturating_sub(REMEMBERED - 1);
+    for record in over.into_iter().take(surplus) {
+        let _ = std::fs::remove_dir_all(record);
     }
+}
+
+fn records(deployments: &Path) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(deployments).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+/// The place of an activation among all of this machine.
+fn number(record: &Path) -> u64 {
+    let text = std::fs::read_to_string(record.join(NUMBER)).unwrap_or_default();
+    text.parse().unwrap_or_default()
 }
 
 pub(crate) fn failed(what: &str) -> impl Fn(std::io::Error) -> AgentError + use<> {
     let what = what.to_owned();
     move |source| AgentError::Io { what: what.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_at_work_is_not_forgotten_whatever_the_clock_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let (deployments, volatile) =
+            (directory.path().join("deployments"), directory.path().join("volatile"));
+        for number in 1..=14 {
+            let record = deployments.join(format!("t{number}"));
+            std::fs::create_dir_all(&record).unwrap();
+            std::fs::write(record.join(NUMBER), number.to_string()).unwrap();
+            // The clock was set back before each of them.
+            let time = std::time::SystemTime::now() - std::time::Duration::from_secs(number * 3600);
+            File::open(&record).unwrap().set_modified(time).unwrap();
+        }
+        std::fs::create_dir_all(volatile.join("t2")).unwrap();
+        forget_old(&deployments, &volatile);
+        let mut left: Vec<u64> = records(&deployments).map(|record| number(&record)).collect();
+        left.sort_unstable();
+        assert_eq!(left, [2, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+    }
 }

@@ -126,11 +126,20 @@ pub(crate) fn failed_units() -> Option<Vec<String>> {
     Some(text.ok()?.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }
 
-/// The last lines a unit wrote to the journal since a moment (seconds since 1970).
-pub(crate) fn journal(unit: &str, since: u64) -> Vec<String> {
-    let since = format!("@{since}");
-    let arguments = ["-u", unit, "--since", &since, "-n", "20", "-o", "cat", "--no-pager", "-q"];
-    output("journalctl", &arguments).unwrap_or_default().lines().map(str::to_owned).collect()
+/// The last lines that a unit wrote to the journal since it was started last, and what systemd said of it. Not by time: the clock may
+/// have been set.
+pub(crate) fn journal(unit: &str) -> Vec<String> {
+    let started = output("systemctl", &["show", "-p", "InvocationID", "--value", unit]).unwrap_or_default();
+    let (by_it, about_it) =
+        (format!("_SYSTEMD_INVOCATION_ID={}", started.trim()), format!("INVOCATION_ID={}", started.trim()));
+    // What could not be started has none.
+    let lines: &[&str] =
+        if started.trim().is_empty() { &["-b", "-u", unit] } else { &[&by_it, "+", &about_it] };
+    output("journalctl", &[lines, &["-n", "20", "-o", "cat", "--no-pager", "-q"]].concat())
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Time since boot, as systemd counts it.

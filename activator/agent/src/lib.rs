@@ -289,7 +289,7 @@ pub struct SystemState {
 pub struct FailedUnit {
     /// Its name, e.g. `nginx.service`.
     pub name: String,
-    /// The last lines of its journal since the activation began.
+    /// The last lines of its journal since it was started last.
     pub journal: Vec<String>,
 }
 

@@ -1,7 +1,5 @@
 //! How the machine was, for the way back.
 
-use std::time::SystemTime;
-
 use nixos_agent::SystemState;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +13,6 @@ const RECORD: &str = "record.json";
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) before: SystemState,
-    pub(crate) since: u64,
     /// The profile's generation, and all there were.
     pub(crate) generation: Option<u64>,
     pub(crate) generations: Vec<u64>,
@@ -30,7 +27,6 @@ impl Record {
     pub(crate) fn now() -> Self {
         Self {
             before: host::state(),
-            since: now(),
             generation: host::generation(),
             generations: host::generations(),
             failed_units: None,
@@ -48,8 +44,4 @@ impl Record {
         let json = serde_json::to_vec(self).map_err(|error| AgentError::Request(error.to_string()))?;
         replace(&deployment.path(RECORD), &json, 0o600)
     }
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

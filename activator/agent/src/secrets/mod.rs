@@ -191,7 +191,7 @@ impl<'a> Secrets<'a> {
     }
 
     /// Restarts and reloads the units that use what has changed, unless they have been started since. Returns those that fail.
-    pub(crate) fn refresh_units(&self, since: u64) -> Vec<FailedUnit> {
+    pub(crate) fn refresh_units(&self) -> Vec<FailedUnit> {
         let Some(published) = self.moment(PUBLISHED) else { return vec![] };
         let due: Vec<_> = self
             .users()
@@ -203,7 +203,7 @@ impl<'a> Secrets<'a> {
         let _ = replace(&self.aside().join(REFRESHED), names.join("\n").as_bytes(), 0o600);
         due.into_iter()
             .filter(|(verb, unit)| host::output("systemctl", &[verb.tried(), unit]).is_err())
-            .map(|(_, unit)| FailedUnit { name: unit.clone(), journal: host::journal(unit, since) })
+            .map(|(_, unit)| FailedUnit { name: unit.clone(), journal: host::journal(unit) })
             .collect()
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nixos_agent::{Action, Outcome, Phase, Word};
 
-use super::{End, Ran, Transaction, time_limit};
+use super::{End, Ran, Transaction, time_limit, with_journals};
 use crate::examine;
 use crate::files::{REACHABLE, VERDICT};
 use crate::host::{self, PROFILE};
@@ -45,7 +45,7 @@ impl Transaction<'_> {
             if let Err(why) = secrets.own() {
                 return End { exit: Some(exit), ..self.roll_back(&why) };
             }
-            let failed_units = secrets.refresh_units(self.record.since);
+            let failed_units = secrets.refresh_units();
             if !failed_units.is_empty() {
                 let end = self.roll_back("Units failed with their new secrets");
                 return End { exit: Some(exit), failed_units, ..end };
@@ -71,7 +71,7 @@ impl Transaction<'_> {
                 self.restore_secrets(End { exit: Some(exit), ..end })
             }
             Verdict::Bad => {
-                let failed_units = self.failed_units(&newly.unwrap_or_default());
+                let failed_units = with_journals(&newly.unwrap_or_default());
                 let why = match exit {
                     Exit::Killed => "Activation took too long or was killed".to_owned(),
                     Exit::Code(4) => "Units failed".to_owned(),

@@ -231,14 +231,6 @@ impl Transaction<'_> {
         Ran { exit, changed }
     }
 
-    fn failed_units(&self, names: &[String]) -> Vec<FailedUnit> {
-        let unit = |name: &String| FailedUnit {
-            name: name.clone(),
-            journal: host::journal(name, self.record.since),
-        };
-        names.iter().map(unit).collect()
-    }
-
     fn report(&self, end: End) -> Report {
         Report {
             outcome: end.outcome,
@@ -266,4 +258,9 @@ fn time_limit(request: &Request) -> Duration {
     let checks = request.health_checks.iter().map(|check| check.deadline.saturating_add(check.timeout));
     let checks = checks.max().unwrap_or_default();
     Duration::from_secs(switches.saturating_add(asked)).saturating_add(checks).saturating_add(MARGIN)
+}
+
+/// Units that failed, with what they wrote to the journal.
+fn with_journals(names: &[String]) -> Vec<FailedUnit> {
+    names.iter().map(|name| FailedUnit { name: name.clone(), journal: host::journal(name) }).collect()
 }
