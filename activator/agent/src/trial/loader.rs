@@ -20,12 +20,24 @@ const GRUB_ENVIRONMENT: &str = "/boot/grub/grubenv";
 const ENVIRONMENT_HEAD: &str = "# GRUB Environment Block\n";
 const ENVIRONMENT_SIZE: usize = 1024;
 
+/// Whether there is a boot loader that can start an entry once.
+pub(super) fn is_there() -> Result<(), String> {
+    let Err(systemd_boot) = systemd_boot_places() else {
+        return Ok(());
+    };
+    grub_configuration().map(drop).map_err(|grub| neither(&systemd_boot, &grub))
+}
+
+fn neither(systemd_boot: &str, grub: &str) -> String {
+    format!("systemd-boot: {systemd_boot}; GRUB: {grub}")
+}
+
 /// Has the next boot, and no other, start `system`; the default has to be `fallback` already.
 pub(super) fn boot_once(system: &str, fallback: &str) -> Result<(), String> {
     let Err(systemd_boot) = systemd_boot(system, fallback) else {
         return Ok(());
     };
-    grub(system, fallback).map_err(|grub| format!("systemd-boot: {systemd_boot}; GRUB: {grub}"))
+    grub(system, fallback).map_err(|grub| neither(&systemd_boot, &grub))
 }
 
 /// Takes it back.
@@ -38,11 +50,23 @@ pub(super) fn forget() {
     }
 }
 
-fn systemd_boot(system: &str, fallback: &str) -> Result<(), String> {
+/// Where its configuration and its entries are.
+fn systemd_boot_places() -> Result<(PathBuf, PathBuf), String> {
     let place = |option: &str| host::output("bootctl", &[option]).map(|path| PathBuf::from(path.trim()));
-    // Where firmware reads, and where entries are: often the same.
-    let (firmware, entries) =
-        (place("--print-esp-path")?, place("--print-boot-path")?.join("loader/entries"));
+    let configuration = place("--print-esp-path")?.join("loader/loader.conf");
+    let entries = place("--print-boot-path")?.join("loader/entries");
+    if !configuration.exists() {
+        return Err(format!("there is no {}", configuration.display()));
+    }
+    // What somebody has chosen in its menu, or by `bootctl set-default`, goes before its configuration.
+    if std::fs::read(CHOSEN_DEFAULT).is_ok_and(|content| content.len() > ATTRIBUTES) {
+        return Err("another default was chosen (`bootctl set-default`)".to_owned());
+    }
+    Ok((configuration, entries))
+}
+
+fn systemd_boot(system: &str, fallback: &str) -> Result<(), String> {
+    let (configuration, entries) = systemd_boot_places()?;
     let mut found = vec![];
     for entry in
         std::fs::read_dir(&entries).map_err(|error| format!("{}: {error}", entries.display()))?.flatten()
@@ -52,7 +76,6 @@ fn systemd_boot(system: &str, fallback: &str) -> Result<(), String> {
             found.push((id, init.to_owned()));
         }
     }
-    let configuration = firmware.join("loader/loader.conf");
     let text = std::fs::read_to_string(&configuration)
         .map_err(|error| format!("{}: {error}", configuration.display()))?;
     let default =
@@ -60,10 +83,6 @@ fn systemd_boot(system: &str, fallback: &str) -> Result<(), String> {
     let at_default = found.iter().find(|(id, _)| id == default);
     if at_default.is_none_or(|(_, init)| init != fallback) {
         return Err(format!("its default is `{default}`, not the system that the machine was booted with"));
-    }
-    // What somebody has chosen in its menu, or by `bootctl set-default`, goes before its configuration.
-    if std::fs::read(CHOSEN_DEFAULT).is_ok_and(|content| content.len() > ATTRIBUTES) {
-        return Err("another default was chosen (`bootctl set-default`)".to_owned());
     }
     let (entry, _) = found.iter().find(|(_, init)| init == system).ok_or("it has no entry for the system")?;
     host::output("bootctl", &["set-oneshot", entry]).map(drop)
@@ -82,10 +101,27 @@ fn init_of(text: &str) -> Option<&str> {
     text.split_whitespace().find_map(|word| word.strip_prefix("init=")?.strip_suffix("/init"))
 }
 
-fn grub(system: &str, fallback: &str) -> Result<(), String> {
+/// Its configuration, where that can start an entry once.
+fn grub_configuration() -> Result<String, String> {
     let text = std::fs::read_to_string(GRUB).map_err(|error| format!("{GRUB}: {error}"))?;
     can_write_environment()?;
-    let entry = grub_entry(&text, system, fallback)?;
+    knows_entries_for_once(&text)?;
+    Ok(text)
+}
+
+fn knows_entries_for_once(text: &str) -> Result<(), String> {
+    if !text.contains("next_entry") {
+        return Err("its configuration does not know entries that are started once".to_owned());
+    }
+    // Only the default entry is everybody's then, and a machine has nobody at its console.
+    if text.contains("superusers") {
+        return Err("it asks for a password".to_owned());
+    }
+    Ok(())
+}
+
+fn grub(system: &str, fallback: &str) -> Result<(), String> {
+    let entry = grub_entry(&grub_configuration()?, system, fallback)?;
     let old = std::fs::read_to_string(GRUB_ENVIRONMENT).unwrap_or_default();
     let new = with_next_entry(&old, &entry)?;
     replace(Path::new(GRUB_ENVIRONMENT), new.as_bytes(), 0o644).map_err(|error| error.to_string())
@@ -117,13 +153,6 @@ struct GrubEntry {
 }
 
 fn grub_entry(text: &str, system: &str, fallback: &str) -> Result<String, String> {
-    if !text.contains("next_entry") {
-        return Err("its configuration does not know entries that are started once".to_owned());
-    }
-    // Only the default entry is everybody's then, and a machine has nobody at its console.
-    if text.contains("superusers") {
-        return Err("it asks for a password".to_owned());
-    }
     let default = text
         .lines()
         .filter_map(|line| line.trim().strip_prefix("set default="))
@@ -254,9 +283,10 @@ menuentry "Memtest" {
         let saved = CONFIGURATION.replace("set default=0", "set default=\"${saved_entry}\"");
         assert!(find(&saved, "new", "old").unwrap_err().contains("saved_entry"));
         let foreign = CONFIGURATION.replace("next_entry", "other");
-        assert!(find(&foreign, "new", "old").unwrap_err().contains("does not know"));
+        assert!(knows_entries_for_once(&foreign).unwrap_err().contains("does not know"));
         let closed = format!("set superusers=\"admin\"\n{CONFIGURATION}");
-        assert!(find(&closed, "new", "old").unwrap_err().contains("password"));
+        assert!(knows_entries_for_once(&closed).unwrap_err().contains("password"));
+        assert_eq!(knows_entries_for_once(CONFIGURATION), Ok(()));
     }
 
     #[test]

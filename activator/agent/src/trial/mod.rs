@@ -67,12 +67,9 @@ pub(crate) fn begin(toplevel: &str, seconds: u64) -> Result<Trial, AgentError> {
         Err(reason) => return impossible(reason),
     };
     let boot_id = host::state().boot_id;
-    if let Some(on_trial) = read()
-        && (&on_trial.toplevel, &on_trial.boot_id) == (&toplevel.to_owned(), &boot_id)
-    {
-        return Ok(Trial::Begun { fallback: on_trial.fallback });
-    }
-    let fallback = match fallback(toplevel) {
+    // One that was begun before may not have come to its end.
+    let begun = read().filter(|begun| begun.toplevel == toplevel && begun.boot_id == boot_id);
+    let fallback = match begun.map_or_else(|| fallback(toplevel), |begun| Ok(begun.fallback)) {
         Ok(fallback) => fallback,
         Err(reason) => return impossible(reason),
     };
@@ -109,6 +106,8 @@ fn fallback(toplevel: &str) -> Result<String, String> {
         return Err("the system that the machine was booted with is no generation any more".to_owned());
     }
     boot_unit::is_possible().map_err(|needs| format!("it needs {needs}"))?;
+    // Before anything is installed anew for nothing.
+    loader::is_there()?;
     Ok(fallback)
 }
 

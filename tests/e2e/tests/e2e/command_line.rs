@@ -139,6 +139,21 @@ fn an_earlier_generation_is_activated() {
 }
 
 #[test]
+fn a_command_is_heard_while_it_runs() {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    let script = "echo first; until test -e /root/go; do sleep 0.1; done; echo last";
+    let words = ["timeout", "60", "nixos-activator", "-C", DIRECTORY, "exec", "--", "sh", "-c", script];
+    let mut child = world.lab.control().command(&words).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "web: first");
+    world.lab.host("web").write_file("/root/go", "").unwrap();
+    assert_eq!(lines.next().unwrap().unwrap(), "web: last");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn two_generations_are_compared() {
     let world = world(&["web"]);
     let unit = |name: &str, text: &str| {
