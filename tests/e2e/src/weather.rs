@@ -144,6 +144,11 @@ impl Weather {
         self.shared.sky().struck.clear();
     }
 
+    /// The next `times` questions about what was made under this name or id are answered by a part of EC2 that has not heard of it.
+    pub fn hide(&self, made: &str, times: u8) {
+        self.shared.sky().unknown.insert(made.to_owned(), times);
+    }
+
     /// How many requests have asked for `action` since the last [`Self::take_counts`].
     pub fn asked(&self, action: &str) -> usize {
         self.shared.sky().asked.get(action).copied().unwrap_or(0)

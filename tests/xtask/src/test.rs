@@ -44,7 +44,9 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
         )?;
         // Each test boots hosts of its own; two at a time is what two cores carry.
         let e2e = ["test", "--locked", "-p", "lab", "-p", "e2e", "--tests", "--no-fail-fast", "--"];
-        run(cargo(&e2e).args(filter).arg("--test-threads=2"), "cargo test -p lab -p e2e")
+        // What a test says when it fails is what counts; how it got there would bury it.
+        let mut tests = cargo(&e2e);
+        run(tests.args(filter).arg("--test-threads=2").env("RUST_BACKTRACE", "0"), "cargo test -p lab -p e2e")
     })?;
     let left = lab::leftovers();
     if !left.is_empty() {

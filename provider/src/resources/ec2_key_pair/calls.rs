@@ -1,5 +1,7 @@
 //! What EC2 is asked about a key pair, and what is made of its answers.
 
+use std::time::Duration;
+
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::primitives::Blob;
 use aws_sdk_ec2::types::{Filter, KeyPairInfo, ResourceType, Tag, TagSpecification};
@@ -8,7 +10,10 @@ use tfplugin::{Attr, Diagnostic};
 use tokio_util::sync::CancellationToken;
 
 use super::Model;
-use crate::aws::{Aws, AwsError, Patience, SETTLING, TagModel};
+use crate::aws::{Aws, AwsError, Backoff, Patience, SETTLING, TagModel};
+
+/// How long to look for what EC2 may have made: it may not have heard of it yet.
+const HEARING: Duration = Duration::from_secs(10);
 
 /// What EC2 calls a key pair that is there already.
 const DUPLICATE: &[&str] = &["InvalidKeyPair.Duplicate"];
@@ -31,6 +36,22 @@ impl Model {
                 found.public_key().and_then(normalized_public_key) == normalized_public_key(key)
             }
             _ => false,
+        }
+    }
+
+    /// What has its name by now. One of which nobody knows whether it was made is looked for until EC2 should have heard of it.
+    pub(super) async fn find(
+        &self,
+        client: &Client,
+        cancel: &CancellationToken,
+    ) -> Result<Option<KeyPairInfo>, AwsError> {
+        let patience = Patience::new(HEARING, cancel);
+        let mut backoff = Backoff::default();
+        loop {
+            let found = find(client, self.name()).await?;
+            if found.is_some() || !self.is_open() || backoff.pause(&patience).await.is_err() {
+                return Ok(found);
+            }
         }
     }
 

@@ -126,7 +126,7 @@ impl Resource<Context> for KeyPairResource {
             cx.warn(model.not_refreshed());
             return Ok(Some(State { value: model, private }));
         };
-        let found = find(&model.client(aws).await?, model.name()).await.map_err(model.problem("read"))?;
+        let found = model.find(&model.client(aws).await?, &cx.cancel).await.map_err(model.problem("read"))?;
         // Where AWS did not say whether it made ours, one that is there may be somebody else's.
         match found.filter(|found| !model.is_open() || model.is(found)) {
             Some(found) => model.take(&found, aws),
@@ -230,7 +230,7 @@ impl Resource<Context> for KeyPairResource {
         let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
         let client = model.client(aws).await?;
         // What has its name by now may be somebody else's.
-        let found = find(&client, model.name()).await.map_err(model.problem("look for"))?;
+        let found = model.find(&client, &cx.cancel).await.map_err(model.problem("look for"))?;
         let ours = found.filter(|found| model.is(found));
         if ours.is_some() {
             let deleted = client.delete_key_pair().key_name(model.name()).send().await;

@@ -208,6 +208,26 @@ fn destroying_what_ended_open_leaves_neither_file_nor_key_pair() {
 }
 
 #[test]
+fn a_key_pair_that_ec2_has_not_heard_of_yet_is_not_forgotten() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    let weather = set_up_generated(&world, &cloud);
+    let ends_unheard_of = || {
+        ends_open(&world, &weather, Storm::AnswerLost);
+        weather.hide("admin", 3);
+    };
+    for refresh in ["-refresh=true", "-refresh=false"] {
+        ends_unheard_of();
+        succeeds(&world.terraform(&["destroy", "-auto-approve", refresh]));
+        assert_eq!(key_names(&cloud), Vec::<String>::new(), "{refresh}");
+    }
+    ends_unheard_of();
+    succeeds(&apply(&world));
+    both_halves_are_there(&world, &cloud);
+    no_changes(&world);
+}
+
+#[test]
 fn what_never_came_to_be_is_made_also_where_somebody_says_it_is_sound() {
     let world = world(&[]);
     let cloud = Cloud::start(&world, &[]).unwrap();
