@@ -73,7 +73,8 @@ impl BootUnit {
                 File::open(wants)?.sync_all()?;
                 File::open(CONTROL)?.sync_all()
             };
-            link().map_err(failed(&wanted.display().to_string()))?;
+            // Somebody who takes another unit away may have found the directory empty.
+            link().or_else(|_| link()).map_err(failed(&wanted.display().to_string()))?;
         }
         Ok(())
     }
@@ -82,6 +83,10 @@ impl BootUnit {
     pub(crate) fn uninstall(&self) {
         for file in self.wanted().chain([self.file(), self.agent.into()]) {
             let _ = std::fs::remove_file(file);
+        }
+        // Where nobody else wants anything in them, nothing of these stays either.
+        for wants in self.wanted().filter_map(|wanted| wanted.parent().map(Path::to_owned)) {
+            let _ = std::fs::remove_dir(wants);
         }
     }
 }

@@ -8,7 +8,7 @@ fn main() -> Result<(), lab::LabError> {
     let lab = lab::Lab::builder(&root.join("target/lab"), &root.join("tests/fixtures/mini-nixos"))
         .host("held")
         .boot()?;
-    println!("{}", lab.host("held").root().display());
+    println!("{}", lab.host("held").root().unwrap_or_default().display());
     std::thread::sleep(Duration::from_mins(2));
     Ok(())
 }

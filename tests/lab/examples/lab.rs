@@ -1,14 +1,23 @@
-//! Boots a lab and opens a shell on its control host: `cargo run -p lab --example lab -- db web`.
+//! Boots a lab and opens a shell on its control host: `cargo run -p lab --example lab -- db web`. `web=grub` and `web=systemd-boot` are
+//! virtual machines.
 
 use std::path::Path;
 use std::process::Stdio;
+
+use lab::{BootLoader, HostOptions};
 
 fn main() -> Result<(), lab::LabError> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut builder = lab::Lab::builder(&root.join("target/lab"), &root.join("tests/fixtures/mini-nixos"))
         .on_progress(&|step| println!("{step}"));
-    for name in std::env::args().skip(1) {
-        builder = builder.host(&name);
+    for argument in std::env::args().skip(1) {
+        let (name, loader) = argument.split_once('=').unwrap_or((&argument, ""));
+        let virtual_machine = match loader {
+            "systemd-boot" => Some(BootLoader::SystemdBoot),
+            "grub" => Some(BootLoader::Grub),
+            _ => None,
+        };
+        builder = builder.host_with(name, HostOptions { virtual_machine, ..HostOptions::default() });
     }
     let lab = builder.boot()?;
     println!(

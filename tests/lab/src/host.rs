@@ -1,37 +1,42 @@
-//! One host of a lab.
+//! One host of a lab, whatever it runs in.
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::Keys;
+use crate::container::Container;
 use crate::error::run;
-use crate::image::Layers;
-use crate::{HostOptions, LabError, namespace, text};
+use crate::image::Images;
+use crate::virtual_machine::VirtualMachine;
+use crate::{HostOptions, Keys, LabError, namespace};
 
-/// Boots a host: systemd from 256 on wants a pure cgroup v2 tree, which it gets in a mount namespace of its own.
-/// `$1`: name of the cgroup, `$2`: file for the process id; the rest is the command.
-const BOOT: &str = r#"
-umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup
-mkdir -p "/sys/fs/cgroup/$1"; echo $$ > "/sys/fs/cgroup/$1/cgroup.procs"
-pid=$2; shift 2
-# How systemd-nspawn says that the host wants to boot again.
-reboot=133
-while sh -c 'echo $$ > "$0"; exec "$@"' "$pid" "$@"; [ $? = $reboot ]; do :; done
-"#;
+/// How `ssh` says that it did not get there.
+const UNREACHED: i32 = 255;
 
 /// A host, running or not.
 #[derive(Debug)]
 pub struct Host {
-    name: String,
-    address: Ipv4Addr,
+    place: Place,
+    machine: Machine,
+}
+
+/// Where a host is: in the lab, and on this machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) name: String,
+    pub(crate) address: Ipv4Addr,
     /// The lab-wide unique name: of namespace, container and cgroup.
-    unique: String,
-    directory: PathBuf,
-    options: HostOptions,
+    pub(crate) unique: String,
+    pub(crate) directory: PathBuf,
+}
+
+/// What it runs in.
+#[derive(Debug)]
+enum Machine {
+    Container(Container),
+    Virtual(VirtualMachine),
 }
 
 /// How a command on a host ended.
@@ -49,23 +54,23 @@ pub struct Finished {
 
 impl Host {
     pub(crate) fn new(id: &str, lab: &Path, name: &str, address: Ipv4Addr, options: HostOptions) -> Self {
-        Self {
-            name: name.to_owned(),
-            address,
-            unique: namespace(id, name),
-            directory: lab.join(name),
-            options,
-        }
+        let place =
+            Place { name: name.to_owned(), address, unique: namespace(id, name), directory: lab.join(name) };
+        let machine = match options.virtual_machine {
+            Some(loader) => Machine::Virtual(VirtualMachine::new(place.clone(), loader, lab)),
+            None => Machine::Container(Container::new(place.clone(), options)),
+        };
+        Self { place, machine }
     }
 
     /// Its name in the lab.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.place.name
     }
 
     /// Its address.
     pub fn address(&self) -> Ipv4Addr {
-        self.address
+        self.place.address
     }
 
     /// Its public SSH host key.
@@ -74,36 +79,43 @@ impl Host {
         key.split_whitespace().take(2).collect::<Vec<_>>().join(" ")
     }
 
-    /// Its root directory, seen from outside.
-    pub fn root(&self) -> PathBuf {
-        self.directory.join("root")
+    /// Its root directory, seen from outside; a virtual machine has none there.
+    pub fn root(&self) -> Option<PathBuf> {
+        match &self.machine {
+            Machine::Container(container) => Some(container.root()),
+            Machine::Virtual(_) => None,
+        }
     }
 
     /// A command that will run on the host as root, with a clean environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("nsenter");
-        let leader = self.leader().map_or_else(|| "0".to_owned(), |pid| pid.to_string());
-        command.args([
-            "-t",
-            &leader,
-            "-m",
-            "-u",
-            "-i",
-            "-n",
-            "-p",
-            "--wdns=/root",
-            "--",
+        let clean = [
             "/usr/bin/env",
             "-i",
-        ]);
-        command.args(["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]);
-        command.args(arguments).stdin(Stdio::null());
+            "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME=/root",
+            "LANG=C.UTF-8",
+        ];
+        let words = [&clean, arguments].concat();
+        let mut command = match &self.machine {
+            Machine::Container(container) => container.command(&words),
+            Machine::Virtual(machine) => machine.command(&words),
+        };
+        command.stdin(Stdio::null());
         command
     }
 
-    /// Runs a command on the host as root, to its end.
+    /// Runs a command on the host as root, to its end. A virtual machine that does not answer is an error.
     pub fn exec(&self, arguments: &[&str]) -> Result<Finished, LabError> {
-        let output = self.command(arguments).output().map_err(LabError::io(Path::new("nsenter")))?;
+        let mut command = self.command(arguments);
+        let program = PathBuf::from(command.get_program());
+        let output = command.output().map_err(LabError::io(&program))?;
+        if matches!(self.machine, Machine::Virtual(_)) && output.status.code() == Some(UNREACHED) {
+            return Err(LabError::Command {
+                command: format!("ssh {}", self.place.name),
+                message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            });
+        }
         Ok(Finished {
             success: output.status.success(),
             code: output.status.code(),
@@ -112,49 +124,49 @@ impl Host {
         })
     }
 
-    /// Writes a file, with the directories above it. Best before or while the host runs; overlays do not mind.
+    /// Writes a file, with the directories above it. Where the host is a container it need not run.
     pub fn write_file(&self, path: &str, content: impl AsRef<[u8]>) -> Result<(), LabError> {
-        let path = self.outside(path);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(LabError::io(parent))?;
+        match &self.machine {
+            Machine::Container(container) => container.write_file(path, content.as_ref()),
+            Machine::Virtual(machine) => machine.write_file(path, content.as_ref()),
         }
-        fs::write(&path, content).map_err(LabError::io(&path))
     }
 
-    /// Reads a file.
+    /// Reads a file. Where the host is a container it need not run.
     pub fn read_file(&self, path: &str) -> Result<String, LabError> {
-        let path = self.outside(path);
-        fs::read_to_string(&path).map_err(LabError::io(&path))
+        match &self.machine {
+            Machine::Container(container) => container.read_file(path),
+            Machine::Virtual(machine) => machine.read_file(path),
+        }
     }
 
     /// Copies a file or directory onto the host.
     pub fn copy_in(&self, from: &Path, to: &str) -> Result<(), LabError> {
-        let to = self.outside(to);
-        if let Some(parent) = to.parent() {
-            fs::create_dir_all(parent).map_err(LabError::io(parent))?;
+        match &self.machine {
+            Machine::Container(container) => container.copy_in(from, to),
+            Machine::Virtual(machine) => machine.copy_in(from, to),
         }
-        run("cp", &["-rT", &text(from), &text(&to)]).map(drop)
     }
 
     /// Cuts the power.
     pub fn power_cut(&self) -> Result<(), LabError> {
-        let Some(outer) = self.outer() else { return Ok(()) };
-        if let Some(leader) = self.leader() {
-            let _ = run("kill", &["-KILL", &leader.to_string()]);
+        let Some(pid) = self.place.pid() else { return Ok(()) };
+        match &self.machine {
+            Machine::Container(container) => container.kill(),
+            Machine::Virtual(machine) => machine.kill(),
         }
         let start = Instant::now();
-        while Path::new("/proc").join(outer.to_string()).exists() && start.elapsed() < Duration::from_secs(10)
-        {
+        while Path::new("/proc").join(pid.to_string()).exists() && start.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(20));
         }
-        let pid = self.directory.join("pid");
-        fs::remove_file(&pid).map_err(LabError::io(&pid))
+        let file = self.place.pid_file();
+        fs::remove_file(&file).map_err(LabError::io(&file))
     }
 
     /// Boots the host and waits until it answers.
     pub fn power_on(&self) -> Result<(), LabError> {
         self.power_on_without_waiting()?;
-        self.wait_until_up(Duration::from_mins(1))
+        self.wait_until_up()
     }
 
     /// Cuts the power and boots again.
@@ -165,163 +177,115 @@ impl Host {
 
     /// Pulls the network cable.
     pub fn link_down(&self) -> Result<(), LabError> {
-        run("ip", &["-n", &self.unique, "link", "set", "eth0", "down"]).map(drop)
+        run("ip", &["-n", &self.place.unique, "link", "set", "eth0", "down"]).map(drop)
     }
 
     /// Puts it back.
     pub fn link_up(&self) -> Result<(), LabError> {
-        run("ip", &["-n", &self.unique, "link", "set", "eth0", "up"]).map(drop)
+        run("ip", &["-n", &self.place.unique, "link", "set", "eth0", "up"]).map(drop)
     }
 
     /// The end of what the host printed on its console.
     pub fn console(&self) -> String {
-        let text = fs::read(self.directory.join("console")).unwrap_or_default();
+        let text = fs::read(self.place.console_file()).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
     }
 
-    /// Makes the disk: an overlay with the keys of this lab, or with those of a guest.
-    pub(crate) fn install(&self, layers: &Layers, keys: &Keys<'_>) -> Result<(), LabError> {
-        let disk = self.directory.join("disk");
-        for path in [&disk, &self.root()] {
-            fs::create_dir_all(path).map_err(LabError::io(path))?;
+    /// Makes its disk, with the keys of this lab, or with those of a guest.
+    pub(crate) fn install(&self, images: &Images<'_>, keys: &Keys<'_>) -> Result<(), LabError> {
+        match &self.machine {
+            Machine::Container(container) => container.install(&images.layers()?, keys),
+            Machine::Virtual(machine) => machine.install(images, keys),
         }
-        if let Some(bytes) = self.options.disk_bytes {
-            run("mount", &["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs", &text(&disk)])?;
-        }
-        let (upper, work) = (disk.join("upper"), disk.join("work"));
-        for path in [&upper, &work] {
-            fs::create_dir_all(path).map_err(LabError::io(path))?;
-        }
-        let options = format!("lowerdir={},upperdir={},workdir={}", layers.lower, text(&upper), text(&work));
-        run("mount", &["-t", "overlay", "overlay", "-o", &options, &text(&self.root())])?;
-
-        let host_key = self.outside("/etc/ssh/ssh_host_ed25519_key");
-        if let Some((private, public)) = &keys.host {
-            self.write_private("/etc/ssh/ssh_host_ed25519_key", private.as_bytes())?;
-            // `write_private` is for home directories; this one is everybody's to read.
-            let directory = self.outside("/etc/ssh");
-            fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))
-                .map_err(LabError::io(&directory))?;
-            self.write_file("/etc/ssh/ssh_host_ed25519_key.pub", format!("{public}\n"))?;
-        } else {
-            run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", &self.name, "-f", &text(&host_key)])?;
-        }
-        self.write_file("/etc/hostname", format!("{}\n", self.name))?;
-        let public = keys.authorized.as_bytes();
-        if self.name == "control" {
-            let private = fs::read(keys.login).map_err(LabError::io(keys.login))?;
-            self.write_private("/root/.ssh/id_ed25519", &private)?;
-        }
-        self.write_private("/root/.ssh/authorized_keys", public)?;
-        self.write_private("/home/deploy/.ssh/authorized_keys", public)?;
-        run("chroot", &[&text(&self.root()), "chown", "-R", "deploy:deploy", "/home/deploy/.ssh"])?;
-        if self.options.sudo {
-            self.write_file("/etc/sudoers.d/deploy", "deploy ALL=(ALL) NOPASSWD: ALL\n")?;
-        }
-        Ok(())
-    }
-
-    fn write_private(&self, path: &str, content: &[u8]) -> Result<(), LabError> {
-        self.write_file(path, content)?;
-        let path = self.outside(path);
-        let mode = |path: &Path, mode| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(LabError::io(path))
-        };
-        mode(&path, 0o600)?;
-        path.parent().map_or(Ok(()), |parent| mode(parent, 0o700))
     }
 
     /// Plugs the host into the lab's switch, at port `n`.
     pub(crate) fn connect(&self, switch: &str, n: u8) -> Result<(), LabError> {
-        let (own, port) = (&self.unique, format!("port{n}"));
+        let (own, port) = (&self.place.unique, format!("port{n}"));
         run("ip", &["netns", "add", own])?;
         run(
             "ip",
             &["-n", switch, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", own],
         )?;
         run("ip", &["-n", switch, "link", "set", &port, "master", "br0", "up"])?;
-        run("ip", &["-n", own, "addr", "add", &format!("{}/24", self.address), "dev", "eth0"])?;
         run("ip", &["-n", own, "link", "set", "lo", "up"])?;
+        match &self.machine {
+            Machine::Container(container) => container.connect()?,
+            Machine::Virtual(machine) => machine.connect(n)?,
+        }
         run("ip", &["-n", own, "link", "set", "eth0", "up"]).map(drop)
     }
 
     /// Gives the host these addresses, and all others a way out: everybody is on one wire.
     pub fn set_addresses(&self, addresses: &[Ipv4Addr]) -> Result<(), LabError> {
-        run("ip", &["-n", &self.unique, "addr", "flush", "dev", "eth0"])?;
+        run("ip", &["-n", &self.place.unique, "addr", "flush", "dev", "eth0"])?;
         for address in addresses {
-            run("ip", &["-n", &self.unique, "addr", "add", &format!("{address}/32"), "dev", "eth0"])?;
+            run("ip", &["-n", &self.place.unique, "addr", "add", &format!("{address}/32"), "dev", "eth0"])?;
         }
         self.reach_everybody()
     }
 
     pub(crate) fn reach_everybody(&self) -> Result<(), LabError> {
-        run("ip", &["-n", &self.unique, "route", "replace", "default", "dev", "eth0"]).map(drop)
+        run("ip", &["-n", &self.place.unique, "route", "replace", "default", "dev", "eth0"]).map(drop)
     }
 
     /// Takes the host off the switch and throws its disk away.
     pub fn scrap(&self) -> Result<(), LabError> {
         self.power_cut()?;
-        run("ip", &["netns", "del", &self.unique])?;
-        run("umount", &["-l", &text(&self.root())]).map(drop)
+        run("ip", &["netns", "del", &self.place.unique])?;
+        match &self.machine {
+            Machine::Container(container) => container.scrap(),
+            Machine::Virtual(machine) => machine.scrap(),
+        }
     }
 
     /// Boots the host and returns at once.
     pub fn power_on_without_waiting(&self) -> Result<(), LabError> {
-        let console = self.directory.join("console");
-        let log = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&console)
-            .map_err(LabError::io(&console))?;
-        let again = log.try_clone().map_err(LabError::io(&console))?;
-        let pid = self.directory.join("pid");
-        let mut command = Command::new("setsid");
-        command.args(["--fork", "unshare", "-m", "sh", "-c", BOOT, "boot", &self.unique]).arg(&pid);
-        command.args(["systemd-nspawn", "-q", "-D"]).arg(self.root());
-        command.args(["-M", &self.unique, "--boot", "--register=no", "--keep-unit", "--console=pipe"]);
-        command.arg(format!("--hostname={}", self.name));
-        command.arg(format!("--network-namespace-path=/run/netns/{}", self.unique));
-        // Its network is its own, so that it may break it.
-        command.arg("--capability=CAP_NET_ADMIN");
-        for (here, there) in &self.options.binds {
-            command.arg(format!("--bind-ro={}:{}", here.display(), there.display()));
+        match &self.machine {
+            Machine::Container(container) => container.boot(),
+            Machine::Virtual(machine) => machine.boot(),
         }
-        command.stdin(Stdio::null()).stdout(log).stderr(again);
-        command.status().map(drop).map_err(LabError::io(Path::new("setsid")))
     }
 
-    pub(crate) fn wait_until_up(&self, limit: Duration) -> Result<(), LabError> {
+    /// Waits until it answers.
+    pub fn wait_until_up(&self) -> Result<(), LabError> {
         // Logged in to from outside only when the first system runs and sshd listens.
         let ready = ["bash", "-c", "test -e /run/current-system && exec 3<>/dev/tcp/127.0.0.1/22"];
+        let (limit, pause) = match &self.machine {
+            Machine::Container(_) => (Duration::from_mins(1), Duration::from_millis(40)),
+            Machine::Virtual(_) => (VirtualMachine::BOOT, Duration::from_millis(500)),
+        };
+        let is_there = || match &self.machine {
+            Machine::Container(container) => container.leader().is_some(),
+            Machine::Virtual(_) => self.place.pid().is_some(),
+        };
         let start = Instant::now();
         loop {
-            if self.leader().is_some() && self.exec(&ready).is_ok_and(|finished| finished.success) {
+            if is_there() && self.exec(&ready).is_ok_and(|finished| finished.success) {
                 return Ok(());
             }
             if start.elapsed() > limit {
-                return Err(LabError::Boot { host: self.name.clone(), console: self.console() });
+                return Err(LabError::Boot { host: self.place.name.clone(), console: self.console() });
             }
-            std::thread::sleep(Duration::from_millis(40));
+            std::thread::sleep(pause);
         }
     }
+}
 
-    fn outer(&self) -> Option<u32> {
-        fs::read_to_string(self.directory.join("pid")).ok()?.trim().parse().ok()
+impl Place {
+    /// Where it is written which process of this machine the host is.
+    pub(crate) fn pid_file(&self) -> PathBuf {
+        self.directory.join("pid")
     }
 
-    /// Process 1 of the container, as a process of this machine.
-    fn leader(&self) -> Option<u32> {
-        let outer = self.outer()?;
-        let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children")).ok()?;
-        let leader = children.split_whitespace().next()?.parse().ok()?;
-        // Until it has a root of its own it is still nspawn itself.
-        let name = fs::read_to_string(format!("/proc/{leader}/comm")).ok()?;
-        (name.trim() == "systemd").then_some(leader)
+    pub(crate) fn pid(&self) -> Option<u32> {
+        fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()
     }
 
-    fn outside(&self, path: &str) -> PathBuf {
-        self.root().join(path.trim_start_matches('/'))
+    /// Where what it prints goes.
+    pub(crate) fn console_file(&self) -> PathBuf {
+        self.directory.join("console")
     }
 }

@@ -1,5 +1,6 @@
 //! The image hosts boot: Debian with systemd, sshd and Nix, and on top of it a first generation of the fixture, so that a
-//! host is like an installed NixOS machine. Both layers are cached under a hash of what they are made from.
+//! host is like an installed NixOS machine. Both layers are cached under a hash of what they are made from. Virtual machines have a
+//! kernel and boot loaders besides, and a disk is made of theirs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,12 +10,16 @@ use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::run;
-use crate::{LabError, text};
+use crate::{BootLoader, LabError, text};
 
 /// Debian's release and the packages in the image.
 const RELEASE: &str = "trixie";
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,openssh-server,openssh-client,nix-bin,nix-setup-systemd,iproute2,zstd,sudo,opendoas,polkitd,\
 curl,git,ca-certificates,procps,busybox-static";
+
+/// What else a virtual machine needs.
+const MACHINE_PACKAGES: &str =
+    "udev,kmod,linux-image-cloud-amd64,systemd-boot,systemd-boot-efi,systemd-boot-tools,grub-efi-amd64-bin";
 
 /// What is done to the fresh system; `$1` is its root.
 const CUSTOMIZE: &str = r#"set -e
@@ -31,6 +36,7 @@ cat > "$1/etc/systemd/system/mini-nixos-boot.service" <<UNIT
 [Unit]
 Description=Boot the system that the boot loader was given
 ConditionPathExists=/boot/default-system
+ConditionVirtualization=container
 After=local-fs.target
 Before=ssh.service
 [Service]
@@ -47,18 +53,48 @@ chroot "$1" systemctl mask -q systemd-resolved.service systemd-networkd.service 
   nix-daemon.service systemd-logind.service
 "#;
 
+/// What else is done to that of a virtual machine.
+const CUSTOMIZE_MACHINE: &str = r#"
+cat > "$1/etc/systemd/system/lab-network.service" <<\UNIT
+[Unit]
+Description=Take the address that the lab gives
+Requires=sys-subsystem-net-devices-eth0.device
+After=sys-subsystem-net-devices-eth0.device
+Before=ssh.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ImportCredential=lab.address
+ExecStart=/bin/sh -c 'ip link set eth0 up && ip addr replace "$(cat "$CREDENTIALS_DIRECTORY/lab.address")" dev eth0'
+[Install]
+WantedBy=multi-user.target
+UNIT
+# The card keeps the kernel's name.
+mkdir -p "$1/etc/systemd/network"
+ln -s /dev/null "$1/etc/systemd/network/99-default.link"
+chroot "$1" systemctl enable -q lab-network.service
+# An emulated processor takes long for what nobody here needs.
+chroot "$1" systemctl mask -q getty.target ldconfig.service systemd-hwdb-update.service systemd-journal-catalog-update.service \
+  systemd-boot-random-seed.service systemd-boot-update.service e2scrub_reap.service systemd-pstore.service
+"#;
+
 /// Prints the system that is to be booted.
 const BOOT_LOADER: &str = include_str!("boot-loader.sh");
 
-/// Builds the fixture's first generation inside the image; `$1` is the root.
+/// Makes a virtual machine's kernel and first stage.
+const INITRD: &str = include_str!("initrd.sh");
+
+/// Makes its disk.
+const DISK: &str = include_str!("disk.sh");
+
+/// Builds the fixture's first generation inside the image; `$1` is the root, `$2` the boot loader.
 const INSTALL: &str = r#"set -e
 mount -t proc proc "$1/proc"
 mount --rbind /dev "$1/dev"
-chroot "$1" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root sh -euc '
-  system=$(nix-build --no-out-link /root/fixture/installer.nix)
+chroot "$1" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LOADER="$2" sh -euc '
+  system=$(nix-build --no-out-link /root/fixture/installer.nix --argstr bootLoader "$LOADER")
   nix-env -p /nix/var/nix/profiles/system --set "$system"
-  mkdir -p /boot
-  echo "$system" > /boot/default-system
+  "$system/bin/switch-to-configuration" boot
   ln -sfn "$system" /root/installer-system
   rm -rf /root/fixture'
 "#;
@@ -69,62 +105,129 @@ pub(crate) struct Layers {
     pub(crate) lower: String,
 }
 
-/// The cached layers; builds what is missing.
-pub(crate) fn layers(cache: &Path, fixture: &Path, progress: &dyn Fn(&str)) -> Result<Layers, LabError> {
-    fs::create_dir_all(cache).map_err(LabError::io(cache))?;
-    // Two processes must not build the same image; the second one finds it made.
-    let lock_file = cache.join("lock");
-    let lock = fs::File::create(&lock_file).map_err(LabError::io(&lock_file))?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|error| LabError::io(&lock_file)(error.into()))?;
-
-    let mirror = mirror()?;
-    let base_hash = hash(&[RELEASE.as_bytes(), PACKAGES.as_bytes(), CUSTOMIZE.as_bytes()]);
-    let base = cache.join(format!("base-{base_hash}"));
-    if !base.exists() {
-        progress("building the hosts' image (Debian with systemd, sshd and Nix); this happens once");
-        build_base(&base, &mirror)?;
-    }
-    let mut parts =
-        vec![base_hash.into_bytes(), INSTALL.as_bytes().to_vec(), BOOT_LOADER.as_bytes().to_vec()];
-    read_tree(fixture, &mut parts)?;
-    let machine = cache.join(format!("machine-{}", hash(&parts)));
-    if !machine.exists() {
-        progress("installing the first system into the image");
-        build_machine(&machine, &base, fixture)?;
-    }
-    let absolute = |path: &Path| fs::canonicalize(path).map_err(LabError::io(path));
-    Ok(Layers { lower: format!("{}:{}", text(&absolute(&machine)?), text(&absolute(&base)?)) })
+/// The cache of images.
+pub(crate) struct Images<'a> {
+    /// Where they are kept.
+    pub(crate) cache: &'a Path,
+    /// What the first generation is made of.
+    pub(crate) fixture: &'a Path,
+    /// Told about steps that take long.
+    pub(crate) progress: &'a dyn Fn(&str),
 }
 
-fn build_base(base: &Path, mirror: &str) -> Result<(), LabError> {
+impl Images<'_> {
+    /// The layers of containers; builds what is missing.
+    pub(crate) fn layers(&self) -> Result<Layers, LabError> {
+        let _lock = self.lock()?;
+        self.layers_of(None)
+    }
+
+    /// The disk of virtual machines with this boot loader; makes it when it is missing.
+    pub(crate) fn disk(&self, loader: BootLoader) -> Result<PathBuf, LabError> {
+        let _lock = self.lock()?;
+        let layers = self.layers_of(Some(loader))?;
+        let directory = self.cache.join(format!("disk-{}", hash(&[DISK, layers.lower.as_str()])));
+        if !directory.exists() {
+            (self.progress)("making the disk of virtual machines");
+            let new = fresh(&directory)?;
+            let made = new.join("made");
+            over(&layers.lower, &new, DISK, &[loader.name(), &text(&made)])?;
+            fs::rename(&made, &directory).map_err(LabError::io(&directory))?;
+            fs::remove_dir_all(&new).map_err(LabError::io(&new))?;
+        }
+        Ok(directory.join("disk"))
+    }
+
+    fn layers_of(&self, loader: Option<BootLoader>) -> Result<Layers, LabError> {
+        let mirror = mirror()?;
+        let more = loader.map(|_| [MACHINE_PACKAGES, CUSTOMIZE_MACHINE, INITRD]);
+        let parts = [[RELEASE, PACKAGES, CUSTOMIZE].as_slice(), more.as_ref().map_or(&[], |more| more)];
+        let base_hash = hash(&parts.concat());
+        let base = self.cache.join(format!("base-{base_hash}"));
+        if !base.exists() {
+            let whose = if loader.is_some() { "virtual machines' image" } else { "hosts' image" };
+            (self.progress)(&format!(
+                "building the {whose} (Debian with systemd, sshd and Nix); this happens once"
+            ));
+            build_base(&base, &mirror, loader.is_some())?;
+        }
+        let mut parts =
+            vec![base_hash.into_bytes(), INSTALL.as_bytes().to_vec(), BOOT_LOADER.as_bytes().to_vec()];
+        let loader = loader.map_or("", BootLoader::name);
+        parts.push(loader.as_bytes().to_vec());
+        read_tree(self.fixture, &mut parts)?;
+        let machine = self.cache.join(format!("machine-{}", hash(&parts)));
+        if !machine.exists() {
+            (self.progress)("installing the first system into the image");
+            build_machine(&machine, &base, self.fixture, loader)?;
+        }
+        let absolute = |path: &Path| fs::canonicalize(path).map_err(LabError::io(path));
+        Ok(Layers { lower: format!("{}:{}", text(&absolute(&machine)?), text(&absolute(&base)?)) })
+    }
+
+    /// Two processes must not build the same image; the second one finds it made.
+    fn lock(&self) -> Result<fs::File, LabError> {
+        fs::create_dir_all(self.cache).map_err(LabError::io(self.cache))?;
+        let path = self.cache.join("lock");
+        let file = fs::File::create(&path).map_err(LabError::io(&path))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|error| LabError::io(&path)(error.into()))?;
+        Ok(file)
+    }
+}
+
+fn build_base(base: &Path, mirror: &str, of_machine: bool) -> Result<(), LabError> {
     let new = base.with_extension("new");
     let _ = fs::remove_dir_all(&new);
-    let hook = format!("--customize-hook=sh -c '{}' hook \"$1\"", CUSTOMIZE.replace('\'', r"'\''"));
-    let include = format!("--include={PACKAGES}");
-    run("mmdebstrap", &["--quiet", "--variant=minbase", &include, &hook, RELEASE, &text(&new), mirror])?;
+    let hook =
+        |script: &str| format!("--customize-hook=sh -c '{}' hook \"$1\"", script.replace('\'', r"'\''"));
+    let mut words = vec!["--quiet".to_owned(), "--variant=minbase".to_owned(), hook(CUSTOMIZE)];
+    if of_machine {
+        words.push(format!("--include={PACKAGES},{MACHINE_PACKAGES}"));
+        words.extend([hook(CUSTOMIZE_MACHINE), hook(INITRD)]);
+    } else {
+        words.push(format!("--include={PACKAGES}"));
+    }
+    words.extend([RELEASE.to_owned(), text(&new), mirror.to_owned()]);
+    run("mmdebstrap", &words.iter().map(String::as_str).collect::<Vec<_>>())?;
     fs::rename(&new, base).map_err(LabError::io(base))
 }
 
-fn build_machine(machine: &Path, base: &Path, fixture: &Path) -> Result<(), LabError> {
-    let new = machine.with_extension("new");
-    let _ = fs::remove_dir_all(&new);
+fn build_machine(machine: &Path, base: &Path, fixture: &Path, loader: &str) -> Result<(), LabError> {
+    let new = fresh(machine)?;
     let part = |name: &str| new.join(name);
-    for name in ["upper/root/fixture", "upper/usr/local/sbin", "work", "root"] {
+    for name in ["upper/root/fixture", "upper/usr/local/sbin"] {
         fs::create_dir_all(part(name)).map_err(LabError::io(&new))?;
     }
-    let loader = part("upper/usr/local/sbin/lab-boot-loader");
-    fs::write(&loader, BOOT_LOADER)
-        .and_then(|()| fs::set_permissions(&loader, fs::Permissions::from_mode(0o755)))
-        .map_err(LabError::io(&loader))?;
+    let program = part("upper/usr/local/sbin/lab-boot-loader");
+    fs::write(&program, BOOT_LOADER)
+        .and_then(|()| fs::set_permissions(&program, fs::Permissions::from_mode(0o755)))
+        .map_err(LabError::io(&program))?;
     run("cp", &["-r", &format!("{}/.", text(fixture)), &text(&part("upper/root/fixture"))])?;
-    let options =
-        format!("lowerdir={},upperdir={},workdir={}", text(base), text(&part("upper")), text(&part("work")));
-    let root = text(&part("root"));
-    // In a mount namespace of its own, nothing stays mounted whatever happens.
-    let script = format!("mount -t overlay overlay -o '{options}' '{root}' && sh -c \"$0\" install '{root}'");
-    run("unshare", &["-m", "sh", "-c", &script, INSTALL])?;
+    over(&text(base), &new, INSTALL, &[loader])?;
     fs::rename(part("upper"), machine).map_err(LabError::io(machine))?;
     fs::remove_dir_all(&new).map_err(LabError::io(&new))
+}
+
+/// An empty directory beside `path`, to make it in.
+fn fresh(path: &Path) -> Result<PathBuf, LabError> {
+    let new = path.with_extension("new");
+    let _ = fs::remove_dir_all(&new);
+    fs::create_dir_all(&new).map_err(LabError::io(&new))?;
+    fs::canonicalize(&new).map_err(LabError::io(&new))
+}
+
+/// Runs a script over an overlay of these layers: its `$1` is the root. What it changes there is in the directory's `upper`.
+fn over(lower: &str, directory: &Path, script: &str, arguments: &[&str]) -> Result<(), LabError> {
+    let part = |name: &str| directory.join(name);
+    for name in ["upper", "work", "root"] {
+        fs::create_dir_all(part(name)).map_err(LabError::io(directory))?;
+    }
+    let options =
+        format!("lowerdir={lower},upperdir={},workdir={}", text(&part("upper")), text(&part("work")));
+    // In a mount namespace of its own, nothing stays mounted whatever happens.
+    let mount = "mount -t overlay overlay -o \"$0\" \"$1\" && root=$1 script=$2 && shift 2 && exec sh -c \"$script\" image \"$root\" \"$@\"";
+    let words = ["-m", "sh", "-c", mount, &options, &text(&part("root")), script];
+    run("unshare", &[words.as_slice(), arguments].concat()).map(drop)
 }
 
 /// The mirror this machine itself uses.

@@ -1,5 +1,7 @@
 //! Real hosts on one machine: booted containers with systemd, sshd and a Nix store, each at an address of its own.
 //!
+//! A host may also be a virtual machine with firmware, boot loader, kernel and clock of its own; it takes a minute to boot.
+//!
 //! Every lab is a private network: a bridge in a network namespace, one more namespace a host, no route to anywhere else. A
 //! host's disk is an overlay over a cached image, so that booting takes a second or two and what happens on a host is gone
 //! with the lab. One host, `control`, is where tests run Terraform: nothing of the machine's own configuration leaks in.
@@ -7,24 +9,25 @@
 //! However the owner of a lab ends, nothing of it stays: a reaper process holds one end of a pipe and cleans up when the
 //! other end is gone.
 
+mod container;
 mod error;
 mod host;
 mod image;
 mod reaper;
+mod virtual_machine;
 
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
-use std::time::Duration;
 
 pub use error::LabError;
 pub use host::{Finished, Host};
 pub use image::mirror;
 
 use error::run;
-use image::Layers;
+use image::Images;
 use reaper::Reaper;
 
 /// Debian packages the lab needs on the machine. The one list of them.
@@ -37,10 +40,14 @@ pub const PACKAGES: &[&str] = &[
     "busybox-static",
     "procps",
     "python3-venv",
+    "qemu-system-x86",
+    "ovmf",
+    "dosfstools",
+    "mtools",
+    "fdisk",
+    "e2fsprogs",
+    "xz-utils",
 ];
-
-/// How long a host may take to boot.
-const BOOT: Duration = Duration::from_mins(1);
 
 /// A running lab. Dropping it powers everything off and removes it.
 #[derive(Debug)]
@@ -48,8 +55,8 @@ pub struct Lab {
     id: String,
     directory: PathBuf,
     switch: String,
-    layers: Layers,
-    key: PathBuf,
+    cache: PathBuf,
+    fixture: PathBuf,
     hosts: Vec<Host>,
     guests: AtomicU8,
     // After the hosts: they must not outlive it.
@@ -79,6 +86,25 @@ pub(crate) struct Keys<'a> {
     login: &'a Path,
 }
 
+/// What starts a virtual machine's kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootLoader {
+    /// systemd-boot; the EFI system partition is mounted at `/boot`.
+    SystemdBoot,
+    /// GRUB for UEFI; `/boot` is a directory of the root file system.
+    Grub,
+}
+
+impl BootLoader {
+    /// As NixOS calls it: `boot.loader.NAME.enable`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SystemdBoot => "systemd-boot",
+            Self::Grub => "grub",
+        }
+    }
+}
+
 /// What kind of host.
 #[derive(Clone, Debug, Default)]
 pub struct HostOptions {
@@ -88,6 +114,8 @@ pub struct HostOptions {
     pub sudo: bool,
     /// Directories or files of the machine to show read-only: (path here, path there).
     pub binds: Vec<(PathBuf, PathBuf)>,
+    /// It is a virtual machine with this boot loader; all other options are of containers.
+    pub virtual_machine: Option<BootLoader>,
 }
 
 /// Describes a lab before it is booted.
@@ -172,9 +200,10 @@ impl Lab {
         let keys = Keys {
             host: guest.host_key.clone(),
             authorized: guest.authorized_keys.clone(),
-            login: &self.key,
+            login: &login_key(&self.directory),
         };
-        host.install(&self.layers, &keys)?;
+        let images = Images { cache: &self.cache, fixture: &self.fixture, progress: &|_| {} };
+        host.install(&images, &keys)?;
         host.connect(&self.switch, port)?;
         host.set_addresses(&guest.addresses)?;
         host.power_on_without_waiting()?;
@@ -216,7 +245,12 @@ impl<'a> Builder<'a> {
         if !missing.is_empty() {
             return Err(LabError::Missing(missing));
         }
-        let layers = image::layers(&self.cache, &self.fixture, self.progress)?;
+        let images = Images { cache: &self.cache, fixture: &self.fixture, progress: self.progress };
+        // What takes long comes before anything is there that would have to be cleaned up.
+        images.layers()?;
+        for loader in self.hosts.iter().filter_map(|(_, options)| options.virtual_machine) {
+            images.disk(loader)?;
+        }
         let id = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let directory = self.cache.join("run").join(&id);
         std::fs::create_dir_all(&directory).map_err(LabError::io(&directory))?;
@@ -227,7 +261,7 @@ impl<'a> Builder<'a> {
         run("ip", &["netns", "add", &switch])?;
         run("ip", &["-n", &switch, "link", "add", "br0", "type", "bridge"])?;
         run("ip", &["-n", &switch, "link", "set", "br0", "up"])?;
-        let key = directory.join("key");
+        let key = login_key(&directory);
         run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", &text(&key)])?;
 
         let public = key.with_extension("pub");
@@ -236,15 +270,16 @@ impl<'a> Builder<'a> {
         for (n, (name, options)) in (1u8..).zip(self.hosts) {
             let address = Ipv4Addr::new(10, 88, 0, n);
             let host = Host::new(&id, &directory, &name, address, options);
-            host.install(&layers, &Keys { host: None, authorized: authorized.clone(), login: &key })?;
+            host.install(&images, &Keys { host: None, authorized: authorized.clone(), login: &key })?;
             host.connect(&switch, n)?;
             host.power_on_without_waiting()?;
             hosts.push(host);
         }
         for host in &hosts {
-            host.wait_until_up(BOOT)?;
+            host.wait_until_up()?;
         }
-        Ok(Lab { id, directory, switch, layers, key, hosts, guests: AtomicU8::new(0), _reaper: reaper })
+        let (cache, fixture) = (self.cache, self.fixture);
+        Ok(Lab { id, directory, switch, cache, fixture, hosts, guests: AtomicU8::new(0), _reaper: reaper })
     }
 }
 
@@ -258,6 +293,12 @@ pub fn missing_packages() -> Vec<&'static str> {
         ("ssh-keygen", "openssh-client"),
         ("busybox", "busybox-static"),
         ("pgrep", "procps"),
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("mkfs.vfat", "dosfstools"),
+        ("mcopy", "mtools"),
+        ("sfdisk", "fdisk"),
+        ("mke2fs", "e2fsprogs"),
+        ("xz", "xz-utils"),
     ];
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |program: &str| {
@@ -267,6 +308,9 @@ pub fn missing_packages() -> Vec<&'static str> {
     };
     let mut missing: Vec<&str> =
         programs.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect();
+    if !Path::new(virtual_machine::FIRMWARE).exists() {
+        missing.push("ovmf");
+    }
     // Debian's Python comes without what makes virtual environments.
     let venv = Command::new("python3").args(["-c", "import ensurepip, venv"]).output();
     if !venv.is_ok_and(|output| output.status.success()) {
@@ -282,9 +326,14 @@ pub fn leftovers() -> Vec<String> {
         namespaces.lines().filter(|line| line.starts_with("nixlab-")).map(|line| format!("namespace {line}"));
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let mounts = mounts.lines().filter(|line| line.contains("/lab/run/")).map(|line| format!("mount {line}"));
-    let processes = run("pgrep", &["-af", "systemd-nspawn.*nixlab-"]).unwrap_or_default();
+    let processes = run("pgrep", &["-af", "(systemd-nspawn|qemu-system).*nixlab-"]).unwrap_or_default();
     let processes = processes.lines().map(|line| format!("process {line}"));
     namespaces.chain(mounts).chain(processes).collect()
+}
+
+/// What logs in to the hosts of the lab in this directory.
+fn login_key(lab: &Path) -> PathBuf {
+    lab.join("key")
 }
 
 fn namespace(id: &str, host: &str) -> String {

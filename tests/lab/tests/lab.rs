@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lab::{HostOptions, Lab};
+use lab::{BootLoader, HostOptions, Lab};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -53,6 +53,32 @@ fn hosts_boot_are_reached_and_survive_power_and_network() {
     );
     let copied = lab.control().exec(&["sh", "-c", &copy]).unwrap();
     assert!(copied.success, "{}", copied.stderr);
+}
+
+#[test]
+fn a_virtual_machine_is_a_host_like_any_other() {
+    let options = HostOptions { virtual_machine: Some(BootLoader::SystemdBoot), ..HostOptions::default() };
+    let lab = builder().host_with("a", options).boot().unwrap();
+    let a = lab.host("a");
+    assert!(a.host_public_key().starts_with("ssh-ed25519 "));
+    let key = ssh(&lab, "a", "cut -d ' ' -f 1,2 /etc/ssh/ssh_host_ed25519_key.pub").stdout;
+    assert_eq!(key.trim(), a.host_public_key());
+    a.write_file("/root/a directory/it's", "1\n2").unwrap();
+    assert_eq!(a.read_file("/root/a directory/it's").unwrap(), "1\n2");
+    assert!(a.read_file("/root/nothing").is_err());
+    a.copy_in(&root().join("tests/lab"), "/root/copy").unwrap();
+    assert!(a.read_file("/root/copy/src/lib.rs").unwrap().contains("virtual machine"));
+    assert_eq!(a.exec(&["sh", "-c", "exit 3"]).unwrap().code, Some(3));
+
+    a.link_down().unwrap();
+    assert!(!ssh(&lab, "a", "true").success, "no cable, no connection");
+    assert!(a.exec(&["true"]).unwrap().success, "but for us");
+    a.link_up().unwrap();
+    let boot = ssh(&lab, "a", "sync; cat /proc/sys/kernel/random/boot_id").stdout;
+    a.power_cycle().unwrap();
+    assert_ne!(ssh(&lab, "a", "cat /proc/sys/kernel/random/boot_id").stdout, boot);
+    assert_eq!(a.read_file("/root/a directory/it's").unwrap(), "1\n2");
+    assert!(a.console().contains("systemd"), "{}", a.console());
 }
 
 #[test]

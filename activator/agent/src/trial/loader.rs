@@ -9,9 +9,11 @@ use rustix::fs::statfs;
 use crate::files::replace;
 use crate::host;
 
-/// A variable of systemd-boot: <https://systemd.io/BOOT_LOADER_INTERFACE/>.
-const CHOSEN_DEFAULT: &str =
-    "/sys/firmware/efi/efivars/LoaderEntryDefault-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
+/// Variables of systemd-boot: <https://systemd.io/BOOT_LOADER_INTERFACE/>.
+const CHOSEN: [&str; 2] = [
+    "/sys/firmware/efi/efivars/LoaderEntryPreferred-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f",
+    "/sys/firmware/efi/efivars/LoaderEntryDefault-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f",
+];
 /// How many bytes stand before a variable's content.
 const ATTRIBUTES: usize = 4;
 const GRUB: &str = "/boot/grub/grub.cfg";
@@ -58,9 +60,10 @@ fn systemd_boot_places() -> Result<(PathBuf, PathBuf), String> {
     if !configuration.exists() {
         return Err(format!("there is no {}", configuration.display()));
     }
-    // What somebody has chosen in its menu, or by `bootctl set-default`, goes before its configuration.
-    if std::fs::read(CHOSEN_DEFAULT).is_ok_and(|content| content.len() > ATTRIBUTES) {
-        return Err("another default was chosen (`bootctl set-default`)".to_owned());
+    // What somebody has chosen in its menu, or by `bootctl`, goes before its configuration.
+    let is_set = |variable: &&str| std::fs::read(variable).is_ok_and(|content| content.len() > ATTRIBUTES);
+    if CHOSEN.iter().any(is_set) {
+        return Err("another default was chosen (`bootctl set-default` or `set-preferred`)".to_owned());
     }
     Ok((configuration, entries))
 }
@@ -72,20 +75,53 @@ fn systemd_boot(system: &str, fallback: &str) -> Result<(), String> {
         std::fs::read_dir(&entries).map_err(|error| format!("{}: {error}", entries.display()))?.flatten()
     {
         let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-        if let (Some(id), Some(init)) = (entry_id(&entry.file_name().to_string_lossy()), init_of(&text)) {
-            found.push((id, init.to_owned()));
-        }
+        found.extend(Entry::of(&entry.file_name().to_string_lossy(), &text));
     }
     let text = std::fs::read_to_string(&configuration)
         .map_err(|error| format!("{}: {error}", configuration.display()))?;
-    let default =
-        text.lines().find_map(|line| line.strip_prefix("default ")).map(str::trim).unwrap_or_default();
-    let at_default = found.iter().find(|(id, _)| id == default);
-    if at_default.is_none_or(|(_, init)| init != fallback) {
-        return Err(format!("its default is `{default}`, not the system that the machine was booted with"));
-    }
-    let (entry, _) = found.iter().find(|(_, init)| init == system).ok_or("it has no entry for the system")?;
+    let entry = systemd_boot_entry(&text, &found, system, fallback)?;
     host::output("bootctl", &["set-oneshot", entry]).map(drop)
+}
+
+/// An entry of systemd-boot, by its file.
+#[derive(Debug)]
+struct Entry {
+    id: String,
+    /// Whether it was never found good since its tries are counted: systemd-boot may pass it over.
+    is_counted: bool,
+    init: String,
+}
+
+impl Entry {
+    fn of(file: &str, text: &str) -> Option<Self> {
+        let id = entry_id(file)?;
+        Some(Self { is_counted: id != file, id, init: init_of(text)?.to_owned() })
+    }
+}
+
+/// The entry of a system, where that of `fallback` is the default: see loader.conf(5).
+fn systemd_boot_entry<'a>(
+    configuration: &str,
+    entries: &'a [Entry],
+    system: &str,
+    fallback: &str,
+) -> Result<&'a str, String> {
+    // The last line counts.
+    let value = |key: &str| {
+        let lines = configuration.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
+        lines.filter(|(found, _)| *found == key).map(|(_, value)| value.trim()).next_back()
+    };
+    // Goes before `default`, as long as the entry is not known to be bad.
+    let default = value("preferred").or_else(|| value("default")).unwrap_or_default();
+    let at_default = entries.iter().find(|entry| entry.id == default && entry.init == fallback);
+    let Some(at_default) = at_default else {
+        return Err(format!("its default is `{default}`, not the system that the machine was booted with"));
+    };
+    if at_default.is_counted {
+        return Err(format!("its default, `{default}`, was not found good yet (boot counting)"));
+    }
+    let entry = entries.iter().find(|entry| entry.init == system).ok_or("it has no entry for the system")?;
+    Ok(&entry.id)
 }
 
 /// The name of an entry without the tries that it has left: `nixos-generation-41+2-1.conf` is `nixos-generation-41.conf`.
@@ -310,5 +346,33 @@ menuentry "Memtest" {
         let text = "title NixOS\nlinux /EFI/k.efi\noptions init=/nix/store/a-system/init loglevel=4\n";
         assert_eq!(init_of(text), Some("/nix/store/a-system"));
         assert_eq!(init_of("options root=/dev/sda\n"), None);
+    }
+
+    #[test]
+    fn the_default_of_systemd_boot_has_to_be_the_system_to_fall_back_to() {
+        let system = |name: &str| format!("/nix/store/{name}-system");
+        let entry = |file: &str, name: &str| {
+            Entry::of(file, &format!("options init={}/init\n", system(name))).expect("an entry")
+        };
+        let entries = |old: &str| [entry(old, "old"), entry("nixos-generation-2+3.conf", "new")];
+        let find = |configuration: &str, old: &str| {
+            systemd_boot_entry(configuration, &entries(old), &system("new"), &system("old"))
+                .map(str::to_owned)
+        };
+        let found = Ok("nixos-generation-2.conf".to_owned());
+        let old = "nixos-generation-1.conf";
+        assert_eq!(find("timeout 5\ndefault nixos-generation-1.conf\n", old), found);
+        assert_eq!(find("default x.conf\ndefault  nixos-generation-1.conf \n", old), found);
+        // As NixOS writes it where tries are counted.
+        assert_eq!(find("preferred nixos-generation-1.conf\ndefault nixos-*\n", old), found);
+        let counted =
+            find("preferred nixos-generation-1.conf\ndefault nixos-*\n", "nixos-generation-1+3.conf");
+        assert!(counted.unwrap_err().contains("not found good yet"));
+        for other in ["default nixos-*\n", "default nixos-generation-2.conf\n", "timeout 5\n", ""] {
+            assert!(find(other, old).unwrap_err().contains("its default is"), "{other}");
+        }
+        let only_old = [entry("a.conf", "old")];
+        let nothing = systemd_boot_entry("default a.conf\n", &only_old, &system("new"), &system("old"));
+        assert!(nothing.unwrap_err().contains("no entry"));
     }
 }

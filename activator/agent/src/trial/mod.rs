@@ -68,8 +68,11 @@ pub(crate) fn begin(toplevel: &str, seconds: u64) -> Result<Trial, AgentError> {
     };
     let boot_id = host::state().boot_id;
     // One that was begun before may not have come to its end.
-    let begun = read().filter(|begun| begun.toplevel == toplevel && begun.boot_id == boot_id);
-    let fallback = match begun.map_or_else(|| fallback(toplevel), |begun| Ok(begun.fallback)) {
+    let before = read().filter(|begun| begun.boot_id == boot_id);
+    // What is to be started once is ours only if one was begun during this boot.
+    let is_ours = before.is_some();
+    let before = before.filter(|begun| begun.toplevel == toplevel);
+    let fallback = match before.map_or_else(|| fallback(toplevel), |begun| Ok(begun.fallback)) {
         Ok(fallback) => fallback,
         Err(reason) => return impossible(reason),
     };
@@ -84,8 +87,10 @@ pub(crate) fn begin(toplevel: &str, seconds: u64) -> Result<Trial, AgentError> {
     let Err(reason) = begun else {
         return Ok(Trial::Begun { fallback: on_trial.fallback });
     };
-    loader::forget();
-    forget();
+    if is_ours {
+        loader::forget();
+    }
+    remove();
     // If this fails the profile stays marked as one that does not boot.
     install_boot_loader(toplevel).map_err(AgentError::Trial)?;
     host::mark_committed();
@@ -132,6 +137,14 @@ pub(crate) fn way_back(toplevel: &str) -> Option<String> {
 
 /// Ends the trial: what boots is decided.
 pub(crate) fn forget() {
+    // One that is not over would start with the next boot, whatever has been deployed since.
+    if read().is_some_and(|begun| begun.boot_id == host::state().boot_id) {
+        loader::forget();
+    }
+    remove();
+}
+
+fn remove() {
     let _ = std::fs::remove_file(FILE);
     UNIT.uninstall();
 }

@@ -5,9 +5,9 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use e2e::World;
-use lab::{Host, HostOptions};
+use lab::{BootLoader, Host, HostOptions};
 
-use crate::support::{apply_until, no_changes, one, runs, set_up, site, succeeds};
+use crate::support::{apply_until, eventually, no_changes, one, runs, set_up, site, succeeds};
 
 /// Phases that can be held up, and so be hit.
 const PHASES: [&str; 6] =
@@ -16,10 +16,11 @@ const PHASES: [&str; 6] =
 /// Run at every place where a phase can be held up: waits there when that is the phase in `/root/slow`.
 const PAUSE: &str = r#"PATH=/usr/sbin:/usr/bin:/sbin:/bin
 want="$(cat /root/slow 2>/dev/null)" || exit 0
-events="$(ls -t /var/lib/nixos-agent/deployments/*/events.ndjson | head -n 1)"
+last="$(cd /var/lib/nixos-agent/deployments && for record in *; do echo "$(cat "$record/number") $record"; done | sort -n | tail -n 1)"
+events="/var/lib/nixos-agent/deployments/${last#* }/events.ndjson"
 now="$(grep -o '"phase":"[a-z_]*"' "$events" | tail -n 1 | cut -d '"' -f 4)"
 [ "$now" = "$want" ] || exit 0
-rm /root/slow; : > /root/reached; sleep 3
+rm /root/slow; : > /root/reached
 "#;
 
 /// What becomes of one machine and one terraform.
@@ -30,44 +31,67 @@ struct Scene {
 
 impl Scene {
     fn new(options: HostOptions) -> Self {
+        // Logging in to an emulated machine takes seconds.
+        let [window, deadline, pause] =
+            if options.virtual_machine.is_some() { [40, 20, 10] } else { [8, 8, 3] };
         let world = World::boot_with(&[("web", options)], &|_| {}).expect("the lab boots");
         let web = world.lab.host("web");
-        web.write_file("/root/pause", PAUSE).unwrap();
-        // Every login runs this.
-        web.write_file("/root/.ssh/rc", "sh /root/pause\n").unwrap();
-        let here = "if [ -e /root/slow ]; then rm /root/slow; : > /root/reached; sleep 3; fi";
+        web.write_file("/root/pause", format!("{PAUSE}sleep {pause}\n")).unwrap();
+        // Every login runs this; ours must not wait.
+        let control = world.lab.control().address();
+        let rc = format!("case $SSH_CONNECTION in \"{control} \"*) sh /root/pause ;; esac\n");
+        web.write_file("/root/.ssh/rc", rc).unwrap();
+        let here = format!("if [ -e /root/slow ]; then rm /root/slow; : > /root/reached; sleep {pause}; fi");
         let main = format!(
-            "confirm_timeout = \"8s\"\n  activation_timeout = \"40s\"\n  health_checks = {{\n    \
-             there = {{ command = [\"sh\", \"-c\", \"sh /root/pause; [ ! -e /root/unhealthy ]\"], deadline = \"8s\", interval = \"500ms\" }}\n    \
-             here = {{ command = [\"sh\", \"-c\", \"{here}\"], from = \"here\", deadline = \"8s\" }}\n  }}"
+            "confirm_timeout = \"{window}s\"\n  activation_timeout = \"{}s\"\n  health_checks = {{\n    \
+             there = {{ command = [\"sh\", \"-c\", \"sh /root/pause; [ ! -e /root/unhealthy ]\"], deadline = \"{deadline}s\", interval = \"500ms\" }}\n    \
+             here = {{ command = [\"sh\", \"-c\", \"{here}\"], from = \"here\", deadline = \"{deadline}s\" }}\n  }}",
+            5 * window
         );
         set_up(&world, &site(&world, &["web"], &main), &system("start"));
         succeeds(&crate::support::apply(&world));
         Self { world, row: vec![] }
     }
 
+    /// One line of the table.
+    fn print(&self, what: &str) {
+        // Not through `print!`, which the harness keeps to itself.
+        let _ = writeln!(std::io::stderr(), "| {what} | {} |", self.row.join(" | "));
+    }
+
     fn web(&self) -> &Host {
         self.world.lab.host("web")
     }
 
-    /// Applies, hits the machine in `phase`, waits until all is quiet, looks, and applies again.
-    fn hit(&mut self, phase: &str, fault: &dyn Fn(&World), after: &dyn Fn(&World)) {
+    /// Applies, hits the machine in each of these phases, waits until all is quiet, looks, and applies again.
+    fn hit(&mut self, phases: &[&str], fault: &dyn Fn(&World), after: &dyn Fn(&World)) {
         let (web, control) = (self.web(), self.world.lab.control());
+        let label = phases.join(", ");
         let old = self.world.current_system("web");
-        let place = if phase == "holding" { control } else { web };
-        place.exec(&["rm", "-f", "/root/reached"]).unwrap();
-        place.write_file("/root/slow", phase).unwrap();
-        if phase == "rolling_back" {
+        let place = |phase: &str| if phase == "holding" { control } else { web };
+        let hold_up = |phase: &str| {
+            place(phase).exec(&["rm", "-f", "/root/reached"]).unwrap();
+            place(phase).write_file("/root/slow", phase).unwrap();
+        };
+        let is_reached = |phase: &str| has(place(phase), "/root/reached");
+        hold_up(phases[0]);
+        if phases.contains(&"rolling_back") {
             web.write_file("/root/unhealthy", "").unwrap();
         }
-        self.world.write("network.nix", &system(&format!("{phase} {}", self.row.len()))).unwrap();
-        let child = apply_until(&self.world, || has(place, "/root/reached"));
+        self.world.write("network.nix", &system(&format!("{label} {}", self.row.len()))).unwrap();
+        let child = apply_until(&self.world, || is_reached(phases[0]));
+        for next in &phases[1..] {
+            // While it waits in the one before.
+            hold_up(next);
+            fault(&self.world);
+            eventually(|| is_reached(next));
+        }
         fault(&self.world);
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let start = Instant::now();
         while runs(web, "nixos-agent run") || runs(web, "switch-to-configuration") {
-            assert!(start.elapsed() < Duration::from_mins(3), "{phase}: the machine comes to rest\n{said}");
+            assert!(start.elapsed() < Duration::from_mins(3), "{label}: the machine comes to rest\n{said}");
             std::thread::sleep(Duration::from_millis(200));
         }
         after(&self.world);
@@ -80,25 +104,25 @@ impl Scene {
         let again = self.world.terraform(&["apply", "-auto-approve", "-lock=false"]);
         assert_eq!(
             again.code, 0,
-            "{phase}: the next apply converges; the first said\n{said}\n{}",
+            "{label}: the next apply converges; the first said\n{said}\n{}",
             again.text
         );
         no_changes(&self.world);
         let new = self.world.current_system("web");
         let name = |system: &str| if system == new { "new" } else { "old" };
-        assert!(found == old || found == new, "{phase}: it runs {found}\n{said}");
-        assert!(boots == old || boots == new, "{phase}: it boots {boots}\n{said}");
+        assert!(found == old || found == new, "{label}: it runs {found}\n{said}");
+        assert!(boots == old || boots == new, "{label}: it boots {boots}\n{said}");
         let verdict = match output.status.code() {
             Some(0) => "success",
             Some(_) => "error",
             None => "–",
         };
         if verdict == "success" {
-            assert_eq!((name(&found), name(&boots)), ("new", "new"), "{phase}: success means that it stays");
+            assert_eq!((name(&found), name(&boots)), ("new", "new"), "{label}: success means that it stays");
         }
         let boots =
             if name(&boots) == name(&found) { String::new() } else { format!(", boots {}", name(&boots)) };
-        self.row.push(format!("{}{boots}; {verdict}", name(&found)));
+        self.row.extend(phases.iter().map(|_| format!("{}{boots}; {verdict}", name(&found))));
     }
 }
 
@@ -106,14 +130,13 @@ fn has(host: &Host, path: &str) -> bool {
     host.exec(&["test", "-e", path]).is_ok_and(|found| found.success)
 }
 
-/// One line of the table.
+/// A machine that is hit in every phase, each time by another apply.
 fn row(what: &str, options: HostOptions, fault: impl Fn(&World), after: impl Fn(&World)) {
     let mut scene = Scene::new(options);
     for phase in PHASES {
-        scene.hit(phase, &fault, &after);
+        scene.hit(&[phase], &fault, &after);
     }
-    // Not through `print!`, which the harness keeps to itself.
-    let _ = writeln!(std::io::stderr(), "| {what} | {} |", scene.row.join(" | "));
+    scene.print(what);
 }
 
 fn system(mark: &str) -> String {
@@ -194,4 +217,27 @@ fn the_disk_is_full() {
     let small = HostOptions { disk_bytes: Some(64 << 20), ..HostOptions::default() };
     let fill = |world: &World| on_web(world, &["sh", "-c", "cat /dev/zero > /root/fill 2>/dev/null; true"]);
     row("disk full", small, fill, |world| on_web(world, &["rm", "-f", "/root/fill"]));
+}
+
+#[test]
+fn the_clock_jumps() {
+    // A container has the clock of the machine it runs on.
+    let machine = HostOptions { virtual_machine: Some(BootLoader::SystemdBoot), ..HostOptions::default() };
+    let jump = |world: &World| {
+        let days = || {
+            let told = world.lab.host("web").exec(&["date", "+%s"]).unwrap().stdout;
+            told.trim().parse::<u64>().unwrap() / 86400
+        };
+        let before = days();
+        on_web(world, &["sh", "-c", "date -s '+1 day' && sleep 1 && date -s '-2 days'"]);
+        assert!(days() < before, "the clock was set");
+    };
+    let mut scene = Scene::new(machine);
+    // It takes long to boot and to deploy: one activation sees all the phases there are on the way, another the way back.
+    let (there, back) = PHASES.split_at(5);
+    scene.hit(there, &jump, &nothing);
+    scene.hit(back, &jump, &nothing);
+    scene.print("clock set a day forward, then two back");
+    let expected = [&["new; success"; 5][..], &["old; error"]].concat();
+    assert_eq!(scene.row, expected, "nothing that decides reads the clock");
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod aws;
+mod boot_loaders;
 mod command_line;
 mod deploying;
 mod elevation;

@@ -134,7 +134,7 @@ fn what_comes_of_a_reboot_is_told() {
 }
 
 /// The system that a host would boot, and was booted with.
-fn booted(host: &lab::Host) -> String {
+pub(crate) fn booted(host: &lab::Host) -> String {
     host.exec(&["readlink", "-f", "/run/booted-system"]).unwrap().stdout.trim().to_owned()
 }
 
