@@ -4,8 +4,8 @@
 # stands there as { __unknown = ORIGIN; } and becomes a `throw` that fires only when something looks at it; so a node that
 # does not depend on it evaluates exactly. See `lib/input.nix`.
 #
-# Attributes of the result: `names`, `nodes` and `network` catch errors; `outline` (the names) and `node` (the only wanted node)
-# do not, so that Nix prints what is wrong.
+# Attributes of the result: `names`, `nodes` and `network` catch errors; `outline` (the names), `node` (the only wanted node) and
+# `texts` (secrets that the specification contains) do not, so that Nix prints what is wrong.
 {
   request,
   # Names of the wanted nodes; null: all.
@@ -45,6 +45,8 @@ in
   nodes = forWanted (evaluated: caught (system.describe evaluated));
   outline = builtins.attrNames spec.nodes;
   node = system.describe (get (builtins.head wanted));
+  # For whoever sends them, and for nothing else.
+  texts = forWanted system.texts;
   network = {
     description = caught spec.description;
     resources = system.toJSONable spec.resources;

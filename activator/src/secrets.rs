@@ -34,6 +34,8 @@ pub enum Source {
     Command(Vec<String>),
     /// A file where we run.
     File(PathBuf),
+    /// The specification, which could not be asked for it. A machine that has it keeps it.
+    Missing,
 }
 
 /// One secret of a machine.
@@ -79,6 +81,14 @@ pub enum SecretError {
         /// Why.
         message: String,
     },
+    /// It is in a specification that could not be asked for it.
+    #[error(
+        "the content of secret \"{name}\" is a `text` of the specification, which does not evaluate or no longer has it"
+    )]
+    Missing {
+        /// The secret.
+        name: String,
+    },
     /// It is more than a secret should be.
     #[error("secret \"{name}\" is larger than {LARGEST} bytes")]
     TooLarge {
@@ -97,6 +107,12 @@ impl Content {
     /// Takes a content over.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(Zeroizing::new(bytes))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Content {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self::new(text.into_bytes()))
     }
 }
 
@@ -161,7 +177,8 @@ impl Declared {
     pub async fn fetch(&self, cancel: &CancellationToken) -> Result<Content, SecretError> {
         let name = || self.file.name.clone();
         let bytes = match &self.source {
-            Source::Value(content) => return Ok(content.clone()),
+            Source::Value(content) => content.0.clone(),
+            Source::Missing => return Err(SecretError::Missing { name: name() }),
             Source::Command(words) => self.run(words, cancel).await?,
             Source::File(path) => {
                 let failed = |error: std::io::Error| SecretError::File {

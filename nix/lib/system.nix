@@ -55,7 +55,18 @@ let
   lookup =
     config: path:
     let
-      parts = builtins.filter builtins.isString (builtins.split "\\." path);
+      # Quoted names may have dots in them.
+      pieces = builtins.filter builtins.isString (builtins.split "\"" path);
+      names = piece: builtins.filter (name: builtins.isString name && name != "") (builtins.split "\\." piece);
+      parts = builtins.concatLists (
+        builtins.genList (
+          n:
+          let
+            piece = builtins.elemAt pieces n;
+          in
+          if n / 2 * 2 == n then names piece else [ piece ]
+        ) (builtins.length pieces)
+      );
       step = value: name: if builtins.isAttrs value && value ? ${name} then value.${name} else null;
     in
     toJSONable (builtins.foldl' step config parts);
@@ -161,6 +172,20 @@ in
       # A secret that is silently left out would be missed by a service.
       keys = keys config;
     };
+
+  /* The contents of those keys that have them in the specification. */
+  texts =
+    evaluated:
+    let
+      keys = evaluated.config.deployment.keys or { };
+      isText = name: keys.${name}.text != null && keys.${name}.keyFile == null && keys.${name}.keyCommand == null;
+    in
+    builtins.listToAttrs (
+      map (name: {
+        inherit name;
+        value = plain keys.${name}.text;
+      }) (builtins.filter isText (builtins.attrNames keys))
+    );
 
   /* `deployment.*` and chosen options, without evaluating the system. */
   options =

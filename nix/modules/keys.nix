@@ -9,7 +9,7 @@ let
     { name, config, ... }:
     {
       options = {
-        text = maybe types.str "Its content. It ends up in the store of whoever evaluates: use another source.";
+        text = maybe types.str "Its content. Who can read the specification can read it; what a flake contains is in the Nix store.";
         keyFile = mkOption {
           type = types.nullOr types.path;
           default = null;

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::inventory::Inventory;
 use crate::network::{Request, SpecError};
 use crate::nix::{Nix, NixError};
+use crate::secrets::Content;
 use crate::{MachineName, StorePath};
 
 use cache::{Cache, Known};
@@ -136,9 +137,19 @@ pub struct Key {
     pub file: Option<PathBuf>,
     /// `keyCommand`.
     pub command: Option<Vec<String>>,
-    /// Whether its content is in the specification itself.
+    /// Whether its content is in the specification itself; see [`Evaluator::texts`].
     pub text: bool,
 }
+
+impl Key {
+    /// Whether what is sent is the text that the specification has.
+    pub fn is_text(&self) -> bool {
+        self.text && self.file.is_none() && self.command.is_none()
+    }
+}
+
+/// The contents of `deployment.keys` that a specification has itself, by node and key.
+pub type Texts = BTreeMap<MachineName, BTreeMap<String, Content>>;
 
 /// What a specification says besides its systems.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -274,6 +285,30 @@ impl Evaluator {
             cache.remember_description(&question, &description, reads.as_ref());
         }
         Ok(description)
+    }
+
+    /// The contents of those `deployment.keys` of the nodes that are asked for which have them in the specification. They are
+    /// remembered nowhere. An error of one node is one of all.
+    pub async fn texts(
+        &self,
+        nix: &Nix,
+        request: &Request,
+        cancel: &CancellationToken,
+    ) -> Result<Texts, EvaluateError> {
+        let mut question = self.question(nix, request, cancel).await?;
+        // Nobody will ask what was read.
+        question.tracer = None;
+        let run = Run { nix, cancel, question: &question, slots: &self.slots };
+        let wanted = match &request.nodes {
+            Some(nodes) => nodes.clone(),
+            None => run.names().await?.unwrap_or_default(),
+        };
+        let wanted = Known::nothing(&wanted);
+        let groups = groups::split(&wanted.missing, self.limits.workers, self.limits.nodes_per_process(None));
+        let groups: Vec<_> = groups.iter().map(|group| run.texts(group).boxed()).collect();
+        let answers: Vec<Texts> =
+            futures::stream::iter(groups).buffer_unordered(usize::MAX).try_collect().await?;
+        Ok(answers.into_iter().flatten().collect())
     }
 
     async fn question(

@@ -3,11 +3,12 @@
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::groups::Slots;
 use super::question::Question;
 use super::reads::ReadSet;
-use super::{Caught, Description, EvaluateError, Node, NodeDescription, System};
+use super::{Caught, Description, EvaluateError, Node, NodeDescription, System, Texts};
 use crate::MachineName;
 use crate::nix::{Call, Nix, NixError};
 
@@ -154,6 +155,22 @@ impl Run<'_> {
             nodes: network.nodes,
         };
         Ok((description, printed.reads))
+    }
+
+    /// The contents of keys that the specification has itself.
+    pub(super) async fn texts(&self, nodes: &[MachineName]) -> Result<Texts, EvaluateError> {
+        match self.instantiate(&["-A", "texts", "--show-trace"], Some(nodes)).await {
+            Ok(printed) => {
+                let stdout = Zeroizing::new(printed.stdout);
+                // serde's messages quote what they do not like.
+                let parsed = serde_json::from_str(&stdout).map_err(|error| {
+                    unexpected(&format!("no texts at line {}, column {}", error.line(), error.column()))
+                });
+                Ok(parsed?)
+            }
+            Err(NixError::Failed { message, .. }) => Err(EvaluateError::Network { trace: message }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Several attributes of `eval.nix`, from one process.

@@ -7,7 +7,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use nixos_activator::agent::{Action, DeploymentId, SystemState};
 use nixos_activator::build::{Kept, Roots};
 use nixos_activator::deploy::{self, DeployError, Ended, Job, Settings, Source};
-use nixos_activator::evaluate::Node;
+use nixos_activator::evaluate::{Node, Texts};
 use nixos_activator::facts::{self, Facts};
 use nixos_activator::network::Fact;
 use nixos_activator::push::CopySettings;
@@ -18,8 +18,9 @@ use tfplugin::{ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, St
 use tokio_util::sync::CancellationToken;
 
 use super::model::{Deployed, Deployment, Private, System};
+use super::pin::Planned;
 use super::secrets::{Fingerprints, Wanted};
-use super::{generations, health, plan, read, rollout};
+use super::{generations, health, plan, read, rollout, texts};
 use crate::context::Context;
 use crate::diagnose;
 use crate::settings::duration_or;
@@ -53,12 +54,13 @@ pub(super) async fn apply(
         .map(|timeouts| if prior.is_some() { &timeouts.update } else { &timeouts.create });
     let stop = Stop::after(&cx.cancel, duration_or(limit, APPLY));
 
-    private.planned.clear();
+    private.planned = Planned::default();
     complete(cx, &mut deployment, &mut private).await?;
     private.secrets_key.get_or_insert_with(Key::random);
-    let wanted = Wanted::new(&config.secrets, private.secrets_key.clone(), &stop.token).await?;
     let before = |name: &str| prior.as_ref().and_then(|prior| prior.system(name)).cloned();
     let mut jobs = jobs(cx, &deployment, &private, prior.as_ref())?;
+    let texts = texts_of(cx, &deployment, &private, &jobs).await?;
+    let wanted = Wanted::new(&config.secrets, texts, private.secrets_key.clone(), &stop.token).await?;
     for job in &mut jobs {
         let planned = deployment.system(job.machine.as_str()).map_or(&Attr::Null, |system| &system.secrets);
         let had = before(job.machine.as_str()).is_some_and(|before| before.secrets.is_known());
@@ -180,6 +182,24 @@ async fn complete(
     }
     deployment.systems = Attr::Known(systems);
     Ok(())
+}
+
+/// The contents of keys that the specification has itself, for the machines on which something has to be done.
+async fn texts_of(
+    cx: &Cx<Context>,
+    deployment: &Deployment,
+    private: &Private,
+    jobs: &[Job],
+) -> Result<Texts, Diagnostics> {
+    if !plan::gets_secrets(deployment) {
+        return Ok(Texts::new());
+    }
+    let names = jobs
+        .iter()
+        .map(|job| &job.machine)
+        .filter(|name| private.deployed.get(*name).is_some_and(|deployed| texts::are_among(&deployed.keys)));
+    let (back, exact) = names.cloned().partition(|name| private.earlier.contains_key(name));
+    texts::ask(cx, deployment, &Fact::from(deployment.id.known().cloned()), exact, back).await
 }
 
 /// What a machine is to have of secrets; `None` where it neither had nor gets any.

@@ -13,6 +13,7 @@ mod read;
 mod rollout;
 mod schema;
 mod secrets;
+mod texts;
 
 use nixos_activator::build::Roots;
 use nixos_activator::reboot::When;

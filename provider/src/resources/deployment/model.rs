@@ -14,6 +14,7 @@ use tfplugin::{Attr, Diagnostic, Diagnostics, Path, Value};
 
 use super::generations::{Earlier, Generations};
 use super::health::HealthChecks;
+use super::pin::Planned;
 use super::rollout::Rollout;
 use super::secrets::{Fingerprints, SecretConfigs};
 use crate::machines::Target;
@@ -78,9 +79,9 @@ pub(crate) struct Private {
     /// What fingerprints of secrets are made with; drawn at the first apply.
     #[serde(default)]
     pub(crate) secrets_key: Option<Key>,
-    /// Per machine, the derivation that is planned; only plans have it.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) planned: BTreeMap<MachineName, StorePath>,
+    /// What is planned; only plans have it.
+    #[serde(default, skip_serializing_if = "Planned::is_empty")]
+    pub(crate) planned: Planned,
     /// Per machine that is to run an earlier generation, what that is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) earlier: BTreeMap<MachineName, Earlier>,

@@ -14,16 +14,34 @@ use serde::{Deserialize, Serialize};
 use tfplugin::{Diagnostic, Path};
 
 use super::model::Deployment;
+use super::secrets;
 
 /// How many plans of a deployment are remembered: an older one may still be saved in a file.
 const REMEMBERED: usize = 16;
+
+/// What is planned exactly.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Planned {
+    /// What each machine's system is built from.
+    pub(super) drvs: BTreeMap<MachineName, StorePath>,
+    /// The fingerprint of each machine's secrets.
+    #[serde(default)]
+    pub(super) secrets: BTreeMap<MachineName, BTreeMap<String, String>>,
+}
+
+impl Planned {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
 
 /// One plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Pin {
     /// The terraform that planned.
     terraform: Option<Process>,
-    drvs: BTreeMap<MachineName, StorePath>,
+    #[serde(flatten)]
+    planned: Planned,
 }
 
 /// A process, and not the next one with its number.
@@ -46,7 +64,7 @@ enum Walk {
 }
 
 /// Compares a plan with the one it has to repeat, if it has to, and remembers it.
-pub(super) fn check(deployment: &Deployment, drvs: &BTreeMap<MachineName, StorePath>) -> Option<Diagnostic> {
+pub(super) fn check(deployment: &Deployment, now: &Planned) -> Option<Diagnostic> {
     let file = file(deployment)?;
     let mut pins: Vec<Pin> =
         std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
@@ -60,11 +78,11 @@ pub(super) fn check(deployment: &Deployment, drvs: &BTreeMap<MachineName, StoreP
         Walk::Other(process) => (process, vec![]),
     };
     if let Some(planned) = repeated.last()
-        && !repeated.iter().any(|pin| agrees(&pin.drvs, drvs))
+        && !repeated.iter().any(|pin| agrees(&pin.planned, now))
     {
-        return Some(changed(&planned.drvs, drvs));
+        return Some(changed(&planned.planned, now));
     }
-    let pin = Pin { terraform: process, drvs: drvs.clone() };
+    let pin = Pin { terraform: process, planned: now.clone() };
     pins.retain(|old| *old != pin);
     pins.push(pin);
     let surplus = pins.len().saturating_sub(REMEMBERED);
@@ -83,25 +101,31 @@ pub(super) fn check(deployment: &Deployment, drvs: &BTreeMap<MachineName, StoreP
 }
 
 /// Compares a plan with the one it has to repeat.
-pub(super) fn compare(
-    planned: &BTreeMap<MachineName, StorePath>,
-    drvs: &BTreeMap<MachineName, StorePath>,
-) -> Option<Diagnostic> {
-    (!agrees(planned, drvs)).then(|| changed(planned, drvs))
+pub(super) fn compare(planned: &Planned, now: &Planned) -> Option<Diagnostic> {
+    (!agrees(planned, now)).then(|| changed(planned, now))
 }
 
-/// Whether every machine that was planned exactly is planned the same.
-fn agrees(planned: &BTreeMap<MachineName, StorePath>, drvs: &BTreeMap<MachineName, StorePath>) -> bool {
-    drvs.iter().all(|(name, drv)| planned.get(name).is_none_or(|old| old == drv))
+/// Whether everything that was planned exactly is planned the same.
+fn agrees(planned: &Planned, now: &Planned) -> bool {
+    let same = |name, drv| planned.drvs.get(name).is_none_or(|old| old == drv);
+    now.drvs.iter().all(|(name, drv)| same(name, drv)) && changed_secret(planned, now).is_none()
 }
 
-fn changed(
-    planned: &BTreeMap<MachineName, StorePath>,
-    drvs: &BTreeMap<MachineName, StorePath>,
-) -> Diagnostic {
+/// The first secret that is another than was planned, with its machine.
+fn changed_secret<'a>(planned: &Planned, now: &'a Planned) -> Option<(&'a MachineName, &'a str)> {
+    now.secrets.iter().find_map(|(machine, prints)| {
+        let old = planned.secrets.get(machine)?;
+        let (name, _) =
+            prints.iter().find(|(name, print)| old.get(*name).is_some_and(|old| old != *print))?;
+        Some((machine, name.as_str()))
+    })
+}
+
+fn changed(planned: &Planned, now: &Planned) -> Diagnostic {
+    let (drvs, planned_drvs) = (&now.drvs, &planned.drvs);
     let mut text = String::new();
     for (name, now) in drvs {
-        let Some(old) = planned.get(name).filter(|old| *old != now) else {
+        let Some(old) = planned_drvs.get(name).filter(|old| *old != now) else {
             continue;
         };
         text.push_str(&format!("\n\nMachine \"{name}\": planned {old}, now {now}."));
@@ -109,6 +133,11 @@ fn changed(
         if !differences.is_empty() {
             text.push_str(&format!("\nThey differ in {}.", differences.join("; ")));
         }
+    }
+    if text.is_empty()
+        && let Some((machine, name)) = changed_secret(planned, now)
+    {
+        return secrets::changed(name, Path::root().attribute("systems").key(machine.as_str()));
     }
     Diagnostic::error("The specification has changed since it was planned")
         .detail(format!(
@@ -201,14 +230,27 @@ mod tests {
         let name = |text: &str| text.parse::<MachineName>().unwrap();
         let drv =
             |letter: &str| format!("/nix/store/{}-x.drv", letter.repeat(32)).parse::<StorePath>().unwrap();
-        let planned = BTreeMap::from([(name("web"), drv("a"))]);
-        let now = |web: &str| BTreeMap::from([(name("web"), drv(web)), (name("db"), drv("b"))]);
+        let secrets = |print: &str| {
+            let of_web = BTreeMap::from([("token".to_owned(), print.to_owned())]);
+            BTreeMap::from([(name("web"), of_web)])
+        };
+        let planned = Planned { drvs: BTreeMap::from([(name("web"), drv("a"))]), secrets: secrets("x") };
+        let now = |web: &str| Planned {
+            drvs: BTreeMap::from([(name("web"), drv(web)), (name("db"), drv("b"))]),
+            secrets: secrets("x"),
+        };
         assert_eq!(compare(&planned, &now("a")), None, "what was open before may be anything");
         let found = compare(&planned, &now("c")).unwrap();
         assert!(
             found.detail.contains("Machine \"web\": planned") && !found.detail.contains("db"),
             "{found:?}"
         );
+        let with_secrets = |secrets| Planned { secrets, ..now("a") };
+        assert_eq!(compare(&planned, &with_secrets(BTreeMap::new())), None);
+        let found = compare(&planned, &with_secrets(secrets("y"))).unwrap();
+        assert!(found.summary.contains("Secret \"token\" has changed"), "{found:?}");
+        let unknown = Planned { secrets: BTreeMap::new(), ..planned };
+        assert_eq!(compare(&unknown, &with_secrets(secrets("y"))), None, "a first plan does not know them");
     }
 
     #[test]

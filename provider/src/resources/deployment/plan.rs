@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nixos_activator::build::{Kept, Roots};
-use nixos_activator::evaluate::{self, Evaluation, Key, Node};
+use nixos_activator::evaluate::{self, Evaluation, Key, Node, Texts};
 use nixos_activator::network::Fact;
 use nixos_activator::reboot::When;
 use nixos_activator::{MachineName, StorePath};
@@ -11,8 +11,9 @@ use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, PlanRequest, PlanRespons
 
 use super::generations::{self, Earlier};
 use super::model::{Deployed, Deployment, Private, System, evaluation_request};
-use super::pin;
+use super::pin::{self, Planned};
 use super::secrets::{self, Fingerprints, Wanted};
+use super::texts;
 use crate::context::Context;
 use crate::diagnose;
 
@@ -34,13 +35,27 @@ pub(super) async fn plan(
     let evaluation = if evaluated.is_empty() && !earlier.is_empty() {
         None
     } else {
-        evaluate(cx, &proposed, uuid, &evaluated).await?
+        evaluate(cx, &proposed, uuid.clone(), &evaluated).await?
     };
 
-    let wanted = Wanted::new(&config.secrets, private.secrets_key.clone(), &cx.cancel).await?;
+    let texts = if gets_secrets(&proposed) && private.secrets_key.is_some() {
+        let exact = evaluation.iter().flat_map(|evaluation| &evaluation.nodes);
+        let exact =
+            exact.filter(|(_, node)| matches!(node, Node::Exact(system) if texts::are_among(&system.keys)));
+        let exact = exact.map(|(name, _)| name.clone()).collect();
+        let back = earlier.iter().filter(|(name, generation)| {
+            let last = private.deployed.get(*name);
+            generation.is_some() && last.is_some_and(|last| texts::are_among(&last.keys))
+        });
+        let back = back.map(|(name, _)| name.clone()).collect();
+        texts::ask(cx, &proposed, &uuid, exact, back).await?
+    } else {
+        Texts::new()
+    };
+    let wanted = Wanted::new(&config.secrets, texts, private.secrets_key.clone(), &cx.cancel).await?;
     let mut systems = BTreeMap::new();
     let mut to_keep = vec![];
-    let mut drvs = BTreeMap::new();
+    let mut exact = Planned::default();
     for name in &names {
         let runs = prior.as_ref().and_then(|prior| prior.system(name.as_str()));
         let node = evaluation.as_ref().and_then(|evaluation| evaluation.nodes.get(name));
@@ -56,17 +71,19 @@ pub(super) async fn plan(
             }
         };
         let secrets = if gets_secrets(&proposed) {
-            wanted.fingerprints(name.as_str(), &next.keys, &cx.cancel).await?
+            let has = runs.map_or(&Attr::Null, |runs| &runs.secrets);
+            wanted.fingerprints(name.as_str(), &next.keys, has, &cx.cancel).await?
         } else {
             // Nothing is sent to a machine that does not run its new system.
             runs.map_or(Attr::Null, |runs| runs.secrets.clone())
         };
+        exact.secrets.insert(name.clone(), secrets::known(&secrets));
         let planned = planned_system(name, &next, secrets, prior.as_ref(), &proposed);
         if let Some(drv) = &next.drv {
             if planned.generation.is_unknown() {
                 to_keep.push(drv.clone());
             }
-            drvs.insert(name.clone(), drv.clone());
+            exact.drvs.insert(name.clone(), drv.clone());
         }
         if let Some(Node::Exact(system)) = node {
             private.deployed.insert(name.clone(), Deployed::new(system));
@@ -75,15 +92,15 @@ pub(super) async fn plan(
     }
     private.earlier = generations::known(earlier);
     let changed = match first {
-        Some(first) => pin::compare(&first.planned, &drvs),
+        Some(first) => pin::compare(&first.planned, &exact),
         // Terraform itself brings back what was planned.
         None if cx.client.stores_planned_private => None,
-        None => pin::check(&proposed, &drvs),
+        None => pin::check(&proposed, &exact),
     };
     if let Some(changed) = changed {
         return Err(changed.into());
     }
-    private.planned = drvs;
+    private.planned = exact;
     private.deployed.retain(|name, _| names.contains(name));
     keep_planned(cx, &proposed, &to_keep).await;
     proposed.systems = Attr::Known(systems);
@@ -129,7 +146,9 @@ pub(super) async fn evaluate(
     if !problems.is_empty() {
         return Err(problems);
     }
-    warn_of_keys(cx, &evaluation);
+    if deployment.flake.is_known() {
+        warn_of_keys(cx, &evaluation);
+    }
     let undeployed: Vec<String> = evaluation
         .names
         .iter()
@@ -152,24 +171,24 @@ pub(super) async fn evaluate(
     Ok(Some(evaluation))
 }
 
-/// Keys whose content is in the specification are not sent; who counts on them must not find out from a service that waits.
+/// What a flake contains is in the Nix store.
 fn warn_of_keys(cx: &Cx<Context>, evaluation: &Evaluation) {
     for (name, node) in &evaluation.nodes {
         let Node::Exact(system) = node else { continue };
         let texts: Vec<String> = system
             .keys
             .iter()
-            .filter(|(_, key)| key.file.is_none() && key.command.is_none())
+            .filter(|(_, key)| key.is_text())
             .map(|(key, _)| format!("\"{key}\""))
             .collect();
         if texts.is_empty() {
             continue;
         }
         cx.warn(
-            Diagnostic::warning(format!("Some `deployment.keys` of machine \"{name}\" are not sent"))
+            Diagnostic::warning(format!("`deployment.keys` of machine \"{name}\" have a `text`"))
                 .detail(format!(
-                    "The content of {} is written in the specification (`text`), where everyone who can read that can read it. Use \
-                     `keyFile` or `keyCommand`, or `secrets` of this resource.",
+                    "What is written in a flake is copied to the Nix store, where everyone on this machine can read it. If that is so \
+                     for the content of {}, use `keyFile` or `keyCommand`, or `secrets` of this resource.",
                     texts.join(", ")
                 ))
                 .at(Path::root().attribute("machines").key(name.as_str())),

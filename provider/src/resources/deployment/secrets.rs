@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use nixos_activator::Secret;
 use nixos_activator::agent::{DeploymentId, SecretFile};
-use nixos_activator::evaluate;
+use nixos_activator::evaluate::{self, Texts};
 use nixos_activator::secrets::{Content, Declared, Key, OfMachine, SecretError, Source};
 use serde::{Deserialize, Serialize, Serializer};
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, validators};
@@ -160,6 +160,8 @@ fn is_name(name: &str) -> bool {
 pub(super) struct Wanted {
     /// By name: for which machines (`None`: all), what, and its content; not known: something about it is not known yet.
     configured: BTreeMap<String, (Option<BTreeSet<String>>, Option<(Declared, Option<Content>)>)>,
+    /// What specifications say themselves.
+    texts: Texts,
     key: Option<Key>,
     /// Whether it is not even known which machine has which.
     open: bool,
@@ -170,6 +172,7 @@ impl Wanted {
     /// none is fetched.
     pub(super) async fn new(
         config: &SecretConfigs,
+        texts: Texts,
         key: Option<Key>,
         cancel: &CancellationToken,
     ) -> Result<Self, Diagnostics> {
@@ -200,21 +203,22 @@ impl Wanted {
             };
             configured.insert(name.clone(), (machines, with_content));
         }
-        if errors.is_empty() { Ok(Self { configured, key, open }) } else { Err(errors) }
+        if errors.is_empty() { Ok(Self { configured, texts, key, open }) } else { Err(errors) }
     }
 
-    /// What stands for the secrets of a machine; what cannot be known yet is unknown.
+    /// What stands for the secrets of a machine that `has` some; what cannot be known yet is unknown.
     pub(super) async fn fingerprints(
         &self,
         machine: &str,
         keys: &BTreeMap<String, evaluate::Key>,
+        has: &Fingerprints,
         cancel: &CancellationToken,
     ) -> Result<Fingerprints, Diagnostics> {
         if self.open {
             return Ok(Attr::Unknown);
         }
         let mut prints = BTreeMap::new();
-        for (name, print) in self.of(machine, keys, cancel).await? {
+        for (name, print) in self.of(machine, keys, has, cancel).await? {
             prints.insert(name, print.and_then(|(_, print)| print).map_or(Attr::Unknown, Attr::Known));
         }
         Ok(if prints.is_empty() { Attr::Null } else { Attr::Known(prints) })
@@ -235,7 +239,7 @@ impl Wanted {
             Path::root().attribute(attribute).key(key)
         };
         let mut declared = vec![];
-        for (name, known) in self.of(machine, keys, cancel).await? {
+        for (name, known) in self.of(machine, keys, planned, cancel).await? {
             let Some((secret, Some(print))) = known else {
                 return Err(Diagnostic::error(format!("Secret \"{name}\" is still not known"))
                     .detail("Something about it has no value even now.")
@@ -244,13 +248,7 @@ impl Wanted {
             };
             let before = planned.known().and_then(|planned| planned.get(&name)?.known());
             if before.is_some_and(|before| *before != print) {
-                return Err(Diagnostic::error(format!("Secret \"{name}\" has changed since the plan"))
-                    .detail(
-                        "Its content is not the one that was planned. Plan again; if its source gives another content each time, \
-                         set `version`, and change that when the secret is to be replaced.",
-                    )
-                    .at(path(&name))
-                    .into());
+                return Err(changed(&name, path(&name)).into());
             }
             declared.push((secret, print));
         }
@@ -258,10 +256,12 @@ impl Wanted {
         Ok(OfMachine { owner, declared })
     }
 
+    /// All secrets of a machine. Of what cannot be had now, those stay that are among the `kept`.
     async fn of(
         &self,
         machine: &str,
         keys: &BTreeMap<String, evaluate::Key>,
+        kept: &Fingerprints,
         cancel: &CancellationToken,
     ) -> Result<BTreeMap<String, Option<(Declared, Option<String>)>>, Diagnostics> {
         let print = |declared: &Declared, content: Option<&Content>| {
@@ -278,21 +278,27 @@ impl Wanted {
             }
         }
         let at = || Path::root().attribute("machines").key(machine);
+        let texts = self.texts.iter().find(|(of, _)| of.as_str() == machine).map(|(_, texts)| texts);
         for (name, key) in keys {
-            let Some(declared) = declared_key(name, key).map_err(|problem| problem.at(at()))? else {
-                continue;
-            };
+            let text = texts.and_then(|texts| texts.get(name));
+            let declared = declared_key(name, key, text).map_err(|problem| problem.at(at()))?;
             if all.contains_key(name) {
                 return Err(Diagnostic::error(format!("Machine \"{machine}\" has two secrets \"{name}\""))
                     .detail("One is in `secrets`, the other in `deployment.keys` of the specification. Rename or remove one.")
                     .at(at())
                     .into());
             }
-            let content = match &self.key {
-                Some(_) => Some(declared.fetch(cancel).await.map_err(|error| problem(&error, at()))?),
-                None => None,
+            let print = match (&self.key, &declared.source) {
+                (None, _) => None,
+                (Some(_), Source::Missing) => {
+                    let Some(kept) = kept.known().and_then(|kept| kept.get(name)?.known()) else { continue };
+                    Some(kept.clone())
+                }
+                _ => {
+                    let content = declared.fetch(cancel).await.map_err(|error| problem(&error, at()))?;
+                    print(&declared, Some(&content))
+                }
             };
-            let print = print(&declared, content.as_ref());
             all.insert(name.clone(), Some((declared, print)));
         }
         let mut places: BTreeMap<&str, &str> = BTreeMap::new();
@@ -311,6 +317,22 @@ impl Wanted {
         }
         Ok(all)
     }
+}
+
+/// A content that is not the one that was planned.
+pub(super) fn changed(name: &str, path: Path) -> Diagnostic {
+    Diagnostic::error(format!("Secret \"{name}\" has changed since the plan"))
+        .detail(
+            "Its content is not the one that was planned, and nothing was deployed. Plan again; if its source gives another content \
+             each time, set `version`, and change that when the secret is to be replaced.",
+        )
+        .at(path)
+}
+
+/// The fingerprints that are known.
+pub(super) fn known(prints: &Fingerprints) -> BTreeMap<String, String> {
+    let known = |(name, print): (&String, &Attr<String>)| Some((name.clone(), print.known()?.clone()));
+    prints.known().into_iter().flatten().filter_map(known).collect()
 }
 
 /// A content that could not be had.
@@ -354,12 +376,16 @@ impl SecretConfig {
     }
 }
 
-/// A key of a specification, where its content comes from outside of it.
-fn declared_key(name: &str, key: &evaluate::Key) -> Result<Option<Declared>, Diagnostic> {
+/// A key of a specification; `text` is its content, where the specification has that itself.
+fn declared_key(name: &str, key: &evaluate::Key, text: Option<&Content>) -> Result<Declared, Diagnostic> {
     let source = match (&key.command, &key.file) {
         (Some(words), _) => Source::Command(words.clone()),
         (None, Some(file)) => Source::File(file.clone()),
-        (None, None) => return Ok(None),
+        (None, None) if key.text => text.cloned().map_or(Source::Missing, Source::Value),
+        (None, None) => {
+            return Err(Diagnostic::error(format!("`deployment.keys.{name}` has no content"))
+                .detail("Expected one of `text`, `keyFile` and `keyCommand`."));
+        }
     };
     let wrong = |option: &str, found: &str, expected: &str| {
         Diagnostic::error(format!("`deployment.keys.{name}.{option}` is not usable"))
@@ -382,7 +408,7 @@ fn declared_key(name: &str, key: &evaluate::Key) -> Result<Option<Declared>, Dia
         reload: vec![],
         persist: false,
     };
-    Ok(Some(Declared { file, source, version: None }))
+    Ok(Declared { file, source, version: None })
 }
 
 /// What a change of fingerprints means, for people; empty when nothing changes.

@@ -27,7 +27,7 @@ fn a_network_of_nixops_evaluates_unchanged() {
     let world = world(&[]);
     let arguments = "network = \"${path.module}/network.nix\"\n  arguments = { domain = \"example.org\" }\n  name = \"old\"\n  \
         options = [\"environment.etc.greeting.text\", \"environment.etc.deployment.text\", \"environment.etc.nodes.text\", \
-        \"environment.etc.machines.text\", \"environment.etc.key.text\"]";
+        \"environment.etc.machines.text\", \"environment.etc.key.text\", \"environment.etc.\\\"a.dotted.name\\\".text\"]";
     world.write("nixops-more.nix", include_str!("../../../fixtures/networks/nixops-more.nix")).unwrap();
     world.write("nixops.nix", include_str!("../../../fixtures/networks/nixops.nix")).unwrap();
     set_up(&world, &survey(arguments), include_str!("../../../fixtures/networks/nixops.nix"));
@@ -92,6 +92,7 @@ fn a_network_of_nixops_evaluates_unchanged() {
     assert_eq!(values["web"]["environment.etc.nodes.text"], "cache-1.internal db web");
     assert_eq!(values["web"]["environment.etc.machines.text"], "db");
     assert_eq!(values["web"]["environment.etc.key.text"], "/run/keys/token");
+    assert_eq!(values["web"]["environment.etc.\"a.dotted.name\".text"], "found");
 
     let state = world.lab.control().read_file(&format!("{}/terraform.tfstate", e2e::DIRECTORY)).unwrap();
     assert!(!state.contains("not for the state"), "secrets of the network are in the state");
@@ -102,10 +103,6 @@ fn what_would_be_dangerous_to_ignore_is_refused() {
     let world = world(&["web"]);
     set_up(&world, &site(&world, &["web"], ""), &one("deployment.encryptedLinksTo = [ \"db\" ];"));
     fails_saying(&plan(&world), &["machine \"web\" does not evaluate", "encryptedLinksTo", "in the clear"]);
-    world.write("network.nix", &one("deployment.keys.token.text = \"secret\";")).unwrap();
-    let run = plan(&world);
-    succeeds(&run);
-    says(&run, &["Some `deployment.keys` of machine \"web\" are not sent", "\"token\""]);
 }
 
 #[test]
@@ -265,21 +262,30 @@ fn evaluations(world: &World, environment: &[(&str, &str)]) -> usize {
     run.text.matches("command=\"nix-instantiate --eval\"").count()
 }
 
-#[test]
-fn a_locked_flake_is_evaluated_once() {
-    let world = world(&["web"]);
-    let control = world.lab.control();
+/// Writes a flake with one machine into a directory of control, and locks it.
+fn write_locked_flake(control: &lab::Host, directory: &str) {
     let flake = "{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = { self, nixpkgs }: {\n    \
         nixosConfigurations.web = nixpkgs.lib.nixosSystem { modules = [ ({ name, ... }: {\n      \
         nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\";\n      \
         environment.etc.word.text = builtins.readFile ./word + builtins.getEnv \"WORD\"; }) ]; };\n  };\n}\n";
-    control.write_file("/root/flake/flake.nix", flake).unwrap();
-    control.write_file("/root/flake/word", "one").unwrap();
-    let lock = ["nix", "--extra-experimental-features", "nix-command flakes", "flake", "lock", "/root/flake"];
-    assert!(control.exec(&lock).unwrap().success);
-    let main = site(&world, &["web"], "")
-        .replace("network = \"${path.module}/network.nix\"", "flake = \"/root/flake\"");
-    set_up(&world, &main, "");
+    control.write_file(&format!("{directory}/flake.nix"), flake).unwrap();
+    control.write_file(&format!("{directory}/word"), "one").unwrap();
+    let lock = ["nix", "--extra-experimental-features", "nix-command flakes", "flake", "lock"];
+    let locked = control.exec(&[&lock[..], &[&format!("path:{directory}")]].concat()).unwrap();
+    assert!(locked.success, "{}", locked.stderr);
+}
+
+fn of_flake(world: &World, reference: &str) -> String {
+    site(world, &["web"], "")
+        .replace("network = \"${path.module}/network.nix\"", &format!("flake = \"{reference}\""))
+}
+
+#[test]
+fn a_locked_flake_is_evaluated_once() {
+    let world = world(&["web"]);
+    let control = world.lab.control();
+    write_locked_flake(control, "/root/flake");
+    set_up(&world, &of_flake(&world, "/root/flake"), "");
     succeeds(&apply(&world));
     // The deployment has an id by now, which a specification may ask for.
     evaluations(&world, &[]);
@@ -290,6 +296,43 @@ fn a_locked_flake_is_evaluated_once() {
     succeeds(&apply(&world));
     assert_eq!(cat(&world, "web", "/etc/word"), "two");
     no_changes(&world);
+
+    // What it contains is in the store of whoever evaluates.
+    let flake = control.read_file("/root/flake/flake.nix").unwrap();
+    let with_key = flake.replace("environment.etc", "deployment.keys.token.text = \"word\"; environment.etc");
+    control.write_file("/root/flake/flake.nix", with_key).unwrap();
+    let run = plan(&world);
+    succeeds(&run);
+    says(
+        &run,
+        &["`deployment.keys` of machine \"web\" have a `text`", "copied to the Nix store", "\"token\""],
+    );
+}
+
+#[test]
+fn a_flake_in_a_directory_does_not_mind_what_else_is_in_the_repository() {
+    let world = world(&["web"]);
+    let control = world.lab.control();
+    write_locked_flake(control, "/root/repository/machines");
+    let git = |words: &[&str]| {
+        let done = control.exec(&[&["git", "-C", "/root/repository"], words].concat()).unwrap();
+        assert!(done.success, "{}", done.stderr);
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    for (reference, what, minds) in [
+        ("path:/root/repository/machines", "only the directory counts", false),
+        ("/root/repository/machines", "the whole repository is the flake's tree", true),
+    ] {
+        set_up(&world, &of_flake(&world, reference), "");
+        succeeds(&apply(&world));
+        evaluations(&world, &[]);
+        assert_eq!(evaluations(&world, &[]), 0, "{reference}: nothing has changed");
+        control.write_file("/root/repository/README.md", what).unwrap();
+        git(&["add", "."]);
+        assert_eq!(evaluations(&world, &[]) > 0, minds, "{reference}: {what}");
+        no_changes(&world);
+    }
 }
 
 #[test]
