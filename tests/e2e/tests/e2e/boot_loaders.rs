@@ -27,7 +27,9 @@ fn trials(loader: BootLoader) {
             kernel(version)
         ))
     };
-    set_up(&world, &site(&world, &["web"], "reboot = \"if_needed\""), &with("6.6.1", ""));
+    // An emulated machine may take long for everything.
+    let main = "reboot = \"if_needed\"\n  reboot_timeout = \"15m\"\n  confirm_timeout = \"3m\"";
+    set_up(&world, &site(&world, &["web"], main), &with("6.6.1", ""));
     let installed = booted(web);
     succeeds(&apply(&world));
     let good = booted(web);

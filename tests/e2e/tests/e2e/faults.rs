@@ -228,6 +228,7 @@ fn the_disk_is_full() {
 }
 
 #[test]
+#[ignore = "an emulated machine on a busy one misses its deadlines: cargo test -p lab -p e2e --tests -- --ignored the_clock_jumps"]
 fn the_clock_jumps() {
     // A container has the clock of the machine it runs on.
     let machine = HostOptions { virtual_machine: Some(BootLoader::SystemdBoot), ..HostOptions::default() };
