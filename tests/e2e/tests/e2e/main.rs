@@ -13,6 +13,7 @@ mod faults;
 mod generations;
 mod importing;
 mod keeping;
+mod keys;
 mod lockout;
 mod many;
 mod planning;
