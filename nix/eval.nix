@@ -10,6 +10,8 @@
   request,
   # Names of the wanted nodes; null: all.
   nodes ? null,
+  # Whether somebody watches what is read, and wants to know when a node is done: then a file of this name is looked for.
+  announced ? null,
 }:
 let
   input = import ./lib/input.nix request;
@@ -25,6 +27,14 @@ let
       result = builtins.tryEval (builtins.deepSeq value value);
     in
     if result.success then { ok = result.value; } else { failed = true; };
+
+  /* The same value; whoever watches has seen everything by then that it was made from. */
+  done =
+    name: value:
+    if announced == null then
+      value
+    else
+      builtins.seq value (builtins.seq (builtins.pathExists (announced + name)) value);
 
   /* A node by name. A name that is not there is the caller's to report. */
   get =
@@ -42,7 +52,7 @@ let
 in
 {
   names = caught (builtins.attrNames spec.nodes);
-  nodes = forWanted (evaluated: caught (system.describe evaluated));
+  nodes = builtins.mapAttrs done (forWanted (evaluated: caught (system.describe evaluated)));
   outline = builtins.attrNames spec.nodes;
   node = system.describe (get (builtins.head wanted));
   # For whoever sends them, and for nothing else.

@@ -6,7 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -31,6 +31,12 @@ fn installations() -> Vec<Installation> {
     all
 }
 
+/// `examples/evaluate.rs`, where cargo puts it: beside the directory of this test.
+fn example() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    own.parent().unwrap().parent().unwrap().join("examples/evaluate")
+}
+
 /// What came of an evaluation.
 struct Outcome {
     result: Value,
@@ -51,12 +57,9 @@ impl Site {
     }
 
     fn evaluate(&self, nix: &Installation, more: &[&str]) -> Outcome {
-        // Where cargo puts examples: beside the directory of this test.
-        let own = std::env::current_exe().unwrap();
-        let program = own.parent().unwrap().parent().unwrap().join("examples/evaluate");
         let nixpkgs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/mini-nixos");
         let start = Instant::now();
-        let mut command = Command::new(program);
+        let mut command = Command::new(example());
         command.arg("--path").arg(format!("nixpkgs={}", nixpkgs.canonicalize().unwrap().display()));
         command.args(["--cache", "off", "--json"]).args(more).arg(self.0.path().join("network.nix"));
         command.env("PATH", &nix.0).env("HOME", self.0.path());
@@ -300,6 +303,33 @@ fn a_system_is_what_nixpkgs_itself_makes_of_it() {
 }
 
 /// Cut off anywhere, and with characters that do not belong there.
+#[test]
+fn whoever_watches_sees_when_a_node_is_done() {
+    for nix in installations() {
+        let site = Site::new(&[("one", "1".to_owned()), ("two", "2".to_owned())]);
+        let at = |name: &str| site.0.path().join(name).display().to_string();
+        let done = |name: &str| format!("builtins.pathExists \"/proc/nixos-activator-done-{name}\"");
+        let (one, two) = (at("one"), at("two"));
+        let (a, b) = (done("a"), done("b"));
+        let expression = format!(
+            "[ (builtins.seq (import {one}) ({a})) (builtins.seq (import {two}) ({b})) (import {one}) ]"
+        );
+        let report = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new(example());
+        command.arg("--watch-evaluation").arg(report.path()).arg("0");
+        command.args(["nix-instantiate", "--eval", "--strict", "--json", "--expr", &expression]);
+        let output = command.env("PATH", &nix.0).env("HOME", site.0.path()).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "[false,false,1]", "{error}");
+        let report: Value = serde_json::from_slice(&std::fs::read(report.path()).unwrap()).unwrap();
+        let pieces = report["pieces"].as_array().unwrap();
+        let done: Vec<&Value> = pieces.iter().map(|piece| &piece["done"]).collect();
+        assert_eq!(done, [&json!("a"), &json!("b"), &json!(null)], "{report:#}");
+        let seen = |piece: usize, path: &str| pieces[piece]["seen"].get(path).is_some();
+        assert!(seen(0, &one) && !seen(0, &two) && seen(1, &two), "{report:#}");
+    }
+}
+
 fn broken_syntax() -> Vec<(String, Option<&'static str>)> {
     let whole = "{ lib ? null, ... }:\n{\n  defaults = { nixpkgs.hostPlatform = \"x86_64-linux\"; };\n  a = { config, ... }: {\n    \
                  system.stateVersion = \"24.11\";\n    environment.etc.\"x y\".text = ''\n      ${config.networking.hostName}\n    '';\n  };\n}";

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Runs a shell script under the tracer in `directory`.
 fn watch(directory: &Path, script: &str) -> (Output, Value) {
@@ -21,7 +21,14 @@ fn watch(directory: &Path, script: &str) -> (Output, Value) {
         .output()
         .unwrap();
     let text = std::fs::read(report.path()).unwrap();
-    (output, serde_json::from_slice(&text).unwrap_or_default())
+    (output, serde_json::from_slice(&text).unwrap())
+}
+
+/// What was seen, if that is all that mattered.
+fn seen(report: &Value) -> Option<Map<String, Value>> {
+    let pieces = report["pieces"].as_array().unwrap().iter();
+    let seen = pieces.flat_map(|piece| piece["seen"].as_object().unwrap().clone()).collect();
+    report["complete"].as_bool().unwrap().then_some(seen)
 }
 
 fn directory() -> tempfile::TempDir {
@@ -45,7 +52,7 @@ fn everything_that_is_looked_at_is_taken_down() {
     let (output, report) = watch(root, script);
     assert_eq!(output.status.code(), Some(7), "the program's own exit code");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "twofouroneinner\nthree");
-    let seen = report["seen"].as_object().expect("a report").clone();
+    let seen = seen(&report).expect("a report");
     let at = |name: &str| &seen[root.join(name).to_str().unwrap()];
     assert_eq!(at("link"), &json!({ "link": "target" }));
     assert_eq!(at("missing"), "absent");
@@ -64,19 +71,70 @@ fn everything_that_is_looked_at_is_taken_down() {
 fn what_came_from_the_network_is_not_vouched_for() {
     let directory = directory();
     let (_, report) = watch(directory.path(), "cat file; exec 3<>/dev/tcp/127.0.0.1/1");
-    assert_eq!(report, Value::Null);
+    assert_eq!(seen(&report), None);
     let (_, report) = watch(directory.path(), "mkdir -p cache; cat cache/fetcher-cache-v3.sqlite");
-    assert_eq!(report, Value::Null);
+    assert_eq!(seen(&report), None);
 }
 
 #[test]
 fn a_file_that_changes_while_it_is_read_is_not_vouched_for() {
     let directory = directory();
     let (_, report) = watch(directory.path(), "cat file; echo more >> file");
-    assert_eq!(report, Value::Null);
+    assert_eq!(seen(&report), None);
     // One that only comes to be is another matter: it was not there, and that is what is known.
     let (_, report) = watch(directory.path(), "[ -e new ]; echo new > new; cat new");
-    assert_eq!(report["seen"][directory.path().join("new").to_str().unwrap()], "absent");
+    assert_eq!(seen(&report).unwrap()[directory.path().join("new").to_str().unwrap()], "absent");
+}
+
+#[test]
+fn pieces_end_where_something_is_done() {
+    let directory = directory();
+    // Each piece with those of our files that are new in it.
+    let pieces = |script: &str| {
+        let (_, report) = watch(directory.path(), script);
+        let ours = |piece: &Value| {
+            let seen = piece["seen"].as_object().unwrap().keys();
+            seen.filter_map(|path| Path::new(path).strip_prefix(directory.path()).ok()?.to_str())
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let pieces = report["pieces"].as_array().unwrap().iter();
+        let pieces = pieces.map(|piece| (piece["done"].clone(), ours(piece))).collect::<Vec<_>>();
+        (pieces, report["complete"].clone())
+    };
+    let done = |name: &str| format!("[ -e /proc/nixos-activator-done-{name} ];");
+    let (a, b) = (done("a"), done("b"));
+    let expected = |pieces: &[(Option<&str>, &[&str])]| -> Vec<(Value, Vec<String>)> {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        pieces.iter().map(|(done, files)| (json!(done), names(files))).collect()
+    };
+
+    let (found, complete) =
+        pieces(&format!("read x < file; [ -e child ]; {a} read x < file; read x < child; {b} [ -e dir ]"));
+    let all: &[(Option<&str>, &[&str])] =
+        &[(Some("a"), &["child", "file"]), (Some("b"), &["child"]), (None, &["dir"])];
+    assert_eq!(
+        (found, complete),
+        (expected(all), json!(true)),
+        "what was only looked at is in a later piece again when it is read"
+    );
+
+    let (found, complete) =
+        pieces(&format!("read x < file; {a} exec 3<>/dev/tcp/127.0.0.1/1; read x < child; {b}"));
+    assert_eq!(
+        (found, complete),
+        (expected(&[(Some("a"), &["file"])]), json!(false)),
+        "the network comes after a"
+    );
+
+    let (found, complete) =
+        pieces(&format!("read x < file; {a} read x < child; echo more >> child; {b} [ -e dir ]"));
+    assert_eq!(
+        (found, complete),
+        (expected(&[(Some("a"), &["file"])]), json!(false)),
+        "the second file changed"
+    );
 }
 
 #[test]
@@ -87,5 +145,5 @@ fn signals_and_threads_go_their_way() {
     assert_eq!(output.status.code(), Some(128 + 15));
     let (output, report) = watch(directory.path(), "for n in $(seq 50); do cat file & done; wait");
     assert_eq!(output.stdout.len(), 50 * 3);
-    assert!(report["seen"].is_object());
+    assert!(seen(&report).is_some());
 }

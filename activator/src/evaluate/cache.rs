@@ -53,8 +53,8 @@ pub(super) struct Known {
 /// One row.
 #[derive(Debug, Serialize, Deserialize)]
 struct Row<T> {
-    /// The read set that must hold; none for a pure evaluation.
-    reads: Option<String>,
+    /// The read sets that must hold; none for a pure evaluation.
+    reads: Vec<String>,
     together: usize,
     names: Option<Vec<MachineName>>,
     value: T,
@@ -86,7 +86,7 @@ impl Cache {
         for name in wanted {
             let row: Option<Row<Node>> = self.read(&row_file(question, name.as_str()));
             let together = row.as_ref().map(|row| row.together);
-            match row.filter(|row| self.holds(row.reads.as_ref(), &mut checked) && is_built_on(&row.value)) {
+            match row.filter(|row| self.hold(&row.reads, &mut checked) && is_built_on(&row.value)) {
                 Some(row) => {
                     known.evaluation.names = row.names;
                     known.evaluation.nodes.insert(name.clone(), row.value);
@@ -107,8 +107,8 @@ impl Cache {
                 continue;
             }
             let (names, together) = (answer.names.clone(), looked.together);
-            let row = Row { reads: None, together, names, value: &looked.node };
-            self.remember_row(question, looked.name.as_str(), row, looked.reads.as_ref());
+            let row = Row { reads: vec![], together, names, value: &looked.node };
+            self.remember_row(question, looked.name.as_str(), row, looked.reads.as_deref());
         }
         self.forget_old();
     }
@@ -120,16 +120,16 @@ impl Cache {
 
     pub(super) fn description(&self, question: &Question) -> Option<Description> {
         let row: Row<Description> = self.read(&row_file(question, "/description"))?;
-        self.holds(row.reads.as_ref(), &mut Checked::new()).then_some(row.value)
+        self.hold(&row.reads, &mut Checked::new()).then_some(row.value)
     }
 
     pub(super) fn remember_description(
         &self,
         question: &Question,
         description: &Description,
-        reads: Option<&ReadSet>,
+        reads: Option<&[ReadSet]>,
     ) {
-        let row = Row { reads: None, together: 1, names: None, value: description };
+        let row = Row { reads: vec![], together: 1, names: None, value: description };
         self.remember_row(question, "/description", row, reads);
     }
 
@@ -138,27 +138,35 @@ impl Cache {
         question: &Question,
         what: &str,
         row: Row<T>,
-        reads: Option<&ReadSet>,
+        reads: Option<&[ReadSet]>,
     ) {
         let reads = match reads {
             Some(reads) => {
-                let Ok(text) = serde_json::to_vec(reads) else { return };
-                let name = format!("reads-{}", sha256(&text));
-                if !self.root.join(&name).exists() {
-                    self.write_text(&name, &text);
-                }
-                Some(name)
+                let Ok(texts) = reads.iter().map(serde_json::to_vec).collect::<Result<Vec<_>, _>>() else {
+                    return;
+                };
+                let write = |text: &Vec<u8>| {
+                    let name = format!("reads-{}", sha256(text));
+                    if !self.root.join(&name).exists() {
+                        self.write_text(&name, text);
+                    }
+                    name
+                };
+                texts.iter().map(write).collect()
             }
-            None if question.pure => None,
+            None if question.pure => vec![],
             // It could not be told what was read.
             None => return,
         };
         self.write(&row_file(question, what), &Row { reads, ..row });
     }
 
-    /// Whether what was read still looks the same.
-    fn holds(&self, name: Option<&String>, checked: &mut Checked) -> bool {
-        let Some(name) = name else { return true };
+    /// Whether everything that was read still looks the same.
+    fn hold(&self, names: &[String], checked: &mut Checked) -> bool {
+        names.iter().all(|name| self.holds(name, checked))
+    }
+
+    fn holds(&self, name: &String, checked: &mut Checked) -> bool {
         if let Some(result) = checked.get(name) {
             return *result;
         }

@@ -1,8 +1,9 @@
 //! How nodes are spread over processes.
 //!
 //! Nodes in one process share what they have in common, but the process keeps all of them in memory. So there are as many
-//! processes at once as cores and memory allow, and as many nodes in each as fit. A node that was evaluated with others and
-//! changed since is next evaluated with fewer, so that what is remembered about it becomes about it alone.
+//! processes at once as cores and memory allow, and as many nodes in each as fit. Where it is remembered what was read, a node
+//! is remembered with what was read for those before it in its process, so there are few of them; and one that was evaluated
+//! after others and changed since is next evaluated after fewer, so that what is remembered about it becomes about it alone.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -15,6 +16,10 @@ use crate::MachineName;
 const BASE: u64 = 400;
 /// What a node is taken for before one was measured, in MiB: a small NixOS takes 500, a large one several times that.
 const NODE: u64 = 1000;
+
+/// How many nodes a process may hold where it is remembered what was read. What nodes share is worth two seconds or so of the five
+/// to seven that a real NixOS takes, so that three in a process cost about a twentieth more than five.
+pub(super) const WATCHED: usize = 3;
 
 /// Limits of this computer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -242,7 +242,8 @@ impl Evaluator {
             None => Known::nothing(&wanted),
         };
         let per_process = self.limits.nodes_per_process(cache.and_then(|cache| cache.memory(&question)));
-        let groups = groups::split(&missing, self.limits.workers, per_process);
+        let most = if question.tracer.is_some() { groups::WATCHED } else { usize::MAX };
+        let groups = groups::split(&missing, self.limits.workers, per_process.min(most));
         tracing::debug!(
             known = evaluation.nodes.len(),
             missing = missing.len(),
@@ -282,7 +283,7 @@ impl Evaluator {
         let run = Run { nix, cancel, question: &question, slots: &self.slots };
         let (description, reads) = run.description().await?;
         if let Some(cache) = cache {
-            cache.remember_description(&question, &description, reads.as_ref());
+            cache.remember_description(&question, &description, reads.as_deref());
         }
         Ok(description)
     }

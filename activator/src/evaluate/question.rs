@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
-use super::trace::Tracer;
+use super::trace::{DONE, Tracer};
 use super::{CachePolicy, EvaluateError, flake};
 use crate::hash::{sha256, sha256_of};
 use crate::network::{Request, Spec};
@@ -203,7 +203,11 @@ impl Question {
             }
             None => "null".to_owned(),
         };
-        format!("{} nodes = {nodes}; }}", self.beginning)
+        let announced = match self.tracer {
+            Some(_) => format!("\"{DONE}\""),
+            None => "null".to_owned(),
+        };
+        format!("{} nodes = {nodes}; announced = {announced}; }}", self.beginning)
     }
 
     /// Whether it can be known later that the answer is still right.

@@ -17,10 +17,45 @@ const TOO_FRESH: Duration = Duration::from_secs(2);
 /// A file larger than this, such as a library, is known by its times alone, if they are old enough.
 const LARGE: u64 = 1 << 20;
 
-/// Everything an evaluation saw.
+/// What an evaluation saw.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ReadSet {
     seen: BTreeMap<PathBuf, Seen>,
+}
+
+/// What a process saw, piece by piece.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Reads {
+    /// In the order of time; what was seen before is not in a later piece again.
+    pub(super) pieces: Vec<Piece>,
+    /// Whether that is all.
+    pub(super) complete: bool,
+}
+
+/// What was seen from one moment to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Piece {
+    /// The node that was done when this ended; `None`: the process ended.
+    pub(super) done: Option<String>,
+    #[serde(flatten)]
+    pub(super) reads: ReadSet,
+}
+
+impl Reads {
+    /// Everything that was read until a node was done. Nodes share what Nix has read and evaluated already, so that a node may
+    /// depend on what was read for those before it, but not on what was read later.
+    pub(super) fn until(&self, node: &str) -> Option<Vec<ReadSet>> {
+        let is_it = |piece: &Piece| piece.done.as_deref() == Some(node);
+        match self.pieces.iter().position(is_it) {
+            Some(last) => Some(self.pieces.iter().take(last + 1).map(|piece| piece.reads.clone()).collect()),
+            None => self.all(),
+        }
+    }
+
+    /// Everything, if everything is known.
+    pub(super) fn all(&self) -> Option<Vec<ReadSet>> {
+        self.complete.then(|| self.pieces.iter().map(|piece| piece.reads.clone()).collect())
+    }
 }
 
 /// What was seen at a path.

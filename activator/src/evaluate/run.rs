@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::groups::Slots;
 use super::question::Question;
-use super::reads::ReadSet;
+use super::reads::{ReadSet, Reads};
 use super::{Caught, Description, EvaluateError, Node, NodeDescription, System, Texts};
 use crate::MachineName;
 use crate::nix::{Call, Nix, NixError};
@@ -37,15 +37,16 @@ pub(super) struct Answer {
 pub(super) struct Looked {
     pub(super) name: MachineName,
     pub(super) node: Node,
-    pub(super) reads: Option<ReadSet>,
-    /// How many nodes were evaluated in the same process.
+    /// `None`: not everything is known that was read.
+    pub(super) reads: Option<Vec<ReadSet>>,
+    /// How many nodes had been evaluated in the same process then, itself included.
     pub(super) together: usize,
 }
 
 /// What one process printed.
 struct Printed {
     stdout: String,
-    reads: Option<ReadSet>,
+    reads: Option<Reads>,
     peak_mib: Option<u64>,
 }
 
@@ -102,12 +103,14 @@ impl Run<'_> {
                 let printed = &printed;
                 async move {
                     match (system, printed) {
-                        (Some(system), Some(printed)) => Ok(Looked {
-                            name: name.clone(),
-                            node: Node::Exact(Box::new(system)),
-                            reads: printed.reads.clone(),
-                            together,
-                        }),
+                        (Some(system), Some(printed)) => {
+                            let reads = printed.reads.as_ref().and_then(|reads| reads.until(name.as_str()));
+                            // A piece for each node.
+                            let together =
+                                reads.as_ref().map_or(together, |pieces| pieces.len().min(together));
+                            let node = Node::Exact(Box::new(system));
+                            Ok(Looked { name: name.clone(), node, reads, together })
+                        }
                         _ => self.alone(name).await,
                     }
                 }
@@ -131,7 +134,7 @@ impl Run<'_> {
         match self.instantiate(&["-A", "node", "--show-trace"], Some(std::slice::from_ref(name))).await {
             Ok(printed) => {
                 let system = serde_json::from_str(&printed.stdout).map_err(|error| unexpected(&error))?;
-                Ok(looked(Node::Exact(system), printed.reads))
+                Ok(looked(Node::Exact(system), printed.reads.and_then(|reads| reads.all())))
             }
             Err(NixError::Failed { message, .. }) => Ok(looked(explained(message), None)),
             Err(error) => Err(error.into()),
@@ -139,7 +142,7 @@ impl Run<'_> {
     }
 
     /// What the specification says besides its systems.
-    pub(super) async fn description(&self) -> Result<(Description, Option<ReadSet>), EvaluateError> {
+    pub(super) async fn description(&self) -> Result<(Description, Option<Vec<ReadSet>>), EvaluateError> {
         #[derive(serde::Deserialize)]
         struct Network {
             description: Caught<Option<String>>,
@@ -154,7 +157,7 @@ impl Run<'_> {
             resources: network.resources,
             nodes: network.nodes,
         };
-        Ok((description, printed.reads))
+        Ok((description, printed.reads.and_then(|reads| reads.all())))
     }
 
     /// The contents of keys that the specification has itself.

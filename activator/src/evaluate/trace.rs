@@ -17,7 +17,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use super::reads::ReadSet;
+use super::reads::Reads;
+
+/// What Nix looks for when it is done with a node, whose name follows. There is no such file, but the tracer sees the question.
+pub(super) const DONE: &str = "/proc/nixos-activator-done-";
 
 const WATCH: &str = "--watch-evaluation";
 
@@ -73,8 +76,8 @@ impl Watch {
         &self.command
     }
 
-    /// What was seen; `None` when that is not all that mattered.
-    pub(super) fn finish(self) -> Option<ReadSet> {
+    /// What was seen; `None` where nothing could be.
+    pub(super) fn finish(self) -> Option<Reads> {
         linux::read_report(self.report.path())
     }
 }
@@ -93,7 +96,7 @@ mod linux {
         std::process::ExitCode::FAILURE
     }
 
-    pub(super) fn read_report(_report: &std::path::Path) -> Option<super::ReadSet> {
+    pub(super) fn read_report(_report: &std::path::Path) -> Option<super::Reads> {
         None
     }
 }

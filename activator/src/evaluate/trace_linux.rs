@@ -21,7 +21,8 @@ use unix::sys::uio::{RemoteIoVec, process_vm_readv};
 use unix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use unix::unistd::Pid;
 
-use super::super::reads::{Kind, ReadSet, Seen, Stamp};
+use super::super::reads::{Kind, Piece, ReadSet, Reads, Seen, Stamp};
+use super::DONE;
 
 pub(super) const SUPPORTED: bool = true;
 
@@ -84,7 +85,7 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-pub(super) fn read_report(report: &Path) -> Option<ReadSet> {
+pub(super) fn read_report(report: &Path) -> Option<Reads> {
     serde_json::from_slice(&std::fs::read(report).ok()?).ok()
 }
 
@@ -178,9 +179,7 @@ fn watch(report: &Path, slot: usize, command: &[OsString]) -> Result<u8, TraceEr
             }
         }
     }
-    if let Some(reads) = eye.close() {
-        std::fs::write(report, serde_json::to_vec(&reads).map_err(std::io::Error::from)?)?;
-    }
+    std::fs::write(report, serde_json::to_vec(&eye.close()).map_err(std::io::Error::from)?)?;
     Ok(code)
 }
 
@@ -210,6 +209,10 @@ impl Processors {
 struct Eye {
     /// What was there when it was looked at.
     seen: BTreeMap<PathBuf, Look>,
+    /// What was seen until a node was done, for each that is; later pieces are in `new`.
+    pieces: Vec<(String, BTreeMap<PathBuf, Look>)>,
+    /// What was seen since.
+    new: BTreeMap<PathBuf, Look>,
     /// Whether something mattered that is not in a file.
     incomplete: bool,
     /// Where Nix keeps what it fetched.
@@ -234,6 +237,8 @@ impl Default for Eye {
             .or_else(|| Some(std::env::home_dir()?.join(".cache")));
         Self {
             seen: BTreeMap::new(),
+            pieces: vec![],
+            new: BTreeMap::new(),
             incomplete: false,
             fetched: std::env::var_os("NIX_CACHE_HOME")
                 .map(PathBuf::from)
@@ -291,6 +296,13 @@ impl Eye {
     }
 
     fn path(&mut self, path: &Path, flags: Option<u64>) {
+        if let Some(node) = path.to_str().and_then(|path| path.strip_prefix(DONE)) {
+            // What comes after something that cannot be vouched for cannot be either.
+            if !self.incomplete {
+                self.pieces.push((node.to_owned(), std::mem::take(&mut self.new)));
+            }
+            return;
+        }
         if path != Path::new("/")
             && UNCOUNTED.iter().any(|prefix| path.starts_with(prefix))
             && !path.starts_with(COUNTED)
@@ -336,7 +348,7 @@ impl Eye {
                     (Err(_), parent) => parent.map(|parent| parent.join(target)),
                 };
                 if let Some(target) = target.filter(|target| target != path) {
-                    self.seen.insert(path.to_owned(), Look::Outside(seen.clone()));
+                    self.takes_down(path, Look::Outside(seen.clone()));
                     self.path(&target, inside.then_some(0));
                 }
                 Look::Outside(seen)
@@ -348,14 +360,16 @@ impl Eye {
             },
             _ => Look::Outside(seen),
         };
-        self.seen.insert(path.to_owned(), look);
+        self.takes_down(path, look);
     }
 
-    /// Everything, if everything is known.
-    fn close(self) -> Option<ReadSet> {
-        if self.incomplete {
-            return None;
-        }
+    fn takes_down(&mut self, path: &Path, look: Look) {
+        self.seen.insert(path.to_owned(), look.clone());
+        self.new.insert(path.to_owned(), look);
+    }
+
+    /// Everything up to the first thing that cannot be vouched for.
+    fn close(self) -> Reads {
         let began = self.began;
         let full = |(path, look): (PathBuf, Look)| {
             let seen = match look {
@@ -364,7 +378,20 @@ impl Eye {
             };
             Some((path, seen))
         };
-        self.seen.into_iter().map(full).collect::<Option<_>>().map(ReadSet::new)
+        let all = self.pieces.into_iter().map(|(node, seen)| (Some(node), seen));
+        let last = (!self.incomplete).then_some((None, self.new));
+        let mut pieces = vec![];
+        let mut complete = !self.incomplete;
+        for (done, seen) in all.chain(last) {
+            match seen.into_iter().map(full).collect::<Option<_>>() {
+                Some(seen) => pieces.push(Piece { done, reads: ReadSet::new(seen) }),
+                None => {
+                    complete = false;
+                    break;
+                }
+            }
+        }
+        Reads { pieces, complete }
     }
 }
 

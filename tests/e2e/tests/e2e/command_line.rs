@@ -233,9 +233,9 @@ struct Watch {
 
 impl Watch {
     /// Returns once it has looked at the machine and found nothing.
-    fn start(world: &World) -> Self {
+    fn start(world: &World, more: &[&str]) -> Self {
         // It ends in any case, or the test would not.
-        let words = ["timeout", "180", "nixos-activator", "-C", DIRECTORY, "watch"];
+        let words = [&["timeout", "180", "nixos-activator", "-C", DIRECTORY, "watch"], more].concat();
         let mut child = world.lab.control().command(&words).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut watch = Self { child, stdout, text: String::new() };
@@ -269,7 +269,7 @@ fn an_apply_is_watched() {
     // A machine without an agent has nothing to say.
     web.exec(&["rm", "-r", "/var/lib/nixos-agent/bin"]).unwrap();
 
-    let mut watch = Watch::start(&world);
+    let mut watch = Watch::start(&world, &[]);
     world.write("network.nix", &job("slow", "sleep 8")).unwrap();
     let applying = apply_until(&world, || runs(web, "sleep 8"));
     let starting = "web: Activating: starting the following units: slow.service\n";
@@ -296,7 +296,7 @@ fn an_apply_is_watched() {
 
     // One that does not end well.
     let before = world.current_system("web");
-    let watch = Watch::start(&world);
+    let watch = Watch::start(&world, &[]);
     world.write("network.nix", &job("broken", "sleep 3; exit 1")).unwrap();
     fails_saying(&apply(&world), &["was rolled back on machine \"web\""]);
     let watched = watch.end();
@@ -310,8 +310,18 @@ fn an_apply_is_watched() {
         ],
     );
 
+    // Two, one after the other, by somebody who waits for more.
+    let watch = Watch::start(&world, &["--quiet", "30"]);
+    for (name, script) in [("first", "exit 1"), ("second", "exit 0")] {
+        world.write("network.nix", &job(name, script)).unwrap();
+        assert_eq!(apply(&world).code, i32::from(name == "first"), "{name}");
+    }
+    let watched = watch.end();
+    assert_eq!(watched.code, Some(1), "one of them did not end well:\n{}", watched.stdout);
+    prints(&watched, &["web: RolledBack: ", "web: Activated: "]);
+
     // Nothing comes, and somebody has seen enough.
-    let watch = Watch::start(&world);
+    let watch = Watch::start(&world, &[]);
     assert!(control.exec(&["pkill", "-INT", "-x", "nixos-activator"]).unwrap().success);
     let watched = watch.end();
     assert_eq!(watched.code, Some(130), "{}", watched.stdout);

@@ -27,6 +27,25 @@ fn without_root_nothing_is_sent() {
     assert_ne!(world.current_system("web"), installed);
     no_changes(&world);
 
+    // The refresh needs no root; the deployment asks for it once a connection: on its own, and on the one that confirms.
+    let web = world.lab.host("web");
+    let count = |text: &str| {
+        web.exec(&["journalctl", "--sync"]).unwrap();
+        let journal = web.exec(&["journalctl", "-o", "cat", "-g", text]).unwrap().stdout;
+        journal.lines().filter(|line| line.contains(text)).count()
+    };
+    let logins = || count("Accepted publickey for deploy");
+    let asked = || count("COMMAND=");
+    let before = (logins(), asked());
+    world.lab.control().write_file("/root/token", "word").unwrap();
+    let secret = "secrets = { token = { file = \"/root/token\" } }";
+    let main = user(", elevate = [\"sudo\", \"-n\"]");
+    world.write("main.tf", &main.replace("network =", &format!("{secret}\n  network ="))).unwrap();
+    world.write("network.nix", &one(&format!("{SLEEPER} environment.etc.a.text = \"a\";"))).unwrap();
+    succeeds(&apply(&world));
+    let now = (logins(), asked());
+    assert_eq!((now.0 - before.0, now.1 - before.1), (3, 2), "logins, and times that root was asked for");
+
     world.lab.host("web").exec(&["rm", "/etc/sudoers.d/deploy"]).unwrap();
     world.write("network.nix", &one("")).unwrap();
     fails_saying(&apply(&world), &["No root login on machine \"web\"", "`sudo -n` did not give root"]);

@@ -217,6 +217,45 @@ fn a_system_that_cannot_be_booted_costs_a_reboot() {
 }
 
 #[test]
+fn what_is_to_be_booted_once_is_whose_it_is() {
+    const ENVIRONMENT: &str = "/boot/grub/grubenv";
+    let world = world(&["web"]);
+    let web = world.lab.host("web");
+    let with = |version: &str, more: &str| {
+        one(&format!("boot.loader.grub.enable = true; {} {more}", kernel(version)))
+    };
+    let main = |reboot: &str| site(&world, &["web"], &format!("reboot = \"{reboot}\""));
+    let once = || {
+        let environment = web.read_file(ENVIRONMENT).unwrap_or_default();
+        environment.lines().find_map(|line| line.strip_prefix("next_entry=").map(str::to_owned))
+    };
+    set_up(&world, &main("if_needed"), &with("6.6.1", ""));
+    succeeds(&apply(&world));
+
+    // What somebody else wants to be booted once is not ours to forget.
+    let theirs = "# GRUB Environment Block\nnext_entry=memtest\n";
+    web.write_file(ENVIRONMENT, format!("{theirs}{}", "#".repeat(1024 - theirs.len()))).unwrap();
+    world.write("network.nix", &with("6.6.1", "environment.etc.mark.text = \"new\";")).unwrap();
+    succeeds(&apply(&world));
+    assert_eq!(once().as_deref(), Some("memtest"));
+    web.exec(&["rm", ENVIRONMENT]).unwrap();
+
+    // A trial that its reboot never came to.
+    web.exec(&["systemctl", "mask", "--runtime", "reboot.target"]).unwrap();
+    world.write("network.nix", &with("6.6.2", "")).unwrap();
+    fails_saying(&apply(&world), &["machine \"web\"", "reboot.target"]);
+    assert!(once().is_some_and(|entry| !entry.is_empty()), "the trial was begun: {:?}", once());
+    web.exec(&["systemctl", "unmask", "--runtime", "reboot.target"]).unwrap();
+    world.write("main.tf", &main("never")).unwrap();
+    world.write("network.nix", &with("6.6.3", "")).unwrap();
+    succeeds(&apply(&world));
+    assert_eq!(once().unwrap_or_default(), "", "what was deployed since is what boots");
+    web.power_cycle().unwrap();
+    assert_eq!(booted(web), world.current_system("web"));
+    no_changes(&world);
+}
+
+#[test]
 fn reboots_that_make_no_sense_are_refused() {
     let world = world(&["web"]);
     let cases = [

@@ -95,22 +95,27 @@ pub(crate) fn no_changes(world: &World) {
     says(&run, &["No changes."]);
 }
 
+/// Starts an apply.
+pub(crate) fn start_apply(world: &World) -> std::process::Child {
+    let mut command = world.terraform_command(&[], &["apply", "-auto-approve", "-input=false"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
 /// Starts an apply and returns once `until` holds.
 #[track_caller]
 pub(crate) fn apply_until(world: &World, until: impl Fn() -> bool) -> std::process::Child {
-    let mut command = world.terraform_command(&[], &["apply", "-auto-approve", "-input=false"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    eventually(until);
+    let child = start_apply(world);
+    eventually(Duration::from_mins(3), Duration::from_millis(50), until);
     child
 }
 
-/// Waits for something that an apply comes to.
+/// Looks every `pause` for something that an apply comes to.
 #[track_caller]
-pub(crate) fn eventually(until: impl Fn() -> bool) {
+pub(crate) fn eventually(limit: Duration, pause: Duration, until: impl Fn() -> bool) {
     let start = Instant::now();
     while !until() {
-        assert!(start.elapsed() < Duration::from_mins(3), "apply did not get that far");
-        std::thread::sleep(Duration::from_millis(50));
+        assert!(start.elapsed() < limit, "apply did not get that far");
+        std::thread::sleep(pause);
     }
 }
 
