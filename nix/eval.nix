@@ -41,14 +41,7 @@ let
     name:
     spec.nodes.${name} or (throw "the specification has no node `${name}`");
 
-  forWanted =
-    f:
-    builtins.listToAttrs (
-      map (name: {
-        inherit name;
-        value = f (get name);
-      }) wanted
-    );
+  forWanted = f: import ./lib/gen-attrs.nix wanted (name: f (get name));
 in
 {
   names = caught (builtins.attrNames spec.nodes);

@@ -138,6 +138,28 @@ fn pieces_end_where_something_is_done() {
 }
 
 #[test]
+fn what_is_in_a_listed_directory_is_not_taken_down_again() {
+    let directory = directory();
+    let root = directory.path().display();
+    let (_, report) = watch(
+        directory.path(),
+        &format!("ls {root}; [ -e {root}/child ]; [ -e {root}/missing ]; cat {root}/file {root}/link"),
+    );
+    let seen = seen(&report).unwrap();
+    // As paths: the directory may be called `.` there.
+    let at = |name: &str| {
+        let path = directory.path().join(name);
+        let found = seen.iter().find(|(known, _)| Path::new(known) == path);
+        found.map(|(_, seen)| seen.as_object().unwrap().keys().next().unwrap().as_str())
+    };
+    assert_eq!(
+        ["", "file", "link", "target"].map(at),
+        [Some("listing"), Some("content"), Some("link"), Some("content")]
+    );
+    assert_eq!(["child", "missing"].map(at), [None, None], "the listing says so");
+}
+
+#[test]
 fn signals_and_threads_go_their_way() {
     let directory = directory();
     let (output, _) = watch(directory.path(), "trap 'echo caught' USR1; kill -USR1 $$; kill -TERM $$");

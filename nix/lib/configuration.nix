@@ -6,14 +6,9 @@ import ./nodes.nix request (
   in
   {
     files = [
-      (builtins.listToAttrs (
-        map (name: {
-          inherit name;
-          value = {
-            imports = [ (/. + request.spec.file) ];
-          };
-        }) request.facts.machines
-      ))
+      (import ./gen-attrs.nix request.facts.machines (_: {
+        imports = [ (/. + request.spec.file) ];
+      }))
     ];
     lib = import (nixpkgs + "/lib");
     evalConfig = import (nixpkgs + "/nixos/lib/eval-config.nix");

@@ -63,12 +63,7 @@ let
       // (meta.nodeSpecialArgs.${name} or { });
     };
 
-  nodes = builtins.listToAttrs (
-    map (name: {
-      inherit name;
-      value = evaluate name;
-    }) names
-  );
+  nodes = import ./gen-attrs.nix names evaluate;
 in
 {
   inherit nodes;

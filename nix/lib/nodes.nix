@@ -12,6 +12,7 @@ request:
 }:
 let
   inherit (request) facts;
+  genAttrs = import ./gen-attrs.nix;
 
   /* Attributes of a network that are not nodes. */
   reserved = [
@@ -39,15 +40,6 @@ let
     else
       throw "`${builtins.head illegal}` is not the name of a machine: expected letters, digits, `_`, `-` and `.`";
 
-  perName =
-    f: names:
-    builtins.listToAttrs (
-      map (name: {
-        inherit name;
-        value = f name;
-      }) names
-    );
-
   /* `deployment.x = resources.type.name` stands for the name; in Terraform the resource itself is called so. */
   resource =
     type: name: parts:
@@ -65,15 +57,15 @@ let
     let
       all = definitions "resources";
     in
-    perName (
+    genAttrs (namesIn all) (
       type:
       let
         ofType = builtins.concatMap (set: if set ? ${type} then [ set.${type} ] else [ ]) all;
       in
-      perName (
+      genAttrs (namesIn ofType) (
         name: resource type name (builtins.concatMap (set: if set ? ${name} then [ set.${name} ] else [ ]) ofType)
-      ) (namesIn ofType)
-    ) (namesIn all);
+      )
+    );
 
   /* What Terraform knows wins over what the network declares, attribute by attribute. */
   overlay =
@@ -113,7 +105,7 @@ let
       // (if telling then { system = facts.get name "system"; } else { system = null; })
     );
 
-  nodes = perName evaluate names;
+  nodes = genAttrs names evaluate;
 
   descriptions = builtins.concatMap (set: if set ? description then [ set.description ] else [ ]) (
     definitions "network"

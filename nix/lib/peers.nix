@@ -3,14 +3,7 @@
 # Worked out once for all nodes: every node needs a line for every other one, and there may be a thousand.
 facts:
 let
-  perPeer =
-    f: names:
-    builtins.listToAttrs (
-      map (name: {
-        inherit name;
-        value = f name;
-      }) names
-    );
+  genAttrs = import ./gen-attrs.nix;
 
   /* For nodes in the private network, and for those that are not. */
   lines =
@@ -25,11 +18,11 @@ let
       names = peer: "${peer},${peer}-unencrypted${if hasAddress peer then ",${address peer}" else ""}";
     in
     {
-      hosts = perPeer (peer: "${address peer} ${peer} ${peer}-unencrypted") (
-        builtins.filter hasAddress facts.machines
+      hosts = genAttrs (builtins.filter hasAddress facts.machines) (
+        peer: "${address peer} ${peer} ${peer}-unencrypted"
       );
-      knownHosts = perPeer (peer: "${names peer} ${facts.get peer "host_public_key"}") (
-        builtins.filter isIdentified facts.machines
+      knownHosts = genAttrs (builtins.filter isIdentified facts.machines) (
+        peer: "${names peer} ${facts.get peer "host_public_key"}"
       );
     };
 

@@ -69,11 +69,6 @@ let
     name = "nixops-${uuid}-${name}";
   }
   // (if type == "s3Buckets" then { arn = "arn:aws:s3:::${resource.name}"; } else { })
-  // builtins.listToAttrs (
-    map (key: {
-      name = key;
-      value = attribute key;
-    }) (builtins.attrNames (builtins.foldl' (all: set: all // set) { } sets))
-  );
+  // import ./gen-attrs.nix (builtins.attrNames (builtins.foldl' (all: set: all // set) { } sets)) attribute;
 in
 resource

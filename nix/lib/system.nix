@@ -1,5 +1,7 @@
 # What is reported about an evaluated node.
 let
+  genAttrs = import ./gen-attrs.nix;
+
   /* The value, or `default` when evaluating it throws. */
   or' =
     default: value:
@@ -180,12 +182,7 @@ in
       keys = evaluated.config.deployment.keys or { };
       isText = name: keys.${name}.text != null && keys.${name}.keyFile == null && keys.${name}.keyCommand == null;
     in
-    builtins.listToAttrs (
-      map (name: {
-        inherit name;
-        value = plain keys.${name}.text;
-      }) (builtins.filter isText (builtins.attrNames keys))
-    );
+    genAttrs (builtins.filter isText (builtins.attrNames keys)) (name: plain keys.${name}.text);
 
   /* `deployment.*` and chosen options, without evaluating the system. */
   options =
@@ -196,12 +193,7 @@ in
     {
       # `arguments` are the values Terraform gave itself.
       deployment = discreet (toJSONable (builtins.removeAttrs (config.deployment or { }) [ "arguments" ]));
-      options = builtins.listToAttrs (
-        map (name: {
-          inherit name;
-          value = lookup config name;
-        }) paths
-      );
+      options = genAttrs paths (lookup config);
     };
 
   inherit toJSONable;

@@ -26,6 +26,9 @@ use crate::hash::{sha256, sha256_of};
 /// What was not used for so long goes away.
 const KEPT: Duration = Duration::from_hours(24 * 30);
 
+/// Stands for no node.
+const DESCRIPTION: &str = "/description";
+
 /// The directory.
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -119,7 +122,7 @@ impl Cache {
     }
 
     pub(super) fn description(&self, question: &Question) -> Option<Description> {
-        let row: Row<Description> = self.read(&row_file(question, "/description"))?;
+        let row: Row<Description> = self.read(&row_file(question, DESCRIPTION))?;
         self.hold(&row.reads, &mut Checked::new()).then_some(row.value)
     }
 
@@ -130,7 +133,7 @@ impl Cache {
         reads: Option<&[ReadSet]>,
     ) {
         let row = Row { reads: vec![], together: 1, names: None, value: description };
-        self.remember_row(question, "/description", row, reads);
+        self.remember_row(question, DESCRIPTION, row, reads);
     }
 
     fn remember_row<T: Serialize>(
@@ -140,25 +143,47 @@ impl Cache {
         row: Row<T>,
         reads: Option<&[ReadSet]>,
     ) {
+        // A description reads less.
+        let base = match what {
+            DESCRIPTION => format!("base-description-{}", question.spec),
+            _ => format!("base-{}", question.spec),
+        };
         let reads = match reads {
-            Some(reads) => {
-                let Ok(texts) = reads.iter().map(serde_json::to_vec).collect::<Result<Vec<_>, _>>() else {
-                    return;
-                };
-                let write = |text: &Vec<u8>| {
-                    let name = format!("reads-{}", sha256(text));
-                    if !self.root.join(&name).exists() {
-                        self.write_text(&name, text);
-                    }
-                    name
-                };
-                texts.iter().map(write).collect()
-            }
+            Some(reads) => reads.iter().flat_map(|reads| self.remember_reads(&base, reads)).collect(),
             None if question.pure => vec![],
             // It could not be told what was read.
             None => return,
         };
         self.write(&row_file(question, what), &Row { reads, ..row });
+    }
+
+    /// The names of files that together are a read set. Nearly all of what a node reads is nixpkgs: what many read sets have in common
+    /// is one file, which `pointer` names, so that it is looked at once.
+    fn remember_reads(&self, pointer: &str, reads: &ReadSet) -> Vec<String> {
+        let base: ReadSet =
+            self.read::<String>(pointer).and_then(|name| self.read(&name)).unwrap_or_default();
+        let mut common = base.common(reads);
+        let is_much = |part: &ReadSet| 2 * part.len() > base.len();
+        let mut own = ReadSet::default();
+        if is_much(&common) {
+            own = reads.without(&common);
+        } else {
+            // Few files of a node's own, or another nixpkgs.
+            common = reads.clone();
+        }
+        if is_much(&common) && common != base {
+            self.write(pointer, &reads_file(&common));
+        }
+        let parts = [common, own].into_iter().filter(|part| part.len() > 0);
+        parts
+            .map(|part| {
+                let name = reads_file(&part);
+                if !self.root.join(&name).exists() {
+                    self.write(&name, &part);
+                }
+                name
+            })
+            .collect()
     }
 
     /// Whether everything that was read still looks the same.
@@ -230,10 +255,60 @@ fn row_file(question: &Question, what: &str) -> String {
     sha256_of(&[question.name.as_bytes(), what.as_bytes()])
 }
 
+/// Read sets are found by what is in them.
+fn reads_file(reads: &ReadSet) -> String {
+    // Texts and numbers: this cannot fail.
+    format!("reads-{}", sha256(&serde_json::to_vec(reads).unwrap_or_default()))
+}
+
 /// Whether the derivation is still in the store, so that it can be built.
 fn is_built_on(node: &Node) -> bool {
     match node {
         Node::Exact(system) => Path::new(system.drv.as_str()).exists(),
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::reads::Seen;
+
+    /// Paths of which nothing is there, as these sets say.
+    fn nothing_at(paths: impl IntoIterator<Item = String>) -> ReadSet {
+        ReadSet::new(paths.into_iter().map(|path| (PathBuf::from(path), Seen::Absent)).collect())
+    }
+
+    #[test]
+    fn what_read_sets_have_in_common_is_one_file() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = Cache::at(root.path().join("evaluations"));
+        let at = |name: &str| root.path().join(name).display().to_string();
+        let nixpkgs = || (0..100).map(|n| at(&format!("nixpkgs-{n}")));
+        let node = |name: &str| nothing_at(nixpkgs().chain([at(name)]));
+        let remember = |reads: &ReadSet| cache.remember_reads("base", reads);
+        let holds = |names: &[String]| cache.hold(names, &mut Checked::new());
+
+        let first = remember(&node("a"));
+        assert_eq!(first.len(), 1, "there was nothing to share with");
+        let [b, c] = ["b", "c"].map(|name| remember(&node(name)));
+        assert_eq!((b.len(), c.len()), (2, 2));
+        assert_eq!(b[0], c[0]);
+        let small = remember(&nothing_at([at("d")]));
+        assert_eq!(remember(&node("b")), b, "few files do not become what is shared");
+        for names in [&first, &b, &c, &small] {
+            assert!(holds(names));
+        }
+
+        std::fs::write(at("b"), "").unwrap();
+        assert_eq!([&first, &b, &c].map(|names| holds(names)), [true, false, true]);
+        std::fs::write(at("nixpkgs-7"), "").unwrap();
+        assert_eq!([&first, &c, &small].map(|names| holds(names)), [false, false, true]);
+
+        // Another nixpkgs takes its place.
+        let other = |name: &str| nothing_at((0..100).map(|n| at(&format!("other-{n}"))).chain([at(name)]));
+        remember(&other("x"));
+        let [y, z] = ["y", "z"].map(|name| remember(&other(name)));
+        assert_eq!((y.len(), z.len(), &y[0]), (2, 2, &z[0]));
     }
 }

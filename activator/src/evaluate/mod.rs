@@ -228,7 +228,7 @@ impl Evaluator {
         cancel: &CancellationToken,
     ) -> Result<Evaluation, EvaluateError> {
         let question = self.question(nix, request, cancel).await?;
-        let run = Run { nix, cancel, question: &question, slots: &self.slots };
+        let run = Run { nix, cancel, question: &question, slots: &self.slots, limits: self.limits };
         let cache = self.cache.as_ref().filter(|_| question.is_cacheable());
         let wanted = match &request.nodes {
             Some(nodes) => nodes.clone(),
@@ -280,7 +280,7 @@ impl Evaluator {
         if let Some(known) = cache.and_then(|cache| cache.description(&question)) {
             return Ok(known);
         }
-        let run = Run { nix, cancel, question: &question, slots: &self.slots };
+        let run = Run { nix, cancel, question: &question, slots: &self.slots, limits: self.limits };
         let (description, reads) = run.description().await?;
         if let Some(cache) = cache {
             cache.remember_description(&question, &description, reads.as_deref());
@@ -299,7 +299,7 @@ impl Evaluator {
         let mut question = self.question(nix, request, cancel).await?;
         // Nobody will ask what was read.
         question.tracer = None;
-        let run = Run { nix, cancel, question: &question, slots: &self.slots };
+        let run = Run { nix, cancel, question: &question, slots: &self.slots, limits: self.limits };
         let wanted = match &request.nodes {
             Some(nodes) => nodes.clone(),
             None => run.names().await?.unwrap_or_default(),

@@ -19,6 +19,7 @@ pub(super) const TREE: &[(&str, &str)] = &[
     ("eval.nix", include_str!("../../../nix/eval.nix")),
     ("lib/configuration.nix", include_str!("../../../nix/lib/configuration.nix")),
     ("lib/flake.nix", include_str!("../../../nix/lib/flake.nix")),
+    ("lib/gen-attrs.nix", include_str!("../../../nix/lib/gen-attrs.nix")),
     ("lib/hive.nix", include_str!("../../../nix/lib/hive.nix")),
     ("lib/input.nix", include_str!("../../../nix/lib/input.nix")),
     ("lib/network.nix", include_str!("../../../nix/lib/network.nix")),

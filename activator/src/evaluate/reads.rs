@@ -167,6 +167,18 @@ impl ReadSet {
         }
     }
 
+    /// What both saw, and saw alike.
+    pub(super) fn common(&self, other: &Self) -> Self {
+        let both = self.seen.iter().filter(|(path, seen)| other.seen.get(*path) == Some(*seen));
+        Self { seen: both.map(|(path, seen)| (path.clone(), seen.clone())).collect() }
+    }
+
+    /// What it saw and the other one did not.
+    pub(super) fn without(&self, other: &Self) -> Self {
+        let own = self.seen.iter().filter(|(path, _)| !other.seen.contains_key(*path));
+        Self { seen: own.map(|(path, seen)| (path.clone(), seen.clone())).collect() }
+    }
+
     /// How many paths it names.
     pub(super) fn len(&self) -> usize {
         self.seen.len()
@@ -203,7 +215,7 @@ fn hash_of_directory(path: &Path) -> Option<String> {
     let mut hasher = Sha256::new();
     for (name, kind) in entries {
         hasher.update(name.as_encoded_bytes());
-        hasher.update([0, u8::from(kind.is_dir()), u8::from(kind.is_symlink())]);
+        hasher.update([0, u8::from(kind.is_file()), u8::from(kind.is_dir()), u8::from(kind.is_symlink())]);
     }
     Some(hex(hasher))
 }

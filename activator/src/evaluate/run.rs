@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::groups::Slots;
+use super::groups::{Limits, Slots};
 use super::question::Question;
 use super::reads::{ReadSet, Reads};
 use super::{Caught, Description, EvaluateError, Node, NodeDescription, System, Texts};
@@ -14,6 +14,9 @@ use crate::nix::{Call, Nix, NixError};
 
 const PROGRAM: &str = "nix-instantiate --eval";
 
+/// With how many bytes Nix' collector begins: <https://github.com/ivmai/bdwgc/blob/master/docs/README.environment>.
+const HEAP: &str = "GC_INITIAL_HEAP_SIZE";
+
 /// Everything the processes need.
 #[derive(Debug)]
 pub(super) struct Run<'a> {
@@ -21,6 +24,7 @@ pub(super) struct Run<'a> {
     pub(super) cancel: &'a CancellationToken,
     pub(super) question: &'a Question,
     pub(super) slots: &'a Slots,
+    pub(super) limits: Limits,
 }
 
 /// What a group of nodes was found to be.
@@ -204,13 +208,17 @@ impl Run<'_> {
         let slot = self.slots.take().await;
         let watch = self.question.tracer.as_ref().map(|tracer| tracer.watch(slot.number())).transpose();
         let watch = watch.map_err(|source| NixError::Run { program: PROGRAM.to_owned(), source })?;
+        let heap = (self.limits.heap(nodes.map_or(1, <[_]>::len)) << 20).to_string();
+        let environment = [(HEAP, heap.as_str())];
+        // Who has set it knows better.
+        let environment = if std::env::var_os(HEAP).is_some() { &[][..] } else { &environment };
         let call = Call {
             program: "nix-instantiate",
             arguments: &arguments,
+            environment,
             hidden: &self.question.hidden,
             input: &input,
             through: watch.as_ref().map_or(&[], |watch| watch.command()),
-            ..Call::default()
         };
         let finished = self.nix.call(call, self.cancel, &|_| {}).await?;
         let reads = watch.and_then(super::trace::Watch::finish);

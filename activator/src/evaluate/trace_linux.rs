@@ -340,6 +340,9 @@ impl Eye {
             return;
         }
         let seen = Seen::look(path);
+        if !inside && !matches!(seen, Seen::Link(_)) && self.is_listed(path) {
+            return;
+        }
         let look = match (&seen, inside) {
             (Seen::Link(target), _) => {
                 let target = match (std::fs::canonicalize(path), path.parent()) {
@@ -363,6 +366,12 @@ impl Eye {
         self.takes_down(path, look);
     }
 
+    /// Whether the directory was listed that a path is in: then it is known what is there.
+    fn is_listed(&self, path: &Path) -> bool {
+        let parent = path.parent().and_then(|parent| self.seen.get(parent));
+        matches!(parent, Some(Look::Listed(Seen::Listing { .. })))
+    }
+
     fn takes_down(&mut self, path: &Path, look: Look) {
         self.seen.insert(path.to_owned(), look.clone());
         self.new.insert(path.to_owned(), look);
@@ -383,13 +392,11 @@ impl Eye {
         let mut pieces = vec![];
         let mut complete = !self.incomplete;
         for (done, seen) in all.chain(last) {
-            match seen.into_iter().map(full).collect::<Option<_>>() {
-                Some(seen) => pieces.push(Piece { done, reads: ReadSet::new(seen) }),
-                None => {
-                    complete = false;
-                    break;
-                }
-            }
+            let Some(seen) = seen.into_iter().map(full).collect() else {
+                complete = false;
+                break;
+            };
+            pieces.push(Piece { done, reads: ReadSet::new(seen) });
         }
         Reads { pieces, complete }
     }

@@ -43,8 +43,8 @@ impl VirtualMachine {
             "StrictHostKeyChecking=no",
             "UserKnownHostsFile=/dev/null",
             "LogLevel=ERROR",
-            "ConnectTimeout=10",
-            "ServerAliveInterval=5",
+            "ConnectTimeout=60",
+            "ServerAliveInterval=15",
         ];
         command.args(options.iter().flat_map(|option| ["-o", option]));
         let quoted = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''")));

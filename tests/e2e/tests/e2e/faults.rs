@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use e2e::World;
 use lab::{BootLoader, Host, HostOptions};
 
-use crate::support::{eventually, no_changes, one, runs, set_up, site, start_apply, succeeds};
+use crate::support::{no_changes, one, runs, set_up, site, start_apply, succeeds};
 
 /// Phases that can be held up, and so be hit.
 const PHASES: [&str; 6] =
@@ -55,7 +55,9 @@ impl Scene {
              here = {{ command = [\"sh\", \"-c\", \"{here}\"], from = \"here\", deadline = \"{deadline}s\", timeout = \"{deadline}s\" }}\n  }}",
             5 * window
         );
-        set_up(&world, &site(&world, &["web"], &main), &system("start"));
+        let provider =
+            if waits { "provider \"nixos\" { ssh = { connect_timeout = \"60s\" } }\n" } else { "" };
+        set_up(&world, &(site(&world, &["web"], &main) + provider), &system("start"));
         succeeds(&crate::support::apply(&world));
         Self { world, row: vec![], waits }
     }
@@ -71,9 +73,16 @@ impl Scene {
         let host = self.place(phase);
         // Looking is work for an emulated machine, too.
         let [limit, pause] = if self.waits { [600_000, 1000] } else { [180_000, 50] };
-        eventually(Duration::from_millis(limit), Duration::from_millis(pause), || {
-            host.exec(&["test", "-e", "/root/reached"]).is_ok_and(|found| found.success)
-        });
+        let start = Instant::now();
+        while !host.exec(&["test", "-e", "/root/reached"]).is_ok_and(|found| found.success) {
+            if start.elapsed() > Duration::from_millis(limit) {
+                let events =
+                    self.web().exec(&["sh", "-c", "cat /var/lib/nixos-agent/deployments/*/events.ndjson"]);
+                let events = events.map_or_else(|error| error.to_string(), |events| events.stdout);
+                panic!("apply did not come to {phase}\n{events}\n{}", self.web().console());
+            }
+            std::thread::sleep(Duration::from_millis(pause));
+        }
     }
 
     /// Where a phase is held up.

@@ -105,18 +105,12 @@ pub(crate) fn start_apply(world: &World) -> std::process::Child {
 #[track_caller]
 pub(crate) fn apply_until(world: &World, until: impl Fn() -> bool) -> std::process::Child {
     let child = start_apply(world);
-    eventually(Duration::from_mins(3), Duration::from_millis(50), until);
-    child
-}
-
-/// Looks every `pause` for something that an apply comes to.
-#[track_caller]
-pub(crate) fn eventually(limit: Duration, pause: Duration, until: impl Fn() -> bool) {
     let start = Instant::now();
     while !until() {
-        assert!(start.elapsed() < limit, "apply did not get that far");
-        std::thread::sleep(pause);
+        assert!(start.elapsed() < Duration::from_mins(3), "apply did not get that far");
+        std::thread::sleep(Duration::from_millis(50));
     }
+    child
 }
 
 /// Whether a process whose command line matches runs there, as far as anybody knows.
