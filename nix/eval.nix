@@ -10,7 +10,8 @@
   request,
   # Names of the wanted nodes; null: all.
   nodes ? null,
-  # Whether somebody watches what is read, and wants to know when a node is done: then a file of this name is looked for.
+  # Where somebody watches what is read and wants to know when a node is done: the beginning of the name of a file that is looked
+  # for then, which the hash of the node's name ends.
   announced ? null,
 }:
 let
@@ -34,7 +35,9 @@ let
     if announced == null then
       value
     else
-      builtins.seq value (builtins.seq (builtins.pathExists (announced + name)) value);
+      builtins.seq value (
+        builtins.seq (builtins.pathExists (announced + builtins.hashString "sha256" name)) value
+      );
 
   /* A node by name. A name that is not there is the caller's to report. */
   get =

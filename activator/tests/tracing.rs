@@ -157,6 +157,49 @@ fn what_is_in_a_listed_directory_is_not_taken_down_again() {
         [Some("listing"), Some("content"), Some("link"), Some("content")]
     );
     assert_eq!(["child", "missing"].map(at), [None, None], "the listing says so");
+
+    // Somebody is at work there meanwhile.
+    let (_, report) =
+        watch(directory.path(), "ls >/dev/null; mv child away; [ -e child ]; mv away child; [ -d link/ ]");
+    let seen = self::seen(&report).unwrap();
+    let at = |name: &str| {
+        let path = directory.path().join(name);
+        seen.iter().find(|(known, _)| Path::new(known) == path).map(|(_, seen)| seen)
+    };
+    assert_eq!(at("child"), Some(&json!("absent")), "the listing says something else");
+    assert_eq!(
+        at("link"),
+        Some(&json!("absent")),
+        "it is looked at through the link, which leads to no directory"
+    );
+}
+
+#[test]
+fn every_link_of_a_chain_is_taken_down() {
+    let directory = directory();
+    for (link, target) in
+        [("first", "second"), ("second", "dir/../link"), ("round", "about"), ("about", "round")]
+    {
+        std::os::unix::fs::symlink(target, directory.path().join(link)).unwrap();
+    }
+    let (output, report) = watch(directory.path(), "cat first; cat round");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "two");
+    let seen = seen(&report).unwrap();
+    let at = |name: &str| &seen[directory.path().join(name).to_str().unwrap()];
+    for (link, target) in
+        [("first", "second"), ("second", "dir/../link"), ("dir/../link", "target"), ("round", "about")]
+    {
+        assert_eq!(at(link), &json!({ "link": target }));
+    }
+    assert!(at("dir/../target")["content"].is_object());
+}
+
+#[test]
+fn a_name_that_is_no_text_is_not_vouched_for() {
+    let directory = directory();
+    let (output, report) = watch(directory.path(), "echo x > $'caf\\xe9'; cat $'caf\\xe9'");
+    assert_eq!((output.status.code(), &output.stdout[..]), (Some(0), &b"x\n"[..]));
+    assert_eq!(seen(&report), None);
 }
 
 #[test]

@@ -42,7 +42,7 @@ type Checked = HashMap<String, bool>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Missing {
     pub(super) name: MachineName,
-    /// With how many others it was evaluated last time, itself included.
+    /// How many nodes had been evaluated in its process last time, itself included.
     pub(super) together: Option<usize>,
 }
 
@@ -163,15 +163,14 @@ impl Cache {
         let base: ReadSet =
             self.read::<String>(pointer).and_then(|name| self.read(&name)).unwrap_or_default();
         let mut common = base.common(reads);
-        let is_much = |part: &ReadSet| 2 * part.len() > base.len();
         let mut own = ReadSet::default();
-        if is_much(&common) {
+        if 2 * common.len() > base.len().max(reads.len()) {
             own = reads.without(&common);
         } else {
             // Few files of a node's own, or another nixpkgs.
             common = reads.clone();
         }
-        if is_much(&common) && common != base {
+        if 2 * common.len() > base.len() && common != base {
             self.write(pointer, &reads_file(&common));
         }
         let parts = [common, own].into_iter().filter(|part| part.len() > 0);
@@ -305,10 +304,19 @@ mod tests {
         std::fs::write(at("nixpkgs-7"), "").unwrap();
         assert_eq!([&first, &c, &small].map(|names| holds(names)), [false, false, true]);
 
+        // One that shares little any more is no base, though all of it be shared.
+        let grown = |name: &str| {
+            let kept = (50..100).map(|n| at(&format!("nixpkgs-{n}")));
+            nothing_at(kept.chain((0..90).map(|n| at(&format!("new-{n}")))).chain([at(name)]))
+        };
+        remember(&grown("g"));
+        let [one, another] = ["h", "i"].map(|name| remember(&grown(name)));
+        assert_eq!((one.len(), another.len(), &one[0]), (2, 2, &another[0]));
+
         // Another nixpkgs takes its place.
         let other = |name: &str| nothing_at((0..100).map(|n| at(&format!("other-{n}"))).chain([at(name)]));
         remember(&other("x"));
-        let [y, z] = ["y", "z"].map(|name| remember(&other(name)));
-        assert_eq!((y.len(), z.len(), &y[0]), (2, 2, &z[0]));
+        let [one, another] = ["y", "z"].map(|name| remember(&other(name)));
+        assert_eq!((one.len(), another.len(), &one[0]), (2, 2, &another[0]));
     }
 }

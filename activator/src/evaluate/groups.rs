@@ -17,6 +17,9 @@ const BASE: u64 = 400;
 /// What a node is taken for before one was measured, in MiB: a small NixOS takes 500, a large one several times that.
 const NODE: u64 = 1000;
 
+/// The largest heap a process begins with, in MiB: Nix does not start when it cannot have it.
+const LARGEST_HEAP: u64 = 4096;
+
 /// How many nodes a process may hold where it is remembered what was read. What nodes share is worth two seconds or so of the five
 /// to seven that a real NixOS takes, so that three in a process cost about a twentieth more than five.
 pub(super) const WATCHED: usize = 3;
@@ -41,12 +44,12 @@ impl Limits {
         self.memory_mib / u64::try_from(self.workers).unwrap_or(1).max(1)
     }
 
-    /// How large the heap of a process with this many nodes is before anything is collected in it, in MiB. Nix begins with 384, and a
-    /// third of its time goes into collecting what a NixOS then leaves behind; with half of what a node is taken for, most of that time
-    /// is saved, and what a process takes at most is the same.
+    /// How large the heap of a process with this many nodes is before anything is collected in it, in MiB. Nix begins with 384 or less
+    /// (Determinate's with more), and a third of its time goes into collecting what a NixOS then leaves behind; half of what a node is
+    /// taken for saves most of that, and costs a fifth to a third more memory.
     pub(super) fn heap(&self, nodes: usize) -> u64 {
         let nodes = u64::try_from(nodes).unwrap_or(u64::MAX);
-        nodes.saturating_mul(NODE / 2).saturating_add(BASE).min(self.share())
+        nodes.saturating_mul(NODE / 2).saturating_add(BASE).min(self.share()).min(LARGEST_HEAP)
     }
 
     /// How many nodes a process may hold. `measured` is what one was seen to take, in MiB.
@@ -163,6 +166,7 @@ mod tests {
         assert_eq!(limits.heap(1), 900);
         assert_eq!(limits.heap(3), 1900);
         assert_eq!(limits.heap(50), 2000);
+        assert_eq!(Limits { workers: 1, memory_mib: 64_000 }.heap(50), LARGEST_HEAP);
     }
 
     #[test]

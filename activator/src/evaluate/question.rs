@@ -136,7 +136,7 @@ pub(super) struct Question {
     pub(super) builds: bool,
     /// Everything but files that decides about the answer; two questions of the same name are the same question.
     pub(super) name: String,
-    /// Names the specification, whatever was asked about it.
+    /// Names the specification, whatever is in it and was asked about it.
     pub(super) spec: String,
     /// Set where an impure evaluation is to be watched.
     pub(super) tracer: Option<Tracer>,
@@ -152,15 +152,22 @@ impl Question {
         policy: CachePolicy,
         cancel: &CancellationToken,
     ) -> Result<Self, EvaluateError> {
-        let (spec, pure) = match request.spec.resolve()? {
-            Spec::Network(files) => (serde_json::json!({ "kind": "network", "files": files }), false),
+        // `named` is what it is called, whatever is in it by now.
+        let (spec, named, pure) = match request.spec.resolve()? {
+            Spec::Network(files) => {
+                let spec = serde_json::json!({ "kind": "network", "files": files });
+                (spec.clone(), spec, false)
+            }
             Spec::Configuration(file) => {
-                (serde_json::json!({ "kind": "configuration", "file": file }), false)
+                let spec = serde_json::json!({ "kind": "configuration", "file": file });
+                (spec.clone(), spec, false)
             }
             Spec::Flake(reference) => {
                 let locked = flake::lock(nix, &reference, cancel).await?;
+                let named =
+                    serde_json::json!({ "kind": "flake", "shown": reference, "output": locked.output });
                 let spec = serde_json::json!({ "kind": "flake", "ref": locked.reference, "shown": reference, "output": locked.output });
-                (spec, locked.pure)
+                (spec, named, locked.pure)
             }
         };
         let input = request.to_input(&spec).to_string();
@@ -183,7 +190,7 @@ impl Question {
                 &environment,
                 input.as_bytes(),
             ]),
-            spec: sha256(spec.to_string().as_bytes()),
+            spec: sha256(named.to_string().as_bytes()),
             beginning: format!(
                 "import {tree_expression} {{ request = builtins.fromJSON \"{}\";",
                 escaped(&input)

@@ -1,6 +1,7 @@
 //! What an evaluation saw of the file system, and whether it would see the same now.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::hash::hex;
+use crate::hash::{hex, sha256};
 
 /// A file that changed so shortly before it was read could change again without a trace in its times.
 const TOO_FRESH: Duration = Duration::from_secs(2);
@@ -35,7 +36,7 @@ pub(super) struct Reads {
 /// What was seen from one moment to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Piece {
-    /// The node that was done when this ended; `None`: the process ended.
+    /// The hash of the name of the node that was done when this ended; `None`: the process ended.
     pub(super) done: Option<String>,
     #[serde(flatten)]
     pub(super) reads: ReadSet,
@@ -45,7 +46,8 @@ impl Reads {
     /// Everything that was read until a node was done. Nodes share what Nix has read and evaluated already, so that a node may
     /// depend on what was read for those before it, but not on what was read later.
     pub(super) fn until(&self, node: &str) -> Option<Vec<ReadSet>> {
-        let is_it = |piece: &Piece| piece.done.as_deref() == Some(node);
+        let hash = sha256(node.as_bytes());
+        let is_it = |piece: &Piece| piece.done.as_ref() == Some(&hash);
         match self.pieces.iter().position(is_it) {
             Some(last) => Some(self.pieces.iter().take(last + 1).map(|piece| piece.reads.clone()).collect()),
             None => self.all(),
@@ -68,7 +70,7 @@ pub(super) enum Seen {
     Kind(Kind),
     /// A symbolic link and where it leads.
     Link(PathBuf),
-    /// A file's content.
+    /// A file's content, and whether its owner may execute it, which is part of what Nix makes of it.
     Content { stamp: Option<Stamp>, hash: Option<String> },
     /// A directory's entries and their kinds.
     Listing { hash: String },
@@ -132,11 +134,6 @@ impl Seen {
         (now == stamp).then_some(Self::Content { stamp: stamp_to_keep, hash })
     }
 
-    /// A directory's entries.
-    pub(super) fn listing(path: &Path) -> Self {
-        hash_of_directory(path).map_or(Self::Absent, |hash| Self::Listing { hash })
-    }
-
     /// Whether a look now would show the same.
     fn holds(&self, path: &Path) -> bool {
         match self {
@@ -149,7 +146,60 @@ impl Seen {
                     && (*stamp == Some(Stamp::of(&metadata))
                         || (hash.is_some() && hash_of_file(path) == *hash))
             }
-            Self::Listing { hash } => hash_of_directory(path).as_ref() == Some(hash),
+            Self::Listing { .. } => Entries::of(path).is_some_and(|entries| entries.seen() == *self),
+        }
+    }
+}
+
+/// What is in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entries(BTreeMap<OsString, Entry>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    Of(Kind),
+    Link,
+}
+
+impl Entries {
+    /// Those of a directory, if it can be listed.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let entry = |entry: std::io::Result<std::fs::DirEntry>| {
+            let entry = entry?;
+            let kind = match entry.file_type()? {
+                kind if kind.is_symlink() => Entry::Link,
+                kind if kind.is_file() => Entry::Of(Kind::File),
+                kind if kind.is_dir() => Entry::Of(Kind::Directory),
+                _ => Entry::Of(Kind::Other),
+            };
+            Ok((entry.file_name(), kind))
+        };
+        std::fs::read_dir(path).ok()?.map(entry).collect::<std::io::Result<_>>().ok().map(Self)
+    }
+
+    /// What was seen by listing them.
+    pub(super) fn seen(&self) -> Seen {
+        let mut hasher = Sha256::new();
+        for (name, entry) in &self.0 {
+            hasher.update(name.as_encoded_bytes());
+            let kind = match entry {
+                Entry::Of(Kind::File) => 1,
+                Entry::Of(Kind::Directory) => 2,
+                Entry::Of(Kind::Other) => 3,
+                Entry::Link => 4,
+            };
+            hasher.update([0, kind]);
+        }
+        Seen::Listing { hash: hex(hasher) }
+    }
+
+    /// Whether they say the same about one of them as a look at it.
+    pub(super) fn say(&self, name: &OsStr, seen: &Seen) -> bool {
+        match (self.0.get(name), seen) {
+            (None, Seen::Absent) => true,
+            (Some(Entry::Of(listed)), Seen::Kind(kind)) => listed == kind,
+            // Where a link leads they do not say.
+            _ => false,
         }
     }
 }
@@ -197,26 +247,10 @@ fn kind(metadata: &Metadata) -> Kind {
 
 fn hash_of_file(path: &Path) -> Option<String> {
     let mut file = std::fs::File::open(path).ok()?;
+    let is_executable = file.metadata().ok()?.mode() & 0o100 != 0;
     let mut hasher = Sha256::new();
+    hasher.update([u8::from(is_executable)]);
     std::io::copy(&mut file, &mut Writer(&mut hasher)).ok()?;
-    Some(hex(hasher))
-}
-
-fn hash_of_directory(path: &Path) -> Option<String> {
-    let mut entries = std::fs::read_dir(path)
-        .ok()?
-        .map(|entry| {
-            let entry = entry?;
-            Ok((entry.file_name(), entry.file_type()?))
-        })
-        .collect::<std::io::Result<Vec<_>>>()
-        .ok()?;
-    entries.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut hasher = Sha256::new();
-    for (name, kind) in entries {
-        hasher.update(name.as_encoded_bytes());
-        hasher.update([0, u8::from(kind.is_file()), u8::from(kind.is_dir()), u8::from(kind.is_symlink())]);
-    }
     Some(hex(hasher))
 }
 
@@ -246,7 +280,7 @@ mod tests {
         let content = Seen::content(&root.join("file"), stamp, SystemTime::now()).unwrap();
         ReadSet::new(BTreeMap::from([
             (root.join("file"), content),
-            (root.join("dir"), Seen::listing(&root.join("dir"))),
+            (root.join("dir"), Entries::of(&root.join("dir")).unwrap().seen()),
             (root.join("link"), Seen::look(&root.join("link"))),
             (root.join("none"), Seen::look(&root.join("none"))),
         ]))

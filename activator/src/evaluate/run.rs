@@ -16,6 +16,7 @@ const PROGRAM: &str = "nix-instantiate --eval";
 
 /// With how many bytes Nix' collector begins: <https://github.com/ivmai/bdwgc/blob/master/docs/README.environment>.
 const HEAP: &str = "GC_INITIAL_HEAP_SIZE";
+const LARGEST_HEAP: &str = "GC_MAXIMUM_HEAP_SIZE";
 
 /// Everything the processes need.
 #[derive(Debug)]
@@ -210,8 +211,9 @@ impl Run<'_> {
         let watch = watch.map_err(|source| NixError::Run { program: PROGRAM.to_owned(), source })?;
         let heap = (self.limits.heap(nodes.map_or(1, <[_]>::len)) << 20).to_string();
         let environment = [(HEAP, heap.as_str())];
-        // Who has set it knows better.
-        let environment = if std::env::var_os(HEAP).is_some() { &[][..] } else { &environment };
+        // Who has set one of them knows better.
+        let is_set = [HEAP, LARGEST_HEAP].iter().any(|name| std::env::var_os(name).is_some());
+        let environment = if is_set { &[][..] } else { &environment };
         let call = Call {
             program: "nix-instantiate",
             arguments: &arguments,

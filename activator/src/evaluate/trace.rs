@@ -7,7 +7,7 @@
 //! - variables, which are part of the question, and the clock: a specification that uses `builtins.currentTime` is not seen to
 //!   change.
 //!
-//! An evaluation that used the network, or what an earlier one fetched without a hash, is not remembered at all.
+//! A node is not remembered when the network was used before it was done, or what an earlier evaluation fetched without a hash.
 //!
 //! The tracer is this program itself, started again with a hidden argument: see [`main_if_asked`]. It exists on Linux on
 //! x86-64; elsewhere nothing is watched.
@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 
 use super::reads::Reads;
 
-/// What Nix looks for when it is done with a node, whose name follows. There is no such file, but the tracer sees the question.
+/// What Nix looks for when it is done with a node, the hash of whose name follows. There is no such file, but the tracer sees the question.
 pub(super) const DONE: &str = "/proc/nixos-activator-done-";
 
 const WATCH: &str = "--watch-evaluation";

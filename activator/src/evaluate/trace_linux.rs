@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
@@ -21,7 +22,7 @@ use unix::sys::uio::{RemoteIoVec, process_vm_readv};
 use unix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use unix::unistd::Pid;
 
-use super::super::reads::{Kind, Piece, ReadSet, Reads, Seen, Stamp};
+use super::super::reads::{Entries, Kind, Piece, ReadSet, Reads, Seen, Stamp};
 use super::DONE;
 
 pub(super) const SUPPORTED: bool = true;
@@ -50,6 +51,8 @@ const WATCHED: [i64; 13] = [
 const UNCOUNTED: [&str; 5] = ["/nix/store", "/nix/var", "/proc", "/sys", "/dev"];
 /// Beginnings of names under which Nix keeps what it fetched.
 const FETCHED: [&[u8]; 3] = [b"fetcher-cache-", b"tarball-cache", b"gitv3"];
+/// How many links in a row Linux follows.
+const LINKS: usize = 40;
 /// Where channels are, which are part of it after all.
 const COUNTED: &str = "/nix/var/nix/profiles";
 
@@ -225,7 +228,7 @@ enum Look {
     /// Only whether it is there and what it is was asked.
     Outside(Seen),
     /// A directory that was listed.
-    Listed(Seen),
+    Listed(Rc<Entries>),
     /// A file that was read. Its content is taken down at the end, if it is the same file then.
     Read(Stamp),
 }
@@ -283,7 +286,7 @@ impl Eye {
             return;
         }
         match absolute(pid, directory, &path) {
-            Some(path) => self.path(&path, flags),
+            Some(path) => self.path(&path, flags, 0),
             None => self.incomplete = true,
         }
     }
@@ -291,11 +294,11 @@ impl Eye {
     /// A process has become another program.
     fn program(&mut self, pid: Pid) {
         if let Ok(path) = std::fs::read_link(format!("/proc/{pid}/exe")) {
-            self.look(&path, true);
+            self.look(&path, true, 0);
         }
     }
 
-    fn path(&mut self, path: &Path, flags: Option<u64>) {
+    fn path(&mut self, path: &Path, flags: Option<u64>, links: usize) {
         if let Some(node) = path.to_str().and_then(|path| path.strip_prefix(DONE)) {
             // What comes after something that cannot be vouched for cannot be either.
             if !self.incomplete {
@@ -330,34 +333,34 @@ impl Eye {
         if has(libc::O_WRONLY) || has(libc::O_RDWR) {
             return;
         }
-        self.look(path, flags.is_some() && !has(libc::O_PATH));
+        self.look(path, flags.is_some() && !has(libc::O_PATH), links);
     }
 
-    fn look(&mut self, path: &Path, inside: bool) {
+    /// `links` have led here.
+    fn look(&mut self, path: &Path, inside: bool, links: usize) {
         let known = self.seen.get(path);
         let closer = |known: &Look| inside && matches!(known, Look::Outside(Seen::Kind(_) | Seen::Link(_)));
         if known.is_some_and(|known| !closer(known)) {
             return;
         }
         let seen = Seen::look(path);
-        if !inside && !matches!(seen, Seen::Link(_)) && self.is_listed(path) {
+        if !inside && self.is_listed(path, &seen) {
             return;
         }
-        let look = match (&seen, inside) {
-            (Seen::Link(target), _) => {
-                let target = match (std::fs::canonicalize(path), path.parent()) {
-                    (Ok(target), _) => Some(target),
-                    // It leads nowhere, which may change.
-                    (Err(_), parent) => parent.map(|parent| parent.join(target)),
-                };
-                if let Some(target) = target.filter(|target| target != path) {
-                    self.takes_down(path, Look::Outside(seen.clone()));
-                    self.path(&target, inside.then_some(0));
+        let look = match &seen {
+            Seen::Link(target) => {
+                let target = path.parent().map(|parent| parent.join(target));
+                self.takes_down(path, Look::Outside(seen));
+                if let Some(target) = target.filter(|_| links < LINKS) {
+                    self.path(&target, inside.then_some(0), links + 1);
                 }
-                Look::Outside(seen)
+                return;
             }
-            (Seen::Kind(Kind::Directory), true) => Look::Listed(Seen::listing(path)),
-            (Seen::Kind(Kind::File), true) => match std::fs::symlink_metadata(path) {
+            Seen::Kind(Kind::Directory) if inside => match Entries::of(path) {
+                Some(entries) => Look::Listed(Rc::new(entries)),
+                None => Look::Outside(Seen::Absent),
+            },
+            Seen::Kind(Kind::File) if inside => match std::fs::symlink_metadata(path) {
                 Ok(metadata) => Look::Read(Stamp::of(&metadata)),
                 Err(_) => Look::Outside(Seen::Absent),
             },
@@ -366,10 +369,13 @@ impl Eye {
         self.takes_down(path, look);
     }
 
-    /// Whether the directory was listed that a path is in: then it is known what is there.
-    fn is_listed(&self, path: &Path) -> bool {
-        let parent = path.parent().and_then(|parent| self.seen.get(parent));
-        matches!(parent, Some(Look::Listed(Seen::Listing { .. })))
+    /// Whether a directory that was listed says the same.
+    fn is_listed(&self, path: &Path, seen: &Seen) -> bool {
+        let listed = path.parent().and_then(|parent| self.seen.get(parent));
+        match (listed, path.file_name()) {
+            (Some(Look::Listed(entries)), Some(name)) => entries.say(name, seen),
+            _ => false,
+        }
     }
 
     fn takes_down(&mut self, path: &Path, look: Look) {
@@ -382,10 +388,16 @@ impl Eye {
         let began = self.began;
         let full = |(path, look): (PathBuf, Look)| {
             let seen = match look {
-                Look::Outside(seen) | Look::Listed(seen) => seen,
+                Look::Outside(seen) => seen,
+                Look::Listed(entries) => entries.seen(),
                 Look::Read(stamp) => Seen::content(&path, stamp, began)?,
             };
-            Some((path, seen))
+            // Other names cannot be written down.
+            let is_text = match &seen {
+                Seen::Link(target) => target.to_str().is_some(),
+                _ => true,
+            };
+            (is_text && path.to_str().is_some()).then_some((path, seen))
         };
         let all = self.pieces.into_iter().map(|(node, seen)| (Some(node), seen));
         let last = (!self.incomplete).then_some((None, self.new));

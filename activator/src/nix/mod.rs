@@ -228,7 +228,7 @@ impl Nix {
         let id = child.id();
         let watch = async {
             loop {
-                peak_mib = peak_mib.max(memory_of(id));
+                peak_mib = peak_mib.max(id.and_then(memory_of));
                 tokio::time::sleep(WATCH).await;
             }
         };
@@ -294,11 +294,14 @@ impl Nix {
     }
 }
 
-/// The most memory a process has used so far, in MiB, where the system tells.
-fn memory_of(id: Option<u32>) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", id?)).ok()?;
+/// The most memory a process, or one of those that it started, has used so far, in MiB, where the system tells.
+fn memory_of(id: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
+    let own = line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024);
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|id| memory_of(id.parse().ok()?));
+    own.max(children.max())
 }
 
 /// Where `program` is on PATH.

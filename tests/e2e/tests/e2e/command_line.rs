@@ -235,7 +235,7 @@ impl Watch {
     /// Returns once it has looked at the machine and found nothing.
     fn start(world: &World, more: &[&str]) -> Self {
         // It ends in any case, or the test would not.
-        let words = [&["timeout", "180", "nixos-activator", "-C", DIRECTORY, "watch"], more].concat();
+        let words = [&["timeout", "400", "nixos-activator", "-C", DIRECTORY, "watch"], more].concat();
         let mut child = world.lab.control().command(&words).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut watch = Self { child, stdout, text: String::new() };
@@ -311,7 +311,7 @@ fn an_apply_is_watched() {
     );
 
     // Two, one after the other, by somebody who waits for more.
-    let watch = Watch::start(&world, &["--quiet", "30"]);
+    let watch = Watch::start(&world, &["--quiet", "90"]);
     for (name, script) in [("first", "exit 1"), ("second", "exit 0")] {
         world.write("network.nix", &job(name, script)).unwrap();
         assert_eq!(apply(&world).code, i32::from(name == "first"), "{name}");

@@ -361,7 +361,7 @@ fn a_network_is_evaluated_again_when_anything_it_read_has_changed() {
     control.write_file(&at("README.md"), "not read").unwrap();
     control.write_file(&at("web.nix"), "{ }").unwrap();
     assert_eq!(evaluations(&world, &[]), 0, "nothing that was read has changed");
-    let edits: [(&str, &dyn Fn()); 7] = [
+    let edits: [(&str, &dyn Fn()); 8] = [
         ("an imported file", &|| {
             control.write_file(&at("web.nix"), "{ environment.etc.a.text = \"a\"; }").unwrap();
         }),
@@ -372,6 +372,9 @@ fn a_network_is_evaluated_again_when_anything_it_read_has_changed() {
             control.exec(&["ln", "-sfn", "other", &at("link")]).unwrap();
         }),
         ("what a link leads to", &|| control.write_file(&at("other"), "oo").unwrap()),
+        ("whether a file can be executed", &|| {
+            control.exec(&["chmod", "+x", &at("page.html")]).unwrap();
+        }),
         ("nixpkgs itself", &|| {
             control
                 .exec(&["sh", "-c", "echo '# more' >> /root/mini-nixos/nixos/modules/services.nix"])
@@ -406,7 +409,7 @@ fn a_machine_is_remembered_with_what_was_read_until_it_was_done() {
         control.write_file(&format!("{}/{name}.nix", e2e::DIRECTORY), module).unwrap();
     };
     // One process for both.
-    let provider = "provider \"nixos\" { nix = { evaluation = { cache = \"read_set\", workers = 1 } } }\n";
+    let provider = "provider \"nixos\" { nix = { evaluation = { cache = \"read_set\", workers = 1, memory = \"8GiB\" } } }\n";
     let network = "{\n  defaults = { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; };\n  \
         db.imports = [ ./db.nix ];\n  web.imports = [ ./web.nix ];\n}\n";
     edit("db", "db");

@@ -35,7 +35,7 @@ impl Scene {
     fn new(options: HostOptions) -> Self {
         // An emulated machine may take long for everything: there the test alone decides when something goes on.
         let waits = options.virtual_machine.is_some();
-        let [window, deadline, pause] = if waits { [1200, 900, 600] } else { [8, 8, 3] };
+        let [window, deadline, unwell, pause] = if waits { [1200, 900, 60, 600] } else { [8, 8, 8, 3] };
         let pause = format!(
             "n=0; while [ -e /root/reached ] && [ $n -lt {} ]; do sleep 0.1; n=$((n + 1)); done",
             10 * pause
@@ -51,7 +51,7 @@ impl Scene {
         let main = format!(
             "confirm_timeout = \"{window}s\"\n  activation_timeout = \"{}s\"\n  health_checks = {{\n    \
              there = {{ command = [\"sh\", \"/root/pause\"], deadline = \"{deadline}s\", timeout = \"{deadline}s\" }}\n    \
-             well = {{ command = [\"sh\", \"-c\", \"[ ! -e /root/unhealthy ]\"], deadline = \"8s\", interval = \"500ms\" }}\n    \
+             well = {{ command = [\"sh\", \"-c\", \"[ ! -e /root/unhealthy ]\"], deadline = \"{unwell}s\", interval = \"500ms\" }}\n    \
              here = {{ command = [\"sh\", \"-c\", \"{here}\"], from = \"here\", deadline = \"{deadline}s\", timeout = \"{deadline}s\" }}\n  }}",
             5 * window
         );
@@ -123,7 +123,8 @@ impl Scene {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let start = Instant::now();
         while runs(web, "nixos-agent run") || runs(web, "switch-to-configuration") {
-            assert!(start.elapsed() < Duration::from_mins(3), "{label}: the machine comes to rest\n{said}");
+            let limit = Duration::from_mins(if self.waits { 10 } else { 3 });
+            assert!(start.elapsed() < limit, "{label}: the machine comes to rest\n{said}");
             std::thread::sleep(Duration::from_millis(200));
         }
         after(&self.world);
