@@ -102,7 +102,10 @@ impl Cache {
 
     pub(super) fn remember(&self, question: &Question, answer: &Answer) {
         if let Some(mib) = answer.mib_per_node {
-            self.write(&format!("memory-{}", question.spec), &mib.max(self.memory(question).unwrap_or(0)));
+            self.write(
+                &format!("memory-{}", question.spec),
+                &mib.max(self.memory(question).unwrap_or(0) * 7 / 8),
+            );
         }
         for looked in &answer.nodes {
             // An error is worth a second look: its cause may not be in any file.
@@ -164,13 +167,15 @@ impl Cache {
             self.read::<String>(pointer).and_then(|name| self.read(&name)).unwrap_or_default();
         let mut common = base.common(reads);
         let mut own = ReadSet::default();
-        if 2 * common.len() > base.len().max(reads.len()) {
+        // A base that is much larger than what is needed of it gives way, but not to the few files of one node.
+        let is_base = if 2 * common.len() > reads.len() {
             own = reads.without(&common);
+            4 * common.len() > base.len()
         } else {
-            // Few files of a node's own, or another nixpkgs.
             common = reads.clone();
-        }
-        if 2 * common.len() > base.len() && common != base {
+            2 * common.len() > base.len()
+        };
+        if is_base && common != base {
             self.write(pointer, &reads_file(&common));
         }
         let parts = [common, own].into_iter().filter(|part| part.len() > 0);
@@ -304,14 +309,21 @@ mod tests {
         std::fs::write(at("nixpkgs-7"), "").unwrap();
         assert_eq!([&first, &c, &small].map(|names| holds(names)), [false, false, true]);
 
-        // One that shares little any more is no base, though all of it be shared.
-        let grown = |name: &str| {
-            let kept = (50..100).map(|n| at(&format!("nixpkgs-{n}")));
-            nothing_at(kept.chain((0..90).map(|n| at(&format!("new-{n}")))).chain([at(name)]))
+        // Where little of what is read is in it any more, another takes its place, though all of it still be shared.
+        let own = |names: &[String]| cache.read::<ReadSet>(&names[1]).unwrap().len();
+        let paths = |name: &str| -> Vec<String> {
+            let kept = (40..100).map(|n| at(&format!("nixpkgs-{n}")));
+            kept.chain((0..90).map(|n| at(&format!("new-{n}")))).chain([at(name)]).collect()
         };
+        let grown = |name: &str| nothing_at(paths(name));
         remember(&grown("g"));
         let [one, another] = ["h", "i"].map(|name| remember(&grown(name)));
-        assert_eq!((one.len(), another.len(), &one[0]), (2, 2, &another[0]));
+        assert_eq!((&one[0], own(&one), own(&another)), (&another[0], 1, 1));
+
+        // One that reads much more than the others keeps them from nothing.
+        remember(&nothing_at(paths("k").into_iter().chain((0..400).map(|n| at(&format!("more-{n}"))))));
+        let [one, another] = ["h", "j"].map(|name| remember(&grown(name)));
+        assert_eq!((&one[0], own(&another)), (&another[0], 1));
 
         // Another nixpkgs takes its place.
         let other = |name: &str| nothing_at((0..100).map(|n| at(&format!("other-{n}"))).chain([at(name)]));

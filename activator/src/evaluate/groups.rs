@@ -13,7 +13,7 @@ use super::cache::Missing;
 use crate::MachineName;
 
 /// What a process takes before its first node, in MiB: nixpkgs' library and packages.
-const BASE: u64 = 400;
+pub(super) const BASE: u64 = 400;
 /// What a node is taken for before one was measured, in MiB: a small NixOS takes 500, a large one several times that.
 const NODE: u64 = 1000;
 

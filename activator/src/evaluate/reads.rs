@@ -128,7 +128,8 @@ impl Seen {
     /// A file's content; `None` when it is not what it was when `stamp` was taken, just before it was read.
     pub(super) fn content(path: &Path, stamp: Stamp, read_at: SystemTime) -> Option<Self> {
         let is_fresh = stamp.is_fresh_at(read_at);
-        let hash = if stamp.size > LARGE && !is_fresh { None } else { Some(hash_of_file(path)?) };
+        // Where Nix could not read it either, its times are all there is to know.
+        let hash = if stamp.size > LARGE && !is_fresh { None } else { hash_of_file(path) };
         let now = Stamp::of(&std::fs::symlink_metadata(path).ok()?);
         let stamp_to_keep = (!is_fresh).then_some(stamp);
         (now == stamp).then_some(Self::Content { stamp: stamp_to_keep, hash })
@@ -269,6 +270,8 @@ impl std::io::Write for Writer<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     /// A read set of a file, a directory, a link and a path where nothing is.
@@ -288,9 +291,13 @@ mod tests {
 
     #[test]
     fn what_is_untouched_holds_and_what_differs_does_not() {
-        let edits: [(&str, fn(&Path)); 6] = [
+        let edits: [(&str, fn(&Path)); 7] = [
             ("file", |root| std::fs::write(root.join("file"), "two").unwrap()),
             ("file", |root| std::fs::remove_file(root.join("file")).unwrap()),
+            ("file", |root| {
+                let executable = std::fs::Permissions::from_mode(0o755);
+                std::fs::set_permissions(root.join("file"), executable).unwrap();
+            }),
             ("dir", |root| std::fs::write(root.join("dir/new"), "").unwrap()),
             ("link", |root| {
                 std::fs::remove_file(root.join("link")).unwrap();

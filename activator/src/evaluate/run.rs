@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::groups::{Limits, Slots};
+use super::groups::{BASE, Limits, Slots};
 use super::question::Question;
 use super::reads::{ReadSet, Reads};
 use super::{Caught, Description, EvaluateError, Node, NodeDescription, System, Texts};
@@ -33,7 +33,7 @@ pub(super) struct Run<'a> {
 pub(super) struct Answer {
     pub(super) names: Option<Vec<MachineName>>,
     pub(super) nodes: Vec<Looked>,
-    /// What the process took for each of its nodes, in MiB.
+    /// What the process took for each of its nodes, in MiB, besides what it takes anyway.
     pub(super) mib_per_node: Option<u64>,
 }
 
@@ -129,7 +129,8 @@ impl Run<'_> {
             tracing::info!(machine = %looked.name, seconds, together, "evaluated");
         }
         let peak = printed.as_ref().and_then(|printed| printed.peak_mib);
-        let mib_per_node = peak.map(|peak| peak / u64::try_from(together).unwrap_or(1).max(1));
+        let mib_per_node =
+            peak.map(|peak| peak.saturating_sub(BASE) / u64::try_from(together).unwrap_or(1).max(1));
         Ok(Answer { names, nodes, mib_per_node })
     }
 
@@ -221,6 +222,7 @@ impl Run<'_> {
             hidden: &self.question.hidden,
             input: &input,
             through: watch.as_ref().map_or(&[], |watch| watch.command()),
+            is_measured: true,
         };
         let finished = self.nix.call(call, self.cancel, &|_| {}).await?;
         let reads = watch.and_then(super::trace::Watch::finish);

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::IoSliceMut;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -299,6 +299,8 @@ impl Eye {
     }
 
     fn path(&mut self, path: &Path, flags: Option<u64>, links: usize) {
+        // A slash at the end asks for what a link leads to, which is taken down with the link.
+        let path = &path.components().collect::<PathBuf>();
         if let Some(node) = path.to_str().and_then(|path| path.strip_prefix(DONE)) {
             // What comes after something that cannot be vouched for cannot be either.
             if !self.incomplete {
@@ -306,10 +308,13 @@ impl Eye {
             }
             return;
         }
-        if path != Path::new("/")
-            && UNCOUNTED.iter().any(|prefix| path.starts_with(prefix))
-            && !path.starts_with(COUNTED)
-        {
+        if is_uncounted(path) {
+            // A link there may lead out of it again, as home-manager's do.
+            if (1..LINKS).contains(&links)
+                && let (Seen::Link(target), Some(parent)) = (Seen::look(path), path.parent())
+            {
+                self.path(&parent.join(target), flags, links + 1);
+            }
             return;
         }
         if let Some(fetched) = &self.fetched
@@ -412,6 +417,18 @@ impl Eye {
         }
         Reads { pieces, complete }
     }
+}
+
+fn is_uncounted(path: &Path) -> bool {
+    // Only where no `..` is in it do the first parts of a path say where it is.
+    let real = if path.components().any(|part| part == Component::ParentDir) {
+        let parent = path.parent().and_then(|parent| std::fs::canonicalize(parent).ok());
+        parent.and_then(|parent| Some(parent.join(path.file_name()?)))
+    } else {
+        None
+    };
+    let path = real.as_deref().unwrap_or(path);
+    UNCOUNTED.iter().any(|prefix| path.starts_with(prefix)) && !path.starts_with(COUNTED)
 }
 
 /// A path as the process means it.

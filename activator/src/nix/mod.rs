@@ -74,12 +74,14 @@ pub struct Call<'a> {
     pub input: &'a str,
     /// A program that runs it, with that program's own arguments.
     pub through: &'a [OsString],
+    /// Whether anybody wants to know how much memory it takes.
+    pub is_measured: bool,
 }
 
 /// What a finished command left.
 #[derive(Debug)]
 pub struct Finished {
-    /// The most memory it was seen to use, in MiB; `None` where that cannot be told.
+    /// The most memory it was seen to use, in MiB; `None` where that was not asked or cannot be told.
     pub peak_mib: Option<u64>,
     /// Standard output.
     pub stdout: String,
@@ -225,12 +227,14 @@ impl Nix {
             }
         };
         let mut peak_mib = None;
-        let id = child.id();
+        let id = child.id().filter(|_| call.is_measured);
         let watch = async {
-            loop {
+            while let Some(id) = id {
+                let id = if call.through.is_empty() { Some(id) } else { child_of(id) };
                 peak_mib = peak_mib.max(id.and_then(memory_of));
                 tokio::time::sleep(WATCH).await;
             }
+            std::future::pending::<()>().await;
         };
         let read_output = async {
             let mut text = Vec::new();
@@ -294,14 +298,17 @@ impl Nix {
     }
 }
 
-/// The most memory a process, or one of those that it started, has used so far, in MiB, where the system tells.
+/// The most memory a process has used so far, in MiB, where the system tells.
 fn memory_of(id: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let own = line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024);
-    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-    let children = children.split_whitespace().filter_map(|id| memory_of(id.parse().ok()?));
-    own.max(children.max())
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
+}
+
+/// The first process that this one has started.
+fn child_of(id: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
 }
 
 /// Where `program` is on PATH.
