@@ -11,7 +11,7 @@ use nixos_activator::nix::{NixError, OLDEST};
 use nixos_activator::push::PushError;
 use nixos_activator::reboot::RebootError;
 use nixos_activator::ssh::SshError;
-use tfplugin::{Diagnostic, Path};
+use tfplugin::{Diagnostic, Diagnostics, Path};
 
 /// A machine that cannot be talked to.
 pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
@@ -92,9 +92,9 @@ pub(crate) fn nix(error: &NixError) -> Diagnostic {
 }
 
 /// A specification that does not evaluate. `spec` is the attribute it comes from.
-pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostic {
+pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostics {
     let machine = |name: &str| Path::root().attribute("machines").key(name);
-    match error {
+    let diagnostic = match error {
         EvaluateError::Nix(error) => nix(error),
         EvaluateError::Spec(SpecError::Missing { path, source }) => {
             Diagnostic::error("The network file cannot be read").detail(format!(
@@ -114,13 +114,17 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostic {
                 ))
                 .at(machine(name.as_str()))
         }
+        EvaluateError::Nodes { broken } => {
+            return broken.iter().map(|(name, trace)| broken_node(name.as_str(), trace).at(spec.clone())).collect();
+        }
         EvaluateError::Network { trace } => {
             Diagnostic::error("The specification does not evaluate").detail(explained(trace)).at(spec.clone())
         }
         EvaluateError::Input(error) => {
             Diagnostic::error("The evaluator cannot be written").detail(error.to_string())
         }
-    }
+    };
+    diagnostic.into()
 }
 
 /// What is wrong with a node; `None` when nothing is.
@@ -135,12 +139,14 @@ pub(crate) fn node(name: &str, node: &Node) -> Option<Diagnostic> {
                 ),
             )
         }
-        Node::Broken { trace } => {
-            Diagnostic::error(format!("The configuration of machine \"{name}\" does not evaluate"))
-                .detail(explained(trace))
-        }
+        Node::Broken { trace } => broken_node(name, trace),
     };
     Some(diagnostic.at(Path::root().attribute("machines").key(name)))
+}
+
+fn broken_node(name: &str, trace: &str) -> Diagnostic {
+    Diagnostic::error(format!("The configuration of machine \"{name}\" does not evaluate"))
+        .detail(explained(trace))
 }
 
 /// A build that failed; no machine has been touched.

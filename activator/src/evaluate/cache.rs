@@ -7,7 +7,7 @@
 //!
 //! Nothing here must be believed to be there: a row that is missing, old or damaged costs an evaluation.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -16,18 +16,18 @@ use std::time::{Duration, SystemTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::groups::Asked;
 use super::question::Question;
 use super::reads::ReadSet;
-use super::run::Answer;
-use super::{Description, Evaluation, Node};
-use crate::MachineName;
+use super::run::{Answer, Looked, Network, View};
 use crate::hash::{sha256, sha256_of};
+use crate::{MachineName, StorePath};
 
 /// What was not used for so long goes away.
 const KEPT: Duration = Duration::from_hours(24 * 30);
 
 /// Stands for no node.
-const DESCRIPTION: &str = "/description";
+const NETWORK: &str = "/network";
 
 /// The directory.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ pub(super) struct Missing {
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Known {
-    pub(super) evaluation: Evaluation,
+pub(super) struct Known<T> {
+    pub(super) answer: Answer<T>,
     pub(super) missing: Vec<Missing>,
 }
 
@@ -63,10 +63,10 @@ struct Row<T> {
     value: T,
 }
 
-impl Known {
+impl<T> Known<T> {
     pub(super) fn nothing(wanted: &[MachineName]) -> Self {
         let missing = wanted.iter().map(|name| Missing { name: name.clone(), together: None }).collect();
-        Self { evaluation: Evaluation { names: None, nodes: BTreeMap::new() }, missing }
+        Self { answer: Answer { names: None, nodes: vec![], mib_per_node: None }, missing }
     }
 }
 
@@ -83,16 +83,20 @@ impl Cache {
         Self { root }
     }
 
-    pub(super) fn look_up(&self, question: &Question, wanted: &[MachineName]) -> Known {
+    pub(super) fn look_up<T: View>(&self, question: &Question, wanted: &[MachineName]) -> Known<T> {
         let mut known = Known::nothing(&[]);
         let mut checked = Checked::new();
         for name in wanted {
-            let row: Option<Row<Node>> = self.read(&row_file(question, name.as_str()));
+            let row: Option<Row<T>> = self.read(&row_file(question, &subject(T::ASKED, name)));
             let together = row.as_ref().map(|row| row.together);
-            match row.filter(|row| self.hold(&row.reads, &mut checked) && is_built_on(&row.value)) {
-                Some(row) => {
-                    known.evaluation.names = row.names;
-                    known.evaluation.nodes.insert(name.clone(), row.value);
+            let is_there = |drv: &StorePath| Path::new(drv.as_str()).exists();
+            let counts = |row: &Row<T>| {
+                self.hold(&row.reads, &mut checked) && row.value.derivation().is_none_or(is_there)
+            };
+            match row.filter(counts) {
+                Some(Row { names, together, value: node, .. }) => {
+                    known.answer.names = names;
+                    known.answer.nodes.push(Looked { name: name.clone(), node, reads: None, together });
                 }
                 None => known.missing.push(Missing { name: name.clone(), together }),
             }
@@ -100,57 +104,45 @@ impl Cache {
         known
     }
 
-    pub(super) fn remember(&self, question: &Question, answer: &Answer) {
+    pub(super) fn remember<T: View>(&self, question: &Question, answer: &Answer<T>) {
         if let Some(mib) = answer.mib_per_node {
-            self.write(
-                &format!("memory-{}", question.spec),
-                &mib.max(self.memory(question).unwrap_or(0) * 7 / 8),
-            );
+            let before = self.memory(question, T::ASKED).unwrap_or(0);
+            self.write(&memory_file(question, T::ASKED), &mib.max(before * 7 / 8));
         }
-        for looked in &answer.nodes {
-            // An error is worth a second look: its cause may not be in any file.
-            if !matches!(looked.node, Node::Exact(_) | Node::Waits { .. }) {
-                continue;
-            }
+        for looked in answer.nodes.iter().filter(|looked| looked.node.is_worth_it()) {
             let (names, together) = (answer.names.clone(), looked.together);
             let row = Row { reads: vec![], together, names, value: &looked.node };
-            self.remember_row(question, looked.name.as_str(), row, looked.reads.as_deref());
+            let what = subject(T::ASKED, &looked.name);
+            self.remember_row(question, T::ASKED, &what, row, looked.reads.as_deref());
         }
         self.forget_old();
     }
 
     /// What a node of this specification was seen to take, in MiB.
-    pub(super) fn memory(&self, question: &Question) -> Option<u64> {
-        self.read(&format!("memory-{}", question.spec))
+    pub(super) fn memory(&self, question: &Question, asked: Asked) -> Option<u64> {
+        self.read(&memory_file(question, asked))
     }
 
-    pub(super) fn description(&self, question: &Question) -> Option<Description> {
-        let row: Row<Description> = self.read(&row_file(question, DESCRIPTION))?;
+    pub(super) fn network(&self, question: &Question) -> Option<Network> {
+        let row: Row<Network> = self.read(&row_file(question, NETWORK))?;
         self.hold(&row.reads, &mut Checked::new()).then_some(row.value)
     }
 
-    pub(super) fn remember_description(
-        &self,
-        question: &Question,
-        description: &Description,
-        reads: Option<&[ReadSet]>,
-    ) {
-        let row = Row { reads: vec![], together: 1, names: None, value: description };
-        self.remember_row(question, DESCRIPTION, row, reads);
+    pub(super) fn remember_network(&self, question: &Question, network: &Network, reads: Option<&[ReadSet]>) {
+        let row = Row { reads: vec![], together: 1, names: None, value: network };
+        self.remember_row(question, Asked::Descriptions, NETWORK, row, reads);
     }
 
     fn remember_row<T: Serialize>(
         &self,
         question: &Question,
+        asked: Asked,
         what: &str,
         row: Row<T>,
         reads: Option<&[ReadSet]>,
     ) {
-        // A description reads less.
-        let base = match what {
-            DESCRIPTION => format!("base-description-{}", question.spec),
-            _ => format!("base-{}", question.spec),
-        };
+        // A description reads less than a system.
+        let base = file_of("base", question, asked);
         let reads = match reads {
             Some(reads) => reads.iter().flat_map(|reads| self.remember_reads(&base, reads)).collect(),
             None if question.pure => vec![],
@@ -259,18 +251,30 @@ fn row_file(question: &Question, what: &str) -> String {
     sha256_of(&[question.name.as_bytes(), what.as_bytes()])
 }
 
+/// What a row is about. A machine's name has no slash.
+fn subject(asked: Asked, name: &MachineName) -> String {
+    match asked {
+        Asked::Systems => name.to_string(),
+        Asked::Descriptions => format!("/description/{name}"),
+    }
+}
+
+/// Something that is known of a specification, whatever is in it.
+fn file_of(what: &str, question: &Question, asked: Asked) -> String {
+    match asked {
+        Asked::Systems => format!("{what}-{}", question.spec),
+        Asked::Descriptions => format!("{what}-description-{}", question.spec),
+    }
+}
+
+fn memory_file(question: &Question, asked: Asked) -> String {
+    file_of("memory", question, asked)
+}
+
 /// Read sets are found by what is in them.
 fn reads_file(reads: &ReadSet) -> String {
     // Texts and numbers: this cannot fail.
     format!("reads-{}", sha256(&serde_json::to_vec(reads).unwrap_or_default()))
-}
-
-/// Whether the derivation is still in the store, so that it can be built.
-fn is_built_on(node: &Node) -> bool {
-    match node {
-        Node::Exact(system) => Path::new(system.drv.as_str()).exists(),
-        _ => true,
-    }
 }
 
 #[cfg(test)]

@@ -14,15 +14,41 @@ use crate::MachineName;
 
 /// What a process takes before its first node, in MiB: nixpkgs' library and packages.
 pub(super) const BASE: u64 = 400;
-/// What a node is taken for before one was measured, in MiB: a small NixOS takes 500, a large one several times that.
-const NODE: u64 = 1000;
+/// What a process of one system takes, in MiB.
+const SMALLEST: u64 = BASE + Asked::Systems.mib_per_node();
 
 /// The largest heap a process begins with, in MiB: Nix does not start when it cannot have it.
 const LARGEST_HEAP: u64 = 4096;
 
-/// How many nodes a process may hold where it is remembered what was read. What nodes share is worth two seconds or so of the five
-/// to seven that a real NixOS takes, so that three in a process cost about a twentieth more than five.
-pub(super) const WATCHED: usize = 3;
+/// What is asked about nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Their systems.
+    Systems,
+    /// What they say about themselves, which is a few options.
+    Descriptions,
+}
+
+impl Asked {
+    /// What a node is taken for before one was measured, in MiB: a small NixOS takes 500, a large one several times that; a few of its
+    /// options a fifth.
+    const fn mib_per_node(self) -> u64 {
+        match self {
+            Self::Systems => 1000,
+            Self::Descriptions => 200,
+        }
+    }
+
+    /// How many nodes a process may hold where it is remembered what was read. What nodes share is worth two seconds or so: of the five
+    /// to seven that a real NixOS takes, so that three in a process cost about a twentieth more than five; and of the two and a half that
+    /// a description takes.
+    pub(super) const fn watched(self) -> usize {
+        match self {
+            Self::Systems => 3,
+            Self::Descriptions => 10,
+        }
+    }
+}
 
 /// Limits of this computer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +59,9 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) fn new(workers: Option<usize>, memory_mib: Option<u64>) -> Self {
-        let memory_mib = memory_mib.unwrap_or_else(|| free_memory().unwrap_or(2 * (BASE + NODE)) / 2);
+        let memory_mib = memory_mib.unwrap_or_else(|| free_memory().unwrap_or(2 * SMALLEST) / 2);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let fitting = usize::try_from(memory_mib / (BASE + NODE)).unwrap_or(usize::MAX);
+        let fitting = usize::try_from(memory_mib / SMALLEST).unwrap_or(usize::MAX);
         Self { workers: workers.unwrap_or_else(|| cores.min(fitting)).max(1), memory_mib }
     }
 
@@ -47,14 +73,19 @@ impl Limits {
     /// How large the heap of a process with this many nodes is before anything is collected in it, in MiB. Nix begins with 384 or less
     /// (Determinate's with more), and a third of its time goes into collecting what a NixOS then leaves behind; half of what a node is
     /// taken for saves most of that, and costs a fifth to a third more memory.
-    pub(super) fn heap(&self, nodes: usize) -> u64 {
+    pub(super) fn heap(&self, asked: Asked, nodes: usize) -> u64 {
         let nodes = u64::try_from(nodes).unwrap_or(u64::MAX);
-        nodes.saturating_mul(NODE / 2).saturating_add(BASE).min(self.share()).min(LARGEST_HEAP)
+        nodes
+            .saturating_mul(asked.mib_per_node() / 2)
+            .saturating_add(BASE)
+            .min(self.share())
+            .min(LARGEST_HEAP)
     }
 
     /// How many nodes a process may hold. `measured` is what one was seen to take, in MiB.
-    pub(super) fn nodes_per_process(&self, measured: Option<u64>) -> usize {
-        let nodes = self.share().saturating_sub(BASE) / measured.unwrap_or(NODE).max(1);
+    pub(super) fn nodes_per_process(&self, asked: Asked, measured: Option<u64>) -> usize {
+        let each = measured.unwrap_or_else(|| asked.mib_per_node());
+        let nodes = self.share().saturating_sub(BASE) / each.max(1);
         usize::try_from(nodes).unwrap_or(usize::MAX).max(1)
     }
 }
@@ -163,17 +194,19 @@ mod tests {
     #[test]
     fn no_heap_begins_larger_than_its_share() {
         let limits = Limits { workers: 2, memory_mib: 4000 };
-        assert_eq!(limits.heap(1), 900);
-        assert_eq!(limits.heap(3), 1900);
-        assert_eq!(limits.heap(50), 2000);
-        assert_eq!(Limits { workers: 1, memory_mib: 64_000 }.heap(50), LARGEST_HEAP);
+        assert_eq!(limits.heap(Asked::Systems, 1), 900);
+        assert_eq!(limits.heap(Asked::Systems, 3), 1900);
+        assert_eq!(limits.heap(Asked::Systems, 50), 2000);
+        assert_eq!(limits.heap(Asked::Descriptions, 3), 700);
+        assert_eq!(Limits { workers: 1, memory_mib: 64_000 }.heap(Asked::Systems, 50), LARGEST_HEAP);
     }
 
     #[test]
     fn memory_decides_about_nodes_in_a_process() {
         let limits = Limits { workers: 2, memory_mib: 8000 };
-        assert_eq!(limits.nodes_per_process(None), 3);
-        assert_eq!(limits.nodes_per_process(Some(400)), 9);
-        assert_eq!(limits.nodes_per_process(Some(100_000)), 1);
+        assert_eq!(limits.nodes_per_process(Asked::Systems, None), 3);
+        assert_eq!(limits.nodes_per_process(Asked::Descriptions, None), 18);
+        assert_eq!(limits.nodes_per_process(Asked::Systems, Some(400)), 9);
+        assert_eq!(limits.nodes_per_process(Asked::Systems, Some(100_000)), 1);
     }
 }

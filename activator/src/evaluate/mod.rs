@@ -33,7 +33,7 @@ use crate::{MachineName, StorePath};
 use cache::{Cache, Known};
 use groups::{Limits, Slots};
 use question::{Question, Tree};
-use run::Run;
+use run::{Answer, Described, Looked, Run, View};
 
 /// How evaluations are run.
 #[derive(Clone, Debug, Default)]
@@ -195,13 +195,19 @@ pub enum EvaluateError {
         /// Nix' error with its trace.
         trace: String,
     },
+    /// Nodes that cannot even be asked about themselves.
+    #[error("{}", each(.broken))]
+    Nodes {
+        /// Nix' error of each, with its trace.
+        broken: BTreeMap<MachineName, String>,
+    },
     /// Our Nix code could not be put into the store.
     #[error("cannot write the evaluator: {0}")]
     Input(#[from] std::io::Error),
 }
 
 /// What `eval.nix` reports of what may throw.
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Caught<T> {
     ok: Option<T>,
 }
@@ -229,7 +235,6 @@ impl Evaluator {
     ) -> Result<Evaluation, EvaluateError> {
         let question = self.question(nix, request, cancel).await?;
         let run = Run { nix, cancel, question: &question, slots: &self.slots, limits: self.limits };
-        let cache = self.cache.as_ref().filter(|_| question.is_cacheable());
         let wanted = match &request.nodes {
             Some(nodes) => nodes.clone(),
             None => match run.names().await? {
@@ -237,35 +242,9 @@ impl Evaluator {
                 None => return Ok(Evaluation { names: None, nodes: BTreeMap::new() }),
             },
         };
-        let Known { mut evaluation, missing } = match cache {
-            Some(cache) => cache.look_up(&question, &wanted),
-            None => Known::nothing(&wanted),
-        };
-        let per_process = self.limits.nodes_per_process(cache.and_then(|cache| cache.memory(&question)));
-        let most = if question.tracer.is_some() { groups::WATCHED } else { usize::MAX };
-        let groups = groups::split(&missing, self.limits.workers, per_process.min(most));
-        tracing::debug!(
-            known = evaluation.nodes.len(),
-            missing = missing.len(),
-            processes = groups.len(),
-            "evaluating"
-        );
-        let groups: Vec<_> = groups.iter().map(|group| run.group(group).boxed()).collect();
-        // All of them at once: the slots decide how many really run.
-        let mut answers = futures::stream::iter(groups).buffer_unordered(usize::MAX);
-        while let Some(answer) = answers.try_next().await? {
-            if let Some(known) = &answer.names
-                && let Some(name) = wanted.iter().find(|name| !known.contains(name))
-            {
-                return Err(EvaluateError::NoSuchNode { name: name.clone(), known: known.clone() });
-            }
-            if let Some(cache) = cache {
-                cache.remember(&question, &answer);
-            }
-            evaluation.names = answer.names;
-            evaluation.nodes.extend(answer.nodes.into_iter().map(|looked| (looked.name, looked.node)));
-        }
-        Ok(evaluation)
+        let answer = self.look::<Node>(&run, &wanted).await?;
+        let nodes = answer.nodes.into_iter().map(|looked| (looked.name, looked.node)).collect();
+        Ok(Evaluation { names: answer.names, nodes })
     }
 
     /// Asks what the specification says about its nodes, without evaluating their systems.
@@ -276,16 +255,71 @@ impl Evaluator {
         cancel: &CancellationToken,
     ) -> Result<Description, EvaluateError> {
         let question = self.question(nix, request, cancel).await?;
-        let cache = self.cache.as_ref().filter(|_| question.is_cacheable());
-        if let Some(known) = cache.and_then(|cache| cache.description(&question)) {
-            return Ok(known);
-        }
         let run = Run { nix, cancel, question: &question, slots: &self.slots, limits: self.limits };
-        let (description, reads) = run.description().await?;
-        if let Some(cache) = cache {
-            cache.remember_description(&question, &description, reads.as_deref());
+        let cache = self.cache_of(&question);
+        let known = cache.and_then(|cache| cache.network(&question));
+        let network = if let Some(network) = known {
+            network
+        } else {
+            let (network, reads) = run.network().await?;
+            if let Some(cache) = cache {
+                cache.remember_network(&question, &network, reads.as_deref());
+            }
+            network
+        };
+        let answer = self.look::<Described>(&run, &network.names).await?;
+        let (mut nodes, mut broken) = (BTreeMap::new(), BTreeMap::new());
+        for Looked { name, node, .. } in answer.nodes {
+            match node {
+                Ok(description) => drop(nodes.insert(name, description)),
+                Err(trace) => drop(broken.insert(name, trace)),
+            }
         }
-        Ok(description)
+        if !broken.is_empty() {
+            return Err(EvaluateError::Nodes { broken });
+        }
+        let (description, resources) = (network.description.ok.flatten(), network.resources);
+        Ok(Description { description, resources, nodes })
+    }
+
+    /// Looks at nodes: those that are not remembered, in as many processes as is best.
+    async fn look<T: View>(&self, run: &Run<'_>, wanted: &[MachineName]) -> Result<Answer<T>, EvaluateError> {
+        let cache = self.cache_of(run.question);
+        let Known { mut answer, missing } = match cache {
+            Some(cache) => cache.look_up(run.question, wanted),
+            None => Known::nothing(wanted),
+        };
+        let memory = cache.and_then(|cache| cache.memory(run.question, T::ASKED));
+        let per_process = self.limits.nodes_per_process(T::ASKED, memory);
+        let most = if run.question.tracer.is_some() { T::ASKED.watched() } else { usize::MAX };
+        let groups = groups::split(&missing, self.limits.workers, per_process.min(most));
+        tracing::debug!(
+            asked = ?T::ASKED,
+            known = answer.nodes.len(),
+            missing = missing.len(),
+            processes = groups.len(),
+            "evaluating"
+        );
+        let groups: Vec<_> = groups.iter().map(|group| T::of(group, run)).collect();
+        // All of them at once: the slots decide how many really run.
+        let mut found = futures::stream::iter(groups).buffer_unordered(usize::MAX);
+        while let Some(found) = found.try_next().await? {
+            if let Some(known) = &found.names
+                && let Some(name) = wanted.iter().find(|name| !known.contains(name))
+            {
+                return Err(EvaluateError::NoSuchNode { name: name.clone(), known: known.clone() });
+            }
+            if let Some(cache) = cache {
+                cache.remember(run.question, &found);
+            }
+            answer.names = found.names;
+            answer.nodes.extend(found.nodes);
+        }
+        Ok(answer)
+    }
+
+    fn cache_of(&self, question: &Question) -> Option<&Cache> {
+        self.cache.as_ref().filter(|_| question.is_cacheable())
     }
 
     /// The contents of those `deployment.keys` of the nodes that are asked for which have them in the specification. They are
@@ -304,8 +338,9 @@ impl Evaluator {
             Some(nodes) => nodes.clone(),
             None => run.names().await?.unwrap_or_default(),
         };
-        let wanted = Known::nothing(&wanted);
-        let groups = groups::split(&wanted.missing, self.limits.workers, self.limits.nodes_per_process(None));
+        let wanted = Known::<Described>::nothing(&wanted);
+        let per_process = self.limits.nodes_per_process(Described::ASKED, None);
+        let groups = groups::split(&wanted.missing, self.limits.workers, per_process);
         let groups: Vec<_> = groups.iter().map(|group| run.texts(group).boxed()).collect();
         let answers: Vec<Texts> =
             futures::stream::iter(groups).buffer_unordered(usize::MAX).try_collect().await?;
@@ -321,6 +356,11 @@ impl Evaluator {
         let tree = self.tree.get_or_try_init(|| Tree::add(nix, self.cache.as_ref(), cancel)).await?;
         Question::new(nix, request, tree, self.policy, cancel).await
     }
+}
+
+fn each(broken: &BTreeMap<MachineName, String>) -> String {
+    let one = |(name, trace): (&MachineName, &String)| format!("node `{name}` does not evaluate:\n{trace}");
+    broken.iter().map(one).collect::<Vec<_>>().join("\n\n")
 }
 
 fn list(names: &[MachineName]) -> String {

@@ -202,20 +202,15 @@ impl Question {
         })
     }
 
-    /// The whole expression for some nodes; `None`: all.
-    pub(super) fn expression(&self, nodes: Option<&[MachineName]>) -> String {
-        let nodes = match nodes {
-            // A machine's name needs no escapes.
-            Some(names) => {
-                format!("[ {} ]", names.iter().map(|name| format!("\"{name}\" ")).collect::<String>())
-            }
-            None => "null".to_owned(),
-        };
+    /// The whole expression for some nodes.
+    pub(super) fn expression(&self, nodes: &[MachineName]) -> String {
+        // A machine's name needs no escapes.
+        let nodes: String = nodes.iter().map(|name| format!("\"{name}\" ")).collect();
         let announced = match self.tracer {
             Some(_) => format!("\"{DONE}\""),
             None => "null".to_owned(),
         };
-        format!("{} nodes = {nodes}; announced = {announced}; }}", self.beginning)
+        format!("{} nodes = [ {nodes}]; announced = {announced}; }}", self.beginning)
     }
 
     /// Whether it can be known later that the answer is still right.

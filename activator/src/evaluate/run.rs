@@ -1,16 +1,21 @@
 //! The processes of one question.
 
+use std::collections::BTreeMap;
+
+use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::groups::{BASE, Limits, Slots};
+use super::groups::{Asked, BASE, Limits, Slots};
 use super::question::Question;
 use super::reads::{ReadSet, Reads};
-use super::{Caught, Description, EvaluateError, Node, NodeDescription, System, Texts};
-use crate::MachineName;
+use super::{Caught, EvaluateError, Node, NodeDescription, System, Texts};
 use crate::nix::{Call, Nix, NixError};
+use crate::{MachineName, StorePath};
 
 const PROGRAM: &str = "nix-instantiate --eval";
 
@@ -28,20 +33,91 @@ pub(super) struct Run<'a> {
     pub(super) limits: Limits,
 }
 
+/// Something that can be known about a node.
+pub(super) trait View: Serialize + DeserializeOwned + Send + Sync {
+    /// What is asked to know it.
+    const ASKED: Asked;
+
+    /// Asks it about some nodes in one process; those that fail there get one of their own.
+    fn of<'a>(
+        group: &'a [MachineName],
+        run: &'a Run<'_>,
+    ) -> BoxFuture<'a, Result<Answer<Self>, EvaluateError>>
+    where
+        Self: Sized;
+
+    /// Whether it is to be remembered. An error is worth a second look: its cause may not be in any file.
+    fn is_worth_it(&self) -> bool;
+
+    /// A derivation without which it is worth nothing.
+    fn derivation(&self) -> Option<&StorePath> {
+        None
+    }
+}
+
+/// What a node says about itself, or Nix' error where even that cannot be evaluated.
+pub(super) type Described = Result<NodeDescription, String>;
+
+impl View for Node {
+    const ASKED: Asked = Asked::Systems;
+
+    fn of<'a>(
+        group: &'a [MachineName],
+        run: &'a Run<'_>,
+    ) -> BoxFuture<'a, Result<Answer<Self>, EvaluateError>> {
+        run.systems(group).boxed()
+    }
+
+    fn is_worth_it(&self) -> bool {
+        matches!(self, Self::Exact(_) | Self::Waits { .. })
+    }
+
+    fn derivation(&self) -> Option<&StorePath> {
+        match self {
+            Self::Exact(system) => Some(&system.drv),
+            _ => None,
+        }
+    }
+}
+
+impl View for Described {
+    const ASKED: Asked = Asked::Descriptions;
+
+    fn of<'a>(
+        group: &'a [MachineName],
+        run: &'a Run<'_>,
+    ) -> BoxFuture<'a, Result<Answer<Self>, EvaluateError>> {
+        run.descriptions(group).boxed()
+    }
+
+    fn is_worth_it(&self) -> bool {
+        self.is_ok()
+    }
+}
+
+/// What a specification says that is about no node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Network {
+    pub(super) names: Vec<MachineName>,
+    pub(super) description: Caught<Option<String>>,
+    pub(super) resources: Json,
+}
+
 /// What a group of nodes was found to be.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct Answer<T> {
+    /// All nodes of the specification, where that was asked and is known.
     pub(super) names: Option<Vec<MachineName>>,
-    pub(super) nodes: Vec<Looked>,
+    pub(super) nodes: Vec<Looked<T>>,
     /// What the process took for each of its nodes, in MiB, besides what it takes anyway.
     pub(super) mib_per_node: Option<u64>,
 }
 
 /// A node and what was read to know it.
 #[derive(Debug)]
-pub(super) struct Looked {
+pub(super) struct Looked<T> {
     pub(super) name: MachineName,
-    pub(super) node: Node,
+    pub(super) node: T,
     /// `None`: not everything is known that was read.
     pub(super) reads: Option<Vec<ReadSet>>,
     /// How many nodes had been evaluated in the same process then, itself included.
@@ -55,10 +131,44 @@ struct Printed {
     peak_mib: Option<u64>,
 }
 
+impl Printed {
+    /// What it says about nodes, of which it held so many.
+    fn answer<T>(
+        &self,
+        names: Option<Vec<MachineName>>,
+        nodes: impl Iterator<Item = (MachineName, T)>,
+        together: usize,
+    ) -> Answer<T> {
+        let looked = |(name, node): (MachineName, T)| {
+            let reads = self.reads.as_ref().and_then(|reads| reads.until(name.as_str()));
+            // A piece for each node.
+            let together = reads.as_ref().map_or(together, |pieces| pieces.len().min(together));
+            Looked { name, node, reads, together }
+        };
+        let nodes = nodes.map(looked).collect();
+        let each = |peak: u64| peak.saturating_sub(BASE) / u64::try_from(together).unwrap_or(1).max(1);
+        Answer { names, nodes, mib_per_node: self.peak_mib.map(each) }
+    }
+}
+
+/// Asks alone about those nodes of a group that an answer says nothing about.
+async fn completed<'a, T: Send>(
+    mut answer: Answer<T>,
+    group: &'a [MachineName],
+    alone: impl Fn(&'a MachineName) -> BoxFuture<'a, Result<Looked<T>, EvaluateError>>,
+) -> Result<Answer<T>, EvaluateError> {
+    let is_known = |name: &MachineName| answer.nodes.iter().any(|looked| looked.name == *name);
+    let rest: Vec<_> = group.iter().filter(|name| !is_known(name)).map(alone).collect();
+    // All of them at once: the slots decide how many really run.
+    let rest: Vec<_> = futures::stream::iter(rest).buffer_unordered(usize::MAX).try_collect().await?;
+    answer.nodes.extend(rest);
+    Ok(answer)
+}
+
 impl Run<'_> {
     /// The names of all nodes; `None` when they wait for a value that is not known yet.
     pub(super) async fn names(&self) -> Result<Option<Vec<MachineName>>, EvaluateError> {
-        match self.instantiate(&["-A", "outline", "--show-trace"], Some(&[])).await {
+        match self.instantiate(Asked::Descriptions, &["-A", "outline", "--show-trace"], &[]).await {
             Ok(printed) => {
                 let names = serde_json::from_str(&printed.stdout).map_err(|error| unexpected(&error))?;
                 Ok(Some(names))
@@ -71,24 +181,26 @@ impl Run<'_> {
         }
     }
 
-    /// Evaluates some nodes in one process; those that fail get one of their own.
-    pub(super) async fn group(&self, group: &[MachineName]) -> Result<Answer, EvaluateError> {
-        let together = group.len();
+    /// What the specification says that is about no node, and what was read to know it.
+    pub(super) async fn network(&self) -> Result<(Network, Option<Vec<ReadSet>>), EvaluateError> {
+        let (values, printed) = self.values(Asked::Descriptions, &["network"], &[]).await?;
+        let [network] = sized(values)?;
+        Ok((parse(network)?, printed.reads.and_then(|reads| reads.all())))
+    }
+
+    async fn systems(&self, group: &[MachineName]) -> Result<Answer<Node>, EvaluateError> {
         let start = std::time::Instant::now();
-        let (names, found, printed) = match self.values(&["names", "nodes"], Some(group)).await {
+        let answer = match self.values(Asked::Systems, &["names", "nodes"], group).await {
             Ok((values, printed)) => {
                 let [names, nodes] = sized(values)?;
-                let mut nodes: std::collections::BTreeMap<MachineName, Caught<System>> = parse(nodes)?;
-                let found = group
-                    .iter()
-                    .map(|name| (name, nodes.remove(name).and_then(|caught| caught.ok)))
-                    .collect::<Vec<_>>();
                 let names = match parse::<Caught<_>>(names)?.ok {
                     Some(names) => Some(names),
                     // Why not? What is wrong with all is said once.
                     None => self.names().await?,
                 };
-                (names, found, Some(printed))
+                let nodes: BTreeMap<MachineName, Caught<System>> = parse(nodes)?;
+                let exact = |(name, caught): (_, Caught<_>)| Some((name, Node::Exact(Box::new(caught.ok?))));
+                printed.answer(names, nodes.into_iter().filter_map(exact), group.len())
             }
             // Something that cannot be caught, in one of the nodes or before all of them.
             Err(EvaluateError::Network { .. }) => {
@@ -98,46 +210,23 @@ impl Run<'_> {
                 {
                     return Err(EvaluateError::NoSuchNode { name: name.clone(), known: known.clone() });
                 }
-                (names, group.iter().map(|name| (name, None)).collect(), None)
+                Answer { names, nodes: vec![], mib_per_node: None }
             }
             Err(error) => return Err(error),
         };
-        let nodes: Vec<_> = found
-            .into_iter()
-            .map(|(name, system)| {
-                let printed = &printed;
-                async move {
-                    match (system, printed) {
-                        (Some(system), Some(printed)) => {
-                            let reads = printed.reads.as_ref().and_then(|reads| reads.until(name.as_str()));
-                            // A piece for each node.
-                            let together =
-                                reads.as_ref().map_or(together, |pieces| pieces.len().min(together));
-                            let node = Node::Exact(Box::new(system));
-                            Ok(Looked { name: name.clone(), node, reads, together })
-                        }
-                        _ => self.alone(name).await,
-                    }
-                }
-                .boxed()
-            })
-            .collect();
-        let nodes: Vec<Looked> =
-            futures::stream::iter(nodes).buffer_unordered(usize::MAX).try_collect().await?;
-        let seconds = start.elapsed().as_secs_f64();
-        for looked in &nodes {
+        let answer = completed(answer, group, |name| self.system(name).boxed()).await?;
+        let (seconds, together) = (start.elapsed().as_secs_f64(), group.len());
+        for looked in &answer.nodes {
             tracing::info!(machine = %looked.name, seconds, together, "evaluated");
         }
-        let peak = printed.as_ref().and_then(|printed| printed.peak_mib);
-        let mib_per_node =
-            peak.map(|peak| peak.saturating_sub(BASE) / u64::try_from(together).unwrap_or(1).max(1));
-        Ok(Answer { names, nodes, mib_per_node })
+        Ok(answer)
     }
 
     /// Evaluates one node where its error is not caught.
-    async fn alone(&self, name: &MachineName) -> Result<Looked, EvaluateError> {
+    async fn system(&self, name: &MachineName) -> Result<Looked<Node>, EvaluateError> {
         let looked = |node, reads| Looked { name: name.clone(), node, reads, together: 1 };
-        match self.instantiate(&["-A", "node", "--show-trace"], Some(std::slice::from_ref(name))).await {
+        let wanted = std::slice::from_ref(name);
+        match self.instantiate(Asked::Systems, &["-A", "node", "--show-trace"], wanted).await {
             Ok(printed) => {
                 let system = serde_json::from_str(&printed.stdout).map_err(|error| unexpected(&error))?;
                 Ok(looked(Node::Exact(system), printed.reads.and_then(|reads| reads.all())))
@@ -147,28 +236,39 @@ impl Run<'_> {
         }
     }
 
-    /// What the specification says besides its systems.
-    pub(super) async fn description(&self) -> Result<(Description, Option<Vec<ReadSet>>), EvaluateError> {
-        #[derive(serde::Deserialize)]
-        struct Network {
-            description: Caught<Option<String>>,
-            resources: Json,
-            nodes: std::collections::BTreeMap<MachineName, NodeDescription>,
-        }
-        let (values, printed) = self.values(&["network"], None).await?;
-        let [network] = sized(values)?;
-        let network: Network = parse(network)?;
-        let description = Description {
-            description: network.description.ok.flatten(),
-            resources: network.resources,
-            nodes: network.nodes,
+    async fn descriptions(&self, group: &[MachineName]) -> Result<Answer<Described>, EvaluateError> {
+        let answer = match self.values(Asked::Descriptions, &["descriptions"], group).await {
+            Ok((values, printed)) => {
+                let [nodes] = sized(values)?;
+                let nodes: BTreeMap<MachineName, NodeDescription> = parse(nodes)?;
+                printed.answer(None, nodes.into_iter().map(|(name, node)| (name, Ok(node))), group.len())
+            }
+            Err(EvaluateError::Network { .. }) => Answer { names: None, nodes: vec![], mib_per_node: None },
+            Err(error) => return Err(error),
         };
-        Ok((description, printed.reads.and_then(|reads| reads.all())))
+        completed(answer, group, |name| self.description(name).boxed()).await
+    }
+
+    /// Asks one node about itself where others do not share its error.
+    async fn description(&self, name: &MachineName) -> Result<Looked<Described>, EvaluateError> {
+        let looked = |node, reads| Looked { name: name.clone(), node, reads, together: 1 };
+        let (wanted, what) = (std::slice::from_ref(name), ["-A", "descriptions", "--show-trace"]);
+        match self.instantiate(Asked::Descriptions, &what, wanted).await {
+            Ok(printed) => {
+                let mut nodes: BTreeMap<MachineName, NodeDescription> =
+                    serde_json::from_str(&printed.stdout).map_err(|error| unexpected(&error))?;
+                let node =
+                    nodes.remove(name).ok_or_else(|| unexpected(&format!("nothing about `{name}`")))?;
+                Ok(looked(Ok(node), printed.reads.and_then(|reads| reads.all())))
+            }
+            Err(NixError::Failed { message, .. }) => Ok(looked(Err(message), None)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The contents of keys that the specification has itself.
     pub(super) async fn texts(&self, nodes: &[MachineName]) -> Result<Texts, EvaluateError> {
-        match self.instantiate(&["-A", "texts", "--show-trace"], Some(nodes)).await {
+        match self.instantiate(Asked::Descriptions, &["-A", "texts", "--show-trace"], nodes).await {
             Ok(printed) => {
                 let stdout = Zeroizing::new(printed.stdout);
                 // serde's messages quote what they do not like.
@@ -185,11 +285,12 @@ impl Run<'_> {
     /// Several attributes of `eval.nix`, from one process.
     async fn values(
         &self,
+        asked: Asked,
         attributes: &[&str],
-        nodes: Option<&[MachineName]>,
+        nodes: &[MachineName],
     ) -> Result<(Vec<Json>, Printed), EvaluateError> {
         let selected: Vec<&str> = attributes.iter().flat_map(|name| ["-A", name]).collect();
-        let printed = self.instantiate(&selected, nodes).await.map_err(|error| match error {
+        let printed = self.instantiate(asked, &selected, nodes).await.map_err(|error| match error {
             NixError::Failed { message, .. } => EvaluateError::Network { trace: message },
             error => error.into(),
         })?;
@@ -199,7 +300,12 @@ impl Run<'_> {
         Ok((values.map_err(|error| unexpected(&error))?, printed))
     }
 
-    async fn instantiate(&self, what: &[&str], nodes: Option<&[MachineName]>) -> Result<Printed, NixError> {
+    async fn instantiate(
+        &self,
+        asked: Asked,
+        what: &[&str],
+        nodes: &[MachineName],
+    ) -> Result<Printed, NixError> {
         let setting = |on: bool| if on { "true" } else { "false" };
         let (pure, builds) = (setting(self.question.pure), setting(self.question.builds));
         let fixed =
@@ -210,7 +316,7 @@ impl Run<'_> {
         let slot = self.slots.take().await;
         let watch = self.question.tracer.as_ref().map(|tracer| tracer.watch(slot.number())).transpose();
         let watch = watch.map_err(|source| NixError::Run { program: PROGRAM.to_owned(), source })?;
-        let heap = (self.limits.heap(nodes.map_or(1, <[_]>::len)) << 20).to_string();
+        let heap = (self.limits.heap(asked, nodes.len()) << 20).to_string();
         let environment = [(HEAP, heap.as_str())];
         // Who has set one of them knows better.
         let is_set = [HEAP, LARGEST_HEAP].iter().any(|name| std::env::var_os(name).is_some());

@@ -99,7 +99,7 @@ impl DataSource<Context> for NetworkDataSource {
                 .into());
         }
         let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
-        let failed = |error| Diagnostics::from(diagnose::evaluation(&error, &path));
+        let failed = |error| diagnose::evaluation(&error, &path);
         let described = cx.data.evaluator.describe(nix, &request, &cx.cancel).await.map_err(failed)?;
         // Only what has a machine has all that its system may need; the others are asked what they say of themselves, no more.
         let wanted =

@@ -59,5 +59,5 @@ async fn of(
     };
     let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
     let texts = cx.data.evaluator.texts(nix, &request, &cx.cancel).await;
-    Ok(texts.map_err(|error| diagnose::evaluation(&error, &deployment.spec_path()))?)
+    texts.map_err(|error| diagnose::evaluation(&error, &deployment.spec_path()))
 }

@@ -168,6 +168,20 @@ fn every_broken_machine_is_named_and_the_others_too() {
     world.write("network.nix", &network("{ }", "{ }")).unwrap();
     succeeds(&apply(&world));
     no_changes(&world);
+
+    // What they say about themselves is asked apart from their systems.
+    world.write("main.tf", &survey("network = \"${path.module}/network.nix\"")).unwrap();
+    let broken = network("{ deployment.targetHost = { }.noSuchName; }", "{ imports = [ ./no-such.nix ]; }");
+    world.write("network.nix", &broken).unwrap();
+    let run = plan(&world);
+    let expected = [
+        "machine \"b\" does not evaluate",
+        "attribute 'noSuchName' missing",
+        "machine \"c\" does not evaluate",
+        "no-such.nix",
+    ];
+    fails_saying(&run, &expected);
+    assert!(!run.text.contains("machine \"a\""), "{}", run.text);
 }
 
 #[test]
@@ -434,6 +448,48 @@ fn a_machine_is_remembered_with_what_was_read_until_it_was_done() {
     for name in ["db", "web"] {
         assert_eq!(cat(&world, name, "/etc/mark"), "yet another");
     }
+}
+
+#[test]
+fn only_those_that_changed_are_asked_again_about_themselves() {
+    let world = world(&[]);
+    let control = world.lab.control();
+    let edit = |name: &str, text: &str| {
+        let module = format!("{{ environment.etc.mark.text = \"{text}\"; }}");
+        control.write_file(&format!("{}/{name}.nix", e2e::DIRECTORY), module).unwrap();
+    };
+    let provider = "provider \"nixos\" { nix = { evaluation = { cache = \"read_set\", workers = 1 } } }\n";
+    let spec = "network = \"${path.module}/network.nix\"\n  options = [\"environment.etc.mark.text\"]";
+    let network = |description: &str| {
+        format!(
+            "{{\n  network.description = \"{description}\";\n  \
+             defaults = {{ nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; }};\n  \
+             db.imports = [ ./db.nix ];\n  web.imports = [ ./web.nix ];\n}}\n"
+        )
+    };
+    let marks = || {
+        succeeds(&apply(&world));
+        let all = output(&world, "all");
+        let mark = |name: &str| all["values"][name]["environment.etc.mark.text"].clone();
+        (all["description"].clone(), mark("db"), mark("web"))
+    };
+    edit("db", "one");
+    edit("web", "one");
+    set_up(&world, &(survey(spec) + provider), &network("first"));
+    assert_eq!(evaluations(&world, &[]), 2, "the network, and both machines at once");
+    assert_eq!(evaluations(&world, &[]), 0, "nothing has changed");
+    assert_eq!(marks(), ("first".into(), "one".into(), "one".into()));
+
+    edit("web", "two");
+    let first = evaluations(&world, &[]);
+    assert!((1..=2).contains(&first), "{first}");
+    assert_eq!(marks(), ("first".into(), "one".into(), "two".into()));
+    edit("web", "three");
+    assert_eq!(evaluations(&world, &[]), 1, "the network is the same, and so is db");
+    assert_eq!(marks(), ("first".into(), "one".into(), "three".into()));
+
+    world.write("network.nix", &network("second")).unwrap();
+    assert_eq!(marks(), ("second".into(), "one".into(), "three".into()));
 }
 
 #[test]
