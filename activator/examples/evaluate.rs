@@ -3,14 +3,15 @@
 //! `evaluate [--cache off|pure|read_set] [--workers N] [--path nixpkgs=…] [--arguments JSON] [--machines JSON] [--options A,B]
 //! [--json] (NETWORK.nix | FLAKE)`
 //!
-//! Machines are all nodes of the specification, as x86-64 Linux, unless `--machines` says which there are and what is known.
+//! Machines are all nodes of the specification, as x86-64 Linux, unless `--machines` says which there are and what is known. Then they
+//! are only asked about themselves for `--options` or `--json`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use nixos_activator::MachineName;
-use nixos_activator::evaluate::{CachePolicy, EvaluationSettings, Evaluator, Node, trace};
+use nixos_activator::evaluate::{CachePolicy, Description, EvaluationSettings, Evaluator, Node, trace};
 use nixos_activator::network::{Fact, MachineFacts, Request, Spec};
 use nixos_activator::nix::{Nix, NixSettings};
 use tokio_util::sync::CancellationToken;
@@ -90,7 +91,11 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         let given: Option<BTreeMap<_, _>> =
             known.map(|known| known.into_iter().map(|(name, facts)| (name, of(&facts))).collect());
         let request = Request { machines: given.clone().unwrap_or_default(), ..request };
-        let described = evaluator.describe(&nix, &request, &cancel).await?;
+        let described = if given.is_none() || json || !request.options.is_empty() {
+            evaluator.describe(&nix, &request, &cancel).await?
+        } else {
+            Description::default()
+        };
         let all = || described.nodes.keys().map(|name| (name.clone(), of(&BTreeMap::new()))).collect();
         let machines = given.unwrap_or_else(all);
         let nodes = Some(machines.keys().cloned().collect());

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::groups::Asked;
+use super::costs::{Asked, Costs};
 use super::question::Question;
 use super::reads::ReadSet;
 use super::run::{Answer, Looked, Network, View};
@@ -38,19 +38,11 @@ pub(super) struct Cache {
 /// Read sets that were checked for one question: many rows share one.
 type Checked = HashMap<String, bool>;
 
-/// A node that was not found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Missing {
-    pub(super) name: MachineName,
-    /// How many nodes had been evaluated in its process last time, itself included.
-    pub(super) together: Option<usize>,
-}
-
 /// What was found.
 #[derive(Debug)]
 pub(super) struct Known<T> {
     pub(super) answer: Answer<T>,
-    pub(super) missing: Vec<Missing>,
+    pub(super) missing: Vec<MachineName>,
 }
 
 /// One row.
@@ -58,15 +50,13 @@ pub(super) struct Known<T> {
 struct Row<T> {
     /// The read sets that must hold; none for a pure evaluation.
     reads: Vec<String>,
-    together: usize,
     names: Option<Vec<MachineName>>,
     value: T,
 }
 
 impl<T> Known<T> {
     pub(super) fn nothing(wanted: &[MachineName]) -> Self {
-        let missing = wanted.iter().map(|name| Missing { name: name.clone(), together: None }).collect();
-        Self { answer: Answer { names: None, nodes: vec![], mib_per_node: None }, missing }
+        Self { answer: Answer { names: None, nodes: vec![], process: None }, missing: wanted.to_vec() }
     }
 }
 
@@ -88,39 +78,37 @@ impl Cache {
         let mut checked = Checked::new();
         for name in wanted {
             let row: Option<Row<T>> = self.read(&row_file(question, &subject(T::ASKED, name)));
-            let together = row.as_ref().map(|row| row.together);
             let is_there = |drv: &StorePath| Path::new(drv.as_str()).exists();
             let counts = |row: &Row<T>| {
                 self.hold(&row.reads, &mut checked) && row.value.derivation().is_none_or(is_there)
             };
             match row.filter(counts) {
-                Some(Row { names, together, value: node, .. }) => {
+                Some(Row { names, value: node, .. }) => {
                     known.answer.names = names;
-                    known.answer.nodes.push(Looked { name: name.clone(), node, reads: None, together });
+                    known.answer.nodes.push(Looked { name: name.clone(), node, reads: None });
                 }
-                None => known.missing.push(Missing { name: name.clone(), together }),
+                None => known.missing.push(name.clone()),
             }
         }
         known
     }
 
     pub(super) fn remember<T: View>(&self, question: &Question, answer: &Answer<T>) {
-        if let Some(mib) = answer.mib_per_node {
-            let before = self.memory(question, T::ASKED).unwrap_or(0);
-            self.write(&memory_file(question, T::ASKED), &mib.max(before * 7 / 8));
-        }
         for looked in answer.nodes.iter().filter(|looked| looked.node.is_worth_it()) {
-            let (names, together) = (answer.names.clone(), looked.together);
-            let row = Row { reads: vec![], together, names, value: &looked.node };
+            let row = Row { reads: vec![], names: answer.names.clone(), value: &looked.node };
             let what = subject(T::ASKED, &looked.name);
             self.remember_row(question, T::ASKED, &what, row, looked.reads.as_deref());
         }
         self.forget_old();
     }
 
-    /// What a node of this specification was seen to take, in MiB.
-    pub(super) fn memory(&self, question: &Question, asked: Asked) -> Option<u64> {
-        self.read(&memory_file(question, asked))
+    /// What processes of this specification were seen to cost.
+    pub(super) fn costs(&self, question: &Question, asked: Asked) -> Option<Costs> {
+        self.read(&file_of("costs", question, asked))
+    }
+
+    pub(super) fn remember_costs(&self, question: &Question, asked: Asked, costs: &Costs) {
+        self.write(&file_of("costs", question, asked), costs);
     }
 
     pub(super) fn network(&self, question: &Question) -> Option<Network> {
@@ -129,7 +117,7 @@ impl Cache {
     }
 
     pub(super) fn remember_network(&self, question: &Question, network: &Network, reads: Option<&[ReadSet]>) {
-        let row = Row { reads: vec![], together: 1, names: None, value: network };
+        let row = Row { reads: vec![], names: None, value: network };
         self.remember_row(question, Asked::Descriptions, NETWORK, row, reads);
     }
 
@@ -265,10 +253,6 @@ fn file_of(what: &str, question: &Question, asked: Asked) -> String {
         Asked::Systems => format!("{what}-{}", question.spec),
         Asked::Descriptions => format!("{what}-description-{}", question.spec),
     }
-}
-
-fn memory_file(question: &Question, asked: Asked) -> String {
-    file_of("memory", question, asked)
 }
 
 /// Read sets are found by what is in them.

@@ -2,91 +2,128 @@
 //!
 //! Nodes in one process share what they have in common, but the process keeps all of them in memory. So there are as many
 //! processes at once as cores and memory allow, and as many nodes in each as fit. Where it is remembered what was read, a node
-//! is remembered with what was read for those before it in its process, so there are few of them; and one that was evaluated
-//! after others and changed since is next evaluated after fewer, so that what is remembered about it becomes about it alone.
+//! is remembered with what was read for those before it in its process, so there are few of them; and when only a few nodes have
+//! changed each gets a process of its own, so that what is remembered about it is about it alone.
 
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::cache::Missing;
+use super::costs::{Asked, Costs};
 use crate::MachineName;
-
-/// What a process takes before its first node, in MiB: nixpkgs' library and packages.
-pub(super) const BASE: u64 = 400;
-/// What a process of one system takes, in MiB.
-const SMALLEST: u64 = BASE + Asked::Systems.mib_per_node();
 
 /// The largest heap a process begins with, in MiB: Nix does not start when it cannot have it.
 const LARGEST_HEAP: u64 = 4096;
 
-/// What is asked about nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
-    /// Their systems.
-    Systems,
-    /// What they say about themselves, which is a few options.
-    Descriptions,
-}
-
-impl Asked {
-    /// What a node is taken for before one was measured, in MiB: a small NixOS takes 500, a large one several times that; a few of its
-    /// options a fifth.
-    const fn mib_per_node(self) -> u64 {
-        match self {
-            Self::Systems => 1000,
-            Self::Descriptions => 200,
-        }
-    }
-
-    /// How many nodes a process may hold where it is remembered what was read. What nodes share is worth two seconds or so: of the five
-    /// to seven that a real NixOS takes, so that three in a process cost about a twentieth more than five; and of the two and a half that
-    /// a description takes.
-    pub(super) const fn watched(self) -> usize {
-        match self {
-            Self::Systems => 3,
-            Self::Descriptions => 10,
-        }
-    }
-}
+/// So many nodes, or fewer, get processes of their own where it is remembered what was read.
+const FEW: usize = 3;
 
 /// Limits of this computer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
     pub(super) workers: usize,
-    memory_mib: u64,
+    pub(super) memory_mib: u64,
+}
+
+/// How nodes are best spread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Spread {
+    /// How many processes at once.
+    processes: usize,
+    /// How many nodes a process holds at most.
+    nodes: usize,
+}
+
+/// Nodes that have no process yet.
+#[derive(Debug)]
+pub(super) struct Queue {
+    nodes: Vec<MachineName>,
+    asked: Asked,
+    /// Where it is remembered what was read: how many nodes there were in the beginning.
+    watched: Option<usize>,
+    /// How those are spread that come next, and how many processes of that are still to begin.
+    wave: Option<(Spread, usize)>,
 }
 
 impl Limits {
     pub(super) fn new(workers: Option<usize>, memory_mib: Option<u64>) -> Self {
-        let memory_mib = memory_mib.unwrap_or_else(|| free_memory().unwrap_or(2 * SMALLEST) / 2);
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let fitting = usize::try_from(memory_mib / SMALLEST).unwrap_or(usize::MAX);
-        Self { workers: workers.unwrap_or_else(|| cores.min(fitting)).max(1), memory_mib }
+        let one = Costs::assumed(Asked::Systems);
+        let smallest = one.base.mib + one.node.mib;
+        let memory_mib = memory_mib.unwrap_or_else(|| free_memory().unwrap_or(2 * smallest) / 2);
+        let workers = workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        Self { workers: workers.max(1), memory_mib }
     }
 
-    /// What one process may take, in MiB.
-    fn share(&self) -> u64 {
-        self.memory_mib / u64::try_from(self.workers).unwrap_or(1).max(1)
+    /// What each of so many processes may take, in MiB.
+    fn share(&self, processes: usize) -> u64 {
+        self.memory_mib / u64::try_from(processes).unwrap_or(u64::MAX).max(1)
     }
 
     /// How large the heap of a process with this many nodes is before anything is collected in it, in MiB. Nix begins with 384 or less
     /// (Determinate's with more), and a third of its time goes into collecting what a NixOS then leaves behind; half of what a node is
     /// taken for saves most of that, and costs a fifth to a third more memory.
-    pub(super) fn heap(&self, asked: Asked, nodes: usize) -> u64 {
+    pub(super) fn heap(&self, asked: Asked, costs: &Costs, nodes: usize) -> u64 {
+        let assumed = Costs::assumed(asked);
+        let base = assumed.base.mib.max(costs.base.mib);
         let nodes = u64::try_from(nodes).unwrap_or(u64::MAX);
-        nodes
-            .saturating_mul(asked.mib_per_node() / 2)
-            .saturating_add(BASE)
-            .min(self.share())
-            .min(LARGEST_HEAP)
+        let heap = nodes.saturating_mul(assumed.node.mib / 2).saturating_add(base);
+        heap.min(self.share(self.workers)).min(LARGEST_HEAP)
     }
 
-    /// How many nodes a process may hold. `measured` is what one was seen to take, in MiB.
-    pub(super) fn nodes_per_process(&self, asked: Asked, measured: Option<u64>) -> usize {
-        let each = measured.unwrap_or_else(|| asked.mib_per_node());
-        let nodes = self.share().saturating_sub(BASE) / each.max(1);
-        usize::try_from(nodes).unwrap_or(usize::MAX).max(1)
+    /// The quickest way to evaluate so many nodes, by what they cost, with at most `most` in a process: more processes at once, each of
+    /// which has to do what nodes share, or fewer that hold more.
+    fn spread(&self, costs: &Costs, nodes: usize, most: usize) -> Spread {
+        let spread = |processes: usize| {
+            let room = self.share(processes).checked_sub(costs.base.mib + costs.node.mib)?;
+            let fitting =
+                usize::try_from(room / costs.node.mib.max(1)).unwrap_or(usize::MAX).saturating_add(1);
+            Some(Spread { processes, nodes: fitting.min(most).min(nodes.div_ceil(processes)).max(1) })
+        };
+        let took = |spread: &Spread| {
+            let rounds = nodes.div_ceil(spread.nodes).div_ceil(spread.processes);
+            let each = u64::try_from(spread.nodes).unwrap_or(u64::MAX).saturating_mul(costs.node.millis);
+            u64::try_from(rounds).unwrap_or(u64::MAX).saturating_mul(costs.base.millis.saturating_add(each))
+        };
+        // What fits nowhere is tried all the same, alone.
+        let ways = (1..=self.workers).rev().filter_map(spread);
+        ways.min_by_key(took).unwrap_or(Spread { processes: 1, nodes: 1 })
+    }
+}
+
+impl Queue {
+    pub(super) fn new(nodes: Vec<MachineName>, asked: Asked, is_watched: bool) -> Self {
+        Self { watched: is_watched.then_some(nodes.len()), nodes, asked, wave: None }
+    }
+
+    /// The nodes of the process that is to begin now, while so many others run, by what processes were found to cost until now.
+    pub(super) fn next(
+        &mut self,
+        limits: &Limits,
+        costs: &Costs,
+        running: usize,
+    ) -> Option<Vec<MachineName>> {
+        if self.nodes.is_empty() {
+            return None;
+        }
+        // As many processes as run at once are made alike, so that they end at about the same time.
+        let (spread, left) = self.wave.unwrap_or_else(|| {
+            let spread = limits.spread(costs, self.nodes.len(), self.most(costs));
+            (spread, spread.processes)
+        });
+        if running >= spread.processes {
+            return None;
+        }
+        self.wave = (left > 1).then_some((spread, left - 1));
+        Some(self.nodes.drain(..spread.nodes.min(self.nodes.len())).collect())
+    }
+
+    /// How many nodes a process may hold, whatever fits.
+    fn most(&self, costs: &Costs) -> usize {
+        match self.watched {
+            None => usize::MAX,
+            Some(..=FEW) => 1,
+            Some(_) => costs.worth(self.asked),
+        }
     }
 }
 
@@ -94,6 +131,9 @@ impl Limits {
 #[derive(Debug)]
 pub(super) struct Slots {
     permits: Semaphore,
+    /// Of each MiB.
+    memory: Semaphore,
+    memory_mib: u32,
     free: Mutex<Vec<usize>>,
 }
 
@@ -102,20 +142,29 @@ pub(super) struct Slots {
 pub(super) struct Slot<'a> {
     slots: &'a Slots,
     number: usize,
-    /// Only a closed semaphore gives none, and this one is never closed.
-    _permit: Option<SemaphorePermit<'a>>,
+    /// Only a closed semaphore gives none, and these are never closed.
+    _permits: [Option<SemaphorePermit<'a>>; 2],
 }
 
 impl Slots {
-    pub(super) fn new(count: usize) -> Self {
-        Self { permits: Semaphore::new(count), free: Mutex::new((0..count).rev().collect()) }
+    pub(super) fn new(limits: Limits) -> Self {
+        let most = u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX);
+        let memory_mib = u32::try_from(limits.memory_mib).unwrap_or(u32::MAX).min(most);
+        Self {
+            permits: Semaphore::new(limits.workers),
+            memory: Semaphore::new(usize::try_from(memory_mib).unwrap_or(usize::MAX)),
+            memory_mib,
+            free: Mutex::new((0..limits.workers).rev().collect()),
+        }
     }
 
-    /// Waits for a free one.
-    pub(super) async fn take(&self) -> Slot<'_> {
+    /// Waits for a free one and for that much memory. What wants more than there is gets all of it.
+    pub(super) async fn take(&self, mib: u64) -> Slot<'_> {
         let permit = self.permits.acquire().await.ok();
+        let mib = u32::try_from(mib).unwrap_or(u32::MAX).min(self.memory_mib);
+        let memory = self.memory.acquire_many(mib).await.ok();
         let number = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Slot { slots: self, number: number.unwrap_or_default(), _permit: permit }
+        Slot { slots: self, number: number.unwrap_or_default(), _permits: [permit, memory] }
     }
 }
 
@@ -139,74 +188,133 @@ fn free_memory() -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
 }
 
-/// Groups of nodes, each for one process.
-pub(super) fn split(missing: &[Missing], workers: usize, per_process: usize) -> Vec<Vec<MachineName>> {
-    let even = missing.len().div_ceil(workers.max(1)).max(1);
-    let mut groups: Vec<(usize, Vec<MachineName>)> = vec![];
-    let mut by_size: Vec<&Missing> = missing.iter().collect();
-    by_size.sort_by_key(|one| one.together);
-    for one in by_size {
-        let before = one.together.map_or(usize::MAX, |together| (together / 4).max(1));
-        let size = even.min(per_process).min(before).max(1);
-        match groups.last_mut() {
-            Some((limit, group)) if *limit == size && group.len() < size => group.push(one.name.clone()),
-            _ => groups.push((size, vec![one.name.clone()])),
-        }
-    }
-    groups.into_iter().map(|(_, group)| group).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::costs::Cost;
     use super::*;
 
-    fn missing(together: &[Option<usize>]) -> Vec<Missing> {
-        let name = |n: usize| format!("m{n}").parse().unwrap();
-        together
-            .iter()
-            .enumerate()
-            .map(|(n, together)| Missing { name: name(n), together: *together })
-            .collect()
+    const GIB: u64 = 1024;
+
+    /// Of processes: milliseconds and MiB before the first node, and for each.
+    fn costs(base: (u64, u64), node: (u64, u64)) -> Costs {
+        let cost = |(millis, mib)| Cost { millis, mib };
+        let mut costs = Costs::assumed(Asked::Systems);
+        (costs.base, costs.node) = (cost(base), cost(node));
+        costs
     }
 
-    fn sizes(groups: &[Vec<MachineName>]) -> Vec<usize> {
-        groups.iter().map(Vec::len).collect()
-    }
-
-    #[test]
-    fn new_nodes_are_spread_evenly_over_the_workers() {
-        assert_eq!(sizes(&split(&missing(&[None; 10]), 2, 100)), [5, 5]);
-        assert_eq!(sizes(&split(&missing(&[None; 1]), 4, 100)), [1]);
-        assert_eq!(sizes(&split(&missing(&[]), 4, 100)), Vec::<usize>::new());
+    fn spread(workers: usize, memory_mib: u64, costs: &Costs, nodes: usize, most: usize) -> (usize, usize) {
+        let Spread { processes, nodes } = Limits { workers, memory_mib }.spread(costs, nodes, most);
+        (processes, nodes)
     }
 
     #[test]
-    fn no_process_holds_more_than_fits() {
-        assert_eq!(sizes(&split(&missing(&[None; 10]), 2, 2)), [2, 2, 2, 2, 2]);
+    fn nodes_are_spread_evenly_over_the_workers() {
+        let plain = Costs::assumed(Asked::Systems);
+        assert_eq!(spread(2, 64 * GIB, &plain, 10, usize::MAX), (2, 5));
+        assert_eq!(spread(4, 64 * GIB, &plain, 1, usize::MAX), (4, 1));
+        assert_eq!(spread(2, 64 * GIB, &plain, 10, 3), (2, 3));
+        assert_eq!(spread(2, 64 * GIB, &plain, 0, 3), (2, 1));
     }
 
     #[test]
-    fn what_changed_is_evaluated_with_fewer_than_before() {
-        assert_eq!(sizes(&split(&missing(&[Some(1), Some(1)]), 1, 100)), [1, 1]);
-        assert_eq!(sizes(&split(&missing(&[Some(8); 8]), 2, 100)), [2, 2, 2, 2]);
+    fn memory_decides_about_nodes_in_a_process_and_processes_at_once() {
+        let plain = Costs::assumed(Asked::Systems);
+        assert_eq!(spread(2, 8 * GIB, &plain, 50, usize::MAX), (2, 3));
+        let large = costs((1000, 400), (9000, 5000));
+        assert_eq!(spread(4, 12 * GIB, &large, 10, usize::MAX), (2, 1));
+        assert_eq!(
+            spread(4, 4 * GIB, &large, 10, usize::MAX),
+            (1, 1),
+            "too large for this computer, but who knows"
+        );
+        // What they share is most of it: two processes of few would both do it, again and again.
+        let tangled = costs((15_000, 5000), (2500, 700));
+        assert_eq!(spread(2, 11 * GIB, &tangled, 50, usize::MAX), (1, 8));
+        assert_eq!(spread(2, 64 * GIB, &tangled, 50, usize::MAX), (2, 25));
+    }
+
+    /// How many nodes the processes hold when they end in the order in which they began.
+    fn sizes(missing: usize, is_watched: bool, limits: Limits, costs: &[Costs]) -> Vec<usize> {
+        let nodes = (0..missing).map(|n| format!("m{n}").parse().unwrap()).collect();
+        let mut queue = Queue::new(nodes, Asked::Systems, is_watched);
+        let (mut sizes, mut running) = (vec![], 0);
+        for ended in 0.. {
+            let costs = costs.get(ended).or(costs.last()).unwrap();
+            while let Some(group) = queue.next(&limits, costs, running) {
+                sizes.push(group.len());
+                running += 1;
+            }
+            if running == 0 {
+                break;
+            }
+            running -= 1;
+        }
+        assert_eq!(sizes.iter().sum::<usize>(), missing);
+        sizes
+    }
+
+    #[test]
+    fn processes_of_one_time_hold_as_many_nodes() {
+        let plain = [Costs::assumed(Asked::Systems)];
+        let limits = Limits { workers: 2, memory_mib: 64 * GIB };
+        assert_eq!(sizes(10, false, limits, &plain), [5, 5]);
+        assert_eq!(sizes(10, true, limits, &plain), [3, 3, 2, 2]);
+        assert_eq!(sizes(0, true, limits, &plain), [0; 0]);
+        let limits = Limits { workers: 2, memory_mib: 8 * GIB };
+        assert_eq!(sizes(13, false, limits, &plain), [3, 3, 3, 3, 1]);
+    }
+
+    #[test]
+    fn a_few_that_changed_are_evaluated_alone() {
+        let limits = Limits { workers: 2, memory_mib: 64 * GIB };
+        let plain = [Costs::assumed(Asked::Systems)];
+        assert_eq!(sizes(1, true, limits, &plain), [1]);
+        assert_eq!(sizes(3, true, limits, &plain), [1, 1, 1]);
+        assert_eq!(sizes(3, false, limits, &plain), [2, 1]);
+    }
+
+    #[test]
+    fn what_the_first_processes_cost_decides_about_the_others() {
+        let limits = Limits { workers: 2, memory_mib: 64 * GIB };
+        let plain = Costs::assumed(Asked::Systems);
+        let tangled = costs((15_000, 5000), (2500, 700));
+        assert_eq!(sizes(50, true, limits, &[plain, tangled]), [3, 3, 22, 22]);
+        let large = costs((1000, 400), (9000, 40_000));
+        assert_eq!(sizes(9, false, limits, &[plain, large]), [5, 4]);
+        let limits = Limits { workers: 2, memory_mib: 8 * GIB };
+        assert_eq!(sizes(9, false, limits, &[plain, large]), [3, 3, 1, 1, 1]);
     }
 
     #[test]
     fn no_heap_begins_larger_than_its_share() {
         let limits = Limits { workers: 2, memory_mib: 4000 };
-        assert_eq!(limits.heap(Asked::Systems, 1), 900);
-        assert_eq!(limits.heap(Asked::Systems, 3), 1900);
-        assert_eq!(limits.heap(Asked::Systems, 50), 2000);
-        assert_eq!(limits.heap(Asked::Descriptions, 3), 700);
-        assert_eq!(Limits { workers: 1, memory_mib: 64_000 }.heap(Asked::Systems, 50), LARGEST_HEAP);
+        let [systems, descriptions] = [Asked::Systems, Asked::Descriptions].map(Costs::assumed);
+        assert_eq!(limits.heap(Asked::Systems, &systems, 1), 900);
+        assert_eq!(limits.heap(Asked::Systems, &systems, 3), 1900);
+        assert_eq!(limits.heap(Asked::Systems, &systems, 50), 2000);
+        assert_eq!(limits.heap(Asked::Systems, &costs((0, 1300), (0, 0)), 1), 1800);
+        assert_eq!(limits.heap(Asked::Descriptions, &descriptions, 3), 700);
+        let limits = Limits { workers: 1, memory_mib: 64_000 };
+        assert_eq!(limits.heap(Asked::Systems, &systems, 50), LARGEST_HEAP);
     }
 
-    #[test]
-    fn memory_decides_about_nodes_in_a_process() {
-        let limits = Limits { workers: 2, memory_mib: 8000 };
-        assert_eq!(limits.nodes_per_process(Asked::Systems, None), 3);
-        assert_eq!(limits.nodes_per_process(Asked::Descriptions, None), 18);
-        assert_eq!(limits.nodes_per_process(Asked::Systems, Some(400)), 9);
-        assert_eq!(limits.nodes_per_process(Asked::Systems, Some(100_000)), 1);
+    #[tokio::test]
+    async fn what_runs_at_once_fits_into_memory() {
+        let slots = Slots::new(Limits { workers: 3, memory_mib: 1000 });
+        let wait = |mib| tokio::time::timeout(std::time::Duration::from_millis(20), slots.take(mib));
+        let (small, large) = (slots.take(300).await, slots.take(700).await);
+        assert_ne!(small.number(), large.number());
+        assert!(wait(1).await.is_err(), "no memory is left");
+        assert!(wait(0).await.is_ok(), "one that needs none");
+        drop(small);
+        let another = wait(300).await.unwrap();
+        assert!(wait(1).await.is_err());
+        drop((large, another));
+        let all = wait(5000).await.unwrap();
+        assert!(wait(1).await.is_err());
+        drop(all);
+        let _three = [slots.take(0).await, slots.take(0).await, slots.take(0).await];
+        assert!(wait(0).await.is_err(), "no slot is left");
     }
 }

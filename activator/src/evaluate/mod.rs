@@ -9,6 +9,7 @@
 //! be proved: see `cache.rs`.
 
 mod cache;
+mod costs;
 mod flake;
 mod groups;
 mod question;
@@ -19,6 +20,7 @@ pub mod trace;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use futures::stream::FuturesUnordered;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
@@ -31,7 +33,8 @@ use crate::secrets::Content;
 use crate::{MachineName, StorePath};
 
 use cache::{Cache, Known};
-use groups::{Limits, Slots};
+use costs::{Asked, Costs};
+use groups::{Limits, Queue, Slots};
 use question::{Question, Tree};
 use run::{Answer, Described, Looked, Run, View};
 
@@ -217,13 +220,7 @@ impl Evaluator {
     pub fn new(settings: &EvaluationSettings) -> Self {
         let limits = Limits::new(settings.workers, settings.memory_mib);
         let cache = if settings.cache == CachePolicy::Off { None } else { Cache::of_user() };
-        Self {
-            tree: OnceCell::new(),
-            slots: Slots::new(limits.workers),
-            limits,
-            policy: settings.cache,
-            cache,
-        }
+        Self { tree: OnceCell::new(), slots: Slots::new(limits), limits, policy: settings.cache, cache }
     }
 
     /// Evaluates the wanted nodes; the derivations are in the local store afterwards.
@@ -234,7 +231,7 @@ impl Evaluator {
         cancel: &CancellationToken,
     ) -> Result<Evaluation, EvaluateError> {
         let question = self.question(nix, request, cancel).await?;
-        let run = Run { nix, cancel, question: &question, slots: &self.slots, limits: self.limits };
+        let run = self.run(nix, &question, cancel);
         let wanted = match &request.nodes {
             Some(nodes) => nodes.clone(),
             None => match run.names().await? {
@@ -255,7 +252,7 @@ impl Evaluator {
         cancel: &CancellationToken,
     ) -> Result<Description, EvaluateError> {
         let question = self.question(nix, request, cancel).await?;
-        let run = Run { nix, cancel, question: &question, slots: &self.slots, limits: self.limits };
+        let run = self.run(nix, &question, cancel);
         let cache = self.cache_of(&question);
         let known = cache.and_then(|cache| cache.network(&question));
         let network = if let Some(network) = known {
@@ -289,33 +286,48 @@ impl Evaluator {
             Some(cache) => cache.look_up(run.question, wanted),
             None => Known::nothing(wanted),
         };
-        let memory = cache.and_then(|cache| cache.memory(run.question, T::ASKED));
-        let per_process = self.limits.nodes_per_process(T::ASKED, memory);
-        let most = if run.question.tracer.is_some() { T::ASKED.watched() } else { usize::MAX };
-        let groups = groups::split(&missing, self.limits.workers, per_process.min(most));
+        let costs = cache.and_then(|cache| cache.costs(run.question, T::ASKED));
+        let mut costs = costs.unwrap_or(Costs::assumed(T::ASKED));
         tracing::debug!(
             asked = ?T::ASKED,
             known = answer.nodes.len(),
             missing = missing.len(),
-            processes = groups.len(),
+            ?costs,
             "evaluating"
         );
-        let groups: Vec<_> = groups.iter().map(|group| T::of(group, run)).collect();
-        // All of them at once: the slots decide how many really run.
-        let mut found = futures::stream::iter(groups).buffer_unordered(usize::MAX);
-        while let Some(found) = found.try_next().await? {
+        let mut queue = Queue::new(missing, T::ASKED, run.question.tracer.is_some());
+        let mut running = FuturesUnordered::new();
+        loop {
+            // What the first processes cost decides how the others are made.
+            while let Some(group) = queue.next(&self.limits, &costs, running.len()) {
+                let run = Run { costs, ..*run };
+                running.push(async move { T::of(&group, &run).await });
+            }
+            let Some(found) = running.try_next().await? else {
+                break;
+            };
             if let Some(known) = &found.names
                 && let Some(name) = wanted.iter().find(|name| !known.contains(name))
             {
                 return Err(EvaluateError::NoSuchNode { name: name.clone(), known: known.clone() });
             }
+            if let Some(process) = &found.process {
+                costs = costs.learned(process);
+            }
             if let Some(cache) = cache {
                 cache.remember(run.question, &found);
+                cache.remember_costs(run.question, T::ASKED, &costs);
             }
             answer.names = found.names;
             answer.nodes.extend(found.nodes);
         }
         Ok(answer)
+    }
+
+    fn run<'a>(&'a self, nix: &'a Nix, question: &'a Question, cancel: &'a CancellationToken) -> Run<'a> {
+        // Until it is known what is asked and what that costs.
+        let costs = Costs::assumed(Asked::Descriptions);
+        Run { nix, cancel, question, slots: &self.slots, limits: self.limits, costs }
     }
 
     fn cache_of(&self, question: &Question) -> Option<&Cache> {
@@ -333,14 +345,14 @@ impl Evaluator {
         let mut question = self.question(nix, request, cancel).await?;
         // Nobody will ask what was read.
         question.tracer = None;
-        let run = Run { nix, cancel, question: &question, slots: &self.slots, limits: self.limits };
+        let run = self.run(nix, &question, cancel);
         let wanted = match &request.nodes {
             Some(nodes) => nodes.clone(),
             None => run.names().await?.unwrap_or_default(),
         };
-        let wanted = Known::<Described>::nothing(&wanted);
-        let per_process = self.limits.nodes_per_process(Described::ASKED, None);
-        let groups = groups::split(&wanted.missing, self.limits.workers, per_process);
+        let mut queue = Queue::new(wanted, Asked::Descriptions, false);
+        // All of them at once: the slots decide how many really run.
+        let groups: Vec<_> = std::iter::from_fn(|| queue.next(&self.limits, &run.costs, 0)).collect();
         let groups: Vec<_> = groups.iter().map(|group| run.texts(group).boxed()).collect();
         let answers: Vec<Texts> =
             futures::stream::iter(groups).buffer_unordered(usize::MAX).try_collect().await?;

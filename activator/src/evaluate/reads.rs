@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::costs::Cost;
 use crate::hash::{hex, sha256};
 
 /// A file that changed so shortly before it was read could change again without a trace in its times.
@@ -31,6 +32,8 @@ pub(super) struct Reads {
     pub(super) pieces: Vec<Piece>,
     /// Whether that is all.
     pub(super) complete: bool,
+    /// What the process had taken when each of its nodes was done.
+    pub(super) done: Vec<Cost>,
 }
 
 /// What was seen from one moment to another.

@@ -10,7 +10,8 @@ use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::groups::{Asked, BASE, Limits, Slots};
+use super::costs::{Asked, Costs, Process};
+use super::groups::{Limits, Slots};
 use super::question::Question;
 use super::reads::{ReadSet, Reads};
 use super::{Caught, EvaluateError, Node, NodeDescription, System, Texts};
@@ -24,13 +25,15 @@ const HEAP: &str = "GC_INITIAL_HEAP_SIZE";
 const LARGEST_HEAP: &str = "GC_MAXIMUM_HEAP_SIZE";
 
 /// Everything the processes need.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Run<'a> {
     pub(super) nix: &'a Nix,
     pub(super) cancel: &'a CancellationToken,
     pub(super) question: &'a Question,
     pub(super) slots: &'a Slots,
     pub(super) limits: Limits,
+    /// What a process is taken to cost.
+    pub(super) costs: Costs,
 }
 
 /// Something that can be known about a node.
@@ -109,8 +112,8 @@ pub(super) struct Answer<T> {
     /// All nodes of the specification, where that was asked and is known.
     pub(super) names: Option<Vec<MachineName>>,
     pub(super) nodes: Vec<Looked<T>>,
-    /// What the process took for each of its nodes, in MiB, besides what it takes anyway.
-    pub(super) mib_per_node: Option<u64>,
+    /// What that took; `None` where it is not known.
+    pub(super) process: Option<Process>,
 }
 
 /// A node and what was read to know it.
@@ -120,8 +123,6 @@ pub(super) struct Looked<T> {
     pub(super) node: T,
     /// `None`: not everything is known that was read.
     pub(super) reads: Option<Vec<ReadSet>>,
-    /// How many nodes had been evaluated in the same process then, itself included.
-    pub(super) together: usize,
 }
 
 /// What one process printed.
@@ -141,13 +142,11 @@ impl Printed {
     ) -> Answer<T> {
         let looked = |(name, node): (MachineName, T)| {
             let reads = self.reads.as_ref().and_then(|reads| reads.until(name.as_str()));
-            // A piece for each node.
-            let together = reads.as_ref().map_or(together, |pieces| pieces.len().min(together));
-            Looked { name, node, reads, together }
+            Looked { name, node, reads }
         };
-        let nodes = nodes.map(looked).collect();
-        let each = |peak: u64| peak.saturating_sub(BASE) / u64::try_from(together).unwrap_or(1).max(1);
-        Answer { names, nodes, mib_per_node: self.peak_mib.map(each) }
+        let done = self.reads.as_ref().map(|reads| reads.done.clone()).unwrap_or_default();
+        let process = Process { nodes: together, peak_mib: self.peak_mib, done };
+        Answer { names, nodes: nodes.map(looked).collect(), process: Some(process) }
     }
 }
 
@@ -210,7 +209,7 @@ impl Run<'_> {
                 {
                     return Err(EvaluateError::NoSuchNode { name: name.clone(), known: known.clone() });
                 }
-                Answer { names, nodes: vec![], mib_per_node: None }
+                Answer { names, nodes: vec![], process: None }
             }
             Err(error) => return Err(error),
         };
@@ -224,7 +223,7 @@ impl Run<'_> {
 
     /// Evaluates one node where its error is not caught.
     async fn system(&self, name: &MachineName) -> Result<Looked<Node>, EvaluateError> {
-        let looked = |node, reads| Looked { name: name.clone(), node, reads, together: 1 };
+        let looked = |node, reads| Looked { name: name.clone(), node, reads };
         let wanted = std::slice::from_ref(name);
         match self.instantiate(Asked::Systems, &["-A", "node", "--show-trace"], wanted).await {
             Ok(printed) => {
@@ -243,7 +242,7 @@ impl Run<'_> {
                 let nodes: BTreeMap<MachineName, NodeDescription> = parse(nodes)?;
                 printed.answer(None, nodes.into_iter().map(|(name, node)| (name, Ok(node))), group.len())
             }
-            Err(EvaluateError::Network { .. }) => Answer { names: None, nodes: vec![], mib_per_node: None },
+            Err(EvaluateError::Network { .. }) => Answer { names: None, nodes: vec![], process: None },
             Err(error) => return Err(error),
         };
         completed(answer, group, |name| self.description(name).boxed()).await
@@ -251,7 +250,7 @@ impl Run<'_> {
 
     /// Asks one node about itself where others do not share its error.
     async fn description(&self, name: &MachineName) -> Result<Looked<Described>, EvaluateError> {
-        let looked = |node, reads| Looked { name: name.clone(), node, reads, together: 1 };
+        let looked = |node, reads| Looked { name: name.clone(), node, reads };
         let (wanted, what) = (std::slice::from_ref(name), ["-A", "descriptions", "--show-trace"]);
         match self.instantiate(Asked::Descriptions, &what, wanted).await {
             Ok(printed) => {
@@ -313,10 +312,12 @@ impl Run<'_> {
         let fixed = [&fixed[..], &["allow-import-from-derivation", builds, "-"]].concat();
         let arguments = [&fixed[..], what].concat();
         let input = self.question.expression(nodes);
-        let slot = self.slots.take().await;
+        // Without nodes it only reads names.
+        let mib = if nodes.is_empty() { 0 } else { self.costs.mib(nodes.len()) };
+        let slot = self.slots.take(mib).await;
         let watch = self.question.tracer.as_ref().map(|tracer| tracer.watch(slot.number())).transpose();
         let watch = watch.map_err(|source| NixError::Run { program: PROGRAM.to_owned(), source })?;
-        let heap = (self.limits.heap(asked, nodes.len()) << 20).to_string();
+        let heap = (self.limits.heap(asked, &self.costs, nodes.len()) << 20).to_string();
         let environment = [(HEAP, heap.as_str())];
         // Who has set one of them knows better.
         let is_set = [HEAP, LARGEST_HEAP].iter().any(|name| std::env::var_os(name).is_some());

@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use unix::errno::Errno;
@@ -22,6 +22,7 @@ use unix::sys::uio::{RemoteIoVec, process_vm_readv};
 use unix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use unix::unistd::Pid;
 
+use super::super::costs::Cost;
 use super::super::reads::{Entries, Kind, Piece, ReadSet, Reads, Seen, Stamp};
 use super::DONE;
 
@@ -220,7 +221,9 @@ struct Eye {
     incomplete: bool,
     /// Where Nix keeps what it fetched.
     fetched: Option<PathBuf>,
-    began: SystemTime,
+    began: (SystemTime, Instant),
+    /// What had been taken when each node was done.
+    done: Vec<Cost>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,7 +249,8 @@ impl Default for Eye {
             fetched: std::env::var_os("NIX_CACHE_HOME")
                 .map(PathBuf::from)
                 .or(cache.map(|cache| cache.join("nix"))),
-            began: SystemTime::now(),
+            began: (SystemTime::now(), Instant::now()),
+            done: vec![],
         }
     }
 }
@@ -286,7 +290,10 @@ impl Eye {
             return;
         }
         match absolute(pid, directory, &path) {
-            Some(path) => self.path(&path, flags, 0),
+            Some(path) => match path.to_str().and_then(|path| path.strip_prefix(DONE)) {
+                Some(node) => self.done(node, pid),
+                None => self.path(&path, flags, 0),
+            },
             None => self.incomplete = true,
         }
     }
@@ -298,16 +305,19 @@ impl Eye {
         }
     }
 
+    /// A process has done a node.
+    fn done(&mut self, node: &str, pid: Pid) {
+        let millis = u64::try_from(self.began.1.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.done.push(Cost { millis, mib: resident_mib(pid).unwrap_or(0) });
+        // What comes after something that cannot be vouched for cannot be either.
+        if !self.incomplete {
+            self.pieces.push((node.to_owned(), std::mem::take(&mut self.new)));
+        }
+    }
+
     fn path(&mut self, path: &Path, flags: Option<u64>, links: usize) {
         // A slash at the end asks for what a link leads to, which is taken down with the link.
         let path = &path.components().collect::<PathBuf>();
-        if let Some(node) = path.to_str().and_then(|path| path.strip_prefix(DONE)) {
-            // What comes after something that cannot be vouched for cannot be either.
-            if !self.incomplete {
-                self.pieces.push((node.to_owned(), std::mem::take(&mut self.new)));
-            }
-            return;
-        }
         if is_uncounted(path) {
             // A link there may lead out of it again, as home-manager's do.
             if (1..LINKS).contains(&links)
@@ -390,7 +400,7 @@ impl Eye {
 
     /// Everything up to the first thing that cannot be vouched for.
     fn close(self) -> Reads {
-        let began = self.began;
+        let (began, _) = self.began;
         let full = |(path, look): (PathBuf, Look)| {
             let seen = match look {
                 Look::Outside(seen) => seen,
@@ -415,7 +425,7 @@ impl Eye {
             };
             pieces.push(Piece { done, reads: ReadSet::new(seen) });
         }
-        Reads { pieces, complete }
+        Reads { pieces, complete, done: self.done }
     }
 }
 
@@ -444,6 +454,13 @@ fn absolute(pid: Pid, directory: Option<u64>, path: &Path) -> Option<PathBuf> {
         _ => format!("/proc/{pid}/cwd"),
     };
     Some(std::fs::read_link(base).ok()?.join(path))
+}
+
+/// How much memory a process has, in MiB.
+fn resident_mib(pid: Pid) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
 }
 
 fn read_path(pid: Pid, address: u64) -> Option<PathBuf> {

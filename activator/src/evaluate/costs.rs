@@ -1,0 +1,155 @@
+//! What it costs to evaluate nodes: a process costs something before its first node, and then something for each.
+//!
+//! The first part is nixpkgs' library and packages, and in a network whose nodes look at each other all that they look at, which may be
+//! more than the nodes themselves.
+
+use serde::{Deserialize, Serialize};
+
+/// What is asked about nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Their systems.
+    Systems,
+    /// What they say about themselves, which is a few options.
+    Descriptions,
+}
+
+/// Time and memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Cost {
+    pub(super) millis: u64,
+    pub(super) mib: u64,
+}
+
+/// What a process costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Costs {
+    /// Before its first node.
+    pub(super) base: Cost,
+    /// For each node.
+    pub(super) node: Cost,
+    /// Whether any of this was seen.
+    is_measured: bool,
+}
+
+/// What is known about a process that has ended.
+#[derive(Clone, Debug)]
+pub(super) struct Process {
+    /// How many nodes it held.
+    pub(super) nodes: usize,
+    /// The most memory it took.
+    pub(super) peak_mib: Option<u64>,
+    /// What it had taken when each of its nodes was done, where somebody watched.
+    pub(super) done: Vec<Cost>,
+}
+
+impl Costs {
+    /// Those of a plain NixOS; a large one takes several times as much.
+    pub(super) const fn assumed(asked: Asked) -> Self {
+        let (base, node) = match asked {
+            Asked::Systems => (Cost { millis: 1000, mib: 400 }, Cost { millis: 3000, mib: 1000 }),
+            Asked::Descriptions => (Cost { millis: 1200, mib: 400 }, Cost { millis: 600, mib: 200 }),
+        };
+        Self { base, node, is_measured: false }
+    }
+
+    /// What they are after another process was seen.
+    pub(super) fn learned(self, process: &Process) -> Self {
+        let Some((base, node)) = self.seen(process) else {
+            return self;
+        };
+        if !self.is_measured {
+            return Self { base, node, is_measured: true };
+        }
+        let cost = |before: Cost, now: Cost| Cost {
+            // Nodes differ: no single process tells what all are like.
+            millis: u64::midpoint(before.millis, now.millis),
+            // What was once needed is forgotten slowly: too little memory is worse than a process too many.
+            mib: now.mib.max(before.mib - before.mib.div_ceil(8)),
+        };
+        Self { base: cost(self.base, base), node: cost(self.node, node), is_measured: true }
+    }
+
+    /// What a process cost before its first node and for each.
+    fn seen(&self, process: &Process) -> Option<(Cost, Cost)> {
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX).max(1);
+        if let [first, .., last] = process.done.as_slice() {
+            let each = |first: u64, last: u64| last.saturating_sub(first) / number(process.done.len() - 1);
+            let node = Cost { millis: each(first.millis, last.millis), mib: each(first.mib, last.mib) };
+            let base = Cost {
+                millis: first.millis.saturating_sub(node.millis),
+                mib: first.mib.saturating_sub(node.mib),
+            };
+            return Some((base, node));
+        }
+        // How much of it was for the nodes is not known.
+        let mib = process.peak_mib?.saturating_sub(self.base.mib) / number(process.nodes);
+        Some((self.base, Cost { mib, ..self.node }))
+    }
+
+    /// What a process with so many nodes takes, in MiB.
+    pub(super) fn mib(&self, nodes: usize) -> u64 {
+        let nodes = u64::try_from(nodes).unwrap_or(u64::MAX);
+        self.node.mib.saturating_mul(nodes).saturating_add(self.base.mib)
+    }
+
+    /// How many nodes a process is to hold where it is remembered what was read. Nodes of one process share all that was read before,
+    /// so the first change of one costs those after it, too: there are as few as that the base does not count for much.
+    pub(super) fn worth(&self, asked: Asked) -> usize {
+        let least = match asked {
+            Asked::Systems => 3,
+            Asked::Descriptions => 10,
+        };
+        let enough = usize::try_from(self.base.millis.saturating_mul(4).div_ceil(self.node.millis.max(1)));
+        enough.unwrap_or(usize::MAX).max(least)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(done: &[(u64, u64)]) -> Process {
+        let done: Vec<Cost> = done.iter().map(|(millis, mib)| Cost { millis: *millis, mib: *mib }).collect();
+        Process { nodes: done.len(), peak_mib: done.last().map(|last| last.mib), done }
+    }
+
+    #[test]
+    fn what_a_process_costs_and_what_its_nodes_do_is_told_apart() {
+        let assumed = Costs::assumed(Asked::Systems);
+        let plain = assumed.learned(&process(&[(4000, 1100), (7000, 1600), (10_000, 2100)]));
+        assert_eq!(
+            (plain.base, plain.node),
+            (Cost { millis: 1000, mib: 600 }, Cost { millis: 3000, mib: 500 })
+        );
+        assert_eq!(plain.worth(Asked::Systems), 3);
+
+        // All look at all: what the first one costs is mostly the others.
+        let tangled = assumed.learned(&process(&[(12_000, 1700), (14_000, 2000), (16_000, 2300)]));
+        assert_eq!(tangled.base, Cost { millis: 10_000, mib: 1400 });
+        assert_eq!(tangled.worth(Asked::Systems), 20);
+        // One that was evaluated alone says nothing else.
+        let alone = tangled.learned(&process(&[(12_000, 1700)]));
+        assert_eq!((alone.base, alone.node), (tangled.base, tangled.node));
+    }
+
+    #[test]
+    fn memory_that_nobody_watched_is_spread_over_the_nodes() {
+        let unwatched = |nodes, peak| Process { nodes, peak_mib: Some(peak), done: vec![] };
+        let costs = Costs::assumed(Asked::Systems).learned(&unwatched(4, 2400));
+        assert_eq!((costs.base.mib, costs.node.mib), (400, 500));
+        // It is not forgotten at once.
+        assert_eq!(costs.learned(&unwatched(4, 1200)).node.mib, 437);
+        assert_eq!(costs.learned(&unwatched(1, 1400)).node.mib, 1000);
+        let unknown = Process { nodes: 1, peak_mib: None, done: vec![] };
+        assert_eq!(costs.learned(&unknown), costs);
+    }
+
+    #[test]
+    fn no_measurement_is_too_strange() {
+        for odd in [&[(0, 0), (0, 0)][..], &[(5000, 900), (1, 1)], &[(u64::MAX, u64::MAX), (0, 0)]] {
+            let costs = Costs::assumed(Asked::Descriptions).learned(&process(odd));
+            assert!(costs.worth(Asked::Descriptions) >= 10);
+        }
+    }
+}
