@@ -5,18 +5,19 @@
 # does not depend on it evaluates exactly. See `lib/input.nix`.
 #
 # Attributes of the result: `names`, `nodes` and `descriptions` catch errors; `outline` (the names), `network` (what is said besides
-# nodes), `node` (the only wanted node) and `texts` (secrets that the specification contains) do not, so that Nix prints what is wrong.
+# nodes), `node` and `description` (of the only wanted node) and `texts` (secrets that the specification contains) do not, so that Nix
+# prints what is wrong.
 {
   request,
   # Names of the wanted nodes.
   nodes,
-  # Where somebody watches what is read and wants to know when a node is done: the beginning of the name of a file that is looked
-  # for then, which the hash of the node's name ends.
-  announced ? null,
+  # Where somebody watches what is read: the beginning of the names of files that are not there, and are looked for to say something.
+  # `done-HASH`: the node whose name has that hash is done.
+  marks ? null,
 }:
 let
   input = import ./lib/input.nix request;
-  spec = import (./lib + "/${input.spec.kind}.nix") input;
+  spec = import (./lib + "/${input.spec.kind}.nix") (input // { inherit marks; });
   system = import ./lib/system.nix;
 
   /* `{ ok = value; }`, or `{ failed = true; }` when evaluating it throws. */
@@ -30,11 +31,11 @@ let
   /* The same value; whoever watches has seen everything by then that it was made from. */
   done =
     name: value:
-    if announced == null then
+    if marks == null then
       value
     else
       builtins.deepSeq value (
-        builtins.seq (builtins.pathExists (announced + builtins.hashString "sha256" name)) value
+        builtins.seq (builtins.pathExists "${marks}done-${builtins.hashString "sha256" name}") value
       );
 
   /* A node by name. A name that is not there is the caller's to report. */
@@ -49,7 +50,14 @@ in
   nodes = builtins.mapAttrs done (forWanted (evaluated: caught (system.describe evaluated)));
   outline = builtins.attrNames spec.nodes;
   node = system.describe (get (builtins.head nodes));
-  descriptions = builtins.mapAttrs done (forWanted (system.options input.options));
+  # Where options that are asked for have no value, they are null; where there are no options at all something is wrong, or not known.
+  descriptions = builtins.mapAttrs done (
+    forWanted (evaluated: {
+      description = system.options input.options evaluated;
+      failed = !(builtins.tryEval (evaluated.config.deployment or { })).success;
+    })
+  );
+  description = (get (builtins.head nodes)).config.deployment or { };
   # For whoever sends them, and for nothing else.
   texts = forWanted system.texts;
   network = {

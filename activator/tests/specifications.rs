@@ -16,6 +16,23 @@ use serde_json::{Value, json};
 /// One Nix: the directory it is in comes first in this PATH.
 struct Installation(OsString);
 
+impl Installation {
+    /// A command that sees the store of this Nix as its own: found on its PATH, or else a path.
+    fn inside(&self, program: impl AsRef<Path>) -> Command {
+        let wrapper = std::env::split_paths(&self.0).next().unwrap().join("inside");
+        let program = program.as_ref();
+        let mut command;
+        if wrapper.exists() {
+            command = Command::new(wrapper);
+            command.arg(Path::new("/usr/bin").join(program)).env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
+        } else {
+            command = Command::new(program);
+            command.env("PATH", &self.0);
+        }
+        command
+    }
+}
+
 fn installations() -> Vec<Installation> {
     let path = std::env::var_os("PATH").unwrap();
     let mut all = vec![];
@@ -308,7 +325,7 @@ fn whoever_watches_sees_when_a_node_is_done() {
     for nix in installations() {
         let site = Site::new(&[("one", "1".to_owned()), ("two", "2".to_owned())]);
         let at = |name: &str| site.0.path().join(name).display().to_string();
-        let done = |name: &str| format!("builtins.pathExists \"/proc/nixos-activator-done-{name}\"");
+        let done = |name: &str| format!("builtins.pathExists \"/proc/mark-done-{name}\"");
         let (one, two) = (at("one"), at("two"));
         let (a, b) = (done("a"), done("b"));
         let expression = format!(
@@ -316,7 +333,7 @@ fn whoever_watches_sees_when_a_node_is_done() {
         );
         let report = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new(example());
-        command.arg("--watch-evaluation").arg(report.path()).arg("0");
+        command.arg("--watch-evaluation").arg(report.path()).args(["0", "/proc/mark-", ""]);
         command.args(["nix-instantiate", "--eval", "--strict", "--json", "--expr", &expression]);
         let output = command.env("PATH", &nix.0).env("HOME", site.0.path()).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
@@ -327,6 +344,89 @@ fn whoever_watches_sees_when_a_node_is_done() {
         assert_eq!(done, [&json!("a"), &json!("b"), &json!(null)], "{report:#}");
         let seen = |piece: usize, path: &str| pieces[piece]["seen"].get(path).is_some();
         assert!(seen(0, &one) && !seen(0, &two) && seen(1, &two), "{report:#}");
+    }
+}
+
+/// When the tree of a flake has changed only those nodes are evaluated that read what has.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn nodes_of_a_flake_are_remembered_by_what_they_read() {
+    let nixpkgs =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/mini-nixos").canonicalize().unwrap();
+    let flake = format!(
+        "{{\n  inputs.nixpkgs.url = \"path:{}\";\n  outputs = {{ self, nixpkgs }}: let\n    \
+         machine = module: nixpkgs.lib.nixosSystem {{ modules = [ module {{ {BASE} }} ]; }};\n  in {{\n    \
+         nixosConfigurations = {{ a = machine ./a.nix; b = machine ./b.nix; }};\n  }};\n}}\n",
+        nixpkgs.display()
+    );
+    for nix in installations() {
+        let site = Site::new(&[]);
+        let at = |name: &str| site.0.path().join(name);
+        std::fs::create_dir(at("flake")).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(at("flake").join(name), text).unwrap();
+        write("flake.nix", &flake);
+        write(
+            "a.nix",
+            "{ environment.etc.page.source = ./page.html; environment.etc.pages.text = \"${./pages}\"; }",
+        );
+        write("b.nix", "{ environment.etc.x.text = \"x\"; }");
+        write("page.html", "one");
+        std::fs::create_dir(at("flake/pages")).unwrap();
+        write("pages/first", "one");
+        let reference = format!("path:{}", at("flake").display());
+        let features = ["--extra-experimental-features", "nix-command flakes"];
+        let mut run = |command: &mut Command| {
+            let output =
+                command.env("HOME", site.0.path()).env("XDG_CACHE_HOME", at("cache")).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        run(nix.inside("nix").args(features).args(["flake", "lock", &reference]));
+        let remembered = || {
+            let files = std::fs::read_dir(at("cache/nixos-activator/evaluations")).into_iter().flatten();
+            files.filter(|file| file.as_ref().unwrap().file_name().len() == 64).count()
+        };
+        // What the nodes are, and how many were evaluated.
+        let mut evaluate = |arguments: &str| {
+            let before = remembered();
+            let mut command = nix.inside(example());
+            command.args([
+                "--cache",
+                "read_set",
+                "--machines",
+                "{\"a\":{},\"b\":{}}",
+                "--arguments",
+                arguments,
+            ]);
+            let nodes = run(command.arg(&reference));
+            let [a, b] = nodes.lines().collect::<Vec<_>>().try_into().unwrap();
+            assert!(a.ends_with(".drv") && b.ends_with(".drv"), "{nodes}");
+            ([a.to_owned(), b.to_owned()], remembered() - before)
+        };
+
+        // Each for its tree, and for what it read there.
+        let (first, evaluated) = evaluate("{}");
+        assert_eq!(evaluated, 4);
+        assert_eq!(evaluate("{}"), (first.clone(), 0));
+        write("README.md", "not read");
+        assert_eq!(evaluate("{}"), (first.clone(), 0));
+        // The same tree for another question: what Nix knows of it already was read all the same.
+        assert_eq!(evaluate("{ \"x\": 1 }").1, 4);
+        let mut before = first;
+        for (what, changed) in [
+            ("page.html", [true, false]),
+            ("pages/first", [true, false]),
+            ("pages/second", [true, false]),
+            ("b.nix", [false, true]),
+        ] {
+            write(what, "{ environment.etc.x.text = \"y\"; }");
+            assert_eq!(evaluate("{ \"x\": 1 }").1, 1, "{what}");
+            let (nodes, evaluated) = evaluate("{}");
+            assert_eq!(evaluated, 1, "{what}");
+            assert_eq!([0, 1].map(|n| nodes[n] != before[n]), changed, "{what}");
+            assert_eq!(evaluate("{}"), (nodes.clone(), 0), "{what}");
+            before = nodes;
+        }
     }
 }
 

@@ -10,15 +10,23 @@ use std::process::{Command, Output};
 
 use serde_json::{Map, Value, json};
 
+/// What the names of marks begin with.
+const MARKS: &str = "/proc/mark-";
+
 /// Runs a shell script under the tracer in `directory`.
 fn watch(directory: &Path, script: &str) -> (Output, Value) {
+    watch_tree("", directory, script)
+}
+
+/// Where only one tree counts, unless it is none.
+fn watch_tree(root: &str, directory: &Path, script: &str) -> (Output, Value) {
     let own = std::env::current_exe().unwrap();
     let program = own.parent().unwrap().parent().unwrap().join("examples/evaluate");
     let report = tempfile::NamedTempFile::new().unwrap();
     let output = Command::new(program)
         .arg("--watch-evaluation")
         .arg(report.path())
-        .args(["0", "bash", "-c", script])
+        .args(["0", MARKS, root, "bash", "-c", script])
         .current_dir(directory)
         .output()
         .unwrap();
@@ -110,7 +118,7 @@ fn pieces_end_where_something_is_done() {
         assert!(costs.iter().all(|cost| cost["mib"].as_u64().unwrap() > 0), "{costs:?}");
         (pieces, report["complete"].clone())
     };
-    let done = |name: &str| format!("[ -e /proc/nixos-activator-done-{name} ];");
+    let done = |name: &str| format!("[ -e {MARKS}done-{name} ];");
     let (a, b) = (done("a"), done("b"));
     let expected = |pieces: &[(Option<&str>, &[&str])]| -> Vec<(Value, Vec<String>)> {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -132,6 +140,35 @@ fn pieces_end_where_something_is_done() {
         let found = pieces(&format!("read x < file; {a} {between}; sleep 0.1; {b} [ -e dir ]"));
         assert_eq!(found, (expected(&[(Some("a"), &["file"])]), json!(false)), "{why}");
     }
+}
+
+#[test]
+fn where_one_tree_counts_nothing_else_does() {
+    let directory = directory();
+    let root = directory.path().join("dir");
+    std::os::unix::fs::symlink("inner", root.join("link")).unwrap();
+    let watch = |script: &str| {
+        let (_, report) = watch_tree(root.to_str().unwrap(), directory.path(), script);
+        (seen(&report).map(|seen| seen.keys().cloned().collect::<Vec<_>>()), report)
+    };
+    let everything =
+        "cat file dir/link; ls dir >/dev/null; [ -e dir/none ]; [ -e child ]; exec 3<>/dev/tcp/127.0.0.1/1";
+    let (names, report) = watch(everything);
+    assert_eq!(names.unwrap(), ["", "inner", "link"], "what is not there was listed already: {report:#}");
+    let (names, report) = watch("[ -e dir/none ]; cat dir/inner");
+    assert_eq!(names.unwrap(), ["inner", "none"], "{report:#}");
+    assert_eq!(
+        report["pieces"][0]["seen"]["inner"]["content"]["stamp"],
+        Value::Null,
+        "it is known by its content"
+    );
+
+    let (names, report) =
+        watch(&format!("cat dir/inner; [ -e {MARKS}done-a ]; [ -e {MARKS}self ]; [ -e {MARKS}done-b ]"));
+    assert_eq!(names, None, "somebody asked which tree it is");
+    let pieces: Vec<&Value> =
+        report["pieces"].as_array().unwrap().iter().map(|piece| &piece["done"]).collect();
+    assert_eq!(pieces, [&json!("a")], "only a was done by then");
 }
 
 #[test]

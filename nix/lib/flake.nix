@@ -1,7 +1,28 @@
 # Flakes. Which output is the specification can be said after `#`; else the first of these that there is.
 request:
 let
-  flake = builtins.getFlake request.spec.ref;
+  locked = builtins.getFlake request.spec.ref;
+
+  /* Where somebody watches which files of the flake are read, whoever asks which tree they are in has to be seen, too. */
+  watched =
+    let
+      seen = value: builtins.seq (builtins.pathExists "${request.marks}self") value;
+      flake = import (locked.sourceInfo.outPath + "/${request.spec.dir}/flake.nix");
+      outputs = flake.outputs (locked.inputs // { self = self; });
+      self =
+        outputs
+        // builtins.mapAttrs (_: seen) locked.sourceInfo
+        // {
+          inherit (locked) inputs;
+          inherit outputs;
+          outPath = seen locked.outPath;
+          sourceInfo = seen locked.sourceInfo;
+        }
+        // (if locked ? _type then { inherit (locked) _type; } else { });
+    in
+    self;
+
+  flake = if request.marks != null && request.spec ? dir then watched else locked;
 
   kinds = {
     nixosConfigurations = configurations: {

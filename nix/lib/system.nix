@@ -83,7 +83,7 @@ let
     if !seen.success || builtins.isFunction known then
       null
     else if builtins.isAttrs known then
-      if known.type or null == "derivation" then
+      if or' null (known.type or null) == "derivation" then
         or' null (plain known.outPath)
       else
         builtins.mapAttrs (_: toJSONable) known

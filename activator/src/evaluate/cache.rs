@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::costs::{Asked, Costs};
 use super::question::Question;
-use super::reads::ReadSet;
+use super::reads::{ReadSet, Until};
 use super::run::{Answer, Looked, Network, View};
 use crate::hash::{sha256, sha256_of};
 use crate::{MachineName, StorePath};
@@ -37,6 +37,9 @@ pub(super) struct Cache {
 
 /// Read sets that were checked for one question: many rows share one.
 type Checked = HashMap<String, bool>;
+
+/// Read sets that are remembered already, by where they are in memory: many rows share one.
+type Written = HashMap<*const ReadSet, Vec<String>>;
 
 /// What was found.
 #[derive(Debug)]
@@ -76,13 +79,10 @@ impl Cache {
     pub(super) fn look_up<T: View>(&self, question: &Question, wanted: &[MachineName]) -> Known<T> {
         let mut known = Known::nothing(&[]);
         let mut checked = Checked::new();
+        let is_there = |drv: &StorePath| Path::new(drv.as_str()).exists();
+        let is_of_use = |value: &T| value.derivation().is_none_or(is_there);
         for name in wanted {
-            let row: Option<Row<T>> = self.read(&row_file(question, &subject(T::ASKED, name)));
-            let is_there = |drv: &StorePath| Path::new(drv.as_str()).exists();
-            let counts = |row: &Row<T>| {
-                self.hold(&row.reads, &mut checked) && row.value.derivation().is_none_or(is_there)
-            };
-            match row.filter(counts) {
+            match self.find(question, &subject(T::ASKED, name), is_of_use, &mut checked) {
                 Some(Row { names, value: node, .. }) => {
                     known.answer.names = names;
                     known.answer.nodes.push(Looked { name: name.clone(), node, reads: None });
@@ -94,10 +94,11 @@ impl Cache {
     }
 
     pub(super) fn remember<T: View>(&self, question: &Question, answer: &Answer<T>) {
-        for looked in answer.nodes.iter().filter(|looked| looked.node.is_worth_it()) {
+        let mut written = Written::new();
+        for looked in answer.nodes.iter().filter(|looked| looked.node.is_remembered()) {
             let row = Row { reads: vec![], names: answer.names.clone(), value: &looked.node };
             let what = subject(T::ASKED, &looked.name);
-            self.remember_row(question, T::ASKED, &what, row, looked.reads.as_deref());
+            self.remember_row(question, T::ASKED, &what, row, looked.reads.as_ref(), &mut written);
         }
         self.forget_old();
     }
@@ -112,13 +113,29 @@ impl Cache {
     }
 
     pub(super) fn network(&self, question: &Question) -> Option<Network> {
-        let row: Row<Network> = self.read(&row_file(question, NETWORK))?;
-        self.hold(&row.reads, &mut Checked::new()).then_some(row.value)
+        self.find(question, NETWORK, |_| true, &mut Checked::new()).map(|row| row.value)
     }
 
-    pub(super) fn remember_network(&self, question: &Question, network: &Network, reads: Option<&[ReadSet]>) {
+    /// The row that holds now.
+    fn find<T: DeserializeOwned>(
+        &self,
+        question: &Question,
+        what: &str,
+        is_of_use: impl Fn(&T) -> bool,
+        checked: &mut Checked,
+    ) -> Option<Row<T>> {
+        let by_files = question.by_files.as_ref();
+        let root = by_files.map_or(Path::new("/"), |by_files| &by_files.root);
+        let names = [Some(&question.name), by_files.map(|by_files| &by_files.name)];
+        names.into_iter().flatten().find_map(|name| {
+            let row: Row<T> = self.read(&row_file(name, what))?;
+            (self.hold(&row.reads, root, checked) && is_of_use(&row.value)).then_some(row)
+        })
+    }
+
+    pub(super) fn remember_network(&self, question: &Question, network: &Network, reads: Option<&Until>) {
         let row = Row { reads: vec![], names: None, value: network };
-        self.remember_row(question, Asked::Descriptions, NETWORK, row, reads);
+        self.remember_row(question, Asked::Descriptions, NETWORK, row, reads, &mut Written::new());
     }
 
     fn remember_row<T: Serialize>(
@@ -127,17 +144,29 @@ impl Cache {
         asked: Asked,
         what: &str,
         row: Row<T>,
-        reads: Option<&[ReadSet]>,
+        reads: Option<&Until>,
+        written: &mut Written,
     ) {
         // A description reads less than a system.
         let base = file_of("base", question, asked);
-        let reads = match reads {
-            Some(reads) => reads.iter().flat_map(|reads| self.remember_reads(&base, reads)).collect(),
-            None if question.pure => vec![],
-            // It could not be told what was read.
-            None => return,
+        let mut names_of = |piece: &ReadSet| {
+            written.entry(piece).or_insert_with(|| self.remember_reads(&base, piece)).clone()
         };
-        self.write(&row_file(question, what), &Row { reads, ..row });
+        let reads = reads.map(|reads| reads.pieces().flat_map(&mut names_of).collect());
+        let name = if question.pure {
+            self.write(&row_file(&question.name, what), &row);
+            question
+                .by_files
+                .as_ref()
+                .filter(|by_files| !has_in_it(&row.value, &by_files.hash))
+                .map(|by_files| &by_files.name)
+        } else {
+            Some(&question.name)
+        };
+        // Else it could not be told what was read.
+        if let (Some(name), Some(reads)) = (name, reads) {
+            self.write(&row_file(name, what), &Row { reads, ..row });
+        }
     }
 
     /// The names of files that together are a read set. Nearly all of what a node reads is nixpkgs: what many read sets have in common
@@ -171,16 +200,16 @@ impl Cache {
     }
 
     /// Whether everything that was read still looks the same.
-    fn hold(&self, names: &[String], checked: &mut Checked) -> bool {
-        names.iter().all(|name| self.holds(name, checked))
+    fn hold(&self, names: &[String], root: &Path, checked: &mut Checked) -> bool {
+        names.iter().all(|name| self.holds(name, root, checked))
     }
 
-    fn holds(&self, name: &String, checked: &mut Checked) -> bool {
+    fn holds(&self, name: &String, root: &Path, checked: &mut Checked) -> bool {
         if let Some(result) = checked.get(name) {
             return *result;
         }
         let result = match self.read::<ReadSet>(name) {
-            Some(reads) => match reads.check() {
+            Some(reads) => match reads.check(root) {
                 Ok(()) => true,
                 Err(path) => {
                     tracing::debug!(path = %path.display(), paths = reads.len(), "changed since the last evaluation");
@@ -235,8 +264,13 @@ impl Cache {
 }
 
 /// Rows are found by a hash; a machine's name may be any length.
-fn row_file(question: &Question, what: &str) -> String {
-    sha256_of(&[question.name.as_bytes(), what.as_bytes()])
+fn row_file(question: &str, what: &str) -> String {
+    sha256_of(&[question.as_bytes(), what.as_bytes()])
+}
+
+/// Whether a value has such a text anywhere in it.
+fn has_in_it<T: Serialize>(value: &T, text: &str) -> bool {
+    serde_json::to_string(value).is_ok_and(|json| json.contains(text))
 }
 
 /// What a row is about. A machine's name has no slash.
@@ -279,7 +313,7 @@ mod tests {
         let nixpkgs = || (0..100).map(|n| at(&format!("nixpkgs-{n}")));
         let node = |name: &str| nothing_at(nixpkgs().chain([at(name)]));
         let remember = |reads: &ReadSet| cache.remember_reads("base", reads);
-        let holds = |names: &[String]| cache.hold(names, &mut Checked::new());
+        let holds = |names: &[String]| cache.hold(names, Path::new("/"), &mut Checked::new());
 
         let first = remember(&node("a"));
         assert_eq!(first.len(), 1, "there was nothing to share with");

@@ -55,36 +55,44 @@ impl Costs {
 
     /// What they are after another process was seen.
     pub(super) fn learned(self, process: &Process) -> Self {
-        let Some((base, node)) = self.seen(process) else {
-            return self;
-        };
-        if !self.is_measured {
-            return Self { base, node, is_measured: true };
-        }
+        let (base, node) = self.seen(process);
         let cost = |before: Cost, now: Cost| Cost {
-            // Nodes differ: no single process tells what all are like.
+            // Nodes differ, and a disk may be cold: no single process tells what all are like.
             millis: u64::midpoint(before.millis, now.millis),
             // What was once needed is forgotten slowly: too little memory is worse than a process too many.
-            mib: now.mib.max(before.mib - before.mib.div_ceil(8)),
+            mib: if self.is_measured { now.mib.max(before.mib - before.mib.div_ceil(8)) } else { now.mib },
         };
         Self { base: cost(self.base, base), node: cost(self.node, node), is_measured: true }
     }
 
     /// What a process cost before its first node and for each.
-    fn seen(&self, process: &Process) -> Option<(Cost, Cost)> {
-        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX).max(1);
+    fn seen(&self, process: &Process) -> (Cost, Cost) {
+        let nodes = u64::try_from(process.nodes).unwrap_or(u64::MAX).max(1);
+        let peak = process.peak_mib.unwrap_or(0);
         if let [first, .., last] = process.done.as_slice() {
-            let each = |first: u64, last: u64| last.saturating_sub(first) / number(process.done.len() - 1);
-            let node = Cost { millis: each(first.millis, last.millis), mib: each(first.mib, last.mib) };
-            let base = Cost {
-                millis: first.millis.saturating_sub(node.millis),
-                mib: first.mib.saturating_sub(node.mib),
-            };
-            return Some((base, node));
+            let between = u64::try_from(process.done.len() - 1).unwrap_or(u64::MAX);
+            let each = |first: u64, last: u64| last.saturating_sub(first) / between;
+            let millis = each(first.millis, last.millis);
+            let mib = each(first.mib, last.mib);
+            let base =
+                Cost { millis: first.millis.saturating_sub(millis), mib: first.mib.saturating_sub(mib) };
+            return (base, Cost { millis, mib: mib.max(peak.saturating_sub(base.mib) / nodes) });
         }
-        // How much of it was for the nodes is not known.
-        let mib = process.peak_mib?.saturating_sub(self.base.mib) / number(process.nodes);
-        Some((self.base, Cost { mib, ..self.node }))
+        // How much of it was for the nodes is not known: it is taken to be as much of it as before.
+        let scaled = |base: u64, node: u64, whole: Option<u64>| {
+            let expected = u128::from(base) + u128::from(nodes) * u128::from(node);
+            let Some(whole) = whole.filter(|_| expected > 0) else {
+                return (base, node);
+            };
+            let scale = |part: u64| {
+                u64::try_from(u128::from(part) * u128::from(whole) / expected).unwrap_or(u64::MAX)
+            };
+            (scale(base), scale(node))
+        };
+        let millis = process.done.first().map(|done| done.millis);
+        let (base_millis, node_millis) = scaled(self.base.millis, self.node.millis, millis);
+        let (base_mib, node_mib) = scaled(self.base.mib, self.node.mib, process.peak_mib);
+        (Cost { millis: base_millis, mib: base_mib }, Cost { millis: node_millis, mib: node_mib })
     }
 
     /// What a process with so many nodes takes, in MiB.
@@ -95,13 +103,13 @@ impl Costs {
 
     /// How many nodes a process is to hold where it is remembered what was read. Nodes of one process share all that was read before,
     /// so the first change of one costs those after it, too: there are as few as that the base does not count for much.
-    pub(super) fn worth(&self, asked: Asked) -> usize {
+    pub(super) fn enough(&self, asked: Asked) -> usize {
         let least = match asked {
             Asked::Systems => 3,
             Asked::Descriptions => 10,
         };
         let enough = usize::try_from(self.base.millis.saturating_mul(4).div_ceil(self.node.millis.max(1)));
-        enough.unwrap_or(usize::MAX).max(least)
+        enough.unwrap_or(usize::MAX).clamp(least, 8 * least)
     }
 }
 
@@ -114,42 +122,58 @@ mod tests {
         Process { nodes: done.len(), peak_mib: done.last().map(|last| last.mib), done }
     }
 
+    /// After the same was seen again and again.
+    fn settled(costs: Costs, process: &Process) -> Costs {
+        (0..40).fold(costs, |costs, _| costs.learned(process))
+    }
+
     #[test]
     fn what_a_process_costs_and_what_its_nodes_do_is_told_apart() {
         let assumed = Costs::assumed(Asked::Systems);
-        let plain = assumed.learned(&process(&[(4000, 1100), (7000, 1600), (10_000, 2100)]));
+        let plain = settled(assumed, &process(&[(4000, 1100), (7000, 1600), (10_000, 2100)]));
         assert_eq!(
             (plain.base, plain.node),
             (Cost { millis: 1000, mib: 600 }, Cost { millis: 3000, mib: 500 })
         );
-        assert_eq!(plain.worth(Asked::Systems), 3);
+        assert_eq!(plain.enough(Asked::Systems), 3);
 
         // All look at all: what the first one costs is mostly the others.
         let tangled = assumed.learned(&process(&[(12_000, 1700), (14_000, 2000), (16_000, 2300)]));
-        assert_eq!(tangled.base, Cost { millis: 10_000, mib: 1400 });
-        assert_eq!(tangled.worth(Asked::Systems), 20);
+        assert_eq!((tangled.base.mib, tangled.node.mib), (1400, 300));
+        assert!(tangled.enough(Asked::Systems) > 5, "the first process counts already");
+        let tangled = settled(tangled, &process(&[(12_000, 1700), (14_000, 2000), (16_000, 2300)]));
+        assert_eq!(tangled.enough(Asked::Systems), 20);
         // One that was evaluated alone says nothing else.
-        let alone = tangled.learned(&process(&[(12_000, 1700)]));
-        assert_eq!((alone.base, alone.node), (tangled.base, tangled.node));
+        let alone = settled(tangled, &process(&[(12_000, 1700)]));
+        assert_eq!(alone.enough(Asked::Systems), 20);
+        assert_eq!(alone.mib(1), 1700);
+        // Nor do many of another kind keep it from being known what one takes.
+        let smaller = settled(tangled, &process(&[(3000, 850)]));
+        assert!((2990..=3010).contains(&(smaller.base.millis + smaller.node.millis)), "{smaller:?}");
+        assert!((849..=870).contains(&smaller.mib(1)), "{smaller:?}");
     }
 
     #[test]
     fn memory_that_nobody_watched_is_spread_over_the_nodes() {
         let unwatched = |nodes, peak| Process { nodes, peak_mib: Some(peak), done: vec![] };
-        let costs = Costs::assumed(Asked::Systems).learned(&unwatched(4, 2400));
-        assert_eq!((costs.base.mib, costs.node.mib), (400, 500));
-        // It is not forgotten at once.
-        assert_eq!(costs.learned(&unwatched(4, 1200)).node.mib, 437);
-        assert_eq!(costs.learned(&unwatched(1, 1400)).node.mib, 1000);
+        let costs = Costs::assumed(Asked::Systems).learned(&unwatched(4, 2200));
+        assert_eq!((costs.base.mib, costs.node.mib), (200, 500));
+        assert_eq!(costs.learned(&unwatched(4, 1100)).node.mib, 437, "it is not forgotten at once");
+        assert_eq!(costs.learned(&unwatched(4, 4400)).node.mib, 1000);
         let unknown = Process { nodes: 1, peak_mib: None, done: vec![] };
-        assert_eq!(costs.learned(&unknown), costs);
+        assert_eq!((costs.learned(&unknown).base, costs.learned(&unknown).node), (costs.base, costs.node));
+        // What is used between two looks counts, too.
+        let peak = Process { peak_mib: Some(5000), ..process(&[(1, 1000), (2, 1000)]) };
+        assert_eq!(Costs::assumed(Asked::Systems).learned(&peak).node.mib, 2000);
     }
 
     #[test]
     fn no_measurement_is_too_strange() {
-        for odd in [&[(0, 0), (0, 0)][..], &[(5000, 900), (1, 1)], &[(u64::MAX, u64::MAX), (0, 0)]] {
-            let costs = Costs::assumed(Asked::Descriptions).learned(&process(odd));
-            assert!(costs.worth(Asked::Descriptions) >= 10);
+        for odd in [&[(0, 0), (0, 0)][..], &[(5000, 900), (1, 1)], &[(u64::MAX, u64::MAX), (0, 0)], &[(0, 0)]]
+        {
+            let costs = settled(Costs::assumed(Asked::Descriptions), &process(odd));
+            assert!((10..=80).contains(&costs.enough(Asked::Descriptions)), "{costs:?}");
+            assert!(costs.mib(usize::MAX) >= costs.mib(1));
         }
     }
 }

@@ -19,6 +19,30 @@ pub(super) struct Locked {
     pub(super) output: Option<String>,
     /// Whether the reference names everything that evaluation reads.
     pub(super) pure: bool,
+    /// Where its files are, if it can be told which of them are read.
+    pub(super) tree: Option<Tree>,
+}
+
+/// The files of a flake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tree {
+    /// A path in the store.
+    pub(super) root: PathBuf,
+    /// Where in it the flake is.
+    pub(super) directory: String,
+}
+
+impl Tree {
+    /// The hash in the name of the path, by which a text that mentions it is known.
+    pub(super) fn hash(&self) -> Option<&str> {
+        self.root.file_name()?.to_str()?.split('-').next().filter(|hash| hash.len() == 32)
+    }
+
+    /// Nix looks at these before anything can be watched.
+    pub(super) fn begins_with(&self) -> [Vec<u8>; 2] {
+        let directory = self.root.join(&self.directory);
+        ["flake.nix", "flake.lock"].map(|name| std::fs::read(directory.join(name)).unwrap_or_default())
+    }
 }
 
 /// The part of `nix flake metadata --json` that is needed.
@@ -32,17 +56,19 @@ struct Metadata {
     locks: Json,
 }
 
-/// Looks where the reference leads. Nothing is written beside it, no lock file either.
+/// Looks where the reference leads. Nothing is written beside it, no lock file either. With `by_files` it is to be told which files are read.
 pub(super) async fn lock(
     nix: &Nix,
     reference: &str,
+    by_files: bool,
     cancel: &CancellationToken,
 ) -> Result<Locked, EvaluateError> {
     let (reference, output) = match reference.split_once('#') {
         Some((reference, output)) => (reference, Some(output.to_owned()).filter(|output| !output.is_empty())),
         None => (reference, None),
     };
-    let unlocked = Locked { reference: reference.to_owned(), output: output.clone(), pure: false };
+    let unlocked =
+        Locked { reference: reference.to_owned(), output: output.clone(), pure: false, tree: None };
     let wanted_pure =
         !nix.settings().options.iter().any(|(name, value)| name == "pure-eval" && value == "false");
     let arguments = ["flake", "metadata", "--json", "--no-write-lock-file", reference];
@@ -66,9 +92,11 @@ pub(super) async fn lock(
         );
         return Ok(unlocked);
     }
-    // A revision says it all; what has none is named by the hash of its content.
+    let tree = (by_files && !has_relative_inputs(&metadata.locks))
+        .then(|| Tree { root: path.to_owned(), directory: directory.to_owned() });
+    // A revision says it all, but may be read from where it came from; what has none is named by the hash of its content.
     let reference = match metadata.url {
-        Some(url) if metadata.locked["rev"].is_string() => url,
+        Some(url) if metadata.locked["rev"].is_string() && tree.is_none() => url,
         _ => {
             let mut hash = metadata.locked["narHash"].as_str().map(str::to_owned);
             if hash.is_none() {
@@ -80,15 +108,27 @@ pub(super) async fn lock(
             by_content(path, &hash, directory, &metadata.locked)
         }
     };
-    Ok(Locked { reference, output, pure: true })
+    Ok(Locked { reference, output, pure: true, tree })
 }
 
-/// A `path:` reference to a tree in the store.
+/// Whether some inputs are directories of the flake's own tree, which they are free to look at.
+fn has_relative_inputs(locks: &Json) -> bool {
+    let nodes = locks["nodes"].as_object().into_iter().flat_map(|nodes| nodes.values());
+    nodes.map(|node| &node["locked"]).any(|locked| {
+        locked["type"] == "path" && locked["path"].as_str().is_none_or(|path| !path.starts_with('/'))
+    })
+}
+
+/// A `path:` reference to a tree in the store, with what else Nix says about trees.
 fn by_content(path: &Path, hash: &str, directory: &str, locked: &Json) -> String {
     let encoded = hash.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
     let mut reference = format!("path:{}?narHash={encoded}", path.display());
-    if let Some(modified) = locked["lastModified"].as_u64() {
-        reference.push_str(&format!("&lastModified={modified}"));
+    for name in ["lastModified", "rev", "revCount"] {
+        match &locked[name] {
+            Json::String(value) => reference.push_str(&format!("&{name}={value}")),
+            Json::Number(value) => reference.push_str(&format!("&{name}={value}")),
+            _ => {}
+        }
     }
     if !directory.is_empty() {
         reference.push_str(&format!("&dir={directory}"));
@@ -116,6 +156,22 @@ mod tests {
             by_content(Path::new("/nix/store/x-source"), "sha256-a+/=", "sub", &locked),
             "path:/nix/store/x-source?narHash=sha256-a%2B%2F%3D&lastModified=7&dir=sub"
         );
+        let locked = serde_json::json!({ "rev": "abc", "revCount": 5, "ref": "main" });
+        assert_eq!(
+            by_content(Path::new("/nix/store/x-source"), "sha256-a", "", &locked),
+            "path:/nix/store/x-source?narHash=sha256-a&rev=abc&revCount=5"
+        );
+    }
+
+    #[test]
+    fn inputs_in_the_same_tree_are_found() {
+        let locks = |path: &str| {
+            let locked = serde_json::json!({ "type": "path", "path": path });
+            serde_json::json!({ "nodes": { "root": { "inputs": { "a": "a" } }, "a": { "locked": locked } } })
+        };
+        assert!(has_relative_inputs(&locks("./a")));
+        assert!(!has_relative_inputs(&locks("/a")));
+        assert!(!has_relative_inputs(&Json::Null));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How nodes are spread over processes.
 //!
 //! Nodes in one process share what they have in common, but the process keeps all of them in memory. So there are as many
-//! processes at once as cores and memory allow, and as many nodes in each as fit. Where it is remembered what was read, a node
+//! processes at once, with as many nodes in each, as is quickest with these cores and this memory. Where it is remembered what was read, a node
 //! is remembered with what was read for those before it in its process, so there are few of them; and when only a few nodes have
 //! changed each gets a process of its own, so that what is remembered about it is about it alone.
 
@@ -21,8 +21,8 @@ const FEW: usize = 3;
 /// Limits of this computer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
-    pub(super) workers: usize,
-    pub(super) memory_mib: u64,
+    workers: usize,
+    memory_mib: u64,
 }
 
 /// How nodes are best spread.
@@ -47,9 +47,8 @@ pub(super) struct Queue {
 
 impl Limits {
     pub(super) fn new(workers: Option<usize>, memory_mib: Option<u64>) -> Self {
-        let one = Costs::assumed(Asked::Systems);
-        let smallest = one.base.mib + one.node.mib;
-        let memory_mib = memory_mib.unwrap_or_else(|| free_memory().unwrap_or(2 * smallest) / 2);
+        let one = Costs::assumed(Asked::Systems).mib(1);
+        let memory_mib = memory_mib.unwrap_or_else(|| free_memory().unwrap_or(2 * one) / 2);
         let workers = workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         Self { workers: workers.max(1), memory_mib }
     }
@@ -64,17 +63,20 @@ impl Limits {
     /// taken for saves most of that, and costs a fifth to a third more memory.
     pub(super) fn heap(&self, asked: Asked, costs: &Costs, nodes: usize) -> u64 {
         let assumed = Costs::assumed(asked);
-        let base = assumed.base.mib.max(costs.base.mib);
+        // By time, because memory depends on the heap itself.
+        let times = (costs.base.millis / assumed.base.millis).max(1);
         let nodes = u64::try_from(nodes).unwrap_or(u64::MAX);
+        let base = assumed.base.mib.saturating_mul(times);
         let heap = nodes.saturating_mul(assumed.node.mib / 2).saturating_add(base);
-        heap.min(self.share(self.workers)).min(LARGEST_HEAP)
+        let fitting = usize::try_from(self.memory_mib / assumed.mib(1)).unwrap_or(usize::MAX);
+        heap.min(self.share(self.workers.min(fitting))).min(LARGEST_HEAP)
     }
 
     /// The quickest way to evaluate so many nodes, by what they cost, with at most `most` in a process: more processes at once, each of
     /// which has to do what nodes share, or fewer that hold more.
     fn spread(&self, costs: &Costs, nodes: usize, most: usize) -> Spread {
         let spread = |processes: usize| {
-            let room = self.share(processes).checked_sub(costs.base.mib + costs.node.mib)?;
+            let room = self.share(processes).checked_sub(costs.mib(1))?;
             let fitting =
                 usize::try_from(room / costs.node.mib.max(1)).unwrap_or(usize::MAX).saturating_add(1);
             Some(Spread { processes, nodes: fitting.min(most).min(nodes.div_ceil(processes)).max(1) })
@@ -122,7 +124,7 @@ impl Queue {
         match self.watched {
             None => usize::MAX,
             Some(..=FEW) => 1,
-            Some(_) => costs.worth(self.asked),
+            Some(_) => costs.enough(self.asked),
         }
     }
 }
@@ -293,7 +295,9 @@ mod tests {
         assert_eq!(limits.heap(Asked::Systems, &systems, 1), 900);
         assert_eq!(limits.heap(Asked::Systems, &systems, 3), 1900);
         assert_eq!(limits.heap(Asked::Systems, &systems, 50), 2000);
-        assert_eq!(limits.heap(Asked::Systems, &costs((0, 1300), (0, 0)), 1), 1800);
+        assert_eq!(limits.heap(Asked::Systems, &costs((3500, 0), (0, 0)), 1), 1700);
+        let many = Limits { workers: 16, memory_mib: 5000 };
+        assert_eq!(many.heap(Asked::Systems, &systems, 3), 1666, "no more of them fit than three");
         assert_eq!(limits.heap(Asked::Descriptions, &descriptions, 3), 700);
         let limits = Limits { workers: 1, memory_mib: 64_000 };
         assert_eq!(limits.heap(Asked::Systems, &systems, 50), LARGEST_HEAP);

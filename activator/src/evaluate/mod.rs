@@ -12,6 +12,7 @@ mod cache;
 mod costs;
 mod flake;
 mod groups;
+mod mentions;
 mod question;
 mod reads;
 mod run;
@@ -260,7 +261,7 @@ impl Evaluator {
         } else {
             let (network, reads) = run.network().await?;
             if let Some(cache) = cache {
-                cache.remember_network(&question, &network, reads.as_deref());
+                cache.remember_network(&question, &network, reads.as_ref());
             }
             network
         };

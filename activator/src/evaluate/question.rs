@@ -1,13 +1,17 @@
 //! One question to Nix as text: our Nix code, the request, and what makes the answer what it is.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
-use super::trace::{DONE, Tracer};
+use super::mentions::Search;
+use super::trace::Tracer;
 use super::{CachePolicy, EvaluateError, flake};
 use crate::hash::{sha256, sha256_of};
 use crate::network::{Request, Spec};
@@ -126,6 +130,58 @@ pub(super) fn sri(hash: &str) -> Option<String> {
     (text.len() == 52).then(|| format!("sha256-{}", base64::engine::general_purpose::STANDARD.encode(bytes)))
 }
 
+/// What a question about a flake is when it is not known by its tree, but by the files that are read in it.
+#[derive(Debug)]
+pub(super) struct ByFiles {
+    /// Everything but other files that decides about the answer.
+    pub(super) name: String,
+    /// Where the files are.
+    pub(super) root: PathBuf,
+    /// By which answers are known that hold for this tree alone.
+    pub(super) hash: String,
+    pub(super) search: Mutex<Search>,
+    /// The flake.
+    reference: String,
+}
+
+impl ByFiles {
+    /// A cache directory for one Nix. Later versions (2.34) remember the hash of what they once copied out of a tree and do not read it
+    /// again, but somebody is to watch that; earlier ones (2.26) read all of a tree to know its hash, and nobody is to watch that.
+    pub(super) async fn cache(&self, nix: &Nix, cancel: &CancellationToken) -> Result<TempDir, NixError> {
+        let made = || {
+            let directory = tempfile::Builder::new().prefix("nixos-cache-").tempdir()?;
+            let own = directory.path().join("nix");
+            std::fs::create_dir(&own)?;
+            for entry in nix_cache().and_then(|cache| std::fs::read_dir(cache).ok()).into_iter().flatten() {
+                let entry = entry?;
+                if !entry.file_name().as_encoded_bytes().starts_with(b"fetcher-cache") {
+                    std::os::unix::fs::symlink(entry.path(), own.join(entry.file_name()))?;
+                }
+            }
+            Ok(directory)
+        };
+        let directory = made().map_err(|source| NixError::Run { program: "nix".to_owned(), source })?;
+        let arguments = ["flake", "metadata", "--json", "--no-write-lock-file", &self.reference];
+        let variables = in_cache(directory.path());
+        let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
+        nix.run("nix", &arguments, &variables, cancel, &|_| {}).await?;
+        Ok(directory)
+    }
+}
+
+/// Where Nix keeps what it fetched.
+fn nix_cache() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let base = || variable("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
+    variable("NIX_CACHE_HOME").or_else(|| Some(base()?.join("nix")))
+}
+
+/// Variables that make a directory that of Nix' caches.
+pub(super) fn in_cache(directory: &Path) -> [(&'static str, String); 2] {
+    let at = |path: &Path| path.display().to_string();
+    [("XDG_CACHE_HOME", at(directory)), ("NIX_CACHE_HOME", at(&directory.join("nix")))]
+}
+
 /// A question that can be put to Nix for any of its nodes.
 #[derive(Debug)]
 pub(super) struct Question {
@@ -138,8 +194,10 @@ pub(super) struct Question {
     pub(super) name: String,
     /// Names the specification, whatever is in it and was asked about it.
     pub(super) spec: String,
-    /// Set where an impure evaluation is to be watched.
+    /// Set where an evaluation is to be watched.
     pub(super) tracer: Option<Tracer>,
+    /// Set where a flake is watched.
+    pub(super) by_files: Option<ByFiles>,
     /// Variables it must not see.
     pub(super) hidden: Vec<OsString>,
 }
@@ -148,48 +206,65 @@ impl Question {
     pub(super) async fn new(
         nix: &Nix,
         request: &Request,
-        tree: &Tree,
+        code: &Tree,
         policy: CachePolicy,
         cancel: &CancellationToken,
     ) -> Result<Self, EvaluateError> {
         // `named` is what it is called, whatever is in it by now.
-        let (spec, named, pure) = match request.spec.resolve()? {
+        let (spec, named, pure, tree) = match request.spec.resolve()? {
             Spec::Network(files) => {
                 let spec = serde_json::json!({ "kind": "network", "files": files });
-                (spec.clone(), spec, false)
+                (spec.clone(), spec, false, None)
             }
             Spec::Configuration(file) => {
                 let spec = serde_json::json!({ "kind": "configuration", "file": file });
-                (spec.clone(), spec, false)
+                (spec.clone(), spec, false, None)
             }
             Spec::Flake(reference) => {
-                let locked = flake::lock(nix, &reference, cancel).await?;
+                let by_files = policy == CachePolicy::ReadSet && Tracer::is_there();
+                let locked = flake::lock(nix, &reference, by_files, cancel).await?;
                 let named =
                     serde_json::json!({ "kind": "flake", "shown": reference, "output": locked.output });
-                let spec = serde_json::json!({ "kind": "flake", "ref": locked.reference, "shown": reference, "output": locked.output });
-                (spec, named, locked.pure)
+                let mut spec = named.clone();
+                spec["ref"] = locked.reference.into();
+                if let Some(tree) = &locked.tree {
+                    spec["dir"] = tree.directory.as_str().into();
+                }
+                (spec, named, locked.pure, locked.tree)
             }
         };
         let input = request.to_input(&spec).to_string();
         let tree_expression = if pure {
-            let Tree { path, nar_hash } = tree;
+            let Tree { path, nar_hash } = code;
             format!(
                 "((builtins.fetchTree {{ type = \"path\"; path = \"{path}\"; narHash = \"{nar_hash}\"; }}) + \"/eval.nix\")"
             )
         } else {
-            format!("{}/eval.nix", tree.path)
+            format!("{}/eval.nix", code.path)
         };
         let (hidden, environment) = environment();
         let settings = format!("{:?} {:?} {}", nix.version(), nix.settings(), request.import_from_derivation);
         // A pure evaluation sees no variables.
         let environment = if pure { vec![] } else { environment };
+        let ours = code.path.as_str();
+        let by_files = tree.and_then(|tree| {
+            let input = request.to_input(&named).to_string();
+            let hash = tree.hash()?.to_owned();
+            let [flake, lock] = tree.begins_with();
+            let parts = [ours.as_bytes(), settings.as_bytes(), tree.directory.as_bytes(), input.as_bytes()];
+            let name = sha256_of(&[&parts[..], &[flake.as_slice(), lock.as_slice()]].concat());
+            let search = Mutex::new(Search::new(hash.clone()));
+            let reference = spec["ref"].as_str()?.to_owned();
+            Some(ByFiles { name, root: tree.root, hash, search, reference })
+        });
+        let tracer = if policy == CachePolicy::ReadSet && (!pure || by_files.is_some()) {
+            let root = by_files.as_ref().map(|by_files| by_files.root.clone());
+            Tracer::find(format!("{ours}/watched-"), root)
+        } else {
+            None
+        };
         Ok(Self {
-            name: sha256_of(&[
-                tree.path.as_str().as_bytes(),
-                settings.as_bytes(),
-                &environment,
-                input.as_bytes(),
-            ]),
+            name: sha256_of(&[ours.as_bytes(), settings.as_bytes(), &environment, input.as_bytes()]),
             spec: sha256(named.to_string().as_bytes()),
             beginning: format!(
                 "import {tree_expression} {{ request = builtins.fromJSON \"{}\";",
@@ -197,7 +272,8 @@ impl Question {
             ),
             pure,
             builds: request.import_from_derivation,
-            tracer: if policy == CachePolicy::ReadSet && !pure { Tracer::find() } else { None },
+            tracer,
+            by_files,
             hidden,
         })
     }
@@ -206,11 +282,11 @@ impl Question {
     pub(super) fn expression(&self, nodes: &[MachineName]) -> String {
         // A machine's name needs no escapes.
         let nodes: String = nodes.iter().map(|name| format!("\"{name}\" ")).collect();
-        let announced = match self.tracer {
-            Some(_) => format!("\"{DONE}\""),
+        let marks = match &self.tracer {
+            Some(tracer) => format!("\"{}\"", tracer.marks),
             None => "null".to_owned(),
         };
-        format!("{} nodes = [ {nodes}]; announced = {announced}; }}", self.beginning)
+        format!("{} nodes = [ {nodes}]; marks = {marks}; }}", self.beginning)
     }
 
     /// Whether it can be known later that the answer is still right.

@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -45,21 +46,34 @@ pub(super) struct Piece {
     pub(super) reads: ReadSet,
 }
 
+/// What was seen from the beginning to some moment.
+#[derive(Clone, Debug)]
+pub(super) struct Until {
+    reads: Arc<Reads>,
+    pieces: usize,
+}
+
+impl Until {
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &ReadSet> {
+        self.reads.pieces.iter().take(self.pieces).map(|piece| &piece.reads)
+    }
+}
+
 impl Reads {
     /// Everything that was read until a node was done. Nodes share what Nix has read and evaluated already, so that a node may
     /// depend on what was read for those before it, but not on what was read later.
-    pub(super) fn until(&self, node: &str) -> Option<Vec<ReadSet>> {
+    pub(super) fn until(self: &Arc<Self>, node: &str) -> Option<Until> {
         let hash = sha256(node.as_bytes());
         let is_it = |piece: &Piece| piece.done.as_ref() == Some(&hash);
         match self.pieces.iter().position(is_it) {
-            Some(last) => Some(self.pieces.iter().take(last + 1).map(|piece| piece.reads.clone()).collect()),
+            Some(last) => Some(Until { reads: Arc::clone(self), pieces: last + 1 }),
             None => self.all(),
         }
     }
 
     /// Everything, if everything is known.
-    pub(super) fn all(&self) -> Option<Vec<ReadSet>> {
-        self.complete.then(|| self.pieces.iter().map(|piece| piece.reads.clone()).collect())
+    pub(super) fn all(self: &Arc<Self>) -> Option<Until> {
+        self.complete.then(|| Until { reads: Arc::clone(self), pieces: self.pieces.len() })
     }
 }
 
@@ -128,9 +142,10 @@ impl Seen {
         }
     }
 
-    /// A file's content; `None` when it is not what it was when `stamp` was taken, just before it was read.
-    pub(super) fn content(path: &Path, stamp: Stamp, read_at: SystemTime) -> Option<Self> {
-        let is_fresh = stamp.is_fresh_at(read_at);
+    /// A file's content; `None` when it is not what it was when `stamp` was taken, just before it was read. Without `read_at` it is known by
+    /// nothing else.
+    pub(super) fn content(path: &Path, stamp: Stamp, read_at: Option<SystemTime>) -> Option<Self> {
+        let is_fresh = read_at.is_none_or(|moment| stamp.is_fresh_at(moment));
         // Where Nix could not read it either, its times are all there is to know.
         let hash = if stamp.size > LARGE && !is_fresh { None } else { hash_of_file(path) };
         let now = Stamp::of(&std::fs::symlink_metadata(path).ok()?);
@@ -213,9 +228,9 @@ impl ReadSet {
         Self { seen }
     }
 
-    /// Whether an evaluation now would see the same; else where it would not.
-    pub(super) fn check(&self) -> Result<(), &Path> {
-        match self.seen.iter().find(|(path, seen)| !seen.holds(path)) {
+    /// Whether an evaluation now would see the same; else where it would not. Paths that are not absolute are below `root`.
+    pub(super) fn check(&self, root: &Path) -> Result<(), &Path> {
+        match self.seen.iter().find(|(path, seen)| !seen.holds(&root.join(path))) {
             Some((path, _)) => Err(path),
             None => Ok(()),
         }
@@ -283,7 +298,7 @@ mod tests {
         std::fs::write(root.join("file"), "one").unwrap();
         std::os::unix::fs::symlink("file", root.join("link")).unwrap();
         let stamp = Stamp::of(&std::fs::metadata(root.join("file")).unwrap());
-        let content = Seen::content(&root.join("file"), stamp, SystemTime::now()).unwrap();
+        let content = Seen::content(&root.join("file"), stamp, Some(SystemTime::now())).unwrap();
         ReadSet::new(BTreeMap::from([
             (root.join("file"), content),
             (root.join("dir"), Entries::of(&root.join("dir")).unwrap().seen()),
@@ -312,9 +327,9 @@ mod tests {
         for (changed, edit) in edits {
             let root = tempfile::tempdir().unwrap();
             let reads = sample(root.path());
-            assert_eq!(reads.check(), Ok(()));
+            assert_eq!(reads.check(root.path()), Ok(()));
             edit(root.path());
-            assert_eq!(reads.check(), Err(root.path().join(changed).as_path()), "{changed}");
+            assert_eq!(reads.check(root.path()), Err(root.path().join(changed).as_path()), "{changed}");
         }
     }
 
@@ -324,7 +339,7 @@ mod tests {
         let reads = sample(root.path());
         std::fs::write(root.path().join("file"), "one").unwrap();
         std::fs::write(root.path().join("unrelated"), "").unwrap();
-        assert_eq!(reads.check(), Ok(()));
+        assert_eq!(reads.check(root.path()), Ok(()));
     }
 
     #[test]
@@ -332,12 +347,13 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("file"), "one").unwrap();
         let stamp = Stamp::of(&std::fs::metadata(root.path().join("file")).unwrap());
-        let kept = |at| match Seen::content(&root.path().join("file"), stamp, at) {
+        let kept = |at: Option<SystemTime>| match Seen::content(&root.path().join("file"), stamp, at) {
             Some(Seen::Content { stamp, .. }) => stamp,
             other => panic!("{other:?}"),
         };
-        assert_eq!(kept(SystemTime::now()), None);
-        assert_eq!(kept(SystemTime::now() + 2 * TOO_FRESH), Some(stamp));
+        assert_eq!(kept(Some(SystemTime::now())), None);
+        assert_eq!(kept(Some(SystemTime::now() + 2 * TOO_FRESH)), Some(stamp));
+        assert_eq!(kept(None), None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The processes of one question.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -12,8 +14,8 @@ use zeroize::Zeroizing;
 
 use super::costs::{Asked, Costs, Process};
 use super::groups::{Limits, Slots};
-use super::question::Question;
-use super::reads::{ReadSet, Reads};
+use super::question::{Question, in_cache};
+use super::reads::{Reads, Until};
 use super::{Caught, EvaluateError, Node, NodeDescription, System, Texts};
 use crate::nix::{Call, Nix, NixError};
 use crate::{MachineName, StorePath};
@@ -50,7 +52,7 @@ pub(super) trait View: Serialize + DeserializeOwned + Send + Sync {
         Self: Sized;
 
     /// Whether it is to be remembered. An error is worth a second look: its cause may not be in any file.
-    fn is_worth_it(&self) -> bool;
+    fn is_remembered(&self) -> bool;
 
     /// A derivation without which it is worth nothing.
     fn derivation(&self) -> Option<&StorePath> {
@@ -71,7 +73,7 @@ impl View for Node {
         run.systems(group).boxed()
     }
 
-    fn is_worth_it(&self) -> bool {
+    fn is_remembered(&self) -> bool {
         matches!(self, Self::Exact(_) | Self::Waits { .. })
     }
 
@@ -93,9 +95,17 @@ impl View for Described {
         run.descriptions(group).boxed()
     }
 
-    fn is_worth_it(&self) -> bool {
+    fn is_remembered(&self) -> bool {
         self.is_ok()
     }
+}
+
+/// What a node says about itself as `eval.nix` reports it.
+#[derive(Deserialize)]
+struct Said {
+    description: NodeDescription,
+    /// Whether there is nothing to say.
+    failed: bool,
 }
 
 /// What a specification says that is about no node.
@@ -112,7 +122,7 @@ pub(super) struct Answer<T> {
     /// All nodes of the specification, where that was asked and is known.
     pub(super) names: Option<Vec<MachineName>>,
     pub(super) nodes: Vec<Looked<T>>,
-    /// What that took; `None` where it is not known.
+    /// What that took; `None` where it is not known, or not what it takes when all is well.
     pub(super) process: Option<Process>,
 }
 
@@ -122,13 +132,13 @@ pub(super) struct Looked<T> {
     pub(super) name: MachineName,
     pub(super) node: T,
     /// `None`: not everything is known that was read.
-    pub(super) reads: Option<Vec<ReadSet>>,
+    pub(super) reads: Option<Until>,
 }
 
 /// What one process printed.
 struct Printed {
     stdout: String,
-    reads: Option<Reads>,
+    reads: Option<Arc<Reads>>,
     peak_mib: Option<u64>,
 }
 
@@ -144,9 +154,12 @@ impl Printed {
             let reads = self.reads.as_ref().and_then(|reads| reads.until(name.as_str()));
             Looked { name, node, reads }
         };
+        let nodes: Vec<_> = nodes.map(looked).collect();
         let done = self.reads.as_ref().map(|reads| reads.done.clone()).unwrap_or_default();
-        let process = Process { nodes: together, peak_mib: self.peak_mib, done };
-        Answer { names, nodes: nodes.map(looked).collect(), process: Some(process) }
+        // Nodes that wait for something or are broken cost less than they will.
+        let is_typical = nodes.len() == together;
+        let process = is_typical.then_some(Process { nodes: together, peak_mib: self.peak_mib, done });
+        Answer { names, nodes, process }
     }
 }
 
@@ -181,7 +194,7 @@ impl Run<'_> {
     }
 
     /// What the specification says that is about no node, and what was read to know it.
-    pub(super) async fn network(&self) -> Result<(Network, Option<Vec<ReadSet>>), EvaluateError> {
+    pub(super) async fn network(&self) -> Result<(Network, Option<Until>), EvaluateError> {
         let (values, printed) = self.values(Asked::Descriptions, &["network"], &[]).await?;
         let [network] = sized(values)?;
         Ok((parse(network)?, printed.reads.and_then(|reads| reads.all())))
@@ -213,12 +226,30 @@ impl Run<'_> {
             }
             Err(error) => return Err(error),
         };
-        let answer = completed(answer, group, |name| self.system(name).boxed()).await?;
+        let mut answer = completed(answer, group, |name| self.system(name).boxed()).await?;
+        self.forget_what_is_of_this_tree(&mut answer.nodes);
         let (seconds, together) = (start.elapsed().as_secs_f64(), group.len());
         for looked in &answer.nodes {
             tracing::info!(machine = %looked.name, seconds, together, "evaluated");
         }
         Ok(answer)
+    }
+
+    /// What the name of a flake's tree got into holds for that tree alone, whichever files were read.
+    fn forget_what_is_of_this_tree(&self, nodes: &mut [Looked<Node>]) {
+        let Some(by_files) = &self.question.by_files else {
+            return;
+        };
+        let mut search = by_files.search.lock().unwrap_or_else(PoisonError::into_inner);
+        for looked in nodes {
+            if let Some(drv) = looked.node.derivation()
+                && looked.reads.is_some()
+                && search.finds(Path::new(drv.as_str()))
+            {
+                tracing::debug!(machine = %looked.name, "depends on the name of the flake's tree");
+                looked.reads = None;
+            }
+        }
     }
 
     /// Evaluates one node where its error is not caught.
@@ -236,33 +267,68 @@ impl Run<'_> {
     }
 
     async fn descriptions(&self, group: &[MachineName]) -> Result<Answer<Described>, EvaluateError> {
-        let answer = match self.values(Asked::Descriptions, &["descriptions"], group).await {
-            Ok((values, printed)) => {
-                let [nodes] = sized(values)?;
-                let nodes: BTreeMap<MachineName, NodeDescription> = parse(nodes)?;
-                printed.answer(None, nodes.into_iter().map(|(name, node)| (name, Ok(node))), group.len())
+        let (mut answer, failed) = match self.said(group).await {
+            Ok((nodes, printed)) => {
+                let (failed, well): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                    nodes.into_iter().partition(|(_, said)| said.failed);
+                let well = well.into_iter().map(|(name, said)| (name, Ok(said.description)));
+                (printed.answer(None, well, group.len()), failed)
             }
-            Err(EvaluateError::Network { .. }) => Answer { names: None, nodes: vec![], process: None },
+            Err(EvaluateError::Network { .. }) => {
+                (Answer { names: None, nodes: vec![], process: None }, BTreeMap::new())
+            }
             Err(error) => return Err(error),
         };
+        for (name, said) in failed {
+            answer.nodes.push(self.why(name, said.description).await?);
+        }
         completed(answer, group, |name| self.description(name).boxed()).await
+    }
+
+    /// What some nodes say about themselves, and what was read to know it.
+    async fn said(
+        &self,
+        nodes: &[MachineName],
+    ) -> Result<(BTreeMap<MachineName, Said>, Printed), EvaluateError> {
+        let (values, printed) = self.values(Asked::Descriptions, &["descriptions"], nodes).await?;
+        let [nodes] = sized(values)?;
+        Ok((parse(nodes)?, printed))
     }
 
     /// Asks one node about itself where others do not share its error.
     async fn description(&self, name: &MachineName) -> Result<Looked<Described>, EvaluateError> {
-        let looked = |node, reads| Looked { name: name.clone(), node, reads };
-        let (wanted, what) = (std::slice::from_ref(name), ["-A", "descriptions", "--show-trace"]);
-        match self.instantiate(Asked::Descriptions, &what, wanted).await {
-            Ok(printed) => {
-                let mut nodes: BTreeMap<MachineName, NodeDescription> =
-                    serde_json::from_str(&printed.stdout).map_err(|error| unexpected(&error))?;
-                let node =
-                    nodes.remove(name).ok_or_else(|| unexpected(&format!("nothing about `{name}`")))?;
-                Ok(looked(Ok(node), printed.reads.and_then(|reads| reads.all())))
+        match self.said(std::slice::from_ref(name)).await {
+            Ok((mut nodes, printed)) => match nodes.remove(name) {
+                Some(said) if said.failed => self.why(name.clone(), said.description).await,
+                Some(said) => {
+                    let reads = printed.reads.and_then(|reads| reads.all());
+                    Ok(Looked { name: name.clone(), node: Ok(said.description), reads })
+                }
+                None => Err(unexpected(&format!("nothing about `{name}`")).into()),
+            },
+            Err(EvaluateError::Network { trace }) => {
+                Ok(Looked { name: name.clone(), node: Err(trace), reads: None })
             }
-            Err(NixError::Failed { message, .. }) => Ok(looked(Err(message), None)),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
+    }
+
+    /// Why nothing can be said about a node, by an error that is not caught; what is only not known yet is no error.
+    async fn why(
+        &self,
+        name: MachineName,
+        said: NodeDescription,
+    ) -> Result<Looked<Described>, EvaluateError> {
+        let (wanted, what) = (std::slice::from_ref(&name), ["-A", "description", "--show-trace"]);
+        let node = match self.instantiate(Asked::Descriptions, &what, wanted).await {
+            Err(NixError::Failed { message, .. }) => match explained(message) {
+                Node::Broken { trace } => Err(trace),
+                _ => Ok(said),
+            },
+            Err(error) => return Err(error.into()),
+            Ok(_) => Ok(said),
+        };
+        Ok(Looked { name, node, reads: None })
     }
 
     /// The contents of keys that the specification has itself.
@@ -288,7 +354,8 @@ impl Run<'_> {
         attributes: &[&str],
         nodes: &[MachineName],
     ) -> Result<(Vec<Json>, Printed), EvaluateError> {
-        let selected: Vec<&str> = attributes.iter().flat_map(|name| ["-A", name]).collect();
+        let selected = attributes.iter().flat_map(|name| ["-A", name]);
+        let selected: Vec<&str> = selected.chain(["--show-trace"]).collect();
         let printed = self.instantiate(asked, &selected, nodes).await.map_err(|error| match error {
             NixError::Failed { message, .. } => EvaluateError::Network { trace: message },
             error => error.into(),
@@ -312,27 +379,32 @@ impl Run<'_> {
         let fixed = [&fixed[..], &["allow-import-from-derivation", builds, "-"]].concat();
         let arguments = [&fixed[..], what].concat();
         let input = self.question.expression(nodes);
-        // Without nodes it only reads names.
-        let mib = if nodes.is_empty() { 0 } else { self.costs.mib(nodes.len()) };
-        let slot = self.slots.take(mib).await;
+        // Without nodes it may still look at one.
+        let slot = self.slots.take(self.costs.mib(nodes.len().max(1))).await;
         let watch = self.question.tracer.as_ref().map(|tracer| tracer.watch(slot.number())).transpose();
         let watch = watch.map_err(|source| NixError::Run { program: PROGRAM.to_owned(), source })?;
         let heap = (self.limits.heap(asked, &self.costs, nodes.len()) << 20).to_string();
-        let environment = [(HEAP, heap.as_str())];
+        let cache = match &self.question.by_files {
+            Some(by_files) => Some(by_files.cache(self.nix, self.cancel).await?),
+            None => None,
+        };
+        let variables = cache.as_ref().map(|cache| in_cache(cache.path()));
+        let variables = variables.iter().flatten().map(|(name, value)| (*name, value.as_str()));
         // Who has set one of them knows better.
         let is_set = [HEAP, LARGEST_HEAP].iter().any(|name| std::env::var_os(name).is_some());
-        let environment = if is_set { &[][..] } else { &environment };
+        let heap = (!is_set).then_some((HEAP, heap.as_str()));
+        let environment: Vec<_> = variables.chain(heap).collect();
         let call = Call {
             program: "nix-instantiate",
             arguments: &arguments,
-            environment,
+            environment: &environment,
             hidden: &self.question.hidden,
             input: &input,
             through: watch.as_ref().map_or(&[], |watch| watch.command()),
             is_measured: true,
         };
         let finished = self.nix.call(call, self.cancel, &|_| {}).await?;
-        let reads = watch.and_then(super::trace::Watch::finish);
+        let reads = watch.and_then(super::trace::Watch::finish).map(Arc::new);
         Ok(Printed { stdout: finished.stdout, reads, peak_mib: finished.peak_mib })
     }
 }

@@ -3,7 +3,8 @@
 //! Nix is run under `ptrace`, with a seccomp filter that stops it at the few system calls that look at the file system, so that
 //! all others cost nothing. Every process it starts is watched too. What is *not* counted:
 //!
-//! - the store, whose paths never change their content; Nix' own database and caches; `/proc`, `/sys` and `/dev`;
+//! - the store, whose paths never change their content, but for the tree of a flake that is watched; Nix' own database and caches;
+//!   `/proc`, `/sys` and `/dev`;
 //! - variables, which are part of the question, and the clock: a specification that uses `builtins.currentTime` is not seen to
 //!   change.
 //!
@@ -19,8 +20,11 @@ use std::sync::OnceLock;
 
 use super::reads::Reads;
 
-/// What Nix looks for when it is done with a node, the hash of whose name follows. There is no such file, but the tracer sees the question.
-pub(super) const DONE: &str = "/proc/nixos-activator-done-";
+/// A mark, which is the name of a file that is not there: Nix looks for it, and the tracer sees the question. This one says that a node is
+/// done, the hash of whose name follows.
+const DONE: &str = "done-";
+/// Somebody asked which tree a flake is.
+const SELF: &str = "self";
 
 const WATCH: &str = "--watch-evaluation";
 
@@ -46,6 +50,10 @@ pub fn main_if_asked() -> Option<ExitCode> {
 #[derive(Clone, Debug)]
 pub(super) struct Tracer {
     program: PathBuf,
+    /// What the names of all marks begin with.
+    pub(super) marks: String,
+    /// A flake's tree. An evaluation that is pure reads no other files, but for those whose hashes it knows.
+    pub(super) root: Option<PathBuf>,
 }
 
 /// One evaluation that is watched.
@@ -56,16 +64,23 @@ pub(super) struct Watch {
 }
 
 impl Tracer {
+    /// Whether this program can be one.
+    pub(super) fn is_there() -> bool {
+        READY.get().is_some()
+    }
+
     /// Where this program can be one.
-    pub(super) fn find() -> Option<Self> {
-        READY.get().map(|program| Self { program: program.clone() })
+    pub(super) fn find(marks: String, root: Option<PathBuf>) -> Option<Self> {
+        READY.get().map(|program| Self { program: program.clone(), marks, root })
     }
 
     /// `slot` is the number of one of the evaluations that run at the same time.
     pub(super) fn watch(&self, slot: usize) -> std::io::Result<Watch> {
         let report = tempfile::Builder::new().prefix("nixos-reads-").tempfile()?;
-        let command =
-            vec![self.program.clone().into(), WATCH.into(), report.path().into(), slot.to_string().into()];
+        let program = self.program.clone().into_os_string();
+        let root = self.root.clone().unwrap_or_default().into_os_string();
+        let (slot, marks) = (slot.to_string().into(), self.marks.clone().into());
+        let command = vec![program, WATCH.into(), report.path().into(), slot, marks, root];
         Ok(Watch { command, report })
     }
 }

@@ -24,7 +24,7 @@ use unix::unistd::Pid;
 
 use super::super::costs::Cost;
 use super::super::reads::{Entries, Kind, Piece, ReadSet, Reads, Seen, Stamp};
-use super::DONE;
+use super::{DONE, SELF};
 
 pub(super) const SUPPORTED: bool = true;
 
@@ -74,9 +74,10 @@ enum TraceError {
 pub(super) fn main(arguments: &[OsString]) -> ExitCode {
     let result = match arguments {
         [first, program, rest @ ..] if first == INSIDE => inside(program, rest),
-        [report, slot, command @ ..] if !command.is_empty() => {
+        [report, slot, marks, root, command @ ..] if !command.is_empty() => {
             let slot = slot.to_str().and_then(|text| text.parse().ok()).unwrap_or(0);
-            watch(Path::new(report), slot, command)
+            let eye = Eye::new(marks.into(), Some(PathBuf::from(root)).filter(|_| !root.is_empty()));
+            watch(Path::new(report), slot, eye, command)
         }
         _ => Err(TraceError::Usage),
     };
@@ -106,7 +107,7 @@ fn inside(program: &OsStr, arguments: &[OsString]) -> Result<u8, TraceError> {
     Err(Command::new(program).args(arguments).exec().into())
 }
 
-fn watch(report: &Path, slot: usize, command: &[OsString]) -> Result<u8, TraceError> {
+fn watch(report: &Path, slot: usize, mut eye: Eye, command: &[OsString]) -> Result<u8, TraceError> {
     // An interrupt is for Nix, which ends by it; the tracer ends when Nix has ended.
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signal_hook::flag::register(signal as i32, Arc::new(AtomicBool::new(false)))?;
@@ -133,7 +134,6 @@ fn watch(report: &Path, slot: usize, command: &[OsString]) -> Result<u8, TraceEr
     )?;
     ptrace::cont(root, None)?;
 
-    let mut eye = Eye::default();
     let mut code = 1;
     let mut started = HashSet::from([root]);
     loop {
@@ -211,6 +211,10 @@ impl Processors {
 /// What was seen so far.
 #[derive(Debug)]
 struct Eye {
+    /// What the names of marks begin with.
+    marks: PathBuf,
+    /// The only tree that counts, where there is one.
+    root: Option<PathBuf>,
     /// What was there when it was looked at.
     seen: BTreeMap<PathBuf, Look>,
     /// What was seen until a node was done, for each that is; later pieces are in `new`.
@@ -236,12 +240,14 @@ enum Look {
     Read(Stamp),
 }
 
-impl Default for Eye {
-    fn default() -> Self {
+impl Eye {
+    fn new(marks: PathBuf, root: Option<PathBuf>) -> Self {
         let cache = std::env::var_os("XDG_CACHE_HOME")
             .map(PathBuf::from)
             .or_else(|| Some(std::env::home_dir()?.join(".cache")));
         Self {
+            marks,
+            root,
             seen: BTreeMap::new(),
             pieces: vec![],
             new: BTreeMap::new(),
@@ -253,9 +259,7 @@ impl Default for Eye {
             done: vec![],
         }
     }
-}
 
-impl Eye {
     /// A process is about to make one of the watched calls.
     fn call(&mut self, pid: Pid) {
         let Ok(registers) = ptrace::getregs(pid) else {
@@ -268,7 +272,9 @@ impl Eye {
             let family = read_memory(pid, second, 2);
             let family = family.and_then(|bytes| Some(u16::from_le_bytes(bytes.try_into().ok()?)));
             let network = [libc::AF_INET, libc::AF_INET6];
-            self.incomplete |= family.is_none_or(|family| network.contains(&i32::from(family)));
+            // What is pure fetches only what it knows the hash of.
+            self.incomplete |=
+                self.root.is_none() && family.is_none_or(|family| network.contains(&i32::from(family)));
             return;
         }
         let (directory, path, flags) = match call {
@@ -290,8 +296,9 @@ impl Eye {
             return;
         }
         match absolute(pid, directory, &path) {
-            Some(path) => match path.to_str().and_then(|path| path.strip_prefix(DONE)) {
-                Some(node) => self.done(node, pid),
+            Some(path) => match path.to_str().and_then(|path| path.strip_prefix(self.marks.to_str()?)) {
+                Some(SELF) => self.incomplete = true,
+                Some(mark) => self.done(mark.strip_prefix(DONE).unwrap_or(mark), pid),
                 None => self.path(&path, flags, 0),
             },
             None => self.incomplete = true,
@@ -300,12 +307,14 @@ impl Eye {
 
     /// A process has become another program.
     fn program(&mut self, pid: Pid) {
-        if let Ok(path) = std::fs::read_link(format!("/proc/{pid}/exe")) {
+        if self.root.is_none()
+            && let Ok(path) = std::fs::read_link(format!("/proc/{pid}/exe"))
+        {
             self.look(&path, true, 0);
         }
     }
 
-    /// A process has done a node.
+    /// A process has done a node, which goes by the hash of its name.
     fn done(&mut self, node: &str, pid: Pid) {
         let millis = u64::try_from(self.began.1.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.done.push(Cost { millis, mib: resident_mib(pid).unwrap_or(0) });
@@ -318,7 +327,11 @@ impl Eye {
     fn path(&mut self, path: &Path, flags: Option<u64>, links: usize) {
         // A slash at the end asks for what a link leads to, which is taken down with the link.
         let path = &path.components().collect::<PathBuf>();
-        if is_uncounted(path) {
+        if let Some(root) = &self.root {
+            if !path.starts_with(root) {
+                return;
+            }
+        } else if is_uncounted(path) {
             // A link there may lead out of it again, as home-manager's do.
             if (1..LINKS).contains(&links)
                 && let (Seen::Link(target), Some(parent)) = (Seen::look(path), path.parent())
@@ -405,7 +418,12 @@ impl Eye {
             let seen = match look {
                 Look::Outside(seen) => seen,
                 Look::Listed(entries) => entries.seen(),
-                Look::Read(stamp) => Seen::content(&path, stamp, began)?,
+                // Another tree has other files at other times.
+                Look::Read(stamp) => Seen::content(&path, stamp, self.root.is_none().then_some(began))?,
+            };
+            let path = match &self.root {
+                Some(root) => path.strip_prefix(root).ok()?.to_owned(),
+                None => path,
             };
             // Other names cannot be written down.
             let is_text = match &seen {

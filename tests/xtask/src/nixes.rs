@@ -10,7 +10,7 @@ use crate::build::run;
 /// Debian 12 has the oldest Nix that works, sid the newest that Debian has.
 const RELEASES: [&str; 3] = ["bookworm", "trixie", "sid"];
 
-/// Runs a program of the release in its own root, with its own `/nix`; this machine's is not touched. The mounts are gone with the
+/// Runs a program in the release's own root, with its own `/nix`; this machine's is not touched. The mounts are gone with the
 /// process.
 const WRAPPER: &str = r#"#!/bin/sh
 root=$(cd "$(dirname "$0")/../root" && pwd)
@@ -19,11 +19,17 @@ exec unshare --mount sh -c '
   for directory in /proc /dev /tmp "$repository"; do
     mkdir -p "$root$directory" && mount --rbind "$directory" "$root$directory" || exit 1
   done
-  exec chroot "$root" /usr/bin/@program@ "$@"
+  exec chroot "$root" @program@ "$@"
 ' sh "$root" "$(cd "$root/../../../.." && pwd)" "$@"
 "#;
 
-const PROGRAMS: [&str; 3] = ["nix", "nix-instantiate", "nix-store"];
+/// The wrappers' names and what they run; `inside` is followed by any program there is, also by those of this repository.
+const WRAPPERS: [(&str, &str); 4] = [
+    ("nix", "/usr/bin/nix"),
+    ("nix-instantiate", "/usr/bin/nix-instantiate"),
+    ("nix-store", "/usr/bin/nix-store"),
+    ("inside", ""),
+];
 
 /// Directories with a `bin` each. A release that cannot be had today is reported and left out.
 pub(crate) fn nixes() -> Result<Vec<PathBuf>, TaskError> {
@@ -35,7 +41,7 @@ pub(crate) fn nixes() -> Result<Vec<PathBuf>, TaskError> {
     for release in RELEASES {
         let directory = cache.join(format!("nix-{release}"));
         let made = if directory.is_dir() { Ok(()) } else { unpack(release, &mirror, &directory) };
-        match made.and_then(|()| version(&directory)) {
+        match made.and_then(|()| wrap(&directory)).and_then(|()| version(&directory)) {
             Ok(version) => {
                 println!("   {version} of Debian {release}");
                 all.push(directory);
@@ -66,15 +72,7 @@ fn unpack(release: &str, mirror: &str, directory: &Path) -> Result<(), TaskError
         let last = text.lines().rev().find(|line| line.contains("E:")).unwrap_or_default();
         return Err(TaskError::Failed(format!("mmdebstrap {release}: {}", last.trim())));
     }
-    let bin = new.join("bin");
-    std::fs::create_dir_all(&bin).map_err(TaskError::io(bin.display()))?;
-    for program in PROGRAMS {
-        let path = bin.join(program);
-        std::fs::write(&path, WRAPPER.replace("@program@", program))
-            .map_err(TaskError::io(path.display()))?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
-            .map_err(TaskError::io(path.display()))?;
-    }
+    wrap(&new)?;
     // Where programs look for their loader; the package that makes these links was not needed for anything else.
     for name in ["lib", "lib64", "bin"] {
         let link = root.join(name);
@@ -96,9 +94,22 @@ fn unpack(release: &str, mirror: &str, directory: &Path) -> Result<(), TaskError
         std::fs::write(&path, text).map_err(TaskError::io(path.display()))?;
     }
     // Once, before several ask for it at the same time.
-    let store = bin.join("nix-store");
+    let store = new.join("bin/nix-store");
     run(Command::new(&store).arg("--init"), "making a store")?;
     std::fs::rename(&new, directory).map_err(TaskError::io(directory.display()))
+}
+
+fn wrap(directory: &Path) -> Result<(), TaskError> {
+    let bin = directory.join("bin");
+    std::fs::create_dir_all(&bin).map_err(TaskError::io(bin.display()))?;
+    for (name, program) in WRAPPERS {
+        let path = bin.join(name);
+        std::fs::write(&path, WRAPPER.replace("@program@", program))
+            .map_err(TaskError::io(path.display()))?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))
+            .map_err(TaskError::io(path.display()))?;
+    }
+    Ok(())
 }
 
 fn version(directory: &Path) -> Result<String, TaskError> {
