@@ -30,6 +30,14 @@ pub fn differences(old: &StorePath, new: &StorePath) -> Vec<String> {
     comparison.told
 }
 
+/// The derivations and sources that a derivation in the local store is made from; `None` where it is none.
+pub(crate) fn made_from(text: &str) -> Option<Vec<String>> {
+    let Derivation { input_derivations, input_sources, .. } = parse(text)?;
+    // A path, a space and outputs.
+    let path = |input: String| input.split(' ').next().map(str::to_owned);
+    Some(input_derivations.into_iter().filter_map(path).chain(input_sources).collect())
+}
+
 struct Comparison<'a> {
     read: &'a dyn Fn(&str) -> Option<String>,
     seen: BTreeSet<(String, String)>,

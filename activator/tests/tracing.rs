@@ -147,16 +147,22 @@ fn where_one_tree_counts_nothing_else_does() {
     let directory = directory();
     let root = directory.path().join("dir");
     std::os::unix::fs::symlink("inner", root.join("link")).unwrap();
+    std::fs::write(root.join("flake.nix"), "{ }").unwrap();
     let watch = |script: &str| {
-        let (_, report) = watch_tree(root.to_str().unwrap(), directory.path(), script);
+        let script = format!("[ -e {MARKS}begin ]; cat dir/flake.nix; {script}");
+        let (_, report) = watch_tree(root.to_str().unwrap(), directory.path(), &script);
         (seen(&report).map(|seen| seen.keys().cloned().collect::<Vec<_>>()), report)
     };
     let everything =
         "cat file dir/link; ls dir >/dev/null; [ -e dir/none ]; [ -e child ]; exec 3<>/dev/tcp/127.0.0.1/1";
     let (names, report) = watch(everything);
-    assert_eq!(names.unwrap(), ["", "inner", "link"], "what is not there was listed already: {report:#}");
+    assert_eq!(
+        names.unwrap(),
+        ["", "flake.nix", "inner", "link"],
+        "what is not there was listed already: {report:#}"
+    );
     let (names, report) = watch("[ -e dir/none ]; cat dir/inner");
-    assert_eq!(names.unwrap(), ["inner", "none"], "{report:#}");
+    assert_eq!(names.unwrap(), ["flake.nix", "inner", "none"], "{report:#}");
     assert_eq!(
         report["pieces"][0]["seen"]["inner"]["content"]["stamp"],
         Value::Null,
@@ -169,6 +175,19 @@ fn where_one_tree_counts_nothing_else_does() {
     let pieces: Vec<&Value> =
         report["pieces"].as_array().unwrap().iter().map(|piece| &piece["done"]).collect();
     assert_eq!(pieces, [&json!("a")], "only a was done by then");
+    // The tree may be beside itself, under another name.
+    for (place, known) in [("copy/x", false), ("x-source/x", true)] {
+        let path = directory.path().join(place);
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "").unwrap();
+        let (names, report) = watch(&format!("cat {place}"));
+        assert_eq!(names.is_some(), known, "{place}: {report:#}");
+    }
+    // Who does not see what everybody looks at sees nothing.
+    for script in ["cat dir/flake.nix".to_owned(), format!("[ -e {MARKS}begin ]; cat dir/inner")] {
+        let (_, report) = watch_tree(root.to_str().unwrap(), directory.path(), &script);
+        assert_eq!((&report["pieces"], &report["complete"]), (&json!([]), &json!(false)), "{script}");
+    }
 }
 
 #[test]

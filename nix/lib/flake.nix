@@ -3,26 +3,30 @@ request:
 let
   locked = builtins.getFlake request.spec.ref;
 
-  /* Where somebody watches which files of the flake are read, whoever asks which tree they are in has to be seen, too. */
+  /* Where somebody watches which files of the flake are read, whoever asks which tree they are in has to be seen, too. Where it is can
+     be seen in what is made of it. */
   watched =
     let
       seen = value: builtins.seq (builtins.pathExists "${request.marks}self") value;
+      sourceInfo = builtins.mapAttrs (name: value: if name == "outPath" then value else seen value) locked.sourceInfo;
       flake = import (locked.sourceInfo.outPath + "/${request.spec.dir}/flake.nix");
       outputs = flake.outputs (locked.inputs // { self = self; });
       self =
         outputs
-        // builtins.mapAttrs (_: seen) locked.sourceInfo
+        // sourceInfo
         // {
-          inherit (locked) inputs;
-          inherit outputs;
-          outPath = seen locked.outPath;
-          sourceInfo = seen locked.sourceInfo;
+          inherit (locked) inputs outPath;
+          inherit outputs sourceInfo;
         }
         // (if locked ? _type then { inherit (locked) _type; } else { });
     in
     self;
 
-  flake = if request.marks != null && request.spec ? dir then watched else locked;
+  flake =
+    if request.marks != null && request.spec ? dir then
+      builtins.seq (builtins.pathExists "${request.marks}begin") watched
+    else
+      locked;
 
   kinds = {
     nixosConfigurations = configurations: {

@@ -45,7 +45,11 @@ let
   /* file in /etc -> short hash of where it comes from. */
   files =
     config:
-    builtins.mapAttrs (_: file: builtins.substring 0 12 (builtins.hashString "sha256" (plain (toString file.source)))) (
+    let
+      # A path is where it is copied to, as it is for the system: a flake's own path changes with every other file in it.
+      place = source: plain (if builtins.isPath source then "${source}" else toString source);
+    in
+    builtins.mapAttrs (_: file: builtins.substring 0 12 (builtins.hashString "sha256" (place file.source))) (
       removeDisabled (config.environment.etc or { })
     );
 

@@ -262,8 +262,8 @@ fn nix_attribute() -> Attribute {
             "cache",
             Attribute::string().optional().validate(validators::one_of(&["off", "pure", "read_set"])).description(
                 "What is not evaluated again while nothing has changed: `pure` (locked flakes; the default), `read_set` (also \
-                 network files and configurations, as long as every file that their evaluation read is the same; Linux on \
-                 x86-64; see the guide on evaluation for what that cannot see), or `off`.",
+                 network files and configurations, and flakes machine by machine, as long as every file that their evaluation \
+                 read is the same; Linux on x86-64; see the guide on evaluation for what that cannot see), or `off`.",
             ),
         );
     let nested = Nested::new()

@@ -3,7 +3,8 @@
 //! A row is found by everything that decides about an evaluation except files: our Nix code, Nix' version and settings, the
 //! environment, and the request with all arguments and facts. A *pure* evaluation reads nothing but its locked flake, which
 //! the request names, so its row is right for ever. A row of any other evaluation comes with all it saw of the file system,
-//! and is right as long as that looks the same. A row counts only while its derivation is in the store.
+//! and is right as long as that looks the same. Where a pure one was watched there is a second row, found without the flake's tree, with
+//! what was seen in that. A row counts only while its derivation is in the store.
 //!
 //! Nothing here must be believed to be there: a row that is missing, old or damaged costs an evaluation.
 
@@ -158,7 +159,7 @@ impl Cache {
             question
                 .by_files
                 .as_ref()
-                .filter(|by_files| !has_in_it(&row.value, &by_files.hash))
+                .filter(|by_files| by_files.is_of_any_tree(asked, &row.value))
                 .map(|by_files| &by_files.name)
         } else {
             Some(&question.name)
@@ -266,11 +267,6 @@ impl Cache {
 /// Rows are found by a hash; a machine's name may be any length.
 fn row_file(question: &str, what: &str) -> String {
     sha256_of(&[question.as_bytes(), what.as_bytes()])
-}
-
-/// Whether a value has such a text anywhere in it.
-fn has_in_it<T: Serialize>(value: &T, text: &str) -> bool {
-    serde_json::to_string(value).is_ok_and(|json| json.contains(text))
 }
 
 /// What a row is about. A machine's name has no slash.

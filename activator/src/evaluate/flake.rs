@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
@@ -30,12 +31,24 @@ pub(super) struct Tree {
     pub(super) root: PathBuf,
     /// Where in it the flake is.
     pub(super) directory: String,
+    /// What is known of it besides, by name: whether something is there can be asked without a look at it.
+    pub(super) attributes: Vec<&'static str>,
+    /// The hash of its content, in hexadecimal digits.
+    pub(super) nar_hash: String,
 }
 
+/// What a reference says of a tree besides its hash.
+const ATTRIBUTES: [&str; 3] = ["lastModified", "rev", "revCount"];
+
 impl Tree {
-    /// The hash in the name of the path, by which a text that mentions it is known.
-    pub(super) fn hash(&self) -> Option<&str> {
-        self.root.file_name()?.to_str()?.split('-').next().filter(|hash| hash.len() == 32)
+    fn new(root: &Path, directory: &str, hash: &str, locked: &Json) -> Option<Self> {
+        let hash = base64::engine::general_purpose::STANDARD.decode(hash.strip_prefix("sha256-")?).ok()?;
+        Some(Self {
+            root: root.to_owned(),
+            directory: directory.to_owned(),
+            attributes: ATTRIBUTES.into_iter().filter(|name| !locked[*name].is_null()).collect(),
+            nar_hash: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+        })
     }
 
     /// Nix looks at these before anything can be watched.
@@ -92,11 +105,11 @@ pub(super) async fn lock(
         );
         return Ok(unlocked);
     }
-    let tree = (by_files && !has_relative_inputs(&metadata.locks))
-        .then(|| Tree { root: path.to_owned(), directory: directory.to_owned() });
+    let by_files = by_files && !looks_at_itself(&metadata.locks);
+    let mut tree = None;
     // A revision says it all, but may be read from where it came from; what has none is named by the hash of its content.
     let reference = match metadata.url {
-        Some(url) if metadata.locked["rev"].is_string() && tree.is_none() => url,
+        Some(url) if metadata.locked["rev"].is_string() && !by_files => url,
         _ => {
             let mut hash = metadata.locked["narHash"].as_str().map(str::to_owned);
             if hash.is_none() {
@@ -105,25 +118,33 @@ pub(super) async fn lock(
                 hash = sri(asked.stdout.trim());
             }
             let Some(hash) = hash else { return Ok(unlocked) };
+            if by_files {
+                tree = Tree::new(path, directory, &hash, &metadata.locked);
+            }
             by_content(path, &hash, directory, &metadata.locked)
         }
     };
     Ok(Locked { reference, output, pure: true, tree })
 }
 
-/// Whether some inputs are directories of the flake's own tree, which they are free to look at.
-fn has_relative_inputs(locks: &Json) -> bool {
-    let nodes = locks["nodes"].as_object().into_iter().flat_map(|nodes| nodes.values());
-    nodes.map(|node| &node["locked"]).any(|locked| {
-        locked["type"] == "path" && locked["path"].as_str().is_none_or(|path| !path.starts_with('/'))
+/// Whether some inputs are directories of the flake's own tree, or have the flake itself as an input (`follows = ""`): they may ask which
+/// tree that is, and nobody sees it.
+fn looks_at_itself(locks: &Json) -> bool {
+    let mut nodes = locks["nodes"].as_object().into_iter().flat_map(|nodes| nodes.values());
+    nodes.any(|node| {
+        let locked = &node["locked"];
+        let is_inside =
+            locked["type"] == "path" && locked["path"].as_str().is_none_or(|path| !path.starts_with('/'));
+        let mut inputs = node["inputs"].as_object().into_iter().flat_map(|inputs| inputs.values());
+        is_inside
+            || inputs.any(|input| *input == locks["root"] || input.as_array().is_some_and(Vec::is_empty))
     })
 }
 
 /// A `path:` reference to a tree in the store, with what else Nix says about trees.
 fn by_content(path: &Path, hash: &str, directory: &str, locked: &Json) -> String {
-    let encoded = hash.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-    let mut reference = format!("path:{}?narHash={encoded}", path.display());
-    for name in ["lastModified", "rev", "revCount"] {
+    let mut reference = format!("path:{}?narHash={}", path.display(), encoded(hash));
+    for name in ATTRIBUTES {
         match &locked[name] {
             Json::String(value) => reference.push_str(&format!("&{name}={value}")),
             Json::Number(value) => reference.push_str(&format!("&{name}={value}")),
@@ -131,9 +152,18 @@ fn by_content(path: &Path, hash: &str, directory: &str, locked: &Json) -> String
         }
     }
     if !directory.is_empty() {
-        reference.push_str(&format!("&dir={directory}"));
+        reference.push_str(&format!("&dir={}", encoded(directory)));
     }
     reference
+}
+
+/// As a value in a query.
+fn encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
 }
 
 /// Whether the lock file has everything that Nix locked just now.
@@ -164,14 +194,17 @@ mod tests {
     }
 
     #[test]
-    fn inputs_in_the_same_tree_are_found() {
+    fn inputs_that_look_at_the_flake_are_found() {
         let locks = |path: &str| {
             let locked = serde_json::json!({ "type": "path", "path": path });
             serde_json::json!({ "nodes": { "root": { "inputs": { "a": "a" } }, "a": { "locked": locked } } })
         };
-        assert!(has_relative_inputs(&locks("./a")));
-        assert!(!has_relative_inputs(&locks("/a")));
-        assert!(!has_relative_inputs(&Json::Null));
+        assert!(looks_at_itself(&locks("./a")));
+        assert!(!looks_at_itself(&locks("/a")));
+        assert!(!looks_at_itself(&Json::Null));
+        let follows = |whom: &[&str]| serde_json::json!({ "nodes": { "a": { "inputs": { "b": whom } } } });
+        assert!(looks_at_itself(&follows(&[])));
+        assert!(!looks_at_itself(&follows(&["nixpkgs"])));
     }
 
     #[test]

@@ -6,23 +6,45 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
+
+use crate::derivation;
+
 /// No text is that long; whatever has more bytes is not looked into.
 const LONGEST: u64 = 16 << 20;
 
-/// Looks for a hash in derivations and all that they are made from.
+/// How much of a hash is looked for: some take that much of it for a version.
+const ENOUGH: usize = 7;
+
+/// Looks for a tree in derivations and all that they are made from.
 #[derive(Debug)]
 pub(super) struct Search {
     hash: String,
-    /// What has no such hash in it, nor has anything that it is made from.
+    nar_hash: String,
+    /// What has no such tree in it, nor has anything that it is made from.
     clean: HashSet<PathBuf>,
 }
 
 impl Search {
-    pub(super) fn new(hash: String) -> Self {
-        Self { hash, clean: HashSet::new() }
+    /// For a tree with its hash in the store and that of its content, in hexadecimal digits; `None` where the one does not follow from the
+    /// other as it does for whatever is fetched.
+    pub(super) fn new(root: &Path, nar_hash: &str) -> Option<Self> {
+        let (hash, name) = root.file_name()?.to_str()?.split_once('-')?;
+        let search = Self {
+            hash: hash.get(..ENOUGH)?.to_owned(),
+            nar_hash: nar_hash.to_owned(),
+            clean: HashSet::new(),
+        };
+        (hash_of_copy(nar_hash, name) == hash).then_some(search)
     }
 
-    /// Whether a derivation, or anything it is made from, has the hash in it. What cannot be read may have.
+    /// Whether a text has the tree's hash in it.
+    pub(super) fn is_in(&self, text: &[u8]) -> bool {
+        memchr::memmem::find(text, self.hash.as_bytes()).is_some()
+    }
+
+    /// Whether a derivation, or anything it is made from, has the tree's hash in it, or is the tree under another name. What cannot be
+    /// read may be.
     pub(super) fn finds(&mut self, derivation: &Path) -> bool {
         let Some(store) = derivation.parent() else {
             return true;
@@ -32,21 +54,51 @@ impl Search {
             if self.clean.contains(&path) || !seen.insert(path.clone()) {
                 continue;
             }
-            let text = match text(&path) {
-                Ok(Some(text)) => text,
-                // The output of a derivation that was not built: the derivation says it all.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && path != derivation => continue,
-                Err(_) => return true,
-                Ok(None) => continue,
+            let Ok(text) = text(&path) else {
+                return true;
             };
-            if memchr::memmem::find(&text, self.hash.as_bytes()).is_some() {
+            if self.is_copy(&path) || text.as_ref().is_some_and(|text| self.is_in(text)) {
                 return true;
             }
-            pending.extend(references(store, &text));
+            let Some(text) = text else {
+                continue;
+            };
+            if path.extension().is_some_and(|extension| extension == "drv") {
+                let made_from = std::str::from_utf8(&text).ok().and_then(derivation::made_from);
+                let Some(made_from) = made_from else {
+                    return true;
+                };
+                pending.extend(made_from.into_iter().map(PathBuf::from));
+            } else {
+                pending.extend(references(store, &text).into_iter().filter(|path| path.exists()));
+            }
         }
         self.clean.extend(seen);
         false
     }
+
+    /// Whether it is a copy of the whole tree. Later versions of Nix (2.34) know the hash of a tree and do not read it to copy it.
+    fn is_copy(&self, path: &Path) -> bool {
+        let parts = path.file_name().and_then(|name| name.to_str()?.split_once('-'));
+        parts.is_some_and(|(hash, name)| hash_of_copy(&self.nar_hash, name) == hash)
+    }
+}
+
+/// The hash in the name of a tree in the store: <https://nix.dev/manual/nix/latest/protocols/store-path>.
+fn hash_of_copy(nar_hash: &str, name: &str) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
+    let whole = Sha256::digest(format!("source:sha256:{nar_hash}:/nix/store:{name}"));
+    let mut short = [0u8; 20];
+    for (n, byte) in whole.iter().enumerate() {
+        short[n % 20] ^= byte;
+    }
+    let digit = |n: usize| {
+        let (at, shift) = (n * 5 / 8, n * 5 % 8);
+        let next = short.get(at + 1).copied().unwrap_or(0);
+        let bits = (u16::from(short[at]) | u16::from(next) << 8) >> shift;
+        char::from(DIGITS[usize::from(bits & 31)])
+    };
+    (0..32).rev().map(digit).collect()
 }
 
 /// What a file or a link says; `None` for a directory, which is a copy of files that were read.
@@ -82,9 +134,21 @@ mod tests {
     use super::*;
 
     const HASH: &str = "xfjmdkiq3q6xj17q3glpd2j6pmg6drq3";
+    /// The hash of its content.
+    const NAR: &str = "651dc009a6d3ea07ba8b26f5bd22fd8279cb5ae00a19bf0b71bf318818bdd83d";
+
+    fn search() -> Search {
+        Search::new(Path::new(&format!("/nix/store/{HASH}-source")), NAR).unwrap()
+    }
 
     #[test]
-    fn the_hash_is_found_wherever_it_is_reached() {
+    fn the_name_of_a_tree_follows_from_its_content() {
+        assert_eq!(hash_of_copy(NAR, "source"), HASH);
+        assert!(Search::new(Path::new("/nix/store/8msmig1hvkbrfvabnza3am2xykz1755i-source"), NAR).is_none());
+    }
+
+    #[test]
+    fn the_tree_is_found_wherever_it_is_reached() {
         let store = tempfile::tempdir().unwrap();
         let path = |letter: char, name: &str| {
             let base = format!("{}-{name}", String::from(letter).repeat(32));
@@ -92,25 +156,34 @@ mod tests {
         };
         let (top, middle, text, link) =
             (path('a', "top.drv"), path('b', "middle.drv"), path('c', "text"), path('d', "link"));
+        let derivation = |out: &str, inputs: &str, sources: &str| {
+            format!("Derive([(\"out\",\"{out}\",\"\",\"\")],[{inputs}],[{sources}],\"x\",\"/bin/sh\",[],[])")
+        };
         let unbuilt = path('e', "unbuilt");
-        std::fs::write(&top, format!("Derive([(\"out\",\"{unbuilt}\")],[(\"{middle}\",[\"out\"])])"))
-            .unwrap();
-        std::fs::write(&middle, format!("Derive([],[\"{text}\",\"{link}\"])")).unwrap();
-        std::fs::create_dir(path('f', "directory")).unwrap();
-        for (contents, target, found) in [
-            ("nothing".to_owned(), "nowhere".to_owned(), false),
-            (format!("/nix/store/{HASH}-source/x"), "nowhere".to_owned(), true),
-            ("nothing".to_owned(), format!("/nix/store/{HASH}-source"), true),
-            (format!("a round {top} {}", path('f', "directory")), "nowhere".to_owned(), false),
+        std::fs::write(&top, derivation(&unbuilt, &format!("(\"{middle}\",[\"out\"])"), "")).unwrap();
+        let sources = |more: &str| derivation("", "", &format!("\"{text}\",\"{link}\"{more}"));
+        let (directory, copy) =
+            (path('f', "directory"), store.path().join(format!("{}-config", hash_of_copy(NAR, "config"))));
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::create_dir(&copy).unwrap();
+        let copied = format!(",\"{}\"", copy.display());
+        for (contents, target, more, found) in [
+            ("nothing".to_owned(), "nowhere".to_owned(), "", false),
+            (format!("/nix/store/{HASH}-source/x"), "nowhere".to_owned(), "", true),
+            (format!("version-{}", &HASH[..7]), "nowhere".to_owned(), "", true),
+            ("nothing".to_owned(), format!("/nix/store/{HASH}-source"), "", true),
+            (format!("round and round: {text} {directory} {unbuilt}"), "nowhere".to_owned(), "", false),
+            ("nothing".to_owned(), "nowhere".to_owned(), copied.as_str(), true),
         ] {
+            std::fs::write(&middle, sources(more)).unwrap();
             std::fs::write(&text, &contents).unwrap();
             let _ = std::fs::remove_file(&link);
             std::os::unix::fs::symlink(&target, &link).unwrap();
-            let mut search = Search::new(HASH.to_owned());
-            assert_eq!(search.finds(Path::new(&top)), found, "{contents} {target}");
+            let mut search = search();
+            assert_eq!(search.finds(Path::new(&top)), found, "{contents} {target} {more}");
             assert_eq!(search.finds(Path::new(&top)), found, "asked again");
         }
         std::fs::remove_file(&middle).unwrap();
-        assert!(Search::new(HASH.to_owned()).finds(Path::new(&middle)), "who knows?");
+        assert!(search().finds(Path::new(&middle)), "who knows?");
     }
 }

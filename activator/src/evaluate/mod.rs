@@ -345,7 +345,7 @@ impl Evaluator {
     ) -> Result<Texts, EvaluateError> {
         let mut question = self.question(nix, request, cancel).await?;
         // Nobody will ask what was read.
-        question.tracer = None;
+        (question.tracer, question.by_files) = (None, None);
         let run = self.run(nix, &question, cancel);
         let wanted = match &request.nodes {
             Some(nodes) => nodes.clone(),

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
+use super::costs::Asked;
 use super::mentions::Search;
 use super::trace::Tracer;
 use super::{CachePolicy, EvaluateError, flake};
@@ -38,6 +39,12 @@ pub(super) const TREE: &[(&str, &str)] = &[
     ("modules/legacy.nix", include_str!("../../../nix/modules/legacy.nix")),
     ("modules/places.nix", include_str!("../../../nix/modules/places.nix")),
 ];
+
+/// Where everything is that Nix makes.
+pub(super) const STORE: &str = "/nix/store/";
+
+/// Of what is remembered by the files that were read; another one when it was found to be remembered wrongly.
+const FORMAT: &str = "1";
 
 /// Variables that differ from run to run and mean nothing to a specification; it does not see them.
 const VOLATILE: &[&str] = &[
@@ -137,14 +144,27 @@ pub(super) struct ByFiles {
     pub(super) name: String,
     /// Where the files are.
     pub(super) root: PathBuf,
-    /// By which answers are known that hold for this tree alone.
-    pub(super) hash: String,
-    pub(super) search: Mutex<Search>,
+    /// For answers that hold for this tree alone.
+    pub(super) search: Arc<Mutex<Search>>,
     /// The flake.
     reference: String,
 }
 
 impl ByFiles {
+    /// Whether a value does not name the tree it was made from. A system's derivation is looked through elsewhere; where other values name
+    /// something in the store nobody knows what that was made from.
+    pub(super) fn is_of_any_tree<T: Serialize>(&self, asked: Asked, value: &T) -> bool {
+        let Ok(text) = serde_json::to_string(value) else {
+            return false;
+        };
+        match asked {
+            Asked::Systems => {
+                !self.search.lock().unwrap_or_else(PoisonError::into_inner).is_in(text.as_bytes())
+            }
+            Asked::Descriptions => !text.contains(STORE),
+        }
+    }
+
     /// A cache directory for one Nix. Later versions (2.34) remember the hash of what they once copied out of a tree and do not read it
     /// again, but somebody is to watch that; earlier ones (2.26) read all of a tree to know its hash, and nobody is to watch that.
     pub(super) async fn cache(&self, nix: &Nix, cancel: &CancellationToken) -> Result<TempDir, NixError> {
@@ -152,10 +172,15 @@ impl ByFiles {
             let directory = tempfile::Builder::new().prefix("nixos-cache-").tempdir()?;
             let own = directory.path().join("nix");
             std::fs::create_dir(&own)?;
-            for entry in nix_cache().and_then(|cache| std::fs::read_dir(cache).ok()).into_iter().flatten() {
-                let entry = entry?;
-                if !entry.file_name().as_encoded_bytes().starts_with(b"fetcher-cache") {
-                    std::os::unix::fs::symlink(entry.path(), own.join(entry.file_name()))?;
+            for (from, to, but) in
+                [(cache(), directory.path(), "nix"), (nix_cache(), own.as_path(), "fetcher-cache")]
+            {
+                let entries =
+                    from.and_then(|from| std::fs::read_dir(from).ok()).into_iter().flatten().flatten();
+                for entry in
+                    entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(but.as_bytes()))
+                {
+                    std::os::unix::fs::symlink(entry.path(), to.join(entry.file_name()))?;
                 }
             }
             Ok(directory)
@@ -164,16 +189,22 @@ impl ByFiles {
         let arguments = ["flake", "metadata", "--json", "--no-write-lock-file", &self.reference];
         let variables = in_cache(directory.path());
         let variables = variables.each_ref().map(|(name, value)| (*name, value.as_str()));
-        nix.run("nix", &arguments, &variables, cancel, &|_| {}).await?;
+        // What it does not know then is read, and counts.
+        let _ = nix.run("nix", &arguments, &variables, cancel, &|_| {}).await;
         Ok(directory)
     }
 }
 
+/// Where programs keep what they can do without.
+fn cache() -> Option<PathBuf> {
+    let named = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    named.or_else(|| Some(std::env::home_dir()?.join(".cache")))
+}
+
 /// Where Nix keeps what it fetched.
 fn nix_cache() -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-    let base = || variable("XDG_CACHE_HOME").or_else(|| Some(std::env::home_dir()?.join(".cache")));
-    variable("NIX_CACHE_HOME").or_else(|| Some(base()?.join("nix")))
+    let named = std::env::var_os("NIX_CACHE_HOME").map(PathBuf::from);
+    named.or_else(|| Some(cache()?.join("nix")))
 }
 
 /// Variables that make a directory that of Nix' caches.
@@ -221,7 +252,9 @@ impl Question {
                 (spec.clone(), spec, false, None)
             }
             Spec::Flake(reference) => {
-                let by_files = policy == CachePolicy::ReadSet && Tracer::is_there();
+                // What is built at evaluation may be made from files that nobody sees Nix read.
+                let by_files =
+                    policy == CachePolicy::ReadSet && !request.import_from_derivation && Tracer::is_there();
                 let locked = flake::lock(nix, &reference, by_files, cancel).await?;
                 let named =
                     serde_json::json!({ "kind": "flake", "shown": reference, "output": locked.output });
@@ -249,13 +282,21 @@ impl Question {
         let ours = code.path.as_str();
         let by_files = tree.and_then(|tree| {
             let input = request.to_input(&named).to_string();
-            let hash = tree.hash()?.to_owned();
+            let search = Search::new(&tree.root, &tree.nar_hash)?;
             let [flake, lock] = tree.begins_with();
-            let parts = [ours.as_bytes(), settings.as_bytes(), tree.directory.as_bytes(), input.as_bytes()];
-            let name = sha256_of(&[&parts[..], &[flake.as_slice(), lock.as_slice()]].concat());
-            let search = Mutex::new(Search::new(hash.clone()));
+            let attributes = tree.attributes.join(" ");
+            let name = sha256_of(&[
+                FORMAT.as_bytes(),
+                ours.as_bytes(),
+                settings.as_bytes(),
+                tree.directory.as_bytes(),
+                attributes.as_bytes(),
+                input.as_bytes(),
+                &flake,
+                &lock,
+            ]);
             let reference = spec["ref"].as_str()?.to_owned();
-            Some(ByFiles { name, root: tree.root, hash, search, reference })
+            Some(ByFiles { name, root: tree.root, search: Arc::new(Mutex::new(search)), reference })
         });
         let tracer = if policy == CachePolicy::ReadSet && (!pure || by_files.is_some()) {
             let root = by_files.as_ref().map(|by_files| by_files.root.clone());

@@ -1,7 +1,7 @@
 //! The processes of one question.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use futures::future::BoxFuture;
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::costs::{Asked, Costs, Process};
 use super::groups::{Limits, Slots};
-use super::question::{Question, in_cache};
+use super::question::{Question, STORE, in_cache};
 use super::reads::{Reads, Until};
 use super::{Caught, EvaluateError, Node, NodeDescription, System, Texts};
 use crate::nix::{Call, Nix, NixError};
@@ -227,7 +227,7 @@ impl Run<'_> {
             Err(error) => return Err(error),
         };
         let mut answer = completed(answer, group, |name| self.system(name).boxed()).await?;
-        self.forget_what_is_of_this_tree(&mut answer.nodes);
+        self.forget_what_is_of_this_tree(&mut answer.nodes).await;
         let (seconds, together) = (start.elapsed().as_secs_f64(), group.len());
         for looked in &answer.nodes {
             tracing::info!(machine = %looked.name, seconds, together, "evaluated");
@@ -236,17 +236,20 @@ impl Run<'_> {
     }
 
     /// What the name of a flake's tree got into holds for that tree alone, whichever files were read.
-    fn forget_what_is_of_this_tree(&self, nodes: &mut [Looked<Node>]) {
+    async fn forget_what_is_of_this_tree(&self, nodes: &mut [Looked<Node>]) {
         let Some(by_files) = &self.question.by_files else {
             return;
         };
-        let mut search = by_files.search.lock().unwrap_or_else(PoisonError::into_inner);
-        for looked in nodes {
-            if let Some(drv) = looked.node.derivation()
-                && looked.reads.is_some()
-                && search.finds(Path::new(drv.as_str()))
-            {
-                tracing::debug!(machine = %looked.name, "depends on the name of the flake's tree");
+        for looked in nodes.iter_mut().filter(|looked| looked.reads.is_some()) {
+            let Node::Exact(system) = &looked.node else {
+                continue;
+            };
+            // Commands that bring secrets are no part of the system.
+            let names_others = serde_json::to_string(&system.keys).is_ok_and(|keys| keys.contains(STORE));
+            let (search, drv) = (Arc::clone(&by_files.search), PathBuf::from(system.drv.as_str()));
+            let finds = move || search.lock().unwrap_or_else(PoisonError::into_inner).finds(&drv);
+            if names_others || tokio::task::spawn_blocking(finds).await.unwrap_or(true) {
+                tracing::debug!(machine = %looked.name, "depends on where the flake's tree is");
                 looked.reads = None;
             }
         }

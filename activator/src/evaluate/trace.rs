@@ -23,6 +23,8 @@ use super::reads::Reads;
 /// A mark, which is the name of a file that is not there: Nix looks for it, and the tracer sees the question. This one says that a node is
 /// done, the hash of whose name follows.
 const DONE: &str = "done-";
+/// A flake is about to be watched.
+const BEGIN: &str = "begin";
 /// Somebody asked which tree a flake is.
 const SELF: &str = "self";
 

@@ -24,7 +24,7 @@ use unix::unistd::Pid;
 
 use super::super::costs::Cost;
 use super::super::reads::{Entries, Kind, Piece, ReadSet, Reads, Seen, Stamp};
-use super::{DONE, SELF};
+use super::{BEGIN, DONE, SELF};
 
 pub(super) const SUPPORTED: bool = true;
 
@@ -215,6 +215,8 @@ struct Eye {
     marks: PathBuf,
     /// The only tree that counts, where there is one.
     root: Option<PathBuf>,
+    /// Whether marks are seen at all.
+    has_begun: bool,
     /// What was there when it was looked at.
     seen: BTreeMap<PathBuf, Look>,
     /// What was seen until a node was done, for each that is; later pieces are in `new`.
@@ -248,6 +250,7 @@ impl Eye {
         Self {
             marks,
             root,
+            has_begun: false,
             seen: BTreeMap::new(),
             pieces: vec![],
             new: BTreeMap::new(),
@@ -297,6 +300,7 @@ impl Eye {
         }
         match absolute(pid, directory, &path) {
             Some(path) => match path.to_str().and_then(|path| path.strip_prefix(self.marks.to_str()?)) {
+                Some(BEGIN) => self.has_begun = true,
                 Some(SELF) => self.incomplete = true,
                 Some(mark) => self.done(mark.strip_prefix(DONE).unwrap_or(mark), pid),
                 None => self.path(&path, flags, 0),
@@ -329,6 +333,12 @@ impl Eye {
         let path = &path.components().collect::<PathBuf>();
         if let Some(root) = &self.root {
             if !path.starts_with(root) {
+                // Inputs are called `source`. In anything else the tree may be once more, under another name.
+                let inside = root.parent().and_then(|store| path.strip_prefix(store).ok());
+                let mut parts = inside.into_iter().flat_map(Path::components);
+                if let (Some(item), Some(_)) = (parts.next(), parts.next()) {
+                    self.incomplete |= !item.as_os_str().as_bytes().ends_with(b"-source");
+                }
                 return;
             }
         } else if is_uncounted(path) {
@@ -412,7 +422,14 @@ impl Eye {
     }
 
     /// Everything up to the first thing that cannot be vouched for.
-    fn close(self) -> Reads {
+    fn close(mut self) -> Reads {
+        // Everybody who evaluates a flake reads this one. Who does not see it sees nothing.
+        let is_flake =
+            |(path, look): (&PathBuf, &Look)| path.ends_with("flake.nix") && matches!(look, Look::Read(_));
+        if self.root.is_some() && !(self.has_begun && self.seen.iter().any(is_flake)) {
+            self.pieces.clear();
+            self.incomplete = true;
+        }
         let (began, _) = self.began;
         let full = |(path, look): (PathBuf, Look)| {
             let seen = match look {

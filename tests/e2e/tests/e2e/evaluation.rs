@@ -383,10 +383,10 @@ fn of_a_flake_only_those_are_evaluated_again_that_read_what_has_changed() {
     };
     write("flake.nix", &flake(""));
     write("db.nix", &etc("word", "\"db\""));
-    write(
-        "web.nix",
-        &etc("word", "builtins.readFile ./word + lib.optionalString (builtins.pathExists ./more) \"more\""),
-    );
+    let web = "{ lib, ... }: { environment.etc.greeting.source = ./greeting;\n  \
+        environment.etc.word.text = builtins.readFile ./word + lib.optionalString (builtins.pathExists ./more) \"more\"; }";
+    write("web.nix", web);
+    write("greeting", "hello");
     write("word", "one");
     let nix = ["nix", "--extra-experimental-features", "nix-command flakes"];
     run(&[&nix[..], &["flake", "lock", &format!("path:{}", at(""))]].concat());
@@ -404,12 +404,19 @@ fn of_a_flake_only_those_are_evaluated_again_that_read_what_has_changed() {
     costs("nothing", 0);
     write("../README.md", "not read");
     costs("a file that nobody read", 0);
+    // Whether there is one can be asked without a look at it.
     git(&["commit", "--quiet", "--message", "one"]);
-    costs("a revision", 0);
+    costs("a first revision", 2);
+    write("../README.md", "not read either");
+    costs("what was known before", 0);
+    git(&["commit", "--quiet", "--message", "two"]);
+    costs("another revision", 0);
     write("word", "two");
     costs("a file of web", 1);
     write("more", "");
     costs("a file that web had looked for in vain", 1);
+    let changes = plan(&world).text;
+    assert!(changes.contains("word") && !changes.contains("greeting"), "{changes}");
     succeeds(&apply(&world));
     assert_eq!(cat(&world, "web", "/etc/word"), "twomore");
     write("flake.nix", &flake(" packages = { };"));
@@ -419,14 +426,23 @@ fn of_a_flake_only_those_are_evaluated_again_that_read_what_has_changed() {
     let tree = "toString [ (self.rev or \"none\") (self.revCount or 0) self.lastModified ]";
     write("db.nix", &etc("tree", tree));
     costs("a file of db", 1);
-    git(&["commit", "--quiet", "--message", "two"]);
-    costs("a revision that db asks for", 1);
+    git(&["commit", "--quiet", "--message", "three"]);
+    costs("a revision that db asks for, and what web has become since", 2);
     succeeds(&apply(&world));
-    let expected = git(&["log", "--max-count=1", "--format=%H 2 %ct"]);
+    let expected = git(&["log", "--max-count=1", "--format=%H 3 %ct"]);
     assert_eq!(cat(&world, "db", "/etc/tree"), expected);
 
+    // What is not there is an answer, too.
+    write("db.nix", &etc("state", "self.rev or \"dirty\""));
+    costs("a file of db", 1);
+    succeeds(&apply(&world));
+    assert_eq!(cat(&world, "db", "/etc/state"), "dirty");
+    git(&["commit", "--quiet", "--message", "four"]);
+    succeeds(&apply(&world));
+    assert_eq!(cat(&world, "db", "/etc/state"), git(&["rev-parse", "HEAD"]));
+
     // So is what a path into the tree gets into.
-    write("db.nix", &etc("where", "toString ./db.nix"));
+    write("db.nix", &etc("where", "\"${toString ./db.nix} ${self}\""));
     costs("a file of db", 1);
     for text in ["another", "yet another"] {
         write("../README.md", text);
@@ -436,7 +452,7 @@ fn of_a_flake_only_those_are_evaluated_again_that_read_what_has_changed() {
         let metadata = run(&[&nix[..], &["flake", "metadata", "--json", "/root/repository/site"]].concat());
         let metadata: serde_json::Value = serde_json::from_str(&metadata).unwrap();
         let tree = metadata["path"].as_str().unwrap();
-        assert_eq!(cat(&world, "db", "/etc/where"), format!("{tree}/site/db.nix"));
+        assert_eq!(cat(&world, "db", "/etc/where"), format!("{tree}/site/db.nix {tree}/site"));
     }
 }
 
