@@ -12,6 +12,7 @@
 
 mod agent_binary;
 mod hash;
+mod meminfo;
 mod names;
 mod secret;
 

@@ -185,9 +185,7 @@ impl Drop for Slot<'_> {
 
 /// Memory that can be had without pushing others out, in MiB.
 fn free_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
+    crate::meminfo::mib("/proc/meminfo", "MemAvailable")
 }
 
 #[cfg(test)]

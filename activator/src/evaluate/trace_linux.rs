@@ -493,9 +493,7 @@ fn absolute(pid: Pid, directory: Option<u64>, path: &Path) -> Option<PathBuf> {
 
 /// How much memory a process has, in MiB.
 fn resident_mib(pid: Pid) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
+    crate::meminfo::mib(&format!("/proc/{pid}/status"), "VmRSS")
 }
 
 fn read_path(pid: Pid, address: u64) -> Option<PathBuf> {

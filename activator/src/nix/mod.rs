@@ -300,9 +300,7 @@ impl Nix {
 
 /// The most memory a process has used so far, in MiB, where the system tells.
 fn memory_of(id: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib / 1024)
+    crate::meminfo::mib(&format!("/proc/{id}/status"), "VmHWM")
 }
 
 /// The first process that this one has started.
