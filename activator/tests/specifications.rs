@@ -333,7 +333,7 @@ fn whoever_watches_sees_when_a_node_is_done() {
         );
         let report = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new(example());
-        command.arg("--watch-evaluation").arg(report.path()).args(["0", "/proc/mark-", ""]);
+        command.arg("--watch-evaluation").arg(report.path()).args(["0", "/proc/mark-", "", ""]);
         command.args(["nix-instantiate", "--eval", "--strict", "--json", "--expr", &expression]);
         let output = command.env("PATH", &nix.0).env("HOME", site.0.path()).output().unwrap();
         let error = String::from_utf8_lossy(&output.stderr);
@@ -356,7 +356,7 @@ fn nodes_of_a_flake_are_remembered_by_what_they_read() {
     let flake = format!(
         "{{\n  inputs.nixpkgs.url = \"path:{}\";\n  outputs = {{ self, nixpkgs }}: let\n    \
          machine = module: nixpkgs.lib.nixosSystem {{ modules = [ module {{ {BASE} }} ]; }};\n  in {{\n    \
-         nixosConfigurations = {{ a = machine ./a.nix; b = machine ./b.nix; c = machine ./c.nix; }};\n  }};\n}}\n",
+         nixosConfigurations = builtins.mapAttrs (_: machine) {{ a = ./a.nix; b = ./b.nix; c = ./c.nix; d = ./d.nix; }};\n  }};\n}}\n",
         nixpkgs.display()
     );
     let mut tried = 0;
@@ -381,10 +381,16 @@ fn nodes_of_a_flake_are_remembered_by_what_they_read() {
         write("b.nix", "{ environment.etc.x.text = \"x\"; }");
         write("page.html", "one");
         std::fs::create_dir(at("flake/pages")).unwrap();
-        write("pages/first", "one");
+        // Nothing that the store has already.
+        write("pages/first", &at("flake").display().to_string());
         write(
             "c.nix",
             "{ environment.etc.tree.text = \"${builtins.path { path = ./.; name = \"config\"; }}\"; }",
+        );
+        write(
+            "d.nix",
+            "let copy = builtins.path { path = ./.; name = \"config-source\"; }; \
+             in { environment.etc.tree.text = builtins.concatStringsSep \" \" (builtins.attrNames (builtins.readDir copy)); }",
         );
         let reference = format!("path:{}", at("flake").display());
         let features = ["--extra-experimental-features", "nix-command flakes"];
@@ -441,15 +447,19 @@ fn nodes_of_a_flake_are_remembered_by_what_they_read() {
             before = nodes;
         }
 
-        // A copy of all of it under another name, which newer versions of Nix make without a look at what is in it.
-        let copied = |arguments: &str| {
+        // A copy of all of it under another name, which newer versions of Nix make without a look at what is in it: where it is, and what
+        // is there.
+        let copied = |machines: &str, arguments: &str| {
             let mut command = nix.inside(example());
-            command.args(["--cache", "read_set", "--machines", "{\"c\":{}}", "--arguments", arguments]);
+            command.args(["--cache", "read_set", "--machines", machines, "--arguments", arguments]);
             run(command.arg(&reference))
         };
-        let (first, _) = (copied("{}"), copied("{ \"x\": 1 }"));
-        write("README.md", "another");
-        assert_ne!(copied("{ \"x\": 1 }"), first);
+        for (node, new) in [("c", "README.md"), ("d", "LICENSE")] {
+            let machines = format!("{{\"{node}\":{{}}}}");
+            let (first, _) = (copied(&machines, "{}"), copied(&machines, "{ \"x\": 1 }"));
+            write(new, "another");
+            assert_ne!(copied(&machines, "{ \"x\": 1 }"), first, "{node}");
+        }
     }
     assert!(tried > 0, "every Nix was left out");
 }

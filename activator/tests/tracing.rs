@@ -13,6 +13,11 @@ use serde_json::{Map, Value, json};
 /// What the names of marks begin with.
 const MARKS: &str = "/proc/mark-";
 
+/// Of the content of the tree that counts.
+const HASH: &str = "651dc009a6d3ea07ba8b26f5bd22fd8279cb5ae00a19bf0b71bf318818bdd83d";
+/// The same tree in the store.
+const COPY: &str = "xfjmdkiq3q6xj17q3glpd2j6pmg6drq3-source";
+
 /// Runs a shell script under the tracer in `directory`.
 fn watch(directory: &Path, script: &str) -> (Output, Value) {
     watch_tree("", directory, script)
@@ -26,7 +31,7 @@ fn watch_tree(root: &str, directory: &Path, script: &str) -> (Output, Value) {
     let output = Command::new(program)
         .arg("--watch-evaluation")
         .arg(report.path())
-        .args(["0", MARKS, root, "bash", "-c", script])
+        .args(["0", MARKS, root, HASH, "bash", "-c", script])
         .current_dir(directory)
         .output()
         .unwrap();
@@ -176,12 +181,16 @@ fn where_one_tree_counts_nothing_else_does() {
         report["pieces"].as_array().unwrap().iter().map(|piece| &piece["done"]).collect();
     assert_eq!(pieces, [&json!("a")], "only a was done by then");
     // The tree may be beside itself, under another name.
-    for (place, known) in [("copy/x", false), ("x-source/x", true)] {
-        let path = directory.path().join(place);
-        std::fs::create_dir(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, "").unwrap();
-        let (names, report) = watch(&format!("cat {place}"));
-        assert_eq!(names.is_some(), known, "{place}: {report:#}");
+    std::fs::create_dir(directory.path().join(COPY)).unwrap();
+    std::fs::write(directory.path().join(COPY).join("x"), "").unwrap();
+    for (script, known) in [
+        (format!("cat {COPY}/x"), false),
+        (format!("ls {COPY}"), false),
+        // Something of it is copied.
+        ("echo x > x-pages; ls -a x-pages; cat x-pages".to_owned(), true),
+    ] {
+        let (names, report) = watch(&script);
+        assert_eq!(names.is_some(), known, "{script}: {report:#}");
     }
     // Who does not see what everybody looks at sees nothing.
     for script in ["cat dir/flake.nix".to_owned(), format!("[ -e {MARKS}begin ]; cat dir/inner")] {

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
 use super::EvaluateError;
+use super::mentions::Root;
 use super::question::sri;
 use crate::nix::{Nix, NixError};
 
@@ -27,33 +28,32 @@ pub(super) struct Locked {
 /// The files of a flake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tree {
-    /// A path in the store.
-    pub(super) root: PathBuf,
+    pub(super) root: Root,
     /// Where in it the flake is.
     pub(super) directory: String,
     /// What is known of it besides, by name: whether something is there can be asked without a look at it.
     pub(super) attributes: Vec<&'static str>,
-    /// The hash of its content, in hexadecimal digits.
-    pub(super) nar_hash: String,
 }
 
 /// What a reference says of a tree besides its hash.
 const ATTRIBUTES: [&str; 3] = ["lastModified", "rev", "revCount"];
 
 impl Tree {
-    fn new(root: &Path, directory: &str, hash: &str, locked: &Json) -> Option<Self> {
+    fn new(path: &Path, directory: &str, hash: &str, locked: &Json) -> Option<Self> {
         let hash = base64::engine::general_purpose::STANDARD.decode(hash.strip_prefix("sha256-")?).ok()?;
         Some(Self {
-            root: root.to_owned(),
+            root: Root {
+                path: path.to_owned(),
+                nar_hash: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            },
             directory: directory.to_owned(),
             attributes: ATTRIBUTES.into_iter().filter(|name| !locked[*name].is_null()).collect(),
-            nar_hash: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
         })
     }
 
     /// Nix looks at these before anything can be watched.
     pub(super) fn begins_with(&self) -> [Vec<u8>; 2] {
-        let directory = self.root.join(&self.directory);
+        let directory = self.root.path.join(&self.directory);
         ["flake.nix", "flake.lock"].map(|name| std::fs::read(directory.join(name)).unwrap_or_default())
     }
 }

@@ -4,6 +4,7 @@
 //! into is not the same for another tree, though all files that were read are.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -16,26 +17,39 @@ const LONGEST: u64 = 16 << 20;
 /// How much of a hash is looked for: some take that much of it for a version.
 const ENOUGH: usize = 7;
 
+/// The tree of a flake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Root {
+    /// Where it is in the store.
+    pub(super) path: PathBuf,
+    /// The hash of its content, in hexadecimal digits.
+    pub(super) nar_hash: String,
+}
+
+impl Root {
+    /// Whether something in the store is all of it, under any name. Later versions of Nix (2.34) know the hash of a tree and do not read it
+    /// to copy it.
+    pub(super) fn is_copied_to(&self, item: &OsStr) -> bool {
+        let parts = item.to_str().and_then(|item| item.split_once('-'));
+        parts.is_some_and(|(hash, name)| hash_of_copy(&self.nar_hash, name) == hash)
+    }
+}
+
 /// Looks for a tree in derivations and all that they are made from.
 #[derive(Debug)]
 pub(super) struct Search {
+    root: Root,
     hash: String,
-    nar_hash: String,
     /// What has no such tree in it, nor has anything that it is made from.
     clean: HashSet<PathBuf>,
 }
 
 impl Search {
-    /// For a tree with its hash in the store and that of its content, in hexadecimal digits; `None` where the one does not follow from the
-    /// other as it does for whatever is fetched.
-    pub(super) fn new(root: &Path, nar_hash: &str) -> Option<Self> {
-        let (hash, name) = root.file_name()?.to_str()?.split_once('-')?;
-        let search = Self {
-            hash: hash.get(..ENOUGH)?.to_owned(),
-            nar_hash: nar_hash.to_owned(),
-            clean: HashSet::new(),
-        };
-        (hash_of_copy(nar_hash, name) == hash).then_some(search)
+    /// For a tree; `None` where its hash in the store does not follow from that of its content as it does for whatever is fetched.
+    pub(super) fn new(root: Root) -> Option<Self> {
+        let item = root.path.file_name()?;
+        let hash = item.to_str()?.get(..ENOUGH)?.to_owned();
+        root.is_copied_to(item).then(|| Self { root, hash, clean: HashSet::new() })
     }
 
     /// Whether a text has the tree's hash in it.
@@ -57,7 +71,8 @@ impl Search {
             let Ok(text) = text(&path) else {
                 return true;
             };
-            if self.is_copy(&path) || text.as_ref().is_some_and(|text| self.is_in(text)) {
+            let is_copy = path.file_name().is_some_and(|item| self.root.is_copied_to(item));
+            if is_copy || text.as_ref().is_some_and(|text| self.is_in(text)) {
                 return true;
             }
             let Some(text) = text else {
@@ -75,12 +90,6 @@ impl Search {
         }
         self.clean.extend(seen);
         false
-    }
-
-    /// Whether it is a copy of the whole tree. Later versions of Nix (2.34) know the hash of a tree and do not read it to copy it.
-    fn is_copy(&self, path: &Path) -> bool {
-        let parts = path.file_name().and_then(|name| name.to_str()?.split_once('-'));
-        parts.is_some_and(|(hash, name)| hash_of_copy(&self.nar_hash, name) == hash)
     }
 }
 
@@ -138,13 +147,17 @@ mod tests {
     const NAR: &str = "651dc009a6d3ea07ba8b26f5bd22fd8279cb5ae00a19bf0b71bf318818bdd83d";
 
     fn search() -> Search {
-        Search::new(Path::new(&format!("/nix/store/{HASH}-source")), NAR).unwrap()
+        Search::new(root(&format!("/nix/store/{HASH}-source"))).unwrap()
+    }
+
+    fn root(path: &str) -> Root {
+        Root { path: path.into(), nar_hash: NAR.to_owned() }
     }
 
     #[test]
     fn the_name_of_a_tree_follows_from_its_content() {
         assert_eq!(hash_of_copy(NAR, "source"), HASH);
-        assert!(Search::new(Path::new("/nix/store/8msmig1hvkbrfvabnza3am2xykz1755i-source"), NAR).is_none());
+        assert!(Search::new(root("/nix/store/8msmig1hvkbrfvabnza3am2xykz1755i-source")).is_none());
     }
 
     #[test]

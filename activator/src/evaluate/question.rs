@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
 use super::costs::Asked;
-use super::mentions::Search;
+use super::mentions::{Root, Search};
 use super::trace::Tracer;
 use super::{CachePolicy, EvaluateError, flake};
 use crate::hash::{sha256, sha256_of};
@@ -143,7 +143,7 @@ pub(super) struct ByFiles {
     /// Everything but other files that decides about the answer.
     pub(super) name: String,
     /// Where the files are.
-    pub(super) root: PathBuf,
+    pub(super) root: Root,
     /// For answers that hold for this tree alone.
     pub(super) search: Arc<Mutex<Search>>,
     /// The flake.
@@ -282,7 +282,7 @@ impl Question {
         let ours = code.path.as_str();
         let by_files = tree.and_then(|tree| {
             let input = request.to_input(&named).to_string();
-            let search = Search::new(&tree.root, &tree.nar_hash)?;
+            let search = Search::new(tree.root.clone())?;
             let [flake, lock] = tree.begins_with();
             let attributes = tree.attributes.join(" ");
             let name = sha256_of(&[

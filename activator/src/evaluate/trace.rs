@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
+use super::mentions::Root;
 use super::reads::Reads;
 
 /// A mark, which is the name of a file that is not there: Nix looks for it, and the tracer sees the question. This one says that a node is
@@ -55,7 +56,7 @@ pub(super) struct Tracer {
     /// What the names of all marks begin with.
     pub(super) marks: String,
     /// A flake's tree. An evaluation that is pure reads no other files, but for those whose hashes it knows.
-    pub(super) root: Option<PathBuf>,
+    pub(super) root: Option<Root>,
 }
 
 /// One evaluation that is watched.
@@ -72,7 +73,7 @@ impl Tracer {
     }
 
     /// Where this program can be one.
-    pub(super) fn find(marks: String, root: Option<PathBuf>) -> Option<Self> {
+    pub(super) fn find(marks: String, root: Option<Root>) -> Option<Self> {
         READY.get().map(|program| Self { program: program.clone(), marks, root })
     }
 
@@ -80,9 +81,12 @@ impl Tracer {
     pub(super) fn watch(&self, slot: usize) -> std::io::Result<Watch> {
         let report = tempfile::Builder::new().prefix("nixos-reads-").tempfile()?;
         let program = self.program.clone().into_os_string();
-        let root = self.root.clone().unwrap_or_default().into_os_string();
+        let (root, hash) = match self.root.clone() {
+            Some(Root { path, nar_hash }) => (path.into_os_string(), nar_hash.into()),
+            None => (OsString::new(), OsString::new()),
+        };
         let (slot, marks) = (slot.to_string().into(), self.marks.clone().into());
-        let command = vec![program, WATCH.into(), report.path().into(), slot, marks, root];
+        let command = vec![program, WATCH.into(), report.path().into(), slot, marks, root, hash];
         Ok(Watch { command, report })
     }
 }

@@ -23,6 +23,7 @@ use unix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use unix::unistd::Pid;
 
 use super::super::costs::Cost;
+use super::super::mentions::Root;
 use super::super::reads::{Entries, Kind, Piece, ReadSet, Reads, Seen, Stamp};
 use super::{BEGIN, DONE, SELF};
 
@@ -74,9 +75,11 @@ enum TraceError {
 pub(super) fn main(arguments: &[OsString]) -> ExitCode {
     let result = match arguments {
         [first, program, rest @ ..] if first == INSIDE => inside(program, rest),
-        [report, slot, marks, root, command @ ..] if !command.is_empty() => {
+        [report, slot, marks, root, hash, command @ ..] if !command.is_empty() => {
             let slot = slot.to_str().and_then(|text| text.parse().ok()).unwrap_or(0);
-            let eye = Eye::new(marks.into(), Some(PathBuf::from(root)).filter(|_| !root.is_empty()));
+            let nar_hash = hash.to_str().unwrap_or_default().to_owned();
+            let root = (!root.is_empty()).then(|| Root { path: root.into(), nar_hash });
+            let eye = Eye::new(marks.into(), root);
             watch(Path::new(report), slot, eye, command)
         }
         _ => Err(TraceError::Usage),
@@ -214,7 +217,7 @@ struct Eye {
     /// What the names of marks begin with.
     marks: PathBuf,
     /// The only tree that counts, where there is one.
-    root: Option<PathBuf>,
+    root: Option<Root>,
     /// Whether marks are seen at all.
     has_begun: bool,
     /// What was there when it was looked at.
@@ -243,7 +246,7 @@ enum Look {
 }
 
 impl Eye {
-    fn new(marks: PathBuf, root: Option<PathBuf>) -> Self {
+    fn new(marks: PathBuf, root: Option<Root>) -> Self {
         let cache = std::env::var_os("XDG_CACHE_HOME")
             .map(PathBuf::from)
             .or_else(|| Some(std::env::home_dir()?.join(".cache")));
@@ -332,13 +335,12 @@ impl Eye {
         // A slash at the end asks for what a link leads to, which is taken down with the link.
         let path = &path.components().collect::<PathBuf>();
         if let Some(root) = &self.root {
-            if !path.starts_with(root) {
-                // Inputs are called `source`. In anything else the tree may be once more, under another name.
-                let inside = root.parent().and_then(|store| path.strip_prefix(store).ok());
-                let mut parts = inside.into_iter().flat_map(Path::components);
-                if let (Some(item), Some(_)) = (parts.next(), parts.next()) {
-                    self.incomplete |= !item.as_os_str().as_bytes().ends_with(b"-source");
-                }
+            if !path.starts_with(&root.path) {
+                // Later versions of Nix (2.34) know the hash of the whole tree and copy it under another name without a look. What is
+                // in any other copy was read in the tree to make it.
+                let inside = root.path.parent().and_then(|store| path.strip_prefix(store).ok());
+                let item = inside.and_then(|path| path.components().next());
+                self.incomplete |= item.is_some_and(|item| root.is_copied_to(item.as_os_str()));
                 return;
             }
         } else if is_uncounted(path) {
@@ -439,7 +441,7 @@ impl Eye {
                 Look::Read(stamp) => Seen::content(&path, stamp, self.root.is_none().then_some(began))?,
             };
             let path = match &self.root {
-                Some(root) => path.strip_prefix(root).ok()?.to_owned(),
+                Some(root) => path.strip_prefix(&root.path).ok()?.to_owned(),
                 None => path,
             };
             // Other names cannot be written down.
