@@ -1,5 +1,8 @@
 //! Turns the activator's errors into diagnostics: what happened in the user's words, the evidence, and what to do.
 
+use std::collections::BTreeMap;
+
+use nixos_activator::MachineName;
 use nixos_activator::activate::ActivateError;
 use nixos_activator::agent::{Outcome, Report};
 use nixos_activator::build::BuildError;
@@ -115,7 +118,9 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostics {
                 .at(machine(name.as_str()))
         }
         EvaluateError::Nodes { broken } => {
-            return broken.iter().map(|(name, trace)| broken_node(name.as_str(), trace).at(spec.clone())).collect();
+            return broken_nodes(broken.iter().map(|(name, trace)| (name.as_str(), trace.as_str())))
+                .map(|(_, diagnostic)| diagnostic.at(spec.clone()))
+                .collect();
         }
         EvaluateError::Network { trace } => {
             Diagnostic::error("The specification does not evaluate").detail(explained(trace)).at(spec.clone())
@@ -127,26 +132,58 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostics {
     diagnostic.into()
 }
 
-/// What is wrong with a node; `None` when nothing is.
-pub(crate) fn node(name: &str, node: &Node) -> Option<Diagnostic> {
-    let diagnostic = match node {
-        Node::Exact(_) | Node::Waits { .. } => return None,
+/// All that is wrong with nodes.
+pub(crate) fn nodes<'a>(nodes: impl Iterator<Item = (&'a MachineName, &'a Node)> + Clone) -> Diagnostics {
+    let machines = Path::root().attribute("machines");
+    let missing = nodes.clone().filter_map(|(name, node)| match node {
         Node::NoMachine { of, fact } => {
-            Diagnostic::error(format!("Node \"{name}\" needs machine \"{of}\", which is not in `machines`")).detail(
-                format!(
-                    "The configuration of \"{name}\" uses `{fact}` of \"{of}\". That node is part of the specification, but no \
-                     machine was given for it.\n\nAdd it: machines = {{ …, {of} = nixos_machine.{of}.target }}"
-                ),
-            )
+            let summary = format!("Node \"{name}\" needs machine \"{of}\", which is not in `machines`");
+            let detail = format!(
+                "The configuration of \"{name}\" uses `{fact}` of \"{of}\". That node is part of the specification, but no \
+                 machine was given for it.\n\nAdd it: machines = {{ …, {of} = nixos_machine.{of}.target }}"
+            );
+            Some(Diagnostic::error(summary).detail(detail).at(machines.clone().key(name.as_str())))
         }
-        Node::Broken { trace } => broken_node(name, trace),
-    };
-    Some(diagnostic.at(Path::root().attribute("machines").key(name)))
+        _ => None,
+    });
+    let traces = nodes.filter_map(|(name, node)| match node {
+        Node::Broken { trace } => Some((name.as_str(), trace.as_str())),
+        _ => None,
+    });
+    let broken = broken_nodes(traces).map(|(names, diagnostic)| match names[..] {
+        [name] => diagnostic.at(machines.clone().key(name)),
+        _ => diagnostic.at(machines.clone()),
+    });
+    missing.chain(broken).collect()
 }
 
-fn broken_node(name: &str, trace: &str) -> Diagnostic {
-    Diagnostic::error(format!("The configuration of machine \"{name}\" does not evaluate"))
-        .detail(explained(trace))
+/// What does not evaluate, with the names that it breaks: something that many share is said once. Nodes come with Nix' traces.
+fn broken_nodes<'a>(
+    nodes: impl Iterator<Item = (&'a str, &'a str)>,
+) -> impl Iterator<Item = (Vec<&'a str>, Diagnostic)> {
+    let mut causes = BTreeMap::<&str, Vec<(&str, &str)>>::new();
+    for (name, trace) in nodes {
+        causes.entry(cause(trace)).or_default().push((name, trace));
+    }
+    causes.into_values().map(|nodes| {
+        let names: Vec<&str> = nodes.iter().map(|(name, _)| *name).collect();
+        let quoted: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+        let whose = match quoted.as_slice() {
+            [name] => format!("The configuration of machine {name} does not evaluate"),
+            [first, second] => format!("The configurations of machines {first} and {second} do not evaluate"),
+            [first, second, more @ ..] => format!(
+                "The configurations of machines {first}, {second} and {} more do not evaluate",
+                more.len()
+            ),
+            [] => String::new(),
+        };
+        // One way to it is as good as another.
+        let mut detail = nodes.first().map(|(_, trace)| explained(trace)).unwrap_or_default();
+        if names.len() > 2 {
+            detail.push_str(&format!("\n\nIt is the same for {}.", quoted.join(", ")));
+        }
+        (names, Diagnostic::error(whose).detail(detail))
+    })
 }
 
 /// A build that failed; no machine has been touched.
@@ -287,16 +324,24 @@ fn explained(trace: &str) -> String {
 /// A Nix trace with the error on top, where people look first; Nix prints it last, below its innermost frames.
 fn cause_first(trace: &str) -> String {
     let trace = trace.trim_end();
-    let cause = trace.rmatch_indices("error: ").map(|(at, _)| at).find(|at| {
+    let cause = cause(trace);
+    let frames = trace.strip_suffix(cause).unwrap_or_default();
+    if frames.trim().trim_start_matches("error:").is_empty() {
+        shortened(trace)
+    } else {
+        format!("{cause}\n\nThe way there, innermost last:\n{}", shortened(frames))
+    }
+}
+
+/// The error itself and where it is, without the frames above it.
+fn cause(trace: &str) -> &str {
+    let trace = trace.trim_end();
+    let is_indented = |at: &usize| {
         let line = trace.get(..*at).and_then(|before| before.rsplit('\n').next());
         line.is_some_and(|indent| indent.trim().is_empty())
-    });
-    match cause.map(|at| trace.split_at(at)) {
-        Some((frames, cause)) if !frames.trim().trim_start_matches("error:").is_empty() => {
-            format!("{}\n\nThe way there, innermost last:\n{}", cause.trim_end(), shortened(frames))
-        }
-        _ => shortened(trace),
-    }
+    };
+    let at = trace.rmatch_indices("error: ").map(|(at, _)| at).find(is_indented);
+    at.and_then(|at| trace.get(at..)).unwrap_or(trace)
 }
 
 /// The end of a long message: Nix prints the outermost frames first and the cause last.
@@ -314,6 +359,30 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_breaks_many_is_said_once() {
+        let trace = |way: &str, cause: &str| {
+            format!("error:\n       … while evaluating {way}\n\n       error: {cause}")
+        };
+        let (a, b, c) =
+            (trace("a", "one\n  at x.nix:1:2"), trace("b", "two"), trace("c", "one\n  at x.nix:1:2"));
+        let said = |nodes: &[(&'static str, &'_ str)]| -> Vec<_> {
+            let found = broken_nodes(nodes.iter().copied());
+            found.map(|(names, diagnostic)| (names.join(" "), format!("{diagnostic:?}"))).collect()
+        };
+        let found = said(&[("a", &a), ("b", &b), ("c", &c)]);
+        assert_eq!(found.iter().map(|(names, _)| names.as_str()).collect::<Vec<_>>(), ["a c", "b"]);
+        assert!(
+            found[0].1.contains("while evaluating a") && !found[0].1.contains("while evaluating c"),
+            "{found:?}"
+        );
+        let all = said(&[("a", &a), ("c", &a), ("d", &c), ("e", &c)]);
+        assert_eq!(all.len(), 1);
+        for part in [r#"\"a\", \"c\" and 2 more"#, r#"the same for \"a\", \"c\", \"d\", \"e\""#] {
+            assert!(all[0].1.contains(part), "{part}: {all:?}");
+        }
+    }
 
     #[test]
     fn the_cause_of_a_trace_comes_first() {

@@ -108,8 +108,7 @@ impl DataSource<Context> for NetworkDataSource {
         let evaluated = cx.data.evaluator.evaluate(nix, &request, &cx.cancel).await.map_err(failed)?;
         // A node that needs facts of another that has no machine waits for them; a broken one is an error.
         let broken = evaluated.nodes.iter().filter(|(_, node)| matches!(node, Node::Broken { .. }));
-        let problems: Diagnostics =
-            broken.filter_map(|(name, node)| diagnose::node(name.as_str(), node)).collect();
+        let problems = diagnose::nodes(broken);
         if !problems.is_empty() {
             return Err(problems);
         }

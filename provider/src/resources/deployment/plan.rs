@@ -141,8 +141,7 @@ pub(super) async fn evaluate(
         .await
         .map_err(|error| diagnose::evaluation(&error, &deployment.spec_path()))?;
     // All that is wrong at once, not the first of it.
-    let problems: Diagnostics =
-        evaluation.nodes.iter().filter_map(|(name, node)| diagnose::node(name.as_str(), node)).collect();
+    let problems = diagnose::nodes(evaluation.nodes.iter());
     if !problems.is_empty() {
         return Err(problems);
     }

@@ -18,6 +18,7 @@ mod lockout;
 mod many;
 mod planning;
 mod reboots;
+mod remembering;
 mod secrets;
 mod support;
 mod trouble;

@@ -117,3 +117,22 @@ pub(crate) fn apply_until(world: &World, until: impl Fn() -> bool) -> std::proce
 pub(crate) fn runs(host: &lab::Host, pattern: &str) -> bool {
     host.exec(&["pgrep", "-f", pattern]).map_or(true, |found| found.success)
 }
+
+/// A data source of `network`, and outputs of what it says.
+pub(crate) fn survey(spec: &str) -> String {
+    format!(
+        "{HEAD}data \"nixos_network\" \"site\" {{\n  {spec}\n}}\n\
+         output \"all\" {{ value = data.nixos_network.site }}\n"
+    )
+}
+
+/// An output's value.
+pub(crate) fn output(world: &World, name: &str) -> serde_json::Value {
+    let run = world.terraform(&["output", "-json", name]);
+    serde_json::from_str(&run.text).unwrap_or_else(|_| panic!("{}", run.text))
+}
+
+/// A file of a host, which may be a link into its store.
+pub(crate) fn cat(world: &World, host: &str, path: &str) -> String {
+    world.lab.host(host).exec(&["cat", path]).unwrap().stdout
+}
