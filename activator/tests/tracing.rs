@@ -187,7 +187,7 @@ fn where_one_tree_counts_nothing_else_does() {
         (format!("cat {COPY}/x"), false),
         (format!("ls {COPY}"), false),
         // Something of it is copied.
-        ("echo x > x-pages; ls -a x-pages; cat x-pages".to_owned(), true),
+        ("mkdir x-pages; echo x > x-pages/y; ls x-pages; cat x-pages/y".to_owned(), true),
     ] {
         let (names, report) = watch(&script);
         assert_eq!(names.is_some(), known, "{script}: {report:#}");

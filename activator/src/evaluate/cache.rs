@@ -126,7 +126,7 @@ impl Cache {
         checked: &mut Checked,
     ) -> Option<Row<T>> {
         let by_files = question.by_files.as_ref();
-        let root = by_files.map_or(Path::new("/"), |by_files| &by_files.root.path);
+        let root = by_files.map_or(Path::new("/"), |by_files| by_files.root.path());
         let names = [Some(&question.name), by_files.map(|by_files| &by_files.name)];
         names.into_iter().flatten().find_map(|name| {
             let row: Row<T> = self.read(&row_file(name, what))?;

@@ -1,14 +1,15 @@
 //! Flakes: which tree exactly a reference means now.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::Value as Json;
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::EvaluateError;
-use super::mentions::Root;
 use super::question::sri;
 use crate::nix::{Nix, NixError};
 
@@ -35,6 +36,52 @@ pub(super) struct Tree {
     pub(super) attributes: Vec<&'static str>,
 }
 
+/// A tree in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Root {
+    path: PathBuf,
+    nar_hash: String,
+}
+
+impl Root {
+    /// With the SHA-256 of its content in hexadecimal digits, if that is one.
+    pub(super) fn new(path: PathBuf, nar_hash: String) -> Option<Self> {
+        let is_hash = nar_hash.len() == 64 && nar_hash.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_hash.then_some(Self { path, nar_hash })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn nar_hash(&self) -> &str {
+        &self.nar_hash
+    }
+
+    /// Whether something in the store is all of it, under any name.
+    pub(super) fn is_copied_to(&self, item: &OsStr) -> bool {
+        let parts = item.to_str().and_then(|item| item.split_once('-'));
+        parts.is_some_and(|(hash, name)| hash_of_copy(&self.nar_hash, name) == hash)
+    }
+}
+
+/// The hash in the name of a tree in the store: <https://nix.dev/manual/nix/latest/protocols/store-path>.
+fn hash_of_copy(nar_hash: &str, name: &str) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
+    let whole = Sha256::digest(format!("source:sha256:{nar_hash}:/nix/store:{name}"));
+    let mut short = [0u8; 20];
+    for (n, byte) in whole.iter().enumerate() {
+        short[n % 20] ^= byte;
+    }
+    let digit = |n: usize| {
+        let (at, shift) = (n * 5 / 8, n * 5 % 8);
+        let next = short.get(at + 1).copied().unwrap_or(0);
+        let bits = (u16::from(short[at]) | u16::from(next) << 8) >> shift;
+        char::from(DIGITS[usize::from(bits & 31)])
+    };
+    (0..32).rev().map(digit).collect()
+}
+
 /// What a reference says of a tree besides its hash.
 const ATTRIBUTES: [&str; 3] = ["lastModified", "rev", "revCount"];
 
@@ -42,10 +89,7 @@ impl Tree {
     fn new(path: &Path, directory: &str, hash: &str, locked: &Json) -> Option<Self> {
         let hash = base64::engine::general_purpose::STANDARD.decode(hash.strip_prefix("sha256-")?).ok()?;
         Some(Self {
-            root: Root {
-                path: path.to_owned(),
-                nar_hash: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
-            },
+            root: Root::new(path.to_owned(), hash.iter().map(|byte| format!("{byte:02x}")).collect())?,
             directory: directory.to_owned(),
             attributes: ATTRIBUTES.into_iter().filter(|name| !locked[*name].is_null()).collect(),
         })

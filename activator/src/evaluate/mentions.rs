@@ -4,11 +4,9 @@
 //! into is not the same for another tree, though all files that were read are.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest as _, Sha256};
-
+use super::flake::Root;
 use crate::derivation;
 
 /// No text is that long; whatever has more bytes is not looked into.
@@ -16,24 +14,6 @@ const LONGEST: u64 = 16 << 20;
 
 /// How much of a hash is looked for: some take that much of it for a version.
 const ENOUGH: usize = 7;
-
-/// The tree of a flake.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Root {
-    /// Where it is in the store.
-    pub(super) path: PathBuf,
-    /// The hash of its content, in hexadecimal digits.
-    pub(super) nar_hash: String,
-}
-
-impl Root {
-    /// Whether something in the store is all of it, under any name. Later versions of Nix (2.34) know the hash of a tree and do not read it
-    /// to copy it.
-    pub(super) fn is_copied_to(&self, item: &OsStr) -> bool {
-        let parts = item.to_str().and_then(|item| item.split_once('-'));
-        parts.is_some_and(|(hash, name)| hash_of_copy(&self.nar_hash, name) == hash)
-    }
-}
 
 /// Looks for a tree in derivations and all that they are made from.
 #[derive(Debug)]
@@ -47,7 +27,7 @@ pub(super) struct Search {
 impl Search {
     /// For a tree; `None` where its hash in the store does not follow from that of its content as it does for whatever is fetched.
     pub(super) fn new(root: Root) -> Option<Self> {
-        let item = root.path.file_name()?;
+        let item = root.path().file_name()?;
         let hash = item.to_str()?.get(..ENOUGH)?.to_owned();
         root.is_copied_to(item).then(|| Self { root, hash, clean: HashSet::new() })
     }
@@ -93,23 +73,6 @@ impl Search {
     }
 }
 
-/// The hash in the name of a tree in the store: <https://nix.dev/manual/nix/latest/protocols/store-path>.
-fn hash_of_copy(nar_hash: &str, name: &str) -> String {
-    const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
-    let whole = Sha256::digest(format!("source:sha256:{nar_hash}:/nix/store:{name}"));
-    let mut short = [0u8; 20];
-    for (n, byte) in whole.iter().enumerate() {
-        short[n % 20] ^= byte;
-    }
-    let digit = |n: usize| {
-        let (at, shift) = (n * 5 / 8, n * 5 % 8);
-        let next = short.get(at + 1).copied().unwrap_or(0);
-        let bits = (u16::from(short[at]) | u16::from(next) << 8) >> shift;
-        char::from(DIGITS[usize::from(bits & 31)])
-    };
-    (0..32).rev().map(digit).collect()
-}
-
 /// What a file or a link says; `None` for a directory, which is a copy of files that were read.
 fn text(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
     let metadata = std::fs::symlink_metadata(path)?;
@@ -143,6 +106,8 @@ mod tests {
     use super::*;
 
     const HASH: &str = "xfjmdkiq3q6xj17q3glpd2j6pmg6drq3";
+    /// The same tree under another name.
+    const COPY: &str = "h6lh8a3pjmd400cwwmmyibs9acv5dij5-config";
     /// The hash of its content.
     const NAR: &str = "651dc009a6d3ea07ba8b26f5bd22fd8279cb5ae00a19bf0b71bf318818bdd83d";
 
@@ -151,12 +116,11 @@ mod tests {
     }
 
     fn root(path: &str) -> Root {
-        Root { path: path.into(), nar_hash: NAR.to_owned() }
+        Root::new(path.into(), NAR.to_owned()).unwrap()
     }
 
     #[test]
     fn the_name_of_a_tree_follows_from_its_content() {
-        assert_eq!(hash_of_copy(NAR, "source"), HASH);
         assert!(Search::new(root("/nix/store/8msmig1hvkbrfvabnza3am2xykz1755i-source")).is_none());
     }
 
@@ -175,8 +139,7 @@ mod tests {
         let unbuilt = path('e', "unbuilt");
         std::fs::write(&top, derivation(&unbuilt, &format!("(\"{middle}\",[\"out\"])"), "")).unwrap();
         let sources = |more: &str| derivation("", "", &format!("\"{text}\",\"{link}\"{more}"));
-        let (directory, copy) =
-            (path('f', "directory"), store.path().join(format!("{}-config", hash_of_copy(NAR, "config"))));
+        let (directory, copy) = (path('f', "directory"), store.path().join(COPY));
         std::fs::create_dir(&directory).unwrap();
         std::fs::create_dir(&copy).unwrap();
         let copied = format!(",\"{}\"", copy.display());

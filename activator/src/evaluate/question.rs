@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
 use super::costs::Asked;
-use super::mentions::{Root, Search};
+use super::flake::Root;
+use super::mentions::Search;
 use super::trace::Tracer;
 use super::{CachePolicy, EvaluateError, flake};
 use crate::hash::{sha256, sha256_of};
@@ -44,7 +45,7 @@ pub(super) const TREE: &[(&str, &str)] = &[
 pub(super) const STORE: &str = "/nix/store/";
 
 /// Of what is remembered by the files that were read; another one when it was found to be remembered wrongly.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// Variables that differ from run to run and mean nothing to a specification; it does not see them.
 const VOLATILE: &[&str] = &[

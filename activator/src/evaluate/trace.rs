@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use super::mentions::Root;
+use super::flake::Root;
 use super::reads::Reads;
 
 /// A mark, which is the name of a file that is not there: Nix looks for it, and the tracer sees the question. This one says that a node is
@@ -81,10 +81,9 @@ impl Tracer {
     pub(super) fn watch(&self, slot: usize) -> std::io::Result<Watch> {
         let report = tempfile::Builder::new().prefix("nixos-reads-").tempfile()?;
         let program = self.program.clone().into_os_string();
-        let (root, hash) = match self.root.clone() {
-            Some(Root { path, nar_hash }) => (path.into_os_string(), nar_hash.into()),
-            None => (OsString::new(), OsString::new()),
-        };
+        let root = self.root.as_ref();
+        let hash = root.map(|root| root.nar_hash().into()).unwrap_or_default();
+        let root = root.map(|root| root.path().into()).unwrap_or_default();
         let (slot, marks) = (slot.to_string().into(), self.marks.clone().into());
         let command = vec![program, WATCH.into(), report.path().into(), slot, marks, root, hash];
         Ok(Watch { command, report })

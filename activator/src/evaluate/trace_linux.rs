@@ -23,7 +23,7 @@ use unix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use unix::unistd::Pid;
 
 use super::super::costs::Cost;
-use super::super::mentions::Root;
+use super::super::flake::Root;
 use super::super::reads::{Entries, Kind, Piece, ReadSet, Reads, Seen, Stamp};
 use super::{BEGIN, DONE, SELF};
 
@@ -60,7 +60,7 @@ const COUNTED: &str = "/nix/var/nix/profiles";
 
 #[derive(Debug, thiserror::Error)]
 enum TraceError {
-    #[error("no command to watch")]
+    #[error("no command to watch, or a tree without its hash")]
     Usage,
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -77,10 +77,11 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
         [first, program, rest @ ..] if first == INSIDE => inside(program, rest),
         [report, slot, marks, root, hash, command @ ..] if !command.is_empty() => {
             let slot = slot.to_str().and_then(|text| text.parse().ok()).unwrap_or(0);
-            let nar_hash = hash.to_str().unwrap_or_default().to_owned();
-            let root = (!root.is_empty()).then(|| Root { path: root.into(), nar_hash });
-            let eye = Eye::new(marks.into(), root);
-            watch(Path::new(report), slot, eye, command)
+            let hash = hash.to_string_lossy().into_owned();
+            match Root::new(root.into(), hash) {
+                None if !root.is_empty() => Err(TraceError::Usage),
+                root => watch(Path::new(report), slot, Eye::new(marks.into(), root), command),
+            }
         }
         _ => Err(TraceError::Usage),
     };
@@ -335,10 +336,10 @@ impl Eye {
         // A slash at the end asks for what a link leads to, which is taken down with the link.
         let path = &path.components().collect::<PathBuf>();
         if let Some(root) = &self.root {
-            if !path.starts_with(&root.path) {
-                // Later versions of Nix (2.34) know the hash of the whole tree and copy it under another name without a look. What is
-                // in any other copy was read in the tree to make it.
-                let inside = root.path.parent().and_then(|store| path.strip_prefix(store).ok());
+            if !path.starts_with(root.path()) {
+                // Later versions of Nix (2.34) know the hash of the whole tree, and use a copy of it under another name without a look
+                // at the tree. What is in any other copy was read in the tree to make it, or is named by its hash.
+                let inside = root.path().parent().and_then(|store| path.strip_prefix(store).ok());
                 let item = inside.and_then(|path| path.components().next());
                 self.incomplete |= item.is_some_and(|item| root.is_copied_to(item.as_os_str()));
                 return;
@@ -441,7 +442,7 @@ impl Eye {
                 Look::Read(stamp) => Seen::content(&path, stamp, self.root.is_none().then_some(began))?,
             };
             let path = match &self.root {
-                Some(root) => path.strip_prefix(&root.path).ok()?.to_owned(),
+                Some(root) => path.strip_prefix(root.path()).ok()?.to_owned(),
                 None => path,
             };
             // Other names cannot be written down.

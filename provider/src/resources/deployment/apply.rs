@@ -55,11 +55,14 @@ pub(super) async fn apply(
     let stop = Stop::after(&cx.cancel, duration_or(limit, APPLY));
 
     private.planned = Planned::default();
-    complete(cx, &mut deployment, &mut private).await?;
+    complete(cx, &stop.token, &mut deployment, &mut private)
+        .await
+        .map_err(|found| stop.explain_all(found))?;
     private.secrets_key.get_or_insert_with(Key::random);
     let before = |name: &str| prior.as_ref().and_then(|prior| prior.system(name)).cloned();
     let mut jobs = jobs(cx, &deployment, &private, prior.as_ref())?;
-    let texts = texts_of(cx, &deployment, &private, &jobs).await?;
+    let texts = texts_of(cx, &stop.token, &deployment, &private, &jobs).await;
+    let texts = texts.map_err(|found| stop.explain_all(found))?;
     let wanted = Wanted::new(&config.secrets, texts, private.secrets_key.clone(), &stop.token).await?;
     for job in &mut jobs {
         let planned = deployment.system(job.machine.as_str()).map_or(&Attr::Null, |system| &system.secrets);
@@ -116,6 +119,7 @@ pub(super) async fn apply(
 /// Evaluates what could not be evaluated at plan.
 async fn complete(
     cx: &Cx<Context>,
+    cancel: &CancellationToken,
     deployment: &mut Deployment,
     private: &mut Private,
 ) -> Result<(), Diagnostics> {
@@ -145,7 +149,7 @@ async fn complete(
         None
     } else {
         let uuid = Fact::from(deployment.id.known().cloned());
-        plan::evaluate(cx, deployment, uuid, &open).await?
+        plan::evaluate(cx, cancel, deployment, uuid, &open).await?
     };
     for name in open {
         let path = Path::root().attribute("machines").key(name.as_str());
@@ -187,6 +191,7 @@ async fn complete(
 /// The contents of keys that the specification has itself, for the machines on which something has to be done.
 async fn texts_of(
     cx: &Cx<Context>,
+    cancel: &CancellationToken,
     deployment: &Deployment,
     private: &Private,
     jobs: &[Job],
@@ -199,7 +204,7 @@ async fn texts_of(
         .map(|job| &job.machine)
         .filter(|name| private.deployed.get(*name).is_some_and(|deployed| texts::are_among(&deployed.keys)));
     let (back, exact) = names.cloned().partition(|name| private.earlier.contains_key(name));
-    texts::ask(cx, deployment, &Fact::from(deployment.id.known().cloned()), exact, back).await
+    texts::ask(cx, cancel, deployment, &Fact::from(deployment.id.known().cloned()), exact, back).await
 }
 
 /// What a machine is to have of secrets; `None` where it neither had nor gets any.
@@ -474,6 +479,10 @@ impl Stop {
             return diagnostic.appended(&format!("The limit of {seconds} s in `timeouts` was reached."));
         }
         diagnostic
+    }
+
+    fn explain_all(&self, diagnostics: Diagnostics) -> Diagnostics {
+        diagnostics.into_iter().map(|diagnostic| self.explain(diagnostic)).collect()
     }
 }
 

@@ -8,6 +8,7 @@ use nixos_activator::network::Fact;
 use nixos_activator::reboot::When;
 use nixos_activator::{MachineName, StorePath};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, PlanRequest, PlanResponse};
+use tokio_util::sync::CancellationToken;
 
 use super::generations::{self, Earlier};
 use super::model::{Deployed, Deployment, Private, System, evaluation_request};
@@ -35,7 +36,7 @@ pub(super) async fn plan(
     let evaluation = if evaluated.is_empty() && !earlier.is_empty() {
         None
     } else {
-        evaluate(cx, &proposed, uuid.clone(), &evaluated).await?
+        evaluate(cx, &cx.cancel, &proposed, uuid.clone(), &evaluated).await?
     };
 
     let texts = if gets_secrets(&proposed) && private.secrets_key.is_some() {
@@ -48,7 +49,7 @@ pub(super) async fn plan(
             generation.is_some() && last.is_some_and(|last| texts::are_among(&last.keys))
         });
         let back = back.map(|(name, _)| name.clone()).collect();
-        texts::ask(cx, &proposed, &uuid, exact, back).await?
+        texts::ask(cx, &cx.cancel, &proposed, &uuid, exact, back).await?
     } else {
         Texts::new()
     };
@@ -123,6 +124,7 @@ fn machine_names(deployment: &Deployment) -> Result<Option<Vec<MachineName>>, Di
 /// Evaluates `names`; `None` while it is not known what to evaluate.
 pub(super) async fn evaluate(
     cx: &Cx<Context>,
+    cancel: &CancellationToken,
     deployment: &Deployment,
     uuid: Fact<String>,
     names: &[MachineName],
@@ -137,11 +139,11 @@ pub(super) async fn evaluate(
     let evaluation = cx
         .data
         .evaluator
-        .evaluate(nix, &request, &cx.cancel)
+        .evaluate(nix, &request, cancel)
         .await
         .map_err(|error| diagnose::evaluation(&error, &deployment.spec_path()))?;
     // All that is wrong at once, not the first of it.
-    let problems = diagnose::nodes(evaluation.nodes.iter());
+    let problems = diagnose::nodes(&evaluation.nodes);
     if !problems.is_empty() {
         return Err(problems);
     }

@@ -7,6 +7,7 @@ use nixos_activator::MachineName;
 use nixos_activator::evaluate::{Key, Texts};
 use nixos_activator::network::Fact;
 use tfplugin::{Cx, Diagnostic, Diagnostics, Path};
+use tokio_util::sync::CancellationToken;
 
 use super::model::{Deployment, evaluation_request};
 use crate::context::Context;
@@ -21,14 +22,15 @@ pub(super) fn are_among(keys: &BTreeMap<String, Key>) -> bool {
 /// cannot be had of them is left out.
 pub(super) async fn ask(
     cx: &Cx<Context>,
+    cancel: &CancellationToken,
     deployment: &Deployment,
     uuid: &Fact<String>,
     machines: Vec<MachineName>,
     earlier: Vec<MachineName>,
 ) -> Result<Texts, Diagnostics> {
-    let mut texts = of(cx, deployment, uuid, machines).await?;
+    let mut texts = of(cx, cancel, deployment, uuid, machines).await?;
     for machine in earlier {
-        if let Ok(found) = of(cx, deployment, uuid, vec![machine.clone()]).await {
+        if let Ok(found) = of(cx, cancel, deployment, uuid, vec![machine.clone()]).await {
             texts.extend(found);
         } else {
             cx.warn(
@@ -47,6 +49,7 @@ pub(super) async fn ask(
 /// None while it is not known what to evaluate.
 async fn of(
     cx: &Cx<Context>,
+    cancel: &CancellationToken,
     deployment: &Deployment,
     uuid: &Fact<String>,
     machines: Vec<MachineName>,
@@ -58,6 +61,6 @@ async fn of(
         return Ok(Texts::new());
     };
     let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
-    let texts = cx.data.evaluator.texts(nix, &request, &cx.cancel).await;
+    let texts = cx.data.evaluator.texts(nix, &request, cancel).await;
     texts.map_err(|error| diagnose::evaluation(&error, &deployment.spec_path()))
 }

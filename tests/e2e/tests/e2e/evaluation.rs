@@ -183,7 +183,7 @@ fn every_broken_machine_is_named_and_the_others_too() {
         world.write("main.tf", &main).unwrap();
         let run = plan(&world);
         let expected =
-            ["machines \"a\", \"b\" and 1 more do not evaluate", "the same for \"a\", \"b\", \"c\""];
+            ["machines \"a\", \"b\" and 1 more do not evaluate", "it is the same for \"b\", \"c\""];
         fails_saying(&run, &expected);
         assert_eq!(run.text.matches("Error: ").count(), 1, "{}", run.text);
     }
