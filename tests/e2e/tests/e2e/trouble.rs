@@ -38,23 +38,19 @@ fn an_unreachable_machine_is_a_warning_at_plan_and_an_error_at_apply() {
 fn a_limit_of_time_ends_an_evaluation_too() {
     let world = world(&["web"]);
     let control = world.lab.control();
-    // Reading it takes for ever, but not before the argument is known.
+    // Reading it takes for ever, but not before the deployment has an id.
     control.exec(&["mkfifo", "/root/word"]).unwrap();
-    let network = one("environment.etc.word.text = arguments.x + builtins.readFile /root/word;");
-    let main = "resource \"terraform_data\" \"x\" { input = \"x\" }\n".to_owned()
-        + &site(
-            &world,
-            &["web"],
-            "arguments = { x = terraform_data.x.output }\n  timeouts = { create = \"6s\" }",
-        );
-    set_up(&world, &main, &network);
+    let text =
+        "{ uuid, ... }: { environment.etc.word.text = builtins.seq uuid (builtins.readFile /root/word); }";
+    let main = site(&world, &["web"], "timeouts = { create = \"6s\" }");
+    set_up(&world, &main, &one(&format!("imports = [ ({text}) ];")));
     fails_saying(&apply(&world), &["Cancelled", "limit of 6 s", "No machine was changed"]);
     assert!(!runs(control, "nix-instantiate"), "Nix was left behind");
     assert!(world.resource("nixos_deployment.site").is_null(), "nothing came to be");
 
     control.exec(&["sh", "-c", "rm /root/word; echo y > /root/word"]).unwrap();
     succeeds(&apply(&world));
-    assert_eq!(cat(&world, "web", "/etc/word").trim(), "xy");
+    assert_eq!(cat(&world, "web", "/etc/word").trim(), "y");
     no_changes(&world);
 }
 
