@@ -77,11 +77,8 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
         [first, program, rest @ ..] if first == INSIDE => inside(program, rest),
         [report, slot, marks, root, hash, command @ ..] if !command.is_empty() => {
             let slot = slot.to_str().and_then(|text| text.parse().ok()).unwrap_or(0);
-            let hash = hash.to_string_lossy().into_owned();
-            match Root::new(root.into(), hash) {
-                None if !root.is_empty() => Err(TraceError::Usage),
-                root => watch(Path::new(report), slot, Eye::new(marks.into(), root), command),
-            }
+            tree(root, hash)
+                .and_then(|root| watch(Path::new(report), slot, Eye::new(marks.into(), root), command))
         }
         _ => Err(TraceError::Usage),
     };
@@ -92,6 +89,15 @@ pub(super) fn main(arguments: &[OsString]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The only tree that counts; without a path there is none.
+fn tree(path: &OsStr, hash: &OsStr) -> Result<Option<Root>, TraceError> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let root = Root::new(path.into(), hash.to_string_lossy().into_owned());
+    root.map(Some).ok_or(TraceError::Usage)
 }
 
 pub(super) fn read_report(report: &Path) -> Option<Reads> {
