@@ -6,6 +6,7 @@
 mod apply;
 mod generations;
 mod health;
+mod look;
 mod model;
 mod pin;
 mod plan;
