@@ -11,7 +11,7 @@ fn settles(host: &Host) {
     let start = std::time::Instant::now();
     let is_over = || host.exec(&["test", "!", "-e", "/var/lib/nixos-agent/trial.json"]);
     while !is_over().is_ok_and(|over| over.success) {
-        assert!(start.elapsed().as_secs() < 120, "the machine knows that the trial is over");
+        assert!(start.elapsed().as_secs() < 600, "the machine knows that the trial is over");
         std::thread::sleep(std::time::Duration::from_secs(1));
     }
 }
@@ -27,9 +27,10 @@ fn trials(loader: BootLoader) {
             kernel(version)
         ))
     };
-    // An emulated machine may take long for everything.
+    // An emulated machine may take long for everything, also for a login.
+    let patient = "provider \"nixos\" { ssh = { connect_timeout = \"60s\" } }\n";
     let main = "reboot = \"if_needed\"\n  reboot_timeout = \"15m\"\n  confirm_timeout = \"3m\"";
-    set_up(&world, &site(&world, &["web"], main), &with("6.6.1", ""));
+    set_up(&world, &(site(&world, &["web"], main) + patient), &with("6.6.1", ""));
     let installed = booted(web);
     succeeds(&apply(&world));
     let good = booted(web);
