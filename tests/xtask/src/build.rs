@@ -5,21 +5,23 @@ use std::process::Command;
 
 use crate::TaskError;
 
+// What each step compiles. All have package e2e in them, whose manifest has the AWS SDK compiled with the same features everywhere:
+// otherwise each step would compile it anew, for minutes.
+
+/// The provider and the command line.
+const PROVIDER: &[&str] = &["-p", "terraform-provider-nixos", "-p", "nixos-activator-cli", "-p", "e2e"];
+/// The same as they are released, with nothing of the tests.
+const RELEASE: &[&str] = &["-p", "terraform-provider-nixos", "-p", "nixos-activator-cli", "--release"];
+/// The unit tests.
+pub(crate) const UNIT_TESTS: &[&str] = &["--workspace", "--exclude", "e2e", "--exclude", "lab"];
+/// The tests on real hosts.
+pub(crate) const HOST_TESTS: &[&str] = &["-p", "lab", "-p", "e2e"];
+
 /// Builds both and returns the provider's path in the mirror.
 pub(crate) fn build(release: bool) -> Result<PathBuf, TaskError> {
     let root = e2e::repository();
-    let mut cargo = cargo(&[
-        "build",
-        "--quiet",
-        "--locked",
-        "-p",
-        "terraform-provider-nixos",
-        "-p",
-        "nixos-activator-cli",
-    ]);
-    if release {
-        cargo.arg("--release");
-    }
+    let mut cargo = cargo(&["build", "--quiet", "--locked"]);
+    cargo.args(if release { RELEASE } else { PROVIDER });
     run(&mut cargo, "building the provider")?;
     let version = env!("CARGO_PKG_VERSION");
     let architecture = match std::env::consts::ARCH {
@@ -71,4 +73,53 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 pub(crate) fn run(command: &mut Command, what: &str) -> Result<(), TaskError> {
     let status = command.status().map_err(TaskError::io(what))?;
     if status.success() { Ok(()) } else { Err(TaskError::Failed(format!("{what} failed"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{HOST_TESTS, PROVIDER, UNIT_TESTS, cargo};
+
+    /// What cargo says of the packages that these words select: a line each.
+    fn tree(words: &[&str]) -> BTreeSet<String> {
+        let output =
+            cargo(&["tree", "--locked", "--quiet", "--prefix", "none"]).args(words).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = String::from_utf8(output.stdout).unwrap();
+        lines
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(|line| line.trim_end_matches(" (*)").to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_aws_sdk_is_compiled_once() {
+        let below = tree(&["-p", "aws-sdk-ec2", "-p", "aws-sdk-s3", "-e", "normal,build", "-f", "{p}"]);
+        let features = |packages: &[&str], edges: &str| -> BTreeSet<String> {
+            let all = tree(&[packages, &["-e", edges, "-f", "{p}|{f}"]].concat());
+            all.into_iter()
+                .filter(|line| line.split('|').next().is_some_and(|name| below.contains(name)))
+                .collect()
+        };
+        let (normal, all) = ("normal,build", "normal,build,dev");
+        let lints = features(&["--workspace"], all);
+        assert!(lints.iter().any(|line| line.starts_with("tokio v")), "{lints:#?}");
+        // Documentation, xtask itself, and what it has compiled.
+        for (packages, edges) in [
+            (&["--workspace"][..], normal),
+            (&["-p", "xtask"], normal),
+            (PROVIDER, normal),
+            (UNIT_TESTS, all),
+            (HOST_TESTS, all),
+        ] {
+            let found = features(packages, edges);
+            let differ: Vec<_> = found.symmetric_difference(&lints).collect();
+            assert!(
+                differ.is_empty(),
+                "{packages:?}: tests/e2e/Cargo.toml has to name what differs: {differ:#?}"
+            );
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::build::{build, cargo, run};
+use crate::build::{HOST_TESTS, UNIT_TESTS, build, cargo, run};
 use crate::nixes::nixes;
 use crate::{TaskError, docs, setup};
 
@@ -27,7 +27,7 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
         Ok(())
     })?;
     step("unit tests", || {
-        let unit = ["test", "--quiet", "--locked", "--workspace", "--exclude", "e2e", "--exclude", "lab"];
+        let unit = [&["test", "--quiet", "--locked"], UNIT_TESTS].concat();
         let versions =
             std::env::join_paths(&versions).map_err(|error| TaskError::Failed(error.to_string()))?;
         run(cargo(&unit).env("NIX_VERSIONS", versions).args(filter), "cargo test")
@@ -43,7 +43,7 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
             "cargo build --examples",
         )?;
         // Each test boots hosts of its own; two at a time is what two cores carry.
-        let e2e = ["test", "--locked", "-p", "lab", "-p", "e2e", "--tests", "--no-fail-fast", "--"];
+        let e2e = [&["test", "--locked"], HOST_TESTS, &["--tests", "--no-fail-fast", "--"]].concat();
         // What a test says when it fails is what counts; how it got there would bury it.
         let mut tests = cargo(&e2e);
         run(tests.args(filter).arg("--test-threads=2").env("RUST_BACKTRACE", "0"), "cargo test -p lab -p e2e")
