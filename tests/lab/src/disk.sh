@@ -19,13 +19,12 @@ if [ "$loader" = grub ]; then
   place "$out/grub.cfg" EFI/debian/grub.cfg
 else
   place "$root/usr/lib/systemd/boot/efi/systemd-bootx64.efi" EFI/BOOT/BOOTX64.EFI
-  # The partition is what is mounted at /boot.
+  # The partition is what the first stage mounts at /boot.
   mmd -i "$esp" ::EFI/nixos
   for file in "$root"/boot/EFI/nixos/*; do place "$file" EFI/nixos/; done
   mcopy -s -i "$esp" "$root/boot/loader" ::
   place "$root/boot/default-system" default-system
   find "$root/boot" -mindepth 1 -delete
-  echo '/dev/vda1 /boot vfat umask=0077 0 0' >> "$root/etc/fstab"
 fi
 
 disk="$out/disk.new"

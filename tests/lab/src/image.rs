@@ -55,11 +55,10 @@ chroot "$1" systemctl mask -q systemd-resolved.service systemd-networkd.service 
 
 /// What else is done to that of a virtual machine.
 const CUSTOMIZE_MACHINE: &str = r#"
+# The first stage has loaded all drivers there is hardware for and mounted what is to be mounted: nothing is left for udev.
 cat > "$1/etc/systemd/system/lab-network.service" <<\UNIT
 [Unit]
 Description=Take the address that the lab gives
-Requires=sys-subsystem-net-devices-eth0.device
-After=sys-subsystem-net-devices-eth0.device
 Before=ssh.service
 [Service]
 Type=oneshot
@@ -69,13 +68,22 @@ ExecStart=/bin/sh -c 'ip link set eth0 up && ip addr replace "$(cat "$CREDENTIAL
 [Install]
 WantedBy=multi-user.target
 UNIT
-# The card keeps the kernel's name.
-mkdir -p "$1/etc/systemd/network"
-ln -s /dev/null "$1/etc/systemd/network/99-default.link"
 chroot "$1" systemctl enable -q lab-network.service
 # An emulated processor takes long for what nobody here needs.
+mkdir -p "$1/etc/systemd/system-generators"
+for generator in "$1"/usr/lib/systemd/system-generators/*; do
+  ln -s /dev/null "$1/etc/systemd/system-generators/${generator##*/}"
+done
 chroot "$1" systemctl mask -q getty.target ldconfig.service systemd-hwdb-update.service systemd-journal-catalog-update.service \
-  systemd-boot-random-seed.service systemd-boot-update.service e2scrub_reap.service systemd-pstore.service
+  systemd-boot-random-seed.service systemd-boot-update.service e2scrub_reap.service systemd-pstore.service \
+  systemd-udevd.service systemd-udevd-control.socket systemd-udevd-kernel.socket systemd-udev-trigger.service \
+  systemd-udev-load-credentials.service systemd-modules-load.service kmod-static-nodes.service modprobe@configfs.service \
+  modprobe@fuse.service systemd-tmpfiles-setup-dev-early.service systemd-tmpfiles-setup-dev.service systemd-sysctl.service \
+  systemd-random-seed.service systemd-remount-fs.service systemd-hostnamed.socket systemd-creds.socket systemd-initctl.socket \
+  systemd-pcrextend.socket systemd-pcrlock.socket systemd-ask-password-console.path systemd-ask-password-wall.path \
+  proc-sys-fs-binfmt_misc.automount dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
+  sys-kernel-config.mount sys-fs-fuse-connections.mount run-lock.mount tmp.mount systemd-update-done.service \
+  systemd-update-utmp.service systemd-journal-flush.service
 "#;
 
 /// Prints the system that is to be booted.

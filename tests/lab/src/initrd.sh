@@ -6,20 +6,26 @@ stage="$root/stage"
 boot="$root/boot/EFI/nixos"
 mkdir -p "$boot" "$stage/bin" "$stage/dev" "$stage/proc" "$stage/sys" "$stage/root"
 cp "$root/bin/busybox" "$stage/bin/"
-xz -dc "$root"/usr/lib/modules/*/kernel/drivers/block/virtio_blk.ko.xz > "$stage/virtio_blk.ko"
+# In the order in which they need each other.
+modules="virtio_blk failover net_failover virtio_net virtio-rng nls_ascii nls_cp437 fat vfat"
+for module in $modules; do
+  file=$(find "$root/usr/lib/modules" -name "$module.ko.xz")
+  [ -z "$file" ] || { xz -dc "$file" > "$stage/$module.ko"; echo "$module" >> "$stage/modules"; }
+done
 cat > "$stage/init" <<'END'
 #!/bin/busybox sh
 export PATH=/bin
 busybox mount -t devtmpfs dev /dev
 busybox mount -t proc proc /proc
 busybox mount -t sysfs sys /sys
-busybox insmod /virtio_blk.ko
+while read -r module; do busybox insmod "/$module.ko"; done < /modules
 init=/sbin/init
 for word in $(busybox cat /proc/cmdline); do
   case $word in init=*) init=${word#init=} ;; esac
 done
 until [ -b /dev/vda2 ]; do busybox sleep 0.1; done
 busybox mount -t ext4 /dev/vda2 /root
+[ -d /root/boot/grub ] || busybox mount -t vfat -o umask=0077 /dev/vda1 /root/boot
 busybox mount -t tmpfs -o mode=755 tmpfs /root/run
 for place in dev proc sys; do busybox mount --move /$place /root/$place; done
 exec busybox switch_root /root "$init"

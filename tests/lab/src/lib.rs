@@ -1,6 +1,6 @@
 //! Real hosts on one machine: booted containers with systemd, sshd and a Nix store, each at an address of its own.
 //!
-//! A host may also be a virtual machine with firmware, boot loader, kernel and clock of its own; it takes a minute to boot.
+//! A host may also be a virtual machine with firmware, boot loader, kernel and clock of its own; it takes half a minute to boot.
 //!
 //! Every lab is a private network: a bridge in a network namespace, one more namespace a host, no route to anywhere else. A
 //! host's disk is an overlay over a cached image, so that booting takes a second or two and what happens on a host is gone

@@ -152,7 +152,7 @@ impl VirtualMachine {
         };
         let mac = {
             let [_, b, c, d] = self.place.address.octets();
-            format!("virtio-net-pci,netdev=wire,mac=52:54:00:{b:02x}:{c:02x}:{d:02x}")
+            format!("virtio-net-pci,netdev=wire,romfile=,mac=52:54:00:{b:02x}:{c:02x}:{d:02x}")
         };
         let (console, pid) = (text(&self.place.console_file()), text(&self.place.pid_file()));
         let words: &[&str] = &[
@@ -165,11 +165,12 @@ impl VirtualMachine {
             "-machine",
             "q35,smm=off",
             "-accel",
-            "tcg,thread=multi,tb-size=256",
+            "tcg,tb-size=256",
+            // One processor, and no more instructions than it needs: what two have to tell each other is emulated, too.
             "-cpu",
-            "max",
+            "qemu64",
             "-smp",
-            "2",
+            "1",
             "-m",
             "768",
             "-nodefaults",
