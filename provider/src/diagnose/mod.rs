@@ -1,11 +1,14 @@
 //! Turns the activator's errors into diagnostics: what happened in the user's words, the evidence, and what to do.
 
-use nixos_activator::MachineName;
+mod nodes;
+mod text;
+mod trace;
+
 use nixos_activator::activate::ActivateError;
 use nixos_activator::agent::{Outcome, Report};
 use nixos_activator::build::BuildError;
 use nixos_activator::deploy::DeployError;
-use nixos_activator::evaluate::{EvaluateError, Node};
+use nixos_activator::evaluate::EvaluateError;
 use nixos_activator::facts::FactsError;
 use nixos_activator::network::SpecError;
 use nixos_activator::nix::{NixError, OLDEST};
@@ -13,6 +16,11 @@ use nixos_activator::push::PushError;
 use nixos_activator::reboot::RebootError;
 use nixos_activator::ssh::SshError;
 use tfplugin::{Diagnostic, Diagnostics, Path};
+
+use nodes::mistakes;
+pub(crate) use nodes::nodes;
+use text::{indented, shortened};
+use trace::Trace;
 
 /// A machine that cannot be talked to.
 pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
@@ -127,80 +135,6 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostics {
         }
     };
     diagnostic.into()
-}
-
-/// All that is wrong with nodes, in the order of their names.
-pub(crate) fn nodes<'a>(nodes: impl IntoIterator<Item = (&'a MachineName, &'a Node)>) -> Diagnostics {
-    let machines = Path::root().attribute("machines");
-    let (mut found, mut broken) = (vec![], vec![]);
-    for (name, node) in nodes {
-        let name = name.as_str();
-        match node {
-            Node::Exact(_) | Node::Waits { .. } => {}
-            Node::NoMachine { of, fact } => {
-                let summary = format!("Node \"{name}\" needs machine \"{of}\", which is not in `machines`");
-                let detail = format!(
-                    "The configuration of \"{name}\" uses `{fact}` of \"{of}\". That node is part of the specification, but no \
-                     machine was given for it.\n\nAdd it: machines = {{ …, {of} = nixos_machine.{of}.target }}"
-                );
-                found.push((name, Diagnostic::error(summary).detail(detail).at(machines.clone().key(name))));
-            }
-            Node::Broken { trace } => broken.push((name, trace.as_str())),
-        }
-    }
-    found.extend(mistakes(broken).iter().map(|mistake| {
-        let path =
-            if mistake.others.is_empty() { machines.clone().key(mistake.first) } else { machines.clone() };
-        (mistake.first, mistake.diagnostic().at(path))
-    }));
-    found.sort_by_key(|(name, _)| *name);
-    found.into_iter().map(|(_, diagnostic)| diagnostic).collect()
-}
-
-/// A mistake and the nodes that it breaks.
-struct Mistake<'a> {
-    trace: Trace<'a>,
-    /// The node that the trace is of.
-    first: &'a str,
-    others: Vec<&'a str>,
-}
-
-/// What breaks nodes, which come with Nix' traces; what breaks several is there once.
-fn mistakes<'a>(nodes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<Mistake<'a>> {
-    let mut found: Vec<Mistake<'a>> = vec![];
-    for (name, trace) in nodes {
-        let trace = Trace::new(trace);
-        match found.iter_mut().find(|mistake| mistake.trace.identity() == trace.identity()) {
-            Some(mistake) => mistake.others.push(name),
-            None => found.push(Mistake { trace, first: name, others: vec![] }),
-        }
-    }
-    found
-}
-
-impl Mistake<'_> {
-    fn diagnostic(&self) -> Diagnostic {
-        let first = self.first;
-        let summary = match self.others.as_slice() {
-            [] => format!("The configuration of machine \"{first}\" does not evaluate"),
-            [second] => {
-                format!("The configurations of machines \"{first}\" and \"{second}\" do not evaluate")
-            }
-            [second, more @ ..] => format!(
-                "The configurations of machines \"{first}\", \"{second}\" and {} more do not evaluate",
-                more.len()
-            ),
-        };
-        let mut detail = self.trace.explained();
-        if !self.others.is_empty() {
-            let others: Vec<String> = self.others.iter().map(|name| format!("\"{name}\"")).collect();
-            detail.push_str(&format!(
-                "\n\nThis was said of machine \"{first}\"; it is the same for {}.",
-                others.join(", ")
-            ));
-        }
-        Diagnostic::error(summary).detail(detail)
-    }
 }
 
 /// A build that failed; no machine has been touched.
@@ -321,187 +255,4 @@ fn report_detail(report: &Report) -> String {
         text.push_str(&indented(&report.output_tail));
     }
     text
-}
-
-fn indented(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
-}
-
-/// How much is shown of what is long.
-const LINES: usize = 40;
-
-/// The end of a long message: what counts comes last.
-fn shortened(text: &str) -> String {
-    let lines: Vec<&str> = text.trim_end().lines().collect();
-    match lines.len().checked_sub(LINES) {
-        None | Some(0) => lines.join("\n"),
-        Some(more) => {
-            format!("… ({more} lines before)\n{}", lines.get(more..).unwrap_or_default().join("\n"))
-        }
-    }
-}
-
-/// The beginning of a long message.
-fn beginning(text: &str) -> String {
-    let lines: Vec<&str> = text.trim_end().lines().collect();
-    match lines.split_at_checked(LINES) {
-        None | Some((_, [])) => lines.join("\n"),
-        Some((shown, more)) => format!("{}\n… ({} more lines)", shown.join("\n"), more.len()),
-    }
-}
-
-/// An error of Nix, taken apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Trace<'a> {
-    /// The error itself, and where it is.
-    cause: &'a str,
-    /// The way there.
-    frames: &'a str,
-    /// The last step of it.
-    innermost: &'a str,
-    /// Whether that comes first, as it does before Nix 2.13.
-    is_innermost_first: bool,
-}
-
-impl<'a> Trace<'a> {
-    fn new(text: &'a str) -> Self {
-        let text = text.trim_end();
-        let is_error = |line: &str| line == "error:" || line.starts_with("error: ");
-        let (before, cause) = text.split_at(lines_that(text, is_error).last().unwrap_or_default());
-        let is_frame = |line: &str| line.starts_with("… ");
-        if !before.trim().trim_start_matches("error:").is_empty() {
-            let innermost = lines_that(before, is_frame).last().and_then(|at| before.get(at..));
-            let innermost = innermost.unwrap_or_default();
-            return Self { cause, frames: before, innermost, is_innermost_first: false };
-        }
-        let mut steps = lines_that(cause, is_frame);
-        let Some((cause, frames)) = steps.next().and_then(|at| cause.split_at_checked(at)) else {
-            return Self { cause, frames: "", innermost: "", is_innermost_first: false };
-        };
-        let end = steps.next().map_or(frames.len(), |at| at - cause.len());
-        let innermost = frames.get(..end).unwrap_or(frames);
-        Self { cause: cause.trim_end(), frames, innermost, is_innermost_first: true }
-    }
-
-    /// What tells it from other mistakes: where it is, or where it was noticed. Of a recursion nobody knows where it began.
-    fn identity(&self) -> [&'a str; 2] {
-        let is_place = |line: &str| line.starts_with("at ") && line.ends_with(':');
-        if self.cause.contains("infinite recursion") {
-            [self.cause, self.frames]
-        } else if lines_that(self.cause, is_place).next().is_some() {
-            [self.cause, ""]
-        } else {
-            [self.cause, self.innermost]
-        }
-    }
-
-    /// The error on top, where people look first, and what to do where Nix does not say that.
-    fn explained(&self) -> String {
-        let cause = self.cause.trim_end();
-        let mut text = match (self.frames, self.is_innermost_first) {
-            ("", _) => shortened(cause),
-            (frames, false) => format!("{cause}\n\nThe way there, innermost last:\n{}", shortened(frames)),
-            (frames, true) => format!("{cause}\n\nThe way there, innermost first:\n{}", beginning(frames)),
-        };
-        if [self.cause, self.frames].iter().any(|text| text.contains("allow-import-from-derivation")) {
-            text.push_str(
-                "\n\nThe evaluation imports something that has to be built first. Set `import_from_derivation = true` to let a \
-                 plan build it, or commit what is built to the source.",
-            );
-        }
-        text
-    }
-}
-
-/// Where lines begin that are such, not counting their indentation.
-fn lines_that<'a>(text: &'a str, are_such: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = usize> + 'a {
-    let mut end = 0;
-    let starts = text.split_inclusive('\n').map(move |line| {
-        end += line.len();
-        (end - line.trim_start().len(), line.trim())
-    });
-    starts.filter(move |(_, line)| are_such(line)).map(|(at, _)| at)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cause_of_a_trace_comes_first() {
-        let frames = "       … while evaluating x\n         at a.nix:1:2:\n\n       … while calling y\n         at b.nix:3:4:";
-        let text =
-            Trace::new(&format!("error:\n{frames}\n\n       error: on purpose\n       more\n")).explained();
-        assert!(
-            text.starts_with("error: on purpose\n       more\n\nThe way there, innermost last:"),
-            "{text}"
-        );
-        assert!(text.ends_with("at b.nix:3:4:"), "{text}");
-        // Nix 2.8.
-        let text = Trace::new(&format!("error: on purpose\n\n{frames}")).explained();
-        assert!(
-            text.starts_with("error: on purpose\n\nThe way there, innermost first:\n… while evaluating x"),
-            "{text}"
-        );
-        assert_eq!(Trace::new("error: syntax error").explained(), "error: syntax error");
-        assert_eq!(Trace::new("").explained(), "");
-        // A message that begins with a line break.
-        let text =
-            Trace::new(&format!("error:\n{frames}\n\n       error:\n       Failed assertions:\n       - x"))
-                .explained();
-        assert!(text.starts_with("error:\n       Failed assertions:\n       - x\n\nThe way"), "{text}");
-    }
-
-    #[test]
-    fn what_breaks_many_is_said_once() {
-        let frame = |what: &str, place: &str| format!("       … while {what}\n         at {place}:\n\n");
-        let with_place = |way: &str, cause: &str| {
-            format!(
-                "error:\n{}       error: {cause}\n       at x.nix:1:2:\n         1| x",
-                frame("going", way)
-            )
-        };
-        let without_place = |way: &str, last: &str, cause: &str| {
-            format!("error:\n{}{}       error: {cause}", frame("going", way), frame("looking", last))
-        };
-        let old = |way: &str, last: &str| {
-            format!("error: no set\n\n{}{}", frame("looking", last), frame("going", way))
-        };
-        let recursion = |way: &str| with_place(way, "infinite recursion encountered");
-        for (first, second, is_same) in [
-            (with_place("a", "one"), with_place("b", "one"), true),
-            (with_place("a", "one"), with_place("a", "two"), false),
-            (without_place("a", "x", "no set"), without_place("b", "x", "no set"), true),
-            (without_place("a", "x", "no set"), without_place("a", "y", "no set"), false),
-            (old("a", "x"), old("b", "x"), true),
-            (old("a", "x"), old("a", "y"), false),
-            (recursion("a"), recursion("b"), false),
-            (recursion("a"), recursion("a"), true),
-        ] {
-            let count = mistakes([("a", first.as_str()), ("b", second.as_str())]).len();
-            assert_eq!(count == 1, is_same, "{first}\n{second}");
-        }
-
-        let (one, two) = (with_place("a", "one"), with_place("a", "two"));
-        let found = mistakes([("a", &*two), ("b", &*one), ("c", &*two), ("d", &*two)]);
-        let said: Vec<_> = found.iter().map(|mistake| mistake.diagnostic()).collect();
-        let summaries: Vec<&str> = said.iter().map(|diagnostic| diagnostic.summary.as_str()).collect();
-        let expected = [
-            "The configurations of machines \"a\", \"c\" and 1 more do not evaluate",
-            "The configuration of machine \"b\" does not evaluate",
-        ];
-        assert_eq!(summaries, expected);
-        assert!(said[0].detail.ends_with("of machine \"a\"; it is the same for \"c\", \"d\"."), "{said:?}");
-    }
-
-    #[test]
-    fn long_messages_keep_their_end() {
-        let text: String = (0..100).map(|n| format!("{n}\n")).collect();
-        let text = shortened(&text);
-        assert!(text.starts_with("… (60 lines before)\n60\n"), "{text}");
-        assert!(text.ends_with("\n99"), "{text}");
-        let text: String = (0..100).map(|n| format!("{n}\n")).collect();
-        assert!(beginning(&text).ends_with("\n39\n… (60 more lines)"));
-        assert_eq!(beginning("1\n2"), "1\n2");
-    }
 }

@@ -1,0 +1,106 @@
+//! Reads what Nix says when something does not evaluate.
+
+use super::text::{beginning, shortened};
+
+/// An error of Nix, taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Trace<'a> {
+    /// The error itself, and where it is.
+    cause: &'a str,
+    /// The way there.
+    frames: &'a str,
+    /// The last step of it.
+    innermost: &'a str,
+    /// Whether that comes first, as it does before Nix 2.13.
+    is_innermost_first: bool,
+}
+
+impl<'a> Trace<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        let text = text.trim_end();
+        let is_error = |line: &str| line == "error:" || line.starts_with("error: ");
+        let (before, cause) = text.split_at(lines_that(text, is_error).last().unwrap_or_default());
+        let is_frame = |line: &str| line.starts_with("… ");
+        if !before.trim().trim_start_matches("error:").is_empty() {
+            let innermost = lines_that(before, is_frame).last().and_then(|at| before.get(at..));
+            let innermost = innermost.unwrap_or_default();
+            return Self { cause, frames: before, innermost, is_innermost_first: false };
+        }
+        let mut steps = lines_that(cause, is_frame);
+        let Some((cause, frames)) = steps.next().and_then(|at| cause.split_at_checked(at)) else {
+            return Self { cause, frames: "", innermost: "", is_innermost_first: false };
+        };
+        let end = steps.next().map_or(frames.len(), |at| at - cause.len());
+        let innermost = frames.get(..end).unwrap_or(frames);
+        Self { cause: cause.trim_end(), frames, innermost, is_innermost_first: true }
+    }
+
+    /// What tells it from other mistakes: where it is, or where it was noticed. Of a recursion nobody knows where it began.
+    pub(super) fn identity(&self) -> [&'a str; 2] {
+        let is_place = |line: &str| line.starts_with("at ") && line.ends_with(':');
+        if self.cause.contains("infinite recursion") {
+            [self.cause, self.frames]
+        } else if lines_that(self.cause, is_place).next().is_some() {
+            [self.cause, ""]
+        } else {
+            [self.cause, self.innermost]
+        }
+    }
+
+    /// The error on top, where people look first, and what to do where Nix does not say that.
+    pub(super) fn explained(&self) -> String {
+        let cause = self.cause.trim_end();
+        let mut text = match (self.frames, self.is_innermost_first) {
+            ("", _) => shortened(cause),
+            (frames, false) => format!("{cause}\n\nThe way there, innermost last:\n{}", shortened(frames)),
+            (frames, true) => format!("{cause}\n\nThe way there, innermost first:\n{}", beginning(frames)),
+        };
+        if [self.cause, self.frames].iter().any(|text| text.contains("allow-import-from-derivation")) {
+            text.push_str(
+                "\n\nThe evaluation imports something that has to be built first. Set `import_from_derivation = true` to let a \
+                 plan build it, or commit what is built to the source.",
+            );
+        }
+        text
+    }
+}
+
+/// Where lines begin that are such, not counting their indentation.
+fn lines_that<'a>(text: &'a str, are_such: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = usize> + 'a {
+    let mut end = 0;
+    let starts = text.split_inclusive('\n').map(move |line| {
+        end += line.len();
+        (end - line.trim_start().len(), line.trim())
+    });
+    starts.filter(move |(_, line)| are_such(line)).map(|(at, _)| at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_of_a_trace_comes_first() {
+        let frames = "       … while evaluating x\n         at a.nix:1:2:\n\n       … while calling y\n         at b.nix:3:4:";
+        let text =
+            Trace::new(&format!("error:\n{frames}\n\n       error: on purpose\n       more\n")).explained();
+        assert!(
+            text.starts_with("error: on purpose\n       more\n\nThe way there, innermost last:"),
+            "{text}"
+        );
+        assert!(text.ends_with("at b.nix:3:4:"), "{text}");
+        // Nix 2.8.
+        let text = Trace::new(&format!("error: on purpose\n\n{frames}")).explained();
+        assert!(
+            text.starts_with("error: on purpose\n\nThe way there, innermost first:\n… while evaluating x"),
+            "{text}"
+        );
+        assert_eq!(Trace::new("error: syntax error").explained(), "error: syntax error");
+        assert_eq!(Trace::new("").explained(), "");
+        // A message that begins with a line break.
+        let text =
+            Trace::new(&format!("error:\n{frames}\n\n       error:\n       Failed assertions:\n       - x"))
+                .explained();
+        assert!(text.starts_with("error:\n       Failed assertions:\n       - x\n\nThe way"), "{text}");
+    }
+}
