@@ -42,11 +42,15 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
             &mut cargo(&["build", "--quiet", "--locked", "-p", "lab", "--examples"]),
             "cargo build --examples",
         )?;
-        // Each test boots hosts of its own; two at a time is what two cores carry.
+        // Each test has hosts of its own, and waits for them, for Terraform and for limits of time more than it computes.
+        let at_once = (2 * std::thread::available_parallelism().map_or(1, usize::from)).min(8);
         let e2e = [&["test", "--locked"], HOST_TESTS, &["--tests", "--no-fail-fast", "--"]].concat();
         // What a test says when it fails is what counts; how it got there would bury it.
         let mut tests = cargo(&e2e);
-        run(tests.args(filter).arg("--test-threads=2").env("RUST_BACKTRACE", "0"), "cargo test -p lab -p e2e")
+        run(
+            tests.args(filter).arg(format!("--test-threads={at_once}")).env("RUST_BACKTRACE", "0"),
+            "cargo test -p lab -p e2e",
+        )
     })?;
     let left = lab::leftovers();
     if !left.is_empty() {
