@@ -1,7 +1,7 @@
 //! Evaluates a specification as the provider does and prints what each node is, and how long that took.
 //!
-//! `evaluate [--cache off|pure|read_set] [--workers N] [--path nixpkgs=…] [--arguments JSON] [--machines JSON] [--options A,B]
-//! [--json] (NETWORK.nix | FLAKE)`
+//! `evaluate [--cache off|pure|read_set] [--workers N] [--memory MIB] [--path nixpkgs=…] [--arguments JSON] [--machines JSON]
+//! [--options A,B] [--json] (NETWORK.nix | FLAKE)`
 //!
 //! Machines are all nodes of the specification, as x86-64 Linux, unless `--machines` says which there are and what is known. Then they
 //! are only asked about themselves for `--options` or `--json`.
@@ -49,6 +49,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                 }
             }
             "--workers" => evaluation.workers = Some(value()?.parse()?),
+            "--memory" => evaluation.memory_mib = Some(value()?.parse()?),
             "--arguments" => given = serde_json::from_str(&value()?)?,
             "--machines" => known = Some(serde_json::from_str(&value()?)?),
             "--options" => options = value()?.split(',').map(str::to_owned).collect(),

@@ -1,6 +1,5 @@
 //! The processes of one question.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
@@ -135,6 +134,22 @@ pub(super) struct Looked<T> {
     pub(super) reads: Option<Until>,
 }
 
+/// One of a list of nodes, as `eval.nix` reports them.
+#[derive(Deserialize)]
+struct Named<T> {
+    name: MachineName,
+    value: T,
+}
+
+/// What came of asking about a group.
+#[derive(Default)]
+struct Asking {
+    /// The values of the process that came to its end, if one did, and of how many nodes they are.
+    values: Option<(Vec<Json>, Printed, usize)>,
+    /// Nodes with an error that nothing catches.
+    broken: Vec<(MachineName, String)>,
+}
+
 /// What one process printed.
 struct Printed {
     stdout: String,
@@ -202,30 +217,29 @@ impl Run<'_> {
 
     async fn systems(&self, group: &[MachineName]) -> Result<Answer<Node>, EvaluateError> {
         let start = std::time::Instant::now();
-        let answer = match self.values(Asked::Systems, &["names", "nodes"], group).await {
-            Ok((values, printed)) => {
-                let [names, nodes] = sized(values)?;
-                let names = match parse::<Caught<_>>(names)?.ok {
-                    Some(names) => Some(names),
-                    // Why not? What is wrong with all is said once.
-                    None => self.names().await?,
-                };
-                let nodes: BTreeMap<MachineName, Caught<System>> = parse(nodes)?;
-                let exact = |(name, caught): (_, Caught<_>)| Some((name, Node::Exact(Box::new(caught.ok?))));
-                printed.answer(names, nodes.into_iter().filter_map(exact), group.len())
+        let Asking { values, broken } = self.ask(Asked::Systems, &["names", "nodes"], group).await?;
+        let mut answer = if let Some((values, printed, together)) = values {
+            let [names, nodes] = sized(values)?;
+            let names = match parse::<Caught<_>>(names)?.ok {
+                Some(names) => Some(names),
+                // Why not? What is wrong with all is said once.
+                None => self.names().await?,
+            };
+            let nodes: Vec<Named<Caught<System>>> = parse(nodes)?;
+            let exact =
+                |Named { name, value }: Named<Caught<_>>| Some((name, Node::Exact(Box::new(value.ok?))));
+            printed.answer(names, nodes.into_iter().filter_map(exact), together)
+        } else {
+            let names = self.names().await?;
+            if let Some(known) = &names
+                && let Some(name) = group.iter().find(|name| !known.contains(name))
+            {
+                return Err(EvaluateError::NoSuchNode { name: name.clone(), known: known.clone() });
             }
-            // Something that cannot be caught, in one of the nodes or before all of them.
-            Err(EvaluateError::Network { .. }) => {
-                let names = self.names().await?;
-                if let Some(known) = &names
-                    && let Some(name) = group.iter().find(|name| !known.contains(name))
-                {
-                    return Err(EvaluateError::NoSuchNode { name: name.clone(), known: known.clone() });
-                }
-                Answer { names, nodes: vec![], process: None }
-            }
-            Err(error) => return Err(error),
+            Answer { names, nodes: vec![], process: None }
         };
+        let broken = broken.into_iter().map(|(name, trace)| (name, explained(trace)));
+        answer.nodes.extend(broken.map(|(name, node)| Looked { name, node, reads: None }));
         let mut answer = completed(answer, group, |name| self.system(name).boxed()).await?;
         self.forget_what_is_of_this_tree(&mut answer.nodes).await;
         let (seconds, together) = (start.elapsed().as_secs_f64(), group.len());
@@ -270,47 +284,42 @@ impl Run<'_> {
     }
 
     async fn descriptions(&self, group: &[MachineName]) -> Result<Answer<Described>, EvaluateError> {
-        let (mut answer, failed) = match self.said(group).await {
-            Ok((nodes, printed)) => {
-                let (failed, well): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                    nodes.into_iter().partition(|(_, said)| said.failed);
-                let well = well.into_iter().map(|(name, said)| (name, Ok(said.description)));
-                (printed.answer(None, well, group.len()), failed)
-            }
-            Err(EvaluateError::Network { .. }) => {
-                (Answer { names: None, nodes: vec![], process: None }, BTreeMap::new())
-            }
-            Err(error) => return Err(error),
+        let Asking { values, broken } = self.ask(Asked::Descriptions, &["descriptions"], group).await?;
+        let (mut answer, failed) = if let Some((values, printed, together)) = values {
+            let [nodes] = sized(values)?;
+            let nodes: Vec<Named<Said>> = parse(nodes)?;
+            let (failed, well): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.value.failed);
+            let well = well.into_iter().map(|Named { name, value }| (name, Ok(value.description)));
+            (printed.answer(None, well, together), failed)
+        } else {
+            (Answer { names: None, nodes: vec![], process: None }, vec![])
         };
-        for (name, said) in failed {
-            answer.nodes.push(self.why(name, said.description).await?);
+        answer.nodes.extend(broken.into_iter().map(|(name, trace)| Looked {
+            name,
+            node: Err(trace),
+            reads: None,
+        }));
+        for Named { name, value } in failed {
+            answer.nodes.push(self.why(name, value.description).await?);
         }
         completed(answer, group, |name| self.description(name).boxed()).await
     }
 
-    /// What some nodes say about themselves, and what was read to know it.
-    async fn said(
-        &self,
-        nodes: &[MachineName],
-    ) -> Result<(BTreeMap<MachineName, Said>, Printed), EvaluateError> {
-        let (values, printed) = self.values(Asked::Descriptions, &["descriptions"], nodes).await?;
-        let [nodes] = sized(values)?;
-        Ok((parse(nodes)?, printed))
-    }
-
     /// Asks one node about itself where others do not share its error.
     async fn description(&self, name: &MachineName) -> Result<Looked<Described>, EvaluateError> {
-        match self.said(std::slice::from_ref(name)).await {
-            Ok((mut nodes, printed)) => match nodes.remove(name) {
-                Some(said) if said.failed => self.why(name.clone(), said.description).await,
-                Some(said) => {
-                    let reads = printed.reads.and_then(|reads| reads.all());
-                    Ok(Looked { name: name.clone(), node: Ok(said.description), reads })
+        let looked = |node, reads| Looked { name: name.clone(), node, reads };
+        match self.values(Asked::Descriptions, &["descriptions"], std::slice::from_ref(name)).await {
+            Ok((values, printed)) => {
+                let [nodes] = sized(values)?;
+                let [Named { value, .. }] = sized(parse::<Vec<Named<Said>>>(nodes)?)?;
+                if value.failed {
+                    return self.why(name.clone(), value.description).await;
                 }
-                None => Err(unexpected(&format!("nothing about `{name}`")).into()),
-            },
+                Ok(looked(Ok(value.description), printed.reads.and_then(|reads| reads.all())))
+            }
             Err(EvaluateError::Network { trace }) => {
-                Ok(Looked { name: name.clone(), node: Err(trace), reads: None })
+                let its_own = ended_by(&trace, std::slice::from_ref(name)).map(|(_, trace)| trace);
+                Ok(looked(Err(its_own.unwrap_or(trace)), None))
             }
             Err(error) => Err(error),
         }
@@ -348,6 +357,35 @@ impl Run<'_> {
             Err(NixError::Failed { message, .. }) => Err(EvaluateError::Network { trace: message }),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Asks about a group, again and again without the node whose error has ended the process: the others share what they have in common
+    /// all the same.
+    async fn ask(
+        &self,
+        asked: Asked,
+        attributes: &[&str],
+        group: &[MachineName],
+    ) -> Result<Asking, EvaluateError> {
+        let mut left = group.to_vec();
+        let mut broken = vec![];
+        while !left.is_empty() {
+            match self.values(asked, attributes, &left).await {
+                Ok((values, printed)) => {
+                    return Ok(Asking { values: Some((values, printed, left.len())), broken });
+                }
+                Err(EvaluateError::Network { trace }) => {
+                    let Some((at, trace)) = ended_by(&trace, &left) else {
+                        break;
+                    };
+                    // Those before it are well. Who comes after them may not be, and then all that is done by then is in vain.
+                    left.rotate_left(at);
+                    broken.push((left.remove(0), trace));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Asking { values: None, broken })
     }
 
     /// Several attributes of `eval.nix`, from one process.
@@ -412,6 +450,33 @@ impl Run<'_> {
     }
 }
 
+/// In which of the nodes an error was that has ended a process, by the name that `eval.nix` puts into Nix' trace, and the trace from there.
+fn ended_by(message: &str, nodes: &[MachineName]) -> Option<(usize, String)> {
+    let named = |line: &str| {
+        let name = line.strip_prefix("… nixos-node:")?.strip_suffix(':')?;
+        nodes.iter().position(|node| node.as_str() == name)
+    };
+    let mut end = 0;
+    // A specification may evaluate itself: ours is the outermost.
+    let (mut first, mut last, mut cause) = (None, None, 0);
+    for line in message.split_inclusive('\n') {
+        let start = end;
+        end += line.len();
+        let line = line.trim();
+        if line == "error:" || line.starts_with("error: ") {
+            cause = start;
+        } else if let Some(at) = named(line) {
+            last = Some((at, start));
+            first = first.or(Some((at, end)));
+        }
+    }
+    // Before Nix 2.13 the error comes first, and the way there from its end.
+    match first? {
+        (at, end) if end <= cause => Some((at, format!("error:\n{}", message.get(end..)?))),
+        _ => last.and_then(|(at, start)| Some((at, message.get(..start)?.trim_end().to_owned()))),
+    }
+}
+
 /// What an error of a single node means.
 fn explained(message: String) -> Node {
     if let Some([on]) = marker(&message, "nixos-unknown:") {
@@ -423,10 +488,10 @@ fn explained(message: String) -> Node {
     }
 }
 
-fn sized<const N: usize>(values: Vec<Json>) -> Result<[Json; N], NixError> {
+fn sized<T, const N: usize>(values: Vec<T>) -> Result<[T; N], NixError> {
     values
         .try_into()
-        .map_err(|values: Vec<Json>| unexpected(&format!("{} results for {N} attributes", values.len())))
+        .map_err(|values: Vec<T>| unexpected(&format!("{} results where {N} were asked for", values.len())))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(json: Json) -> Result<T, NixError> {
@@ -449,6 +514,27 @@ fn marker<'a, const N: usize>(message: &'a str, prefix: &str) -> Option<[&'a str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trace_says_in_which_node_it_ended() {
+        let nodes: Vec<MachineName> = ["a", "b"].map(|name| name.parse().unwrap()).to_vec();
+        let ours = |name: &str| format!("       … nixos-node:{name}:\n\n");
+        let (inner, outer) =
+            ("       … while inside\n         at a.nix:1:2:\n\n", "       … while outside\n\n");
+        let new = format!("error:\n{outer}{}{inner}{}       error: on purpose\n", ours("b"), ours("a"));
+        let trace = format!("error:\n\n{inner}{}       error: on purpose\n", ours("a"));
+        assert_eq!(ended_by(&new, &nodes), Some((1, trace)));
+        let old = format!("error: on purpose\n\n{inner}{}{inner}{}{outer}", ours("a"), ours("b"));
+        let trace = format!("error: on purpose\n\n{inner}{}{inner}", ours("a"));
+        assert_eq!(ended_by(&old, &nodes), Some((1, trace.trim_end().to_owned())));
+        assert_eq!(ended_by(&format!("error: on purpose\n{outer}"), &nodes), None);
+        assert_eq!(
+            ended_by(&new, nodes.get(..1).unwrap()).map(|(at, _)| at),
+            Some(0),
+            "not one of the group's"
+        );
+        assert_eq!(ended_by("", &nodes), None);
+    }
 
     #[test]
     fn markers_are_found_in_traces() {
