@@ -86,6 +86,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                 private_ipv4: fact("private_ipv4"),
                 host_public_key: fact("host_public_key"),
                 state_version: fact("state_version"),
+                target_env: fact("target_env"),
                 ..MachineFacts::default()
             }
         };

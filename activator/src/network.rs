@@ -48,6 +48,8 @@ pub struct MachineFacts {
     pub system: Fact<String>,
     /// The NixOS release it was first seen with.
     pub state_version: Fact<String>,
+    /// What NixOps called `deployment.targetEnv`: `ec2` or `none`.
+    pub target_env: Fact<String>,
 }
 
 /// One question to the evaluator.
@@ -150,6 +152,7 @@ impl MachineFacts {
             "host_public_key": self.host_public_key.to_input(&origin("host_public_key")),
             "system": self.system.to_input(&origin("system")),
             "state_version": self.state_version.to_input(&origin("state_version")),
+            "target_env": self.target_env.to_input(&origin("target_env")),
         })
     }
 }

@@ -237,6 +237,11 @@ fn facts_and_resources() -> Vec<Row> {
         row("the state version of the first visit", "{ a = { nixpkgs.hostPlatform = \"x86_64-linux\"; }; }")
             .with(&["--machines", r#"{"a":{"state_version":"19.09"}}"#])
             .gives("a:system.stateVersion", json!("19.09")),
+        row("what NixOps gave machines on EC2", "{ a = { BASE }; b = { BASE }; c = { BASE }; }")
+            .with(&["--machines", r#"{"a":{"target_env":"ec2"},"b":{"target_env":"none"},"c":{}}"#])
+            .gives("a:environment.etc.amazon-image.text", json!("nixpkgs' own"))
+            .gives("b:environment.etc.amazon-image.text", Value::Null)
+            .gives("c:environment.etc.amazon-image.text", Value::Null),
         row(
             "resources as modules",
             "{ resources.sqsQueues.q = { config, lib, ... }: { name = lib.mkDefault \"q\"; url = \"https://${config.name}\"; };\

@@ -94,7 +94,10 @@ let
         modules =
           definitions "defaults"
           ++ definitions name
-          ++ [ (import ../modules request { inherit name; platform = !telling; }) ];
+          ++ [
+            (import ../modules request { inherit name; platform = !telling; })
+            (import ../modules/ec2.nix request name)
+          ];
         specialArgs = {
           inherit name nodes resources;
           inherit (request) arguments;

@@ -49,6 +49,8 @@ resource "nixos_machine" "this" {
   private_ipv4 = try(each.value.privateIpv4, null)
   # The release the machine was installed with, which must never change: NixOps remembered it, so it has to be told.
   state_version = try(each.value.stateVersion, null)
+  # NixOps gave machines on EC2 the module of nixpkgs' images.
+  target_env = each.value.type == "ec2" ? "ec2" : null
 }
 
 import {

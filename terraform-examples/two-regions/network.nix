@@ -3,8 +3,7 @@
 {
   network.description = "two regions and a rack";
 
-  # For every machine. On real machines `imports` also has what the hardware needs; for EC2
-  # "${pkgs.path}/nixos/modules/virtualisation/amazon-image.nix".
+  # For every machine. On EC2 each gets what the machines there need; what `rack` needs is its own to import.
   defaults = {
     nixpkgs.hostPlatform = "x86_64-linux";
     system.stateVersion = "24.11";

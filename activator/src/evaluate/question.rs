@@ -39,6 +39,7 @@ pub(super) const TREE: &[(&str, &str)] = &[
     ("modules/keys.nix", include_str!("../../../nix/modules/keys.nix")),
     ("modules/legacy.nix", include_str!("../../../nix/modules/legacy.nix")),
     ("modules/places.nix", include_str!("../../../nix/modules/places.nix")),
+    ("modules/ec2.nix", include_str!("../../../nix/modules/ec2.nix")),
 ];
 
 /// Where everything is that Nix makes.

@@ -12,7 +12,7 @@ use nixos_activator::Secret;
 use nixos_activator::network::{Fact, MachineFacts};
 use nixos_activator::ssh::{self as activator_ssh, Endpoint, HostKeyPolicy, Key};
 use serde::{Deserialize, Serialize};
-use tfplugin::{Attr, Attribute, Diagnostic, Nested, Path, validators};
+use tfplugin::{Attr, Attribute, Diagnostic, Nested, Path, Validator, validators};
 
 use crate::context::SshDefaults;
 use crate::settings::{List, texts};
@@ -35,6 +35,7 @@ pub(crate) struct Target {
     pub(crate) state_version: Attr<String>,
     pub(crate) public_ipv4: Attr<String>,
     pub(crate) private_ipv4: Attr<String>,
+    pub(crate) target_env: Attr<String>,
 }
 
 /// A host to jump over.
@@ -117,6 +118,17 @@ pub(crate) fn target_attributes(direction: Direction) -> Nested {
             "private_ipv4",
             text().description("The machine's address in its own network: `networking.privateIPv4`."),
         )
+        .attribute("target_env", text().validate(target_env_values()).description(TARGET_ENV))
+}
+
+/// What `target_env` is, here and in `nixos_machine`.
+pub(crate) const TARGET_ENV: &str = "Where the machine is, as NixOps' `deployment.targetEnv` had it. With `ec2`, a machine of a NixOps network \
+    gets what NixOps gave it there: nixpkgs' `virtualisation/amazon-image.nix`, which `disabledModules` leaves out again. `none`, or null: \
+    nothing.";
+
+/// What it may be.
+pub(crate) fn target_env_values() -> Validator {
+    validators::one_of(&["ec2", "none"])
 }
 
 /// What the `ssh` and `ec2` blocks of a machine and a target have in common.
@@ -236,6 +248,7 @@ impl Target {
             host_public_key: fact(&self.host_public_key),
             system: fact(&self.system),
             state_version: fact(&self.state_version),
+            target_env: fact(&self.target_env),
         }
     }
 

@@ -74,6 +74,7 @@ impl SshBlock {
             state_version: Attr::Unknown,
             public_ipv4: public,
             private_ipv4: private,
+            target_env: Attr::Null,
         }
     }
 }

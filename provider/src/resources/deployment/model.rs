@@ -225,6 +225,7 @@ pub(crate) fn evaluation_request(
             state_version: Attr::Unknown,
             public_ipv4: Attr::Unknown,
             private_ipv4: Attr::Unknown,
+            target_env: Attr::Unknown,
             ..Target::default()
         };
         facts.insert(name, target.known().cloned().unwrap_or_else(unknown).facts());

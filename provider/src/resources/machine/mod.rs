@@ -16,7 +16,7 @@ use tfplugin::{
 use crate::context::Context;
 use crate::machines::ec2::Ec2Block;
 use crate::machines::ssh::SshBlock;
-use crate::machines::{Direction, Target, target_attributes};
+use crate::machines::{Direction, TARGET_ENV, Target, target_attributes, target_env_values};
 use crate::settings::{Timeouts, computed, timeouts_attribute};
 
 pub(crate) use ssh::parse_id;
@@ -36,6 +36,7 @@ pub(crate) struct Machine {
     system: Attr<String>,
     public_ipv4: Attr<String>,
     private_ipv4: Attr<String>,
+    target_env: Attr<String>,
     timeouts: Attr<Timeouts>,
     id: Attr<String>,
     host: Attr<String>,
@@ -70,6 +71,7 @@ impl Resource<Context> for MachineResource {
             .attribute("system", Attribute::string().optional().computed().description("Nix' name of the platform, e.g. `x86_64-linux`. Default: what the machine says. Where it is set, a plan can use it before the machine was first seen; the machine must agree."))
             .attribute("public_ipv4", Attribute::string().optional().computed().description("The machine's address on the internet: `networking.publicIPv4`. Default: the address it is reached at, where that is a public one. Not to be set with `ec2`."))
             .attribute("private_ipv4", Attribute::string().optional().computed().description("The machine's address in its own network: `networking.privateIPv4`. Default: the address it is reached at, where that is a private one. Not to be set with `ec2`, where `ec2.private_ip` chooses it."))
+            .attribute("target_env", Attribute::string().optional().validate(target_env_values()).description(format!("{TARGET_ENV} Default with `ec2`: `ec2`.")))
             .attribute("timeouts", timeouts_attribute("Default with `ec2`: `10m` for `create`, `update` and `delete`. Default with `ssh`: `5m` for `create` and `update`, the time a machine may take until it answers. `read` is how long a refresh tries again to reach a machine that does not answer; default: one try."))
             .attribute("id", computed("With `ssh`: `user@host` or `user@host:port`; with `ec2`: the id of the instance, `i-…`."))
             .attribute("host", computed("Where SSH connects to."))

@@ -57,6 +57,7 @@ pub(super) fn planned(
         target.private_ipv4 = open(&config.private_ipv4, &target.private_ipv4);
         planned.port = if block.port.is_null() { Attr::Unknown } else { block.port.clone() };
     }
+    target.target_env = config.target_env.clone();
     planned.id = match (target.host.known(), target.user.known(), block.port.is_unknown()) {
         (Some(host), Some(user), false) => Attr::Known(id(user, host, block.port.known().copied())),
         _ => Attr::Unknown,

@@ -38,6 +38,10 @@ impl Machine {
         target.state_version = self.state_version.clone();
         target.public_ipv4 = self.public_ipv4.clone();
         target.private_ipv4 = self.private_ipv4.clone();
+        target.target_env = match &self.target_env {
+            Attr::Null => Attr::Known("ec2".to_owned()),
+            said => said.clone(),
+        };
         self.target = Attr::Known(target);
     }
 

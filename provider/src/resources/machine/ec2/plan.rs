@@ -131,7 +131,8 @@ pub(crate) fn validate(config: &Machine) -> Result<(), Diagnostics> {
 impl Machine {
     /// Whether everything that users write, but for the block, is as it was.
     fn same_beside_ec2(&self, prior: &Self) -> bool {
-        let written = |machine: &Self| (machine.name.clone(), machine.timeouts.clone());
+        let written =
+            |machine: &Self| (machine.name.clone(), machine.target_env.clone(), machine.timeouts.clone());
         let same = |now: &Attr<String>, prior: &Attr<String>| now == prior || now.is_unknown();
         written(self) == written(prior)
             && same(&self.system, &prior.system)
