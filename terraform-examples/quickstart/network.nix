@@ -3,7 +3,7 @@
 {
   network.description = "quickstart";
 
-  # For every machine.
+  # For every machine. A real one also needs what its hardware needs, an SSH server and root's key: see README.md.
   defaults = {
     nixpkgs.hostPlatform = "x86_64-linux";
     system.stateVersion = "24.11";

@@ -30,6 +30,7 @@
   rack =
     { nodes, ... }:
     {
+      # A real one also needs `imports = [ ./hardware-rack.nix ]`, `services.openssh.enable` and root's key: see README.md.
       environment.etc."backup".text = ''
         from=${nodes.db.config.networking.publicIPv4}
         to=s3://${bucket}

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nixos_activator::{MachineName, StorePath, derivation};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,10 @@ use super::secrets;
 
 /// How many plans of a deployment are remembered: an older one may still be saved in a file.
 const REMEMBERED: usize = 16;
+
+/// How long after a plan of a deployment Terraform may write the whole plan to its file, in seconds. A file that is written later is taken
+/// for another computer's: what was planned there nobody knows here.
+const WRITTEN_WITHIN: u64 = 60;
 
 /// What is planned exactly.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +45,12 @@ impl Planned {
 struct Pin {
     /// The terraform that planned.
     terraform: Option<Process>,
+    /// Where it was to save the plan.
+    #[serde(default)]
+    saved: Option<PathBuf>,
+    /// When, in seconds since 1970.
+    #[serde(default)]
+    at: u64,
     #[serde(flatten)]
     planned: Planned,
 }
@@ -58,9 +69,9 @@ enum Walk {
     /// `terraform apply`: the second plan is the last word.
     Apply(Process),
     /// `terraform apply FILE`: the only plan here is the second one.
-    ApplySaved,
-    /// Anything else.
-    Other(Option<Process>),
+    ApplySaved(PathBuf),
+    /// Anything else, and where a plan is to be saved.
+    Other(Option<Process>, Option<PathBuf>),
 }
 
 /// Compares a plan with the one it has to repeat, if it has to, and remembers it.
@@ -68,22 +79,28 @@ pub(super) fn check(deployment: &Deployment, now: &Planned) -> Option<Diagnostic
     let file = file(deployment)?;
     let mut pins: Vec<Pin> =
         std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    let (process, repeated) = match walk() {
-        Walk::Apply(process) => {
-            let own: Vec<Pin> =
-                pins.iter().filter(|pin| pin.terraform.as_ref() == Some(&process)).cloned().collect();
-            (Some(process), own)
-        }
-        Walk::ApplySaved => (None, pins.clone()),
-        Walk::Other(process) => (process, vec![]),
+    let has_changed = |repeated: &[&Pin]| {
+        let planned = repeated.last().filter(|_| !repeated.iter().any(|pin| agrees(&pin.planned, now)))?;
+        Some(changed(&planned.planned, now))
     };
-    if let Some(planned) = repeated.last()
-        && !repeated.iter().any(|pin| agrees(&pin.planned, now))
-    {
-        return Some(changed(&planned.planned, now));
-    }
-    let pin = Pin { terraform: process, planned: now.clone() };
-    pins.retain(|old| *old != pin);
+    let (terraform, saved) = match walk() {
+        Walk::Apply(process) => {
+            let own: Vec<&Pin> = pins.iter().filter(|pin| pin.terraform.as_ref() == Some(&process)).collect();
+            if let Some(diagnostic) = has_changed(&own) {
+                return Some(diagnostic);
+            }
+            (Some(process), None)
+        }
+        Walk::ApplySaved(saved) => {
+            let written = std::fs::metadata(&saved).and_then(|found| found.modified()).ok()?;
+            let written = seconds(written);
+            let own: Vec<&Pin> = pins.iter().filter(|pin| pin.is_in(&saved, written)).collect();
+            return has_changed(&own);
+        }
+        Walk::Other(process, saved) => (process, saved),
+    };
+    let pin = Pin { terraform, saved, at: seconds(SystemTime::now()), planned: now.clone() };
+    pins.retain(|old| Pin { at: pin.at, ..old.clone() } != pin);
     pins.push(pin);
     let surplus = pins.len().saturating_sub(REMEMBERED);
     pins.drain(..surplus);
@@ -98,6 +115,20 @@ pub(super) fn check(deployment: &Deployment, now: &Planned) -> Option<Diagnostic
         tracing::debug!(file = %file.display(), "the plan is not remembered");
     }
     None
+}
+
+impl Pin {
+    /// Whether it is in that file, which was written then.
+    fn is_in(&self, saved: &std::path::Path, written: u64) -> bool {
+        // Not every file system counts parts of seconds.
+        let since = (written + 1).checked_sub(self.at);
+        self.saved.as_deref() == Some(saved) && since.is_some_and(|since| since <= WRITTEN_WITHIN)
+    }
+}
+
+/// Since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Compares a plan with the one it has to repeat.
@@ -166,7 +197,7 @@ fn file(deployment: &Deployment) -> Option<PathBuf> {
 
 fn walk() -> Walk {
     let Some(parent) = rustix::process::getppid() else {
-        return Walk::Other(None);
+        return Walk::Other(None, None);
     };
     let id = parent.as_raw_nonzero().get();
     let read = |name: &str| std::fs::read(format!("/proc/{id}/{name}")).unwrap_or_default();
@@ -176,7 +207,7 @@ fn walk() -> Walk {
         command.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
     // Terraform itself has gone where `-chdir` says.
     let here = std::fs::read_link(format!("/proc/{id}/cwd")).unwrap_or_default();
-    sort(&words, process, |word| is_plan(&here.join(word)))
+    sort(&words, process, &here, is_plan)
 }
 
 /// Whether a file is a saved plan: a zip archive.
@@ -186,17 +217,29 @@ fn is_plan(file: &std::path::Path) -> bool {
     read.is_ok() && magic == *b"PK"
 }
 
-fn sort(words: &[String], process: Option<Process>, is_plan: impl Fn(&str) -> bool) -> Walk {
+fn sort(
+    words: &[String],
+    process: Option<Process>,
+    here: &std::path::Path,
+    is_plan: impl Fn(&std::path::Path) -> bool,
+) -> Walk {
+    let option = |word: &String| Some(word.strip_prefix('-')?.trim_start_matches('-').to_owned());
+    let saved = words.iter().zip(words.iter().skip(1).map(Some).chain([None])).find_map(|(word, next)| {
+        let option = option(word)?;
+        let file = option.strip_prefix("out=").map(str::to_owned);
+        file.or_else(|| next.filter(|_| option == "out").cloned())
+    });
     let mut words = words.iter().filter(|word| !word.is_empty());
     let program = words.next().and_then(|word| word.rsplit('/').next()).unwrap_or_default();
     let is_terraform = program.starts_with("terraform") || program.starts_with("tofu");
     // Values of options that stand alone (`-var x=y`) are no plans, so they need not be told from arguments.
     let mut plain = words.filter(|word| !word.starts_with('-'));
     let applies = is_terraform && plain.next().is_some_and(|verb| verb == "apply");
-    match process {
-        _ if applies && plain.any(|word| is_plan(word)) => Walk::ApplySaved,
-        Some(process) if applies => Walk::Apply(process),
-        process => Walk::Other(process),
+    let file = plain.map(|word| here.join(word)).find(|word| is_plan(word));
+    match (process, file) {
+        (_, Some(file)) if applies => Walk::ApplySaved(file),
+        (Some(process), _) if applies => Walk::Apply(process),
+        (process, _) => Walk::Other(process, saved.map(|file| here.join(file))),
     }
 }
 
@@ -214,15 +257,34 @@ mod tests {
         let process = Process { id: 1, started: 2 };
         let walk = |words: &str| {
             let words: Vec<_> = words.split(' ').map(str::to_owned).collect();
-            sort(&words, Some(process.clone()), |word| word == "saved.plan")
+            sort(&words, Some(process.clone()), std::path::Path::new("/here"), |file| {
+                file == "/here/saved.plan"
+            })
         };
+        let saved = || PathBuf::from("/here/saved.plan");
         assert_eq!(walk("/usr/bin/terraform apply -auto-approve"), Walk::Apply(process.clone()));
         assert_eq!(walk("tofu -chdir=/x apply"), Walk::Apply(process.clone()));
         assert_eq!(walk("terraform apply -var-file x.tfvars -var a=b"), Walk::Apply(process.clone()));
-        assert_eq!(walk("terraform apply -input=false saved.plan"), Walk::ApplySaved);
-        for other in ["terraform plan", "terraform plan apply", "terraform test", "sh -c apply", "bash"] {
-            assert_eq!(walk(other), Walk::Other(Some(process.clone())), "{other}");
+        assert_eq!(walk("terraform apply -input=false saved.plan"), Walk::ApplySaved(saved()));
+        for plan in [
+            "terraform plan -out=saved.plan",
+            "terraform plan --out=saved.plan",
+            "tofu plan -out saved.plan -no-color",
+        ] {
+            assert_eq!(walk(plan), Walk::Other(Some(process.clone()), Some(saved())), "{plan}");
         }
+        for other in ["terraform plan", "terraform plan apply", "terraform test", "sh -c apply", "bash"] {
+            assert_eq!(walk(other), Walk::Other(Some(process.clone()), None), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_plan_is_in_the_file_that_was_written_right_after_it() {
+        let saved = PathBuf::from("/here/saved.plan");
+        let pin = Pin { terraform: None, saved: Some(saved.clone()), at: 1000, planned: Planned::default() };
+        assert!([999, 1000, 1059].iter().all(|written| pin.is_in(&saved, *written)));
+        assert!(![998, 1060].iter().any(|written| pin.is_in(&saved, *written)), "one from elsewhere");
+        assert!(!pin.is_in(std::path::Path::new("/here/another.plan"), 1000));
     }
 
     #[test]

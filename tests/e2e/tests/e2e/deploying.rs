@@ -372,6 +372,13 @@ fn a_saved_plan_is_applied_as_it_was_or_not_at_all() {
     succeeds(&world.terraform(&["apply", "-input=false", "saved.plan"]));
     no_changes(&world);
 
+    // One that was made on another computer is applied, too, whatever was planned here.
+    world.write("network.nix", &one_file("theirs")).unwrap();
+    let elsewhere = [("XDG_STATE_HOME", "/tmp/elsewhere")];
+    succeeds(&world.terraform_with(&elsewhere, &["plan", "-input=false", "-out=theirs.plan"]));
+    succeeds(&world.terraform(&["apply", "-input=false", "theirs.plan"]));
+    no_changes(&world);
+
     // The same while somebody thinks about the answer to "Do you want to perform these actions?".
     let before = world.current_system("web");
     world.write("network.nix", &one_file("third")).unwrap();
