@@ -69,6 +69,6 @@ in
   network = {
     names = builtins.attrNames spec.nodes;
     description = caught spec.description;
-    resources = system.toJSONable spec.resources;
+    resources = system.resources spec.resources;
   };
 }

@@ -80,6 +80,9 @@ pub enum RebootError {
     /// The user did not want to wait.
     #[error("it was told to reboot; cancelled before it came back")]
     Cancelled,
+    /// The user did not want it any more.
+    #[error("it is still to be rebooted; cancelled before")]
+    NotBegun,
 }
 
 impl When {
@@ -89,7 +92,7 @@ impl When {
         match self {
             Self::Never => false,
             Self::IfNeeded => facts.reboot_required || facts.current_system != facts.profile,
-            Self::Always => facts.booted_system != facts.profile,
+            Self::Always => facts.booted_system != facts.profile || facts.current_system != facts.profile,
         }
     }
 }
@@ -203,5 +206,6 @@ mod tests {
         assert_eq!(due(facts("a", "b", "b", false)), [false, false, true], "switched");
         assert_eq!(due(facts("a", "b", "b", true)), [false, true, true], "switched, with another kernel");
         assert_eq!(due(facts("a", "a", "b", false)), [false, true, true], "only to be booted");
+        assert_eq!(due(facts("a", "b", "a", false)), [false, true, true], "to be booted again");
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::MachineName;
+use crate::scheduler::ACTIVATIONS;
 
 /// What the user wants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,8 @@ enum Standing {
     Done,
     /// It does not run its new system.
     Failed,
+    /// It never got its turn.
+    NotBegun,
 }
 
 type Standings = BTreeMap<MachineName, Standing>;
@@ -48,6 +51,17 @@ pub(crate) struct Conductor<'a> {
     rollout: &'a Rollout,
     standings: watch::Sender<Standings>,
     at_once: Semaphore,
+}
+
+/// How it ended for a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It keeps its new system.
+    Well,
+    /// It failed.
+    Failed,
+    /// It was left as it was, because others failed or somebody stopped it.
+    NotBegun,
 }
 
 /// The right of a machine to activate.
@@ -124,8 +138,15 @@ impl<'a> Conductor<'a> {
     }
 
     /// It is over for this machine.
-    pub(crate) fn ended(&self, machine: &MachineName, well: bool) {
-        self.set(machine, if well { Standing::Done } else { Standing::Failed });
+    pub(crate) fn ended(&self, machine: &MachineName, end: End) {
+        self.set(
+            machine,
+            match end {
+                End::Well => Standing::Done,
+                End::Failed => Standing::Failed,
+                End::NotBegun => Standing::NotBegun,
+            },
+        );
     }
 
     fn set(&self, machine: &MachineName, standing: Standing) {
@@ -145,7 +166,8 @@ enum Begin {
 impl Rollout {
     /// How many times the longest activation the last machine may have to wait for.
     pub(crate) fn rounds(&self, machines: usize) -> usize {
-        machines.div_ceil(self.max_parallel.unwrap_or(machines).max(1)) + self.waves.len()
+        let at_once = self.max_parallel.unwrap_or(machines).clamp(1, ACTIVATIONS);
+        machines.div_ceil(at_once) + self.waves.len()
     }
 
     fn wave(&self, machine: &MachineName) -> usize {
@@ -163,7 +185,7 @@ impl Rollout {
         }
         let own = self.wave(machine);
         let holds_up = |(other, standing): (&MachineName, &Standing)| match standing {
-            Standing::Done | Standing::Failed => false,
+            Standing::Done | Standing::Failed | Standing::NotBegun => false,
             Standing::Healthy => !self.atomic && self.wave(other) < own,
             // What was activated must not wait for what is still being copied.
             Standing::Preparing => self.atomic || self.wave(other) < own,
@@ -175,9 +197,14 @@ impl Rollout {
 
 /// What becomes of healthy machines, once that is clear.
 fn verdict(standings: &Standings) -> Option<Word> {
-    let failed = standings.iter().find(|(_, standing)| **standing == Standing::Failed);
-    if let Some((name, _)) = failed {
+    let first = |wanted| standings.iter().find(|(_, standing)| **standing == wanted).map(|(name, _)| name);
+    if let Some(name) = first(Standing::Failed) {
         return Some(Word::GoBack(format!("Machine \"{name}\" failed, and all were to succeed or none")));
+    }
+    if let Some(name) = first(Standing::NotBegun) {
+        return Some(Word::GoBack(format!(
+            "Machine \"{name}\" was not begun, and all were to succeed or none"
+        )));
     }
     let settled = |standing: &Standing| matches!(standing, Standing::Healthy | Standing::Done);
     standings.values().all(settled).then_some(Word::Keep)
@@ -212,7 +239,11 @@ mod tests {
                         Standing::Working
                     }
                     Begin::Now | Begin::NotYet => now,
-                    Begin::Never(_) => Standing::Failed,
+                    Begin::Never(failed) => {
+                        let of = |name| standings.get(&name) == Some(&Standing::Failed);
+                        assert!(failed.split(", ").all(|name| of(name.parse().unwrap())), "{failed}");
+                        Standing::NotBegun
+                    }
                 },
                 Standing::Working if failing.contains(&who) => Standing::Failed,
                 Standing::Working => Standing::Healthy,
@@ -230,6 +261,13 @@ mod tests {
         (begun, standings)
     }
 
+    #[test]
+    fn no_more_machines_activate_at_once_than_the_scheduler_lets() {
+        let rounds = |max_parallel, machines| Rollout { max_parallel, ..Rollout::default() }.rounds(machines);
+        assert_eq!([rounds(None, 20), rounds(Some(5), 20), rounds(Some(0), 20)], [1, 4, 20]);
+        assert_eq!([rounds(None, 1000), rounds(Some(500), 1000)], [32, 32]);
+    }
+
     proptest! {
         #[test]
         fn every_rollout_comes_to_an_end_and_keeps_its_promises(
@@ -245,7 +283,8 @@ mod tests {
             let waves = (0..3).map(|wave| (0..count).filter(|n| waves[*n] == wave).map(name).collect());
             let rollout = Rollout { waves: waves.collect(), max_parallel, max_failures, atomic };
             let (begun, end) = play(&rollout, count, &failing, &steps);
-            let ended = |standing: &Standing| matches!(standing, Standing::Done | Standing::Failed);
+            let ended =
+                |standing: &Standing| matches!(standing, Standing::Done | Standing::Failed | Standing::NotBegun);
             prop_assert!(end.values().all(ended), "{rollout:?} stands still: {end:?}");
             let of_begun: Vec<usize> = begun.iter().map(|n| rollout.wave(&name(*n))).collect();
             prop_assert!(of_begun.is_sorted(), "waves {of_begun:?}");

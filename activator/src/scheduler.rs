@@ -2,6 +2,9 @@
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+/// How many machines activate at once, whatever a rollout allows.
+pub(crate) const ACTIVATIONS: usize = 32;
+
 /// How much of each kind of work may happen at once.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -40,6 +43,6 @@ impl Scheduler {
 
 impl Default for Scheduler {
     fn default() -> Self {
-        Self::new(4, 32)
+        Self::new(4, ACTIVATIONS)
     }
 }

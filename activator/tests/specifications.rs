@@ -250,6 +250,15 @@ fn facts_and_resources() -> Vec<Row> {
         .gives(X, json!("https://q"))
         .gives("/described/resources/sqsQueues/q/_name", json!("q")),
         row(
+            "secrets of resources",
+            "{ resources.rdsDbInstances.shop = { engine = \"postgres\"; masterPassword = \"hidden\"; };\
+             resources.sshKeyPairs.k = { privateKey = \"hidden\"; }; a = { BASE deployment.ec2.privateKey = \"/root/id\"; }; }",
+        )
+        .gives("/described/resources/rdsDbInstances/shop/engine", json!("postgres"))
+        .gives("/described/resources/rdsDbInstances/shop/masterPassword", Value::Null)
+        .gives("/described/resources/sshKeyPairs/k/privateKey", Value::Null)
+        .gives("/described/nodes/a/deployment/ec2/privateKey", json!("/root/id")),
+        row(
             "keys as they were written before 1.5",
             "{ a = { config, ... }: { BASE deployment.keys.k = \"secret\"; environment.etc.x.text = config.deployment.keys.k.path; }; }",
         )
@@ -352,6 +361,16 @@ fn whoever_watches_sees_when_a_node_is_done() {
     }
 }
 
+/// A program that does something first and then is the real one of this Nix.
+fn stand_in(nix: &Installation, directory: &Path, program: &str, first: &str) {
+    let real =
+        std::env::split_paths(&nix.0).map(|directory| directory.join(program)).find(|path| path.exists());
+    let path = directory.join(program);
+    std::fs::write(&path, format!("#!/bin/sh\n{first}\nexec '{}' \"$@\"\n", real.unwrap().display()))
+        .unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
 /// A node with an error that nothing catches does not make the others of its process be evaluated one by one.
 #[test]
 fn an_error_costs_a_process_and_not_one_for_each_of_the_others() {
@@ -360,17 +379,12 @@ fn an_error_costs_a_process_and_not_one_for_each_of_the_others() {
         let tools = tempfile::tempdir().unwrap();
         let counted = tools.path().join("counted");
         for program in ["nix", "nix-instantiate", "nix-store"] {
-            let real = std::env::split_paths(&nix.0).map(|directory| directory.join(program));
-            let real = real.into_iter().find(|path| path.exists()).unwrap();
             let count = if program == "nix-instantiate" {
                 format!("echo >> '{}'", counted.display())
             } else {
-                ":".to_owned()
+                String::new()
             };
-            let script = format!("#!/bin/sh\n{count}\nexec '{}' \"$@\"\n", real.display());
-            let path = tools.path().join(program);
-            std::fs::write(&path, script).unwrap();
-            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            stand_in(&nix, tools.path(), program, &count);
         }
         let path = std::iter::once(tools.path().to_owned()).chain(std::env::split_paths(&nix.0));
         let counting = Installation(std::env::join_paths(path).unwrap());
@@ -404,6 +418,27 @@ fn an_error_costs_a_process_and_not_one_for_each_of_the_others() {
             assert!(!trace.contains("… nixos-node"), "our own is not shown: {trace}");
         }
     }
+}
+
+/// A Nix that is killed says nothing: it is not a mistake in the specification.
+#[test]
+fn a_nix_that_is_killed_is_no_mistake() {
+    let nix = &installations()[0];
+    let tools = tempfile::tempdir().unwrap();
+    let path = std::iter::once(tools.path().to_owned()).chain(std::env::split_paths(&nix.0));
+    let killed = Installation(std::env::join_paths(path).unwrap());
+    for program in ["nix", "nix-instantiate", "nix-store"] {
+        // While it evaluates nodes, as the system would when memory runs out.
+        let kill = if program == "nix-instantiate" {
+            "case \" $* \" in *\" nodes \"*|*\" node \"*) kill -9 $$ ;; esac"
+        } else {
+            ""
+        };
+        stand_in(nix, tools.path(), program, kill);
+    }
+    let site = Site::new(&[("network.nix", format!("{{ a = {{ {BASE} }}; b = {{ {BASE} }}; }}"))]);
+    let outcome = site.evaluate(&killed, &["--workers", "1"]);
+    assert!(outcome.error.contains("was killed"), "{}\n{:#}", outcome.error, outcome.result);
 }
 
 /// When the tree of a flake has changed only those nodes are evaluated that read what has.

@@ -100,21 +100,28 @@ let
     else
       known;
 
-  /* Without what nobody but the machine should see: what is reported ends up in Terraform's state. */
-  discreet =
-    value:
+  /* What NixOps calls secrets that are written in a specification. */
+  secrets = [
+    "text"
+    "passphrase"
+    "password"
+    "masterPassword"
+    "robotPass"
+    "authToken"
+    "accessKey"
+    "appKey"
+    "apiKey"
+    "vaultToken"
+    "secretId"
+  ];
+
+  /* Without those: what is reported ends up in Terraform's state. */
+  without =
+    names: value:
     if builtins.isAttrs value then
-      builtins.mapAttrs (_: discreet) (
-        builtins.removeAttrs value [
-          "text"
-          "passphrase"
-          "robotPass"
-          "authToken"
-          "accessKey"
-        ]
-      )
+      builtins.mapAttrs (_: without names) (builtins.removeAttrs value names)
     else if builtins.isList value then
-      map discreet value
+      map (without names) value
     else
       value;
 
@@ -196,9 +203,10 @@ in
     in
     {
       # `arguments` are the values Terraform gave itself.
-      deployment = discreet (toJSONable (builtins.removeAttrs (config.deployment or { }) [ "arguments" ]));
+      deployment = without secrets (toJSONable (builtins.removeAttrs (config.deployment or { }) [ "arguments" ]));
       options = genAttrs paths (lookup config);
     };
 
-  inherit toJSONable;
+  # A machine's `privateKey` is the name of a file; a resource's is the key itself.
+  resources = all: without (secrets ++ [ "privateKey" ]) (toJSONable all);
 }

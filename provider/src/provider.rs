@@ -13,8 +13,8 @@ use nixos_activator::scheduler::Scheduler;
 use nixos_activator::ssh::Pool;
 use serde::Deserialize;
 use tfplugin::{
-    Attr, Attribute, ConfigureCx, Diagnostics, DynDataSource, DynEphemeralResource, DynFunction, DynResource,
-    Nested, Provider, Schema, Type, validators,
+    Attr, Attribute, ConfigureCx, Diagnostic, Diagnostics, DynDataSource, DynEphemeralResource, DynFunction,
+    DynResource, Nested, Path, Provider, Schema, Type, validators,
 };
 
 use crate::aws::{AwsBlock, AwsSettings, aws_attribute};
@@ -122,7 +122,8 @@ impl Provider for NixosProvider {
     }
 
     async fn validate(&self, config: Config) -> Result<(), Diagnostics> {
-        config.aws.known().map_or(Ok(()), AwsBlock::validate)
+        config.aws.known().map_or(Ok(()), AwsBlock::validate)?;
+        config.nix.known().map_or(Ok(()), NixConfig::validate)
     }
 
     async fn configure(&self, _cx: &ConfigureCx, config: Config) -> Result<Context, Diagnostics> {
@@ -200,7 +201,23 @@ impl SshConfig {
     }
 }
 
+/// A setting of Nix that every deployment decides for itself: that a plan builds nothing is a promise.
+const BUILDS: &str = "allow-import-from-derivation";
+
 impl NixConfig {
+    fn validate(&self) -> Result<(), Diagnostics> {
+        if self.options.known().is_none_or(|options| !options.contains_key(BUILDS)) {
+            return Ok(());
+        }
+        Err(Diagnostic::error(format!("`{BUILDS}` cannot be set here"))
+            .detail(format!(
+                "Found `{BUILDS}` in `nix.options`. Remove it, and set `import_from_derivation = true` in each `nixos_deployment` \
+                 whose evaluation may build something."
+            ))
+            .at(Path::root().attribute("nix").attribute("options").key(BUILDS))
+            .into())
+    }
+
     /// `None` while something that an evaluation may depend on is not known.
     fn settings(&self) -> Option<NixSettings> {
         let options = match &self.options {
@@ -333,6 +350,20 @@ pub(crate) mod tests {
             of_source(&Ami),
         ];
         assert_eq!(problems.concat(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn whether_a_plan_builds_is_not_a_setting_of_nix() {
+        let with = |name: &str| {
+            let value: Attr<String> = Attr::Known("true".to_owned());
+            NixConfig {
+                options: Attr::Known(BTreeMap::from([(name.to_owned(), value)])),
+                ..NixConfig::default()
+            }
+        };
+        let error = with(BUILDS).validate().unwrap_err();
+        assert!(error.iter().all(|one| one.detail.contains("import_from_derivation = true")), "{error:?}");
+        assert!(with("pure-eval").validate().is_ok() && NixConfig::default().validate().is_ok());
     }
 
     async fn harness() -> Harness {

@@ -16,8 +16,8 @@ use crate::facts::{self, Facts};
 use crate::nix::Nix;
 use crate::progress::Stage;
 use crate::push::{self, PushError};
-use crate::reboot::{self, When};
-use crate::rollout::{Conductor, NoTurn, Turn};
+use crate::reboot::{self, RebootError, When};
+use crate::rollout::{Conductor, End, NoTurn, Turn};
 use crate::secrets;
 use crate::ssh::{Connection, SshError};
 
@@ -48,7 +48,14 @@ impl Deployment<'_> {
         if let Err(error) = self.try_machine(job, &mut ended).await {
             ended.error = Some(error);
         }
-        self.conductor.ended(&job.machine, ended.error.is_none());
+        self.conductor.ended(
+            &job.machine,
+            match &ended.error {
+                None => End::Well,
+                Some(DeployError::NotBegun { .. } | DeployError::Cancelled) => End::NotBegun,
+                Some(_) => End::Failed,
+            },
+        );
         ended
     }
 
@@ -89,9 +96,16 @@ impl Deployment<'_> {
         let boots_it = visit.facts.profile.as_ref() == Some(&job.toplevel);
         let mut fallback = None;
         let rebooted = boots_it && settings.reboot.when.is_due(&visit.facts);
+        // Whoever stops it now finds it waiting for its reboot. One that was begun is seen through: a system on trial goes back where nobody
+        // comes to confirm it.
+        if rebooted && cancel.is_cancelled() {
+            return Err(RebootError::NotBegun.into());
+        }
+        let never = CancellationToken::new();
+        let through = Deployment { cancel: if rebooted { &never } else { cancel }, ..*self };
         if rebooted {
-            fallback = self.try_once(&visit).await?;
-            self.reboot(&mut visit, &job.toplevel, fallback.as_ref(), ended).await?;
+            fallback = through.try_once(&visit).await?;
+            through.reboot(&mut visit, &job.toplevel, fallback.as_ref(), ended).await?;
         } else if action != Action::Boot || visit.facts.current_system.as_ref() != Some(&job.toplevel) {
             return Ok(());
         }
@@ -99,12 +113,12 @@ impl Deployment<'_> {
         let request = self.request(job, Action::Switch, &visit.facts);
         let request = Request { verify: rebooted, rollback: request.rollback && !rebooted, ..request };
         let slot = tools.scheduler.activate().await;
-        let mut report = self.activate(&visit, request, slot, &mut turn, ended).await?;
+        let mut report = through.activate(&visit, request, slot, &mut turn, ended).await?;
         if runs_what_was_asked(&report) {
             return Ok(());
         }
         if let Some(fallback) = fallback {
-            let back = self.reboot(&mut visit, &fallback, None, ended).await;
+            let back = through.reboot(&mut visit, &fallback, None, ended).await;
             report.message += &match back {
                 Ok(()) => " It was rebooted.".to_owned(),
                 Err(error) => format!(" It was to be rebooted: {error}."),

@@ -185,7 +185,8 @@ impl Drop for Slot<'_> {
 
 /// Memory that can be had without pushing others out, in MiB.
 fn free_memory() -> Option<u64> {
-    crate::meminfo::mib("/proc/meminfo", "MemAvailable")
+    let whole = crate::meminfo::mib("/proc/meminfo", "MemAvailable")?;
+    Some(crate::meminfo::free_in_cgroup().map_or(whole, |limited| limited.min(whole)))
 }
 
 #[cfg(test)]

@@ -382,6 +382,8 @@ impl Run<'_> {
                     left.rotate_left(at);
                     broken.push((left.remove(0), trace));
                 }
+                // Fewer at once may fit.
+                Err(EvaluateError::Nix(NixError::Killed { .. })) if group.len() > 1 => break,
                 Err(error) => return Err(error),
             }
         }

@@ -7,6 +7,7 @@
 mod log;
 
 use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -128,6 +129,12 @@ pub enum NixError {
         message: String,
         /// The last lines that builds printed.
         output: Vec<String>,
+    },
+    /// Somebody killed it; most often the system, for want of memory.
+    #[error("`{program}` was killed")]
+    Killed {
+        /// The program and its verb.
+        program: String,
     },
     /// Its output is not what this version of Nix is known to print.
     #[error("`{program}` printed something unexpected: {reason}")]
@@ -264,6 +271,11 @@ impl Nix {
         };
         let status = child.wait().await.map_err(failed_to_run)?;
         let (text, log) = (text.map_err(failed_to_run)?, log.map_err(failed_to_run)?);
+        // A tracer in between says it as shells do.
+        let kill = Signal::KILL.as_raw();
+        if status.signal() == Some(kill) || status.code() == Some(128 + kill) {
+            return Err(NixError::Killed { program: described });
+        }
         if !status.success() {
             return Err(NixError::Failed {
                 program: described,

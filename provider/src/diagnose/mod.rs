@@ -95,6 +95,10 @@ pub(crate) fn nix(error: &NixError) -> Diagnostic {
             "The `nix` on PATH is version {found}; {OLDEST} or later is needed. Install a newer one (`nix upgrade-nix`, or \
              https://nixos.org/download) or put it first on PATH."
         )),
+        NixError::Killed { .. } => Diagnostic::error("Nix was killed").detail(format!(
+            "{error}, most often for want of memory: the system's log says so. Give evaluations less of it with `nix = {{ evaluation = \
+             {{ memory = \"2GiB\", workers = 1 }} }}` in the provider block, or run Terraform where there is more."
+        )),
         NixError::Cancelled => Diagnostic::error("Cancelled").detail("Nix was stopped. No machine was changed."),
         error => Diagnostic::error("Nix failed").detail(error.to_string()),
     }
@@ -193,7 +197,7 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
             let summary = match error {
                 RebootError::Refused { .. } => "A reboot was refused by",
                 RebootError::Away { .. } => "Not back after its reboot:",
-                RebootError::SameBoot { .. } => "Not rebooted:",
+                RebootError::SameBoot { .. } | RebootError::NotBegun => "Not rebooted:",
                 RebootError::WentBack { .. } => "Back with its old system, after a reboot:",
                 RebootError::OtherSystem { .. } => "Another system was booted by",
                 RebootError::Cancelled => "Not waited for:",
