@@ -50,7 +50,7 @@ chroot "$1" systemctl enable -q mini-nixos-boot.service ssh.service
 # systemd in a container has no business with these, and boots faster without them.
 chroot "$1" systemctl mask -q systemd-resolved.service systemd-networkd.service systemd-timesyncd.service \
   apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer dpkg-db-backup.timer nix-daemon.socket \
-  nix-daemon.service systemd-logind.service
+  nix-daemon.service systemd-logind.service systemd-ask-password-console.path systemd-ask-password-wall.path
 "#;
 
 /// What else is done to that of a virtual machine.
@@ -80,7 +80,7 @@ chroot "$1" systemctl mask -q getty.target ldconfig.service systemd-hwdb-update.
   systemd-udev-load-credentials.service systemd-modules-load.service kmod-static-nodes.service modprobe@configfs.service \
   modprobe@fuse.service systemd-tmpfiles-setup-dev-early.service systemd-tmpfiles-setup-dev.service systemd-sysctl.service \
   systemd-random-seed.service systemd-remount-fs.service systemd-hostnamed.socket systemd-creds.socket systemd-initctl.socket \
-  systemd-pcrextend.socket systemd-pcrlock.socket systemd-ask-password-console.path systemd-ask-password-wall.path \
+  systemd-pcrextend.socket systemd-pcrlock.socket \
   proc-sys-fs-binfmt_misc.automount dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
   sys-kernel-config.mount sys-fs-fuse-connections.mount run-lock.mount tmp.mount systemd-update-done.service \
   systemd-update-utmp.service systemd-journal-flush.service

@@ -246,6 +246,7 @@ impl<'a> Builder<'a> {
             return Err(LabError::Missing(missing));
         }
         let images = Images { cache: &self.cache, fixture: &self.fixture, progress: self.progress };
+        allow_watchers();
         // What takes long comes before anything is there that would have to be cleaned up.
         images.layers()?;
         for loader in self.hosts.iter().filter_map(|(_, options)| options.virtual_machine) {
@@ -280,6 +281,17 @@ impl<'a> Builder<'a> {
         }
         let (cache, fixture) = (self.cache, self.fixture);
         Ok(Lab { id, directory, switch, cache, fixture, hosts, guests: AtomicU8::new(0), _reaper: reaper })
+    }
+}
+
+/// A host's systemd and bus have several inotify instances, and what the kernel allows a user (128) is meant for one machine. Where that
+/// cannot be changed there are fewer hosts at once.
+fn allow_watchers() {
+    const INSTANCES: &str = "/proc/sys/fs/inotify/max_user_instances";
+    const ENOUGH: u32 = 2048;
+    let allowed = std::fs::read_to_string(INSTANCES).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    if allowed.is_some_and(|allowed| allowed < ENOUGH) {
+        let _ = std::fs::write(INSTANCES, ENOUGH.to_string());
     }
 }
 

@@ -275,6 +275,7 @@ impl<'a> Secrets<'a> {
         let persistent = self.entries.iter().filter(|entry| persists(&entry.file));
         let persistent = persistent.filter_map(|entry| published.get(&entry.file.name));
         sealed::keep(self.owner, &persistent.collect::<Vec<_>>())?;
+        sealed::take_over(self.owner, &published.values().map(|one| one.path.as_path()).collect())?;
         // Last: what is not in it is taken for lost and sent again.
         manifest::write(self.owner, &published)
     }

@@ -4,7 +4,7 @@
 //! `/var/lib/nixos-agent/sealed/OWNER/` has one file a secret, and a manifest of those that count; whatever else is there was left by
 //! an activation that did not come to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirBuilder;
 use std::io::Write as _;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -90,6 +90,27 @@ pub(super) fn keep(owner: &str, persistent: &[&Published]) -> Result<(), AgentEr
     // A digest on disk would let those who steal the disk check guesses.
     let lines = persistent.iter().map(|one| Published { digest: "-".to_owned(), ..(*one).clone() }.line());
     replace(&directory.join(MANIFEST), lines.collect::<String>().as_bytes(), 0o600)
+}
+
+/// Whatever others kept for these places is put back no more: they are the owner's now. A deployment that was made anew, or that a machine
+/// has come to from another one, would find the secrets of the one before in the place of its own after a reboot.
+pub(super) fn take_over(owner: &str, places: &BTreeSet<&Path>) -> Result<(), AgentError> {
+    for (_, directory) in owners().filter(|(other, _)| other != owner) {
+        let (taken, left): (Vec<_>, Vec<_>) =
+            read(&directory).into_iter().partition(|one| places.contains(one.path.as_path()));
+        if taken.is_empty() {
+            continue;
+        }
+        let lines: String = left.iter().map(Published::line).collect();
+        replace(&directory.join(MANIFEST), lines.as_bytes(), 0o600)?;
+        for one in &taken {
+            let _ = std::fs::remove_file(directory.join(file_name(&one.name, &one.fingerprint)));
+        }
+        if left.is_empty() {
+            let _ = std::fs::remove_dir_all(&directory);
+        }
+    }
+    Ok(())
 }
 
 /// Removes what does not count. Only for who holds the lock: another activation may be about to make it count.

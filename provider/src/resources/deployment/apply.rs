@@ -84,6 +84,7 @@ pub(super) async fn apply(
         if ended.error.is_none() && real.toplevel != planned.toplevel {
             diagnostics.push(changed_meanwhile(job, &real));
         }
+        let is_there = real.toplevel == planned.toplevel;
         systems.insert(name.to_owned(), Attr::Known(real));
         if let Some(error) = &ended.error {
             let mut diagnostic = stop.explain(diagnose::deployment(name, error));
@@ -93,7 +94,7 @@ pub(super) async fn apply(
                 );
             }
             diagnostics.push(diagnostic);
-            if ended.is_activated() {
+            if is_there {
                 continue;
             }
             // What was planned is not what is there.

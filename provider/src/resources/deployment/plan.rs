@@ -249,15 +249,22 @@ fn planned_system(
         && same_place(prior, config, name)
         && was_activated(prior, config)
     {
-        let reboots = config.reboots() != When::Never && runs.reboot_required.known() == Some(&true);
-        let reboot_required = if reboots { Attr::Unknown } else { runs.reboot_required.clone() };
+        let reboot = match config.reboots() {
+            When::Never => "",
+            _ if runs.reboot_required.known() == Some(&true) => "reboot",
+            // The last look at the machine was with another policy.
+            When::Always if prior.reboots() != When::Always => "reboot if needed",
+            When::IfNeeded if prior.reboots() == When::Never && !runs_now(config) => "reboot if needed",
+            When::IfNeeded | When::Always => "",
+        };
+        let reboot_required = if reboot.is_empty() { runs.reboot_required.clone() } else { Attr::Unknown };
         let drv = next.drv.as_ref().map_or_else(|| runs.drv.clone(), |drv| Attr::Known(drv.to_string()));
         if secrets.is_unknown() {
             // Whether anything has to be done is open, and so is all that follows from it.
             let drv = if drv == runs.drv { drv } else { Attr::Unknown };
             return System { drv, secrets, reboot_required, changes: Attr::Unknown, ..runs.clone() };
         }
-        let changes = joined([secrets::changes(&runs.secrets, &secrets), announced(reboots, "reboot")]);
+        let changes = joined([secrets::changes(&runs.secrets, &secrets), reboot.to_owned()]);
         if changes.is_empty() {
             return runs.clone();
         }
@@ -286,10 +293,6 @@ fn planned_system(
         secrets,
         changes: Attr::Known(changes),
     }
-}
-
-fn announced(happens: bool, what: &str) -> String {
-    if happens { what.to_owned() } else { String::new() }
 }
 
 /// Those that say something, in one line.

@@ -78,6 +78,20 @@ fn a_machine_is_rebooted_when_it_is_needed() {
     assert_eq!(web.exec(&["cat", "/run/keys/token"]).unwrap().stdout, "another word");
     assert_eq!(boot_id(web), fifth);
     no_changes(&world);
+
+    // A policy that is new asks for what the one before had not looked for.
+    world.write("main.tf", &main("")).unwrap();
+    world
+        .write("network.nix", &one(&format!("{} environment.etc.\"a\".text = \"1\";", kernel("6.6.72"))))
+        .unwrap();
+    succeeds(&apply(&world));
+    assert_eq!(boot_id(web), fifth, "the same kernel");
+    no_changes(&world);
+    world.write("main.tf", &main("reboot = \"always\"")).unwrap();
+    says(&plan(&world), &["reboot if needed"]);
+    succeeds(&apply(&world));
+    assert_ne!(boot_id(web), fifth, "it was booted with another system");
+    no_changes(&world);
 }
 
 #[test]

@@ -374,6 +374,17 @@ fn a_machine_puts_its_secrets_back_by_itself() {
     assert_eq!(file(&world, "/run/keys/token").1, "another");
     no_changes(&world);
 
+    // A deployment that is made anew takes them over: a copy of the one before is put back no more.
+    control.write_file("/root/token", "of the new one").unwrap();
+    succeeds(&world.terraform(&["apply", "-auto-approve", "-replace=nixos_deployment.site"]));
+    let owners =
+        web.exec(&["find", "/var/lib/nixos-agent/sealed", "-mindepth", "1", "-type", "d"]).unwrap().stdout;
+    assert_eq!(owners.lines().count(), 1, "{owners}");
+    web.power_cycle().unwrap();
+    assert_eq!(file(&world, "/run/keys/token").1, "of the new one");
+    succeeds(&apply(&world));
+    no_changes(&world);
+
     // When nothing is to persist any more, nothing of it stays.
     world.write("main.tf", &main(&token.replace("persist = true", "persist = false"))).unwrap();
     succeeds(&apply(&world));
