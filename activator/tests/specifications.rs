@@ -250,6 +250,15 @@ fn facts_and_resources() -> Vec<Row> {
         .gives(X, json!("https://q"))
         .gives("/described/resources/sqsQueues/q/_name", json!("q")),
         row(
+            "names that resources have by themselves",
+            "{ resources.s3Buckets.b = { }; resources.vpc.v = { }; a = { resources, ... }: { BASE environment.etc.x.text = \
+             \"${resources.s3Buckets.b.name} ${resources.vpc.v.name}\"; }; }",
+        )
+        .gives(
+            X,
+            json!("charon-00000000-0000-4000-8000-000000000000-b nixops-00000000-0000-4000-8000-000000000000-v"),
+        ),
+        row(
             "secrets of resources",
             "{ resources.rdsDbInstances.shop = { engine = \"postgres\"; masterPassword = \"hidden\"; };\
              resources.sshKeyPairs.k = { privateKey = \"hidden\"; }; a = { BASE deployment.ec2.privateKey = \"/root/id\"; }; }",

@@ -63,10 +63,20 @@ let
     else
       throw "`resources.${type}.${name}.${key}` has conflicting definitions";
 
+  # NixOps was called Charon when it had only these.
+  named = [
+    "ec2KeyPairs"
+    "ec2SecurityGroups"
+    "iamRoles"
+    "s3Buckets"
+    "snsTopics"
+    "sqsQueues"
+  ];
+
   resource = {
     _name = name;
     _type = type;
-    name = "nixops-${uuid}-${name}";
+    name = "${if builtins.elem type named then "charon" else "nixops"}-${uuid}-${name}";
   }
   // (if type == "s3Buckets" then { arn = "arn:aws:s3:::${resource.name}"; } else { })
   // import ./gen-attrs.nix (builtins.attrNames (builtins.foldl' (all: set: all // set) { } sets)) attribute;
