@@ -23,11 +23,14 @@ fn free_in(group: &Path) -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(group.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
     let (limit, used) = (number("memory.max")?, number("memory.current")?);
-    // Pages of files go when somebody needs the memory.
-    let files = read("memory.stat").and_then(|text| {
-        text.lines().find_map(|line| line.strip_prefix("inactive_file ")?.parse::<u64>().ok())
-    });
-    Some(limit.saturating_sub(used.saturating_sub(files.unwrap_or(0))) >> 20)
+    // What goes when somebody needs the memory.
+    let given_back = ["active_file", "inactive_file", "slab_reclaimable"];
+    let statistics = read("memory.stat").unwrap_or_default();
+    let lines = statistics.lines().filter_map(|line| line.split_once(' '));
+    let cached = lines
+        .filter(|(name, _)| given_back.contains(name))
+        .filter_map(|(_, bytes)| bytes.parse::<u64>().ok());
+    Some(limit.saturating_sub(used.saturating_sub(cached.sum())) >> 20)
 }
 
 #[cfg(test)]

@@ -239,7 +239,7 @@ fn facts_and_resources() -> Vec<Row> {
             .gives("a:system.stateVersion", json!("19.09")),
         row("what NixOps gave machines on EC2", "{ a = { BASE }; b = { BASE }; c = { BASE }; }")
             .with(&["--machines", r#"{"a":{"target_env":"ec2"},"b":{"target_env":"none"},"c":{}}"#])
-            .gives("a:environment.etc.amazon-image.text", json!("nixpkgs' own"))
+            .gives("a:environment.etc.amazon-image.text", json!("nixpkgs' own, HVM"))
             .gives("b:environment.etc.amazon-image.text", Value::Null)
             .gives("c:environment.etc.amazon-image.text", Value::Null),
         row(
@@ -261,11 +261,15 @@ fn facts_and_resources() -> Vec<Row> {
         row(
             "secrets of resources",
             "{ resources.rdsDbInstances.shop = { engine = \"postgres\"; masterPassword = \"hidden\"; };\
-             resources.sshKeyPairs.k = { privateKey = \"hidden\"; }; a = { BASE deployment.ec2.privateKey = \"/root/id\"; }; }",
+             resources.sshKeyPairs.text = { privateKey = \"hidden\"; }; a = { BASE deployment.ec2.privateKey = \"/root/id\"; \
+             deployment.keys.password.text = \"hidden\"; }; }",
         )
         .gives("/described/resources/rdsDbInstances/shop/engine", json!("postgres"))
         .gives("/described/resources/rdsDbInstances/shop/masterPassword", Value::Null)
-        .gives("/described/resources/sshKeyPairs/k/privateKey", Value::Null)
+        .gives("/described/resources/sshKeyPairs/text/_name", json!("text"))
+        .gives("/described/resources/sshKeyPairs/text/privateKey", Value::Null)
+        .gives("/described/nodes/a/deployment/keys/password/user", json!("root"))
+        .gives("/described/nodes/a/deployment/keys/password/text", Value::Null)
         .gives("/described/nodes/a/deployment/ec2/privateKey", json!("/root/id")),
         row(
             "keys as they were written before 1.5",

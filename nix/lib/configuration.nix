@@ -13,5 +13,7 @@ import ./nodes.nix request (
     lib = import (nixpkgs + "/lib");
     evalConfig = import (nixpkgs + "/nixos/lib/eval-config.nix");
     pkgs = import nixpkgs { };
+    # It says itself what it needs.
+    places = false;
   }
 )

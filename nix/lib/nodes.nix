@@ -9,6 +9,8 @@ request:
   evalConfig,
   # For modules of resources that ask for packages.
   pkgs,
+  # Whether machines get what NixOps gave them where they are.
+  places ? true,
 }:
 let
   inherit (request) facts;
@@ -96,8 +98,8 @@ let
           ++ definitions name
           ++ [
             (import ../modules request { inherit name; platform = !telling; })
-            (import ../modules/ec2.nix request name)
-          ];
+          ]
+          ++ (if places then [ (import ../modules/ec2.nix request name) ] else [ ]);
         specialArgs = {
           inherit name nodes resources;
           inherit (request) arguments;

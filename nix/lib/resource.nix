@@ -65,7 +65,10 @@ let
 
   # NixOps was called Charon when it had only these.
   named = [
+    "cloudwatchLogGroups"
+    "cloudwatchLogStreams"
     "ec2KeyPairs"
+    "ec2PlacementGroups"
     "ec2SecurityGroups"
     "iamRoles"
     "s3Buckets"

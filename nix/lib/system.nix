@@ -125,6 +125,9 @@ let
     else
       value;
 
+  /* What is below names, which may be any. */
+  below = f: value: if builtins.isAttrs value then builtins.mapAttrs f value else value;
+
   /* name -> "" of users. */
   users = config: builtins.mapAttrs (_: _: "") (config.users.users or { });
 
@@ -203,10 +206,12 @@ in
     in
     {
       # `arguments` are the values Terraform gave itself.
-      deployment = without secrets (toJSONable (builtins.removeAttrs (config.deployment or { }) [ "arguments" ]));
+      deployment = below (name: if name == "keys" then below (_: without secrets) else without secrets) (
+        toJSONable (builtins.removeAttrs (config.deployment or { }) [ "arguments" ])
+      );
       options = genAttrs paths (lookup config);
     };
 
   # A machine's `privateKey` is the name of a file; a resource's is the key itself.
-  resources = all: without (secrets ++ [ "privateKey" ]) (toJSONable all);
+  resources = all: below (_: below (_: without (secrets ++ [ "privateKey" ]))) (toJSONable all);
 }

@@ -4,6 +4,7 @@ use nixos_agent::Report;
 
 use crate::activate::ActivateError;
 use crate::facts::FactsError;
+use crate::nix::NixError;
 use crate::push::PushError;
 use crate::reboot::RebootError;
 use crate::secrets::SecretError;
@@ -64,4 +65,18 @@ pub enum DeployError {
     /// The user cancelled before this machine's turn.
     #[error("cancelled before anything was changed on it")]
     Cancelled,
+}
+
+impl DeployError {
+    /// Whether somebody stopped it, or a limit of time did.
+    pub fn is_cancellation(&self) -> bool {
+        matches!(
+            self,
+            Self::Cancelled
+                | Self::Reboot(RebootError::NotBegun | RebootError::Cancelled)
+                | Self::Secret(SecretError::Cancelled { .. })
+                | Self::Push(PushError::Nix(NixError::Cancelled))
+                | Self::Ssh(SshError::Cancelled)
+        )
+    }
 }

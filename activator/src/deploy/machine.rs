@@ -180,7 +180,18 @@ impl Deployment<'_> {
         let (secrets, contents) = match job.secrets.as_ref().filter(|_| runs_new(request.action)) {
             Some(declared) => {
                 let there = secrets::look(connection, &declared.owner).await?;
-                let (secrets, contents) = declared.request(&there, cancel).await?;
+                let stop = cancel.child_token();
+                let limit = async {
+                    // After a reboot nobody else stops it, and a trial does not wait for longer.
+                    let seconds = if request.verify { self.settings.reboot.deadline } else { Duration::MAX };
+                    tokio::time::sleep(seconds).await;
+                    stop.cancel();
+                    std::future::pending().await
+                };
+                let (secrets, contents) = tokio::select! {
+                    fetched = declared.request(&there, &stop) => fetched?,
+                    never = limit => match never {},
+                };
                 (Some(secrets), contents)
             }
             None => Default::default(),

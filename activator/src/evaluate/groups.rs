@@ -50,7 +50,7 @@ impl Limits {
         let one = Costs::assumed(Asked::Systems).mib(1);
         let memory_mib = memory_mib.unwrap_or_else(|| free_memory().unwrap_or(2 * one) / 2);
         let workers = workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        Self { workers: workers.max(1), memory_mib }
+        Self { workers: workers.max(1), memory_mib: memory_mib.max(1) }
     }
 
     /// What each of so many processes may take, in MiB.

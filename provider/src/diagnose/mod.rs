@@ -154,6 +154,11 @@ pub(crate) fn build(error: &BuildError) -> Diagnostic {
                 "{detail}\n\nNo machine was changed: everything is built before anything is deployed."
             ))
         }
+        BuildError::Nix(error @ NixError::Killed { .. }) => Diagnostic::error("The build was killed").detail(format!(
+            "{error}, most often for want of memory: the system's log says so. Build less at once (`nix = {{ max_jobs = \"1\", cores = 1 }}` \
+             in the provider block) or elsewhere (`builders`).\n\nNo machine was changed: everything is built before anything is \
+             deployed."
+        )),
         BuildError::Nix(error) => nix(error),
         error => Diagnostic::error("The build failed").detail(error.to_string()),
     }
@@ -213,7 +218,7 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
         }
         DeployError::NotWellAfterReboot(report) => failed("Not well after its reboot:").detail(report_detail(report)),
         DeployError::Secret(error) => failed("A secret could not be sent to").detail(format!(
-            "{error}.\n\nThe machine still runs what it ran before."
+            "{error}.\n\nNothing was activated without it. The next plan shows what the machine runs."
         )),
         DeployError::ChangedSincePlan { expected, found } => failed("Someone else has changed").detail(format!(
             "The plan was made when it ran\n  {expected}\nbut now it runs\n  {found}\n\nNothing was changed on it. Plan again to see \

@@ -87,7 +87,10 @@ pub(super) async fn apply(
         let is_there = real.toplevel == planned.toplevel;
         systems.insert(name.to_owned(), Attr::Known(real));
         if let Some(error) = &ended.error {
-            let mut diagnostic = stop.explain(diagnose::deployment(name, error));
+            let mut diagnostic = diagnose::deployment(name, error);
+            if error.is_cancellation() {
+                diagnostic = stop.explain(diagnostic);
+            }
             if ended.asked && ended.report.is_none() {
                 diagnostic = diagnostic.appended(
                     "Its activation had been asked for, and what came of it is not known. The next plan shows what it runs.",

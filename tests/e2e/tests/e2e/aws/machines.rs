@@ -68,7 +68,7 @@ fn machines_in_two_regions_and_one_in_the_rack_are_one_deployment() {
     let seen = cloud.with(&id(&web), |host| host.exec(&["cat", "/etc/db"]).unwrap().stdout);
     assert_eq!(seen, db["private_ipv4"].as_str().unwrap(), "db's private address in web's configuration");
     let image = cloud.with(&id(&web), |host| host.exec(&["cat", "/etc/amazon-image"]).unwrap().stdout);
-    assert_eq!(image, "nixpkgs' own", "what NixOps gave machines on EC2");
+    assert_eq!(image, "nixpkgs' own, HVM", "what NixOps gave machines on EC2");
     assert!(!world.lab.host("rack").exec(&["test", "-e", "/etc/amazon-image"]).unwrap().success);
     // The key that was in user data is not the one the machine has by now.
     let key = cloud.with(&id(&db), |host| host.host_public_key());
