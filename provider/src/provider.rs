@@ -287,7 +287,8 @@ fn nix_attribute() -> Attribute {
         .attribute(
             "options",
             Attribute::map(Type::String).optional().validate(validators::non_null_elements()).description(
-                "Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`.",
+                "Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`. Not \
+                 `allow-import-from-derivation`: `import_from_derivation` of a deployment decides that.",
             ),
         )
         .attribute("nix_path", strings_attribute("Replaces `NIX_PATH`, e.g. `[\"nixpkgs=/srv/nixpkgs\"]`."))

@@ -72,7 +72,7 @@ impl DataSource<Context> for NetworkDataSource {
         .attribute("nodes", Attribute::nested_map(node).computed().description("The nodes, by name."))
         .attribute("description", text("`network.description`."))
         .attribute("deployment", Attribute::dynamic().computed().description("`deployment.*` of each node: an object of nodes, each an object as in the specification, so that `deployment[\"web\"].ec2.instanceType` can drive the resource that makes the machine. What is secret there is left out; what is not known yet is null."))
-        .attribute("network_resources", Attribute::dynamic().computed().description("`resources.TYPE.NAME` as the specification declares them, e.g. `network_resources.s3Buckets[\"assets\"].name`."))
+        .attribute("network_resources", Attribute::dynamic().computed().description("`resources.TYPE.NAME` as the specification declares them, e.g. `network_resources.s3Buckets[\"assets\"].name`. What is secret there is left out; what is not known yet is null."))
         .attribute("values", Attribute::dynamic().computed().description("The values of `options`: an object of nodes, each an object by option; null where an option has no value, or one that needs a fact of a machine that is not in `machines` (units, for one, need its platform)."))
     }
 
