@@ -10,6 +10,7 @@
 
 mod cache;
 mod costs;
+mod errors;
 mod flake;
 mod groups;
 mod mentions;
