@@ -24,6 +24,9 @@ pub(crate) const AGENTS: &str = "/var/lib/nixos-agent/bin";
 /// How long the machine may stay silent after the connection broke: a network restart, at worst a reboot.
 const RECONNECT: Duration = Duration::from_mins(2);
 
+/// The same where the machine may be on its way back from a system that it cannot work with, by a reboot if nothing else helps.
+const ON_ITS_WAY_BACK: Duration = Duration::from_mins(5);
+
 /// Why it is not known or not true that the machine runs the new system.
 #[derive(Debug, thiserror::Error)]
 pub enum ActivateError {
@@ -214,7 +217,7 @@ async fn attach(
         .confirmation
         .as_ref()
         .map_or(0, |confirmation| confirmation.window_seconds.max(confirmation.hold_seconds));
-    let patience = RECONNECT + Duration::from_secs(window);
+    let patience = ON_ITS_WAY_BACK + Duration::from_secs(window);
     let mut last_heard = Instant::now();
     loop {
         // Not cancellable: the outcome has to be known, or the state would not be true.

@@ -145,6 +145,36 @@ pub async fn reboot(
         // It may have been faster than its answer.
         Ok(_) | Err(_) => {}
     }
+    let left = deadline.saturating_sub(start.elapsed());
+    let (connection, now) =
+        returned(pool, connection, facts, left, cancel).await.map_err(|error| match error {
+            RebootError::SameBoot { .. } => RebootError::SameBoot { seconds },
+            RebootError::Away { reason, .. } => RebootError::Away { seconds, reason },
+            error => error,
+        })?;
+    if now.booted_system.as_ref() == Some(toplevel) {
+        return Ok((connection, now));
+    }
+    let went_back = fallback.is_some() && now.booted_system.as_ref() == fallback;
+    let found = now.booted_system.as_ref().map_or("nothing that is known", StorePath::as_str);
+    let (expected, found) = (toplevel.to_string(), found.to_owned());
+    Err(if went_back {
+        RebootError::WentBack { expected, found }
+    } else {
+        RebootError::OtherSystem { expected, found }
+    })
+}
+
+/// Waits until a machine that reboots has booted again. `facts` are those from before.
+pub async fn returned(
+    pool: &Pool,
+    connection: &Arc<Connection>,
+    facts: &Facts,
+    deadline: Duration,
+    cancel: &CancellationToken,
+) -> Result<(Arc<Connection>, Facts), RebootError> {
+    let start = Instant::now();
+    let seconds = deadline.as_secs();
     let endpoint = connection.endpoint().clone();
     let mut connection = connection.clone();
     let mut away = None;
@@ -167,17 +197,7 @@ pub async fn reboot(
         };
         match facts::gather(&endpoint.host, &connection).await {
             Ok(now) if now.boot_id == facts.boot_id => away = None,
-            Ok(now) if now.booted_system.as_ref() == Some(toplevel) => return Ok((connection, now)),
-            Ok(now) => {
-                let went_back = fallback.is_some() && now.booted_system.as_ref() == fallback;
-                let found = now.booted_system.as_ref().map_or("nothing that is known", StorePath::as_str);
-                let (expected, found) = (toplevel.to_string(), found.to_owned());
-                return Err(if went_back {
-                    RebootError::WentBack { expected, found }
-                } else {
-                    RebootError::OtherSystem { expected, found }
-                });
-            }
+            Ok(now) => return Ok((connection, now)),
             // On its way down, or not quite up yet.
             Err(FactsError::Ssh(error)) => away = Some(error.to_string()),
             Err(error @ FactsError::Shell { .. }) => away = Some(error.to_string()),

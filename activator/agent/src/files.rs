@@ -69,6 +69,23 @@ impl Deployment {
         Path::new(VOLATILE).join(self.id.as_str()).join(name)
     }
 
+    /// Leaves a word for another process of the activation: in memory, or on disk where there is no room in memory.
+    pub(crate) fn leave(&self, name: &str, content: &[u8]) -> Result<(), AgentError> {
+        replace(&self.volatile(name), content, 0o600).or_else(|_| replace(&self.path(name), content, 0o600))
+    }
+
+    /// A word that was left.
+    pub(crate) fn find(&self, name: &str) -> Option<String> {
+        [self.volatile(name), self.path(name)].iter().find_map(|path| std::fs::read_to_string(path).ok())
+    }
+
+    /// Takes a word away.
+    pub(crate) fn forget(&self, name: &str) {
+        for path in [self.volatile(name), self.path(name)] {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     /// The phase it was in last, according to its events.
     pub(crate) fn last_phase(&self) -> Option<Phase> {
         self.events().into_iter().rev().find_map(|event| match event.kind {
@@ -126,6 +143,11 @@ impl Events {
     pub(crate) fn phase(&mut self, phase: Phase) {
         println!("{phase:?}");
         self.add(EventKind::Phase(phase));
+        let _ = self.file.sync_all();
+    }
+
+    /// Makes sure that what was added is on disk.
+    pub(crate) fn sync(&self) {
         let _ = self.file.sync_all();
     }
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use nixos_agent::{Event, EventKind, Outcome, Report};
 
 use crate::files::Deployment;
-use crate::{AgentError, host};
+use crate::switch::ACTIVATE;
+use crate::{AgentError, host, switch};
 
 const PAUSE: Duration = Duration::from_millis(30);
 /// How often to look whether the activation's unit still runs.
@@ -75,7 +76,9 @@ fn orphaned(deployment: &Deployment, seq: u64) -> Result<(), AgentError> {
         old_system: request.expected_system,
         failed_units: vec![],
         failed_checks: vec![],
-        output_tail: tail(&deployment.path("output.log")),
+        output_tail: tail(&switch::log(deployment, ACTIVATE)),
+        warnings: vec![],
+        reboots: false,
     };
     let event = Event { seq, kind: EventKind::Done(Box::new(report)) };
     print(&serde_json::to_string(&event).map_err(|error| AgentError::Request(error.to_string()))?)

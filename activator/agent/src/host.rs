@@ -1,16 +1,15 @@
 //! The machine: its systems, units and programs. Thin; every decision is made elsewhere.
 
-use std::io::Read as _;
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use nixos_agent::SystemState;
 
 use crate::AgentError;
 use crate::files::{Deployment, failed, replace};
-use crate::verdict::Exit;
+use crate::switch::{OUTLIVES, TIMER_OUTLIVES};
+use crate::verdict::Units;
 
 pub(crate) const PROFILE: &str = "/nix/var/nix/profiles/system";
 const ROOTS: &str = "/nix/var/nix/gcroots/nixos-agent";
@@ -94,11 +93,38 @@ pub(crate) fn prune(keep: Option<usize>, needed: &[u64]) -> Result<(), String> {
 
 /// Runs a program to its end and returns what it printed.
 pub(crate) fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
-    match command(program).args(arguments).output() {
-        Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        Ok(output) => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+    output_of(command(program).args(arguments), None)
+}
+
+/// The same for a command that may take `limit` and is killed then.
+pub(crate) fn output_of(command: &mut Command, limit: Option<Duration>) -> Result<String, String> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    match finished(command, limit) {
+        Ok(Some(output)) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+        Ok(Some(output)) => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Ok(None) => Err(format!("{program}: no answer within {} s", limit.unwrap_or_default().as_secs())),
         Err(error) => Err(format!("{program}: {error}")),
     }
+}
+
+/// `None`: it was killed because it took too long. What it prints has to fit into a pipe where there is a limit.
+fn finished(command: &mut Command, limit: Option<Duration>) -> std::io::Result<Option<Output>> {
+    let Some(limit) = limit else {
+        return command.output().map(Some);
+    };
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let start = Instant::now();
+    while child.try_wait()?.is_none() {
+        if start.elapsed() >= limit {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().map(Some)
 }
 
 /// Whether the profile's system may not be the one that boots: the machine died between the two, or the boot loader failed.
@@ -117,13 +143,85 @@ pub(crate) fn mark_committed() {
     let _ = std::fs::remove_file(UNCOMMITTED);
 }
 
-/// The units that have failed; `None` when systemd does not say.
-pub(crate) fn failed_units() -> Option<Vec<String>> {
-    let text = output(
-        "systemctl",
-        &["list-units", "--state=failed,auto-restart", "--plain", "--no-legend", "--no-pager"],
-    );
-    Some(text.ok()?.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+/// The units that have failed, and those that are active; `None` when systemd does not say.
+pub(crate) fn units() -> Option<Units> {
+    let text = output("systemctl", &["list-units", "--all", "--plain", "--no-legend", "--no-pager"]).ok()?;
+    let mut units = Units::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(name), Some(active), Some(sub)) = (words.next(), words.nth(1), words.next()) else {
+            continue;
+        };
+        match (active, sub) {
+            ("failed", _) | (_, "auto-restart") => units.failed.push(name.to_owned()),
+            ("active" | "reloading", _) => units.active.push(name.to_owned()),
+            _ => {}
+        }
+    }
+    Some(units)
+}
+
+/// What a machine is about, in systemd's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It does its work, perhaps with units that have failed.
+    Running,
+    /// It has not finished booting.
+    Starting,
+    /// It is in emergency or rescue mode: nothing runs but a shell for an administrator.
+    Emergency,
+    /// It shuts down.
+    Stopping,
+    /// systemd does not say.
+    Unknown,
+}
+
+/// Asks systemd, over its own socket.
+pub(crate) fn mode() -> Mode {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    // Its exit code says that not all is well.
+    let answer = finished(command("systemctl").arg("is-system-running"), Some(PATIENCE));
+    match answer
+        .ok()
+        .flatten()
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .as_deref()
+    {
+        Some("running" | "degraded") => Mode::Running,
+        Some("initializing" | "starting") => Mode::Starting,
+        Some("maintenance") => Mode::Emergency,
+        Some("stopping") => Mode::Stopping,
+        _ => Mode::Unknown,
+    }
+}
+
+/// The units whose jobs are at work, in words.
+pub(crate) fn waited_for() -> String {
+    let names: Vec<String> = jobs().into_iter().filter(|job| job.is_running).map(|job| job.unit).collect();
+    if names.is_empty() { "nothing that systemd names".to_owned() } else { names.join(", ") }
+}
+
+/// A job of systemd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    /// The unit it is about.
+    pub(crate) unit: String,
+    /// `start`, `stop`, …
+    pub(crate) kind: String,
+    /// Whether it is at work, as opposed to waiting for another one.
+    pub(crate) is_running: bool,
+}
+
+/// All jobs of systemd.
+pub(crate) fn jobs() -> Vec<Job> {
+    let text =
+        output("systemctl", &["list-jobs", "--plain", "--no-legend", "--no-pager"]).unwrap_or_default();
+    let parse = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, unit, kind, state] = words[..] else { return None };
+        Some(Job { unit: unit.to_owned(), kind: kind.to_owned(), is_running: state == "running" })
+    };
+    text.lines().filter_map(parse).collect()
 }
 
 /// The last lines that a unit wrote to the journal since it was started last, and what systemd said of it. Not by time: the clock may
@@ -182,93 +280,6 @@ pub(crate) fn keep(name: &str, path: &str) -> Result<(), AgentError> {
     make().map_err(failed(&link.display().to_string()))
 }
 
-/// The unit of a step.
-fn switch_unit(deployment: &Deployment, step: &str) -> String {
-    format!("nixos-agent-switch-{}-{step}.service", deployment.id())
-}
-
-/// Runs `SYSTEM/bin/switch-to-configuration ACTION` as a unit of its own: it outlives us, and nothing it restarts is ours.
-/// Lines it prints go to `on_line`.
-pub(crate) fn switch(
-    deployment: &Deployment,
-    step: &str,
-    system: &str,
-    action: &str,
-    limit: Duration,
-    on_line: &mut dyn FnMut(String),
-) -> Exit {
-    let Ok(own) = std::env::current_exe() else {
-        return Exit::Killed;
-    };
-    let log = deployment.path("output.log");
-    // Left by the same step of an activation that was interrupted.
-    let _ = std::fs::remove_file(deployment.volatile(&format!("{step}.exit")));
-    let read = std::fs::metadata(&log).map_or(0, |meta| meta.len());
-    let append = format!("append:{}", log.display());
-    let started = command("systemd-run")
-        .args(["--quiet", "--collect", "--wait", "--no-ask-password", "--service-type=exec"])
-        .arg(format!("--unit={}", switch_unit(deployment, step)))
-        .args(["-p", "StandardInput=null", "-p", "IgnoreOnIsolate=yes"])
-        .args(["-p", &format!("StandardOutput={append}"), "-p", &format!("StandardError={append}")])
-        .args(["-p", &format!("RuntimeMaxSec={}", limit.as_secs().max(1))])
-        .args(
-            std::env::var("LOCALE_ARCHIVE").ok().map(|archive| format!("--setenv=LOCALE_ARCHIVE={archive}")),
-        )
-        .arg(own)
-        .args(["exec", deployment.id().as_str(), step])
-        .args([format!("{system}/bin/switch-to-configuration").as_str(), action])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn();
-    match started {
-        Ok(child) => wait(deployment, step, Some(child), read, on_line),
-        Err(error) => {
-            on_line(format!("systemd-run: {error}"));
-            Exit::Killed
-        }
-    }
-}
-
-/// Waits for a step that an agent before us began.
-pub(crate) fn take_up(deployment: &Deployment, step: &str, on_line: &mut dyn FnMut(String)) -> Exit {
-    let read = std::fs::metadata(deployment.path("output.log")).map_or(0, |meta| meta.len());
-    wait(deployment, step, None, read, on_line)
-}
-
-fn wait(
-    deployment: &Deployment,
-    step: &str,
-    mut child: Option<std::process::Child>,
-    mut read: u64,
-    on_line: &mut dyn FnMut(String),
-) -> Exit {
-    let (log, unit) = (deployment.path("output.log"), switch_unit(deployment, step));
-    // `systemd-run` may go before the unit does, when it loses its connection to a manager that is replaced meanwhile.
-    let status = loop {
-        match child.as_mut().map(std::process::Child::try_wait) {
-            Some(Ok(None)) => {}
-            Some(Err(_)) => break None,
-            Some(Ok(status)) if any_unit_is_alive(&[&unit]) == Ok(false) => break status,
-            None if any_unit_is_alive(&[&unit]) == Ok(false) => break None,
-            Some(Ok(_)) | None => std::thread::sleep(Duration::from_millis(200)),
-        }
-        read = new_lines(&log, read, false, on_line);
-        std::thread::sleep(Duration::from_millis(30));
-    };
-    new_lines(&log, read, true, on_line);
-    let noted = std::fs::read_to_string(deployment.volatile(&format!("{step}.exit")));
-    if let Some(code) = noted.ok().and_then(|code| code.trim().parse().ok()) {
-        return Exit::Code(code);
-    }
-    if let Some(mut stderr) = child.and_then(|mut child| child.stderr.take()) {
-        let mut text = String::new();
-        let _ = stderr.read_to_string(&mut text);
-        text.lines().for_each(|line| on_line(line.to_owned()));
-    }
-    // 1 is also what it says when it could not do its own part.
-    status.and_then(|status| status.code()).filter(|code| *code != 1).map_or(Exit::Killed, Exit::Code)
-}
-
 /// Makes systemd end the activation if nobody else does within `limit`.
 pub(crate) fn arm(deployment: &Deployment, limit: Duration) -> Result<(), String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
@@ -276,8 +287,9 @@ pub(crate) fn arm(deployment: &Deployment, limit: Duration) -> Result<(), String
     let unit = format!("--unit=nixos-agent-rescue-{}", deployment.id());
     let after = format!("--on-active={}", limit.as_secs());
     let fixed = ["--quiet", "--collect", "--no-ask-password", "--timer-property=AccuracySec=1s"];
-    let what = [&unit, &after, "-p", "IgnoreOnIsolate=yes", own, "rescue", deployment.id().as_str()];
-    output("systemd-run", &[&fixed[..], &what].concat()).map(drop)
+    let what = [unit.as_str(), &after];
+    let does = [own, "rescue", deployment.id().as_str()];
+    output("systemd-run", &[&fixed[..], &what, &TIMER_OUTLIVES, &OUTLIVES, &does].concat()).map(drop)
 }
 
 /// Takes back what `arm` did, for this activation and for any before it: whoever holds the lock answers for the machine.
@@ -290,35 +302,4 @@ pub(crate) fn stop(deployment: &Deployment) {
     let id = deployment.id();
     let units = [format!("nixos-agent-{id}.service"), format!("nixos-agent-switch-{id}-*")];
     let _ = output("systemctl", &["stop", &units[0], &units[1]]);
-}
-
-/// Reads whole lines (or, at the end, what is left) from an offset on, and returns the next offset.
-fn new_lines(log: &Path, offset: u64, at_end: bool, on_line: &mut dyn FnMut(String)) -> u64 {
-    use std::io::{Seek as _, SeekFrom};
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(log).and_then(|mut file| {
-        file.seek(SeekFrom::Start(offset))?;
-        file.read_to_end(&mut bytes)
-    });
-    if read.is_err() {
-        return offset;
-    }
-    let whole =
-        if at_end { bytes.len() } else { bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |n| n + 1) };
-    let text = bytes.get(..whole).unwrap_or_default();
-    String::from_utf8_lossy(text).lines().for_each(|line| on_line(line.to_owned()));
-    offset + u64::try_from(whole).unwrap_or(0)
-}
-
-/// Inside that unit: runs the program and writes down how it ended, which systemd does not tell apart well enough.
-pub(crate) fn execute(
-    deployment: &Deployment,
-    step: &str,
-    program: &str,
-    action: &str,
-) -> Result<i32, AgentError> {
-    let status = command(program).arg(action).current_dir("/").status().map_err(failed(program))?;
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    replace(&deployment.volatile(&format!("{step}.exit")), code.to_string().as_bytes(), 0o600)?;
-    Ok(code)
 }

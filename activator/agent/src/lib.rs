@@ -6,6 +6,7 @@
 
 pub mod health;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
 use std::net::IpAddr;
@@ -56,6 +57,12 @@ pub struct Request {
     /// The login that must still be possible with the new system; `None`: that does not matter.
     #[serde(default)]
     pub login: Option<Login>,
+    /// Units that may fail: it is only told.
+    #[serde(default)]
+    pub tolerated_units: Vec<String>,
+    /// Further environment of `switch-to-configuration`, such as `NIXOS_NO_CHECK`.
+    #[serde(default)]
+    pub switch_environment: BTreeMap<String, String>,
 }
 
 /// A login over SSH, as the machine saw it.
@@ -247,6 +254,12 @@ pub struct Report {
     pub failed_checks: Vec<FailedCheck>,
     /// The last lines of `switch-to-configuration`.
     pub output_tail: Vec<String>,
+    /// What is not as it should be although it ended well, a sentence each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// The machine reboots right after this report, because nothing else brings it back to a system that works.
+    #[serde(default)]
+    pub reboots: bool,
 }
 
 /// Ways to end.

@@ -10,10 +10,13 @@ mod follow;
 mod host;
 mod lockout;
 mod preflight;
+mod reboot;
 mod record;
 mod room;
 mod running;
+mod said;
 mod secrets;
+mod switch;
 mod transaction;
 mod trial;
 mod verdict;
@@ -38,6 +41,7 @@ const HELP: &str = "nixos-agent: activates NixOS systems on this machine
   exec ID STEP PROGRAM ARGUMENT  (internal) one program of an activation
   try SYSTEM SECONDS  have the next boot start this system once: it stays only if it is activated within so many seconds after it
   watch-trial         (internal) after a reboot: goes back when that does not happen
+  undo-secrets        (internal) after a power cut: brings back the secrets of the system that boots
   put-back-secrets    (internal) after a reboot: the secrets that this machine keeps for itself
   --version           print the version";
 
@@ -60,6 +64,8 @@ enum AgentError {
     Sealed(String),
     #[error("it is not known what boots next: {0}")]
     Trial(String),
+    #[error("the machine cannot be rebooted: {0}")]
+    Reboot(String),
     #[error("not confirmed: {0}")]
     NotConfirmed(&'static str),
 }
@@ -91,7 +97,7 @@ fn dispatch(arguments: &[&str]) -> Result<ExitCode, AgentError> {
         ["run", id] => transaction::run(&Deployment::open(&id.parse()?))?,
         ["rescue", id] => transaction::rescue(&Deployment::open(&id.parse()?))?,
         ["exec", id, step, program, action] => {
-            let code = host::execute(&Deployment::open(&id.parse()?), step, program, action)?;
+            let code = switch::execute(&Deployment::open(&id.parse()?), step, program, action)?;
             return Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from));
         }
         ["try", system, seconds] => {
@@ -100,6 +106,7 @@ fn dispatch(arguments: &[&str]) -> Result<ExitCode, AgentError> {
         }
         ["watch-trial"] => trial::watch()?,
         ["put-back-secrets"] => secrets::put_back()?,
+        ["undo-secrets"] => secrets::undo()?,
         ["running"] => {
             if let Some((id, seconds)) = running::look()? {
                 println!("{id} {seconds}");
@@ -152,7 +159,7 @@ fn confirm(deployment: &Deployment) -> Result<(), AgentError> {
         return Err(AgentError::NotConfirmed("the activation does not wait for it (any more)"));
     }
     let word = serde_json::to_vec(&message.word).map_err(|error| AgentError::Request(error.to_string()))?;
-    files::replace(&deployment.volatile(name), &word, 0o600)
+    deployment.leave(name, &word)
 }
 
 fn from_stdin<T: DeserializeOwned>() -> Result<T, AgentError> {
@@ -174,7 +181,8 @@ fn start(id: &DeploymentId) -> Result<(), AgentError> {
             &format!("--unit=nixos-agent-{id}"),
         ])
         .args(["-p", "StandardInput=null", "-p", "KillMode=mixed", "-p", "OOMScoreAdjust=-900"])
-        .args(["-p", "IgnoreOnIsolate=yes", "-p", "SyslogIdentifier=nixos-agent"])
+        .args(switch::OUTLIVES)
+        .args(["-p", "SyslogIdentifier=nixos-agent"])
         // Whoever kills it does not end what it has begun.
         .args(["-p", "Restart=on-failure", "-p", "RestartSec=200ms"])
         .arg(own)

@@ -1,7 +1,8 @@
 //! Before anything is touched: whether it may be, and whether it can work.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use nixos_agent::{Action, Request};
@@ -9,14 +10,18 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{host, lockout, room};
 
-/// Names the activation that holds it.
-pub(crate) const LOCK: &str = "/run/nixos-agent.lock";
+/// Names the activation that holds it. Root alone can open it: whoever can open a file can lock it, and keep everybody else out.
+pub(crate) const LOCK: &str = "/run/nixos-agent/lock";
 
 /// One activation at a time. The kernel gives the lock back whatever becomes of us.
 pub(crate) fn lock(holder: &str) -> Result<File, String> {
     let failed = |error: std::io::Error| format!("The lock {LOCK} cannot be taken: {error}.");
+    let directory = Path::new(LOCK).parent().unwrap_or(Path::new("/run"));
+    DirBuilder::new().mode(0o700).recursive(true).create(directory).map_err(failed)?;
+    std::fs::set_permissions(directory, Permissions::from_mode(0o700)).map_err(failed)?;
+    let mut options = OpenOptions::new();
     let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).open(LOCK).map_err(failed)?;
+        options.read(true).write(true).create(true).truncate(false).mode(0o600).open(LOCK).map_err(failed)?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
         let mut other = String::new();
         let _ = file.read_to_string(&mut other);

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::AgentError;
 use crate::files::{Deployment, replace};
-use crate::host;
+use crate::host::{self, Mode};
+use crate::verdict::Units;
 
 const RECORD: &str = "record.json";
 
@@ -16,7 +17,12 @@ pub(crate) struct Record {
     /// The profile's generation, and all there were.
     pub(crate) generation: Option<u64>,
     pub(crate) generations: Vec<u64>,
-    pub(crate) failed_units: Option<Vec<String>>,
+    /// The states of its units; `None` where systemd did not say.
+    #[serde(default)]
+    pub(crate) units: Option<Units>,
+    /// Whether it was in emergency mode already.
+    #[serde(default)]
+    pub(crate) emergency: bool,
     /// Whether the machine runs and boots the system already: only secrets change, or only its health is asked for.
     #[serde(default)]
     pub(crate) secrets_only: bool,
@@ -29,7 +35,8 @@ impl Record {
             before: host::state(),
             generation: host::generation(),
             generations: host::generations(),
-            failed_units: None,
+            units: None,
+            emergency: host::mode() == Mode::Emergency,
             secrets_only: false,
         }
     }

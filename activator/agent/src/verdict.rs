@@ -1,94 +1,378 @@
-//! What a run of `switch-to-configuration` means. Pure: every combination can be tested without a machine.
+//! What has become of a switch. Pure: every combination can be tested without a machine.
+//!
+//! The outcome is what the machine is in afterwards, never the exit code alone. A switch is good when `/run/current-system` is the new
+//! system, the machine is not in emergency mode, the activation script did not fail, and every unit that fails now had failed
+//! before or is tolerated.
+
+use crate::said::Said;
 
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// By itself, with this code.
     Code(i32),
-    /// It was killed, or took longer than it may.
+    /// It was killed, took longer than it may, or was never seen to end.
     Killed,
 }
 
-/// What to make of it.
+/// The states of a machine's units.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Units {
+    /// Those that have failed, or are started again and again.
+    pub(crate) failed: Vec<String>,
+    /// Those that are active.
+    pub(crate) active: Vec<String>,
+}
+
+/// The system that a machine runs after a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Runs {
+    /// The new one.
+    New,
+    /// The one from before.
+    Old,
+    /// Another one, or none.
+    Other,
+}
+
+/// All that counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Evidence<'a> {
+    pub(crate) exit: Exit,
+    pub(crate) said: &'a Said,
+    pub(crate) runs: Runs,
+    /// The machine is in emergency or rescue mode.
+    pub(crate) emergency: bool,
+    /// Units before and after; `None` where systemd could not be asked.
+    pub(crate) before: Option<&'a Units>,
+    pub(crate) after: Option<&'a Units>,
+    /// Units that may fail.
+    pub(crate) tolerated: &'a [String],
+}
+
+/// What to make of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The new system runs.
-    Good,
+    Good {
+        /// What is not as it should be all the same.
+        warnings: Vec<String>,
+    },
     /// It did not even begin.
     NotStarted,
     /// It cannot take over from the running one.
     NeedsReboot,
     /// It runs, half runs, or does not run; and it should not.
-    Bad,
+    Bad {
+        /// Why, in one clause.
+        why: String,
+        /// Units that failed because of it.
+        units: Vec<String>,
+    },
 }
 
-/// Exit code 4 of `switch-to-configuration` says that units failed, which may well have been so before; 100 that only a
-/// reboot leads to the system. What any other code means depends on whether the program had `begun` to change something: it
-/// ends with 1 or with an error number, such as 11 for a lock that another one holds, both before and after that.
-/// `newly_failed` is `None` where systemd could not be asked.
-pub(crate) fn judge(exit: Exit, begun: bool, newly_failed: Option<&[String]>) -> Verdict {
-    match exit {
-        Exit::Code(0) => Verdict::Good,
-        Exit::Code(4) if newly_failed.is_some_and(<[_]>::is_empty) => Verdict::Good,
-        Exit::Code(100) if !begun => Verdict::NeedsReboot,
-        Exit::Code(_) if !begun => Verdict::NotStarted,
-        Exit::Code(_) | Exit::Killed => Verdict::Bad,
+/// Exit codes: 2 says that the activation script failed, 3 that temporary files or units could not be set up, 4 that units failed; 100 that only a reboot leads to
+/// the system. What any other code means depends on whether the program had begun to change something: it ends with 1 or with an
+/// error number, such as 11 for a lock that another process holds, both before and after that.
+pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
+    let Evidence { exit, said, runs, .. } = *evidence;
+    let begun = said.began || runs != Runs::Old;
+    if !begun {
+        match exit {
+            Exit::Code(100) => return Verdict::NeedsReboot,
+            Exit::Code(1) if said.is_inhibited => return Verdict::NeedsReboot,
+            Exit::Code(0) | Exit::Killed => {}
+            Exit::Code(_) => return Verdict::NotStarted,
+        }
+    }
+    let (units, mut warnings) = newly_failed(evidence);
+    let why = if exit == Exit::Killed {
+        Some("Activation took too long or was killed".to_owned())
+    } else if evidence.emergency {
+        Some("The machine went into emergency mode".to_owned())
+    } else if said.activation_failed || exit == Exit::Code(2) {
+        Some("The activation script failed".to_owned())
+    } else if !units.is_empty() {
+        Some("Units failed".to_owned())
+    } else if runs != Runs::New {
+        Some("`switch-to-configuration` ended without making the new system the one that runs".to_owned())
+    } else if evidence.before.is_none() || evidence.after.is_none() {
+        Some("systemd did not say which units failed".to_owned())
+    } else {
+        match exit {
+            Exit::Code(0) => None,
+            Exit::Code(3) if !said.reload_failed => {
+                warnings.push(
+                    "`systemd-tmpfiles` failed while the system was activated (exit code 3).".to_owned(),
+                );
+                None
+            }
+            // What failed has been told by name, and was forgiven.
+            Exit::Code(4) if !said.failed.is_empty() || !said.of_users.is_empty() || !warnings.is_empty() => {
+                None
+            }
+            Exit::Code(4) => Some("Units failed, and `switch-to-configuration` did not say which".to_owned()),
+            Exit::Code(code) => Some(format!("Activation failed with exit code {code}")),
+            Exit::Killed => None,
+        }
+    };
+    match why {
+        None => Verdict::Good { warnings },
+        Some(why) => Verdict::Bad { why, units },
     }
 }
 
-/// Whether a line of `switch-to-configuration` shows that it changes something. It says so before it does.
-pub(crate) fn shows_a_change(line: &str) -> bool {
-    line.starts_with("stopping ") || line.starts_with("activating the configuration")
+/// Units that the new system has made fail; and warnings about the others.
+fn newly_failed(evidence: &Evidence<'_>) -> (Vec<String>, Vec<String>) {
+    let Evidence { said, before, after, tolerated, .. } = *evidence;
+    let none = Units::default();
+    let (before, after) = (before.unwrap_or(&none), after.unwrap_or(&none));
+    let mut failed: Vec<&String> = after.failed.iter().collect();
+    failed.extend(said.failed.iter().filter(|unit| !after.failed.contains(unit)));
+    let (mut new, mut old, mut allowed) = (vec![], vec![], vec![]);
+    for unit in failed {
+        // It did not run before either, and was not started now, because something it needs had failed already.
+        let is_waiting = !after.failed.contains(unit)
+            && !before.active.contains(unit)
+            && before.failed.iter().any(|one| after.failed.contains(one));
+        if tolerated.contains(unit) {
+            allowed.push(unit.as_str());
+        } else if before.failed.contains(unit) || is_waiting {
+            old.push(unit.as_str());
+        } else {
+            new.push(unit.clone());
+        }
+    }
+    let mut warnings = vec![];
+    if !old.is_empty() {
+        warnings.push(format!("Units that had failed before still fail: {}.", old.join(", ")));
+    }
+    if !allowed.is_empty() {
+        warnings.push(format!("Units failed that `tolerated_units` names: {}.", allowed.join(", ")));
+    }
+    if !said.of_users.is_empty() {
+        warnings.push(format!("Units or activations of users failed: {}.", said.of_users.join("; ")));
+    }
+    (new, warnings)
 }
 
-/// Units that have failed since `before`.
-pub(crate) fn newly_failed(before: Option<&[String]>, after: Option<Vec<String>>) -> Option<Vec<String>> {
-    let (before, mut after) = (before?, after?);
-    after.retain(|unit| !before.contains(unit));
-    Some(after)
+/// Units that the switch has touched and that have failed since it ended well.
+pub(crate) fn failed_since(said: &Said, then: &Units, now: &Units, tolerated: &[String]) -> Vec<String> {
+    let is_new = |unit: &&String| {
+        said.touched.contains(*unit) && !then.failed.contains(unit) && !tolerated.contains(unit)
+    };
+    now.failed.iter().filter(is_new).cloned().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_unit_that_had_failed_before_is_not_the_new_systems_fault() {
-        let units = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let (before, after) = (units(&["old.service"]), units(&["old.service", "new.service"]));
-        let same = newly_failed(Some(&before), Some(before.clone()));
-        assert_eq!(judge(Exit::Code(4), true, same.as_deref()), Verdict::Good);
-        let more = newly_failed(Some(&before), Some(after));
-        assert_eq!(more.as_deref(), Some(&units(&["new.service"])[..]));
-        assert_eq!(judge(Exit::Code(4), true, more.as_deref()), Verdict::Bad);
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn units(failed: &[&str], active: &[&str]) -> Units {
+        Units { failed: names(failed), active: names(active) }
+    }
+
+    /// A switch of which all is known.
+    struct Case {
+        exit: Exit,
+        words: &'static str,
+        runs: Runs,
+        emergency: bool,
+        before: Option<Units>,
+        after: Option<Units>,
+        tolerated: Vec<String>,
+    }
+
+    impl Case {
+        fn judge(&self) -> Verdict {
+            let said = Said::all(self.words);
+            judge(&Evidence {
+                exit: self.exit,
+                said: &said,
+                runs: self.runs,
+                emergency: self.emergency,
+                before: self.before.as_ref(),
+                after: self.after.as_ref(),
+                tolerated: &self.tolerated,
+            })
+        }
+
+        fn is_good(&self) -> bool {
+            matches!(self.judge(), Verdict::Good { .. })
+        }
+
+        fn failed(&self) -> Vec<String> {
+            match self.judge() {
+                Verdict::Bad { units, .. } => units,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// A switch that went well.
+    fn fine() -> Case {
+        Case {
+            exit: Exit::Code(0),
+            words: "activating the configuration...",
+            runs: Runs::New,
+            emergency: false,
+            before: Some(units(&[], &[])),
+            after: Some(units(&[], &[])),
+            tolerated: vec![],
+        }
     }
 
     #[test]
-    fn units_that_nobody_could_ask_for_are_not_taken_for_good_ones() {
-        assert_eq!(newly_failed(None, Some(vec![])), None);
-        assert_eq!(newly_failed(Some(&[]), None), None);
-        assert_eq!(judge(Exit::Code(4), true, None), Verdict::Bad);
+    fn a_switch_is_good_where_the_machine_says_so_too() {
+        assert!(fine().is_good());
+        assert!(!Case { runs: Runs::Old, ..fine() }.is_good(), "exit code 0, and the old system runs");
+        assert!(!Case { runs: Runs::Other, ..fine() }.is_good());
+        assert!(!Case { runs: Runs::Old, words: "", ..fine() }.is_good(), "it ended without a word");
+        assert!(!Case { emergency: true, ..fine() }.is_good());
+        assert!(!Case { exit: Exit::Killed, ..fine() }.is_good(), "nobody saw its end");
+        assert!(!Case { after: None, ..fine() }.is_good());
+        assert!(!Case { before: None, exit: Exit::Code(4), ..fine() }.is_good());
+    }
+
+    #[test]
+    fn a_unit_that_had_failed_before_is_not_the_new_systems_fault() {
+        let old = Case {
+            exit: Exit::Code(4),
+            words: "activating the configuration...\nwarning: the following units failed: old.service",
+            before: Some(units(&["old.service"], &[])),
+            after: Some(units(&["old.service"], &[])),
+            ..fine()
+        };
+        let Verdict::Good { warnings } = old.judge() else { panic!() };
+        assert!(warnings[0].contains("old.service"), "{warnings:?}");
+        let more = Case { after: Some(units(&["old.service", "new.service"], &[])), ..old };
+        assert_eq!(more.failed(), ["new.service"]);
+    }
+
+    #[test]
+    fn a_failed_reload_is_a_failure_although_the_unit_stays_active() {
+        let reload = Case {
+            exit: Exit::Code(4),
+            words: "activating the configuration...\nreloading the following units: firewall.service\nFailed to reload firewall.service",
+            before: Some(units(&["old.service"], &["firewall.service"])),
+            after: Some(units(&["old.service"], &["firewall.service"])),
+            ..fine()
+        };
+        assert_eq!(reload.failed(), ["firewall.service"]);
+        assert!(Case { tolerated: names(&["firewall.service"]), ..reload }.is_good());
+    }
+
+    #[test]
+    fn a_unit_whose_dependency_fails_is_down() {
+        let words = "activating the configuration...\nFailed to start b.service";
+        let new = Case {
+            exit: Exit::Code(4),
+            words,
+            before: Some(units(&["a.service"], &["b.service"])),
+            after: Some(units(&["a.service"], &[])),
+            ..fine()
+        };
+        assert_eq!(new.failed(), ["b.service"], "it was active before");
+        let old = Case { before: Some(units(&["a.service"], &[])), ..new };
+        assert!(old.is_good(), "it was down before, for the same reason");
+        let first = Case { before: Some(units(&[], &[])), ..old };
+        assert_eq!(first.failed(), ["a.service", "b.service"]);
+    }
+
+    #[test]
+    fn an_activation_script_that_failed_is_a_failure_whatever_the_code() {
+        for words in [
+            "activating the configuration...\nActivation script snippet 'boom' failed (1)",
+            "activating the configuration...\nFailed to run activate script\nwarning: the following units failed: old.service",
+        ] {
+            let four = Case {
+                exit: Exit::Code(4),
+                words,
+                before: Some(units(&["old.service"], &[])),
+                after: Some(units(&["old.service"], &[])),
+                ..fine()
+            };
+            assert!(matches!(four.judge(), Verdict::Bad { why, .. } if why.contains("activation script")));
+        }
+        assert!(!Case { exit: Exit::Code(2), ..fine() }.is_good());
+    }
+
+    #[test]
+    fn temporary_files_that_could_not_be_made_are_a_warning() {
+        let Verdict::Good { warnings } = (Case { exit: Exit::Code(3), ..fine() }).judge() else { panic!() };
+        assert!(warnings[0].contains("tmpfiles"));
+        let words = "activating the configuration...\nFailed to reload daemon: Connection timed out";
+        assert!(!Case { exit: Exit::Code(3), words, ..fine() }.is_good());
+    }
+
+    #[test]
+    fn units_of_users_are_a_warning() {
+        let words = "activating the configuration...\nwarning: user activation for alice failed";
+        let Verdict::Good { warnings } = (Case { exit: Exit::Code(4), words, ..fine() }).judge() else {
+            panic!()
+        };
+        assert!(warnings[0].contains("alice"));
+    }
+
+    #[test]
+    fn tolerated_units_may_fail_whether_they_had_failed_before_or_not() {
+        for before in [&["wait-online.service"][..], &[]] {
+            let case = Case {
+                exit: Exit::Code(4),
+                words: "activating the configuration...\nwarning: the following units failed: wait-online.service",
+                before: Some(units(before, &[])),
+                after: Some(units(&["wait-online.service"], &[])),
+                tolerated: names(&["wait-online.service"]),
+                ..fine()
+            };
+            assert!(case.is_good());
+        }
     }
 
     #[test]
     fn the_same_code_means_nothing_or_much_depending_on_whether_anything_was_changed() {
+        let untouched = || Case { runs: Runs::Old, words: "", ..fine() };
         for code in [1, 2, 11, 101] {
-            assert_eq!(judge(Exit::Code(code), false, Some(&[])), Verdict::NotStarted, "{code}");
-            assert_eq!(judge(Exit::Code(code), true, Some(&[])), Verdict::Bad, "{code}");
+            assert_eq!(Case { exit: Exit::Code(code), ..untouched() }.judge(), Verdict::NotStarted, "{code}");
+            assert!(
+                matches!(Case { exit: Exit::Code(code), ..fine() }.judge(), Verdict::Bad { .. }),
+                "{code}"
+            );
         }
-        assert_eq!(judge(Exit::Code(100), false, Some(&[])), Verdict::NeedsReboot);
-        assert_eq!(judge(Exit::Code(100), true, Some(&[])), Verdict::Bad);
+        assert_eq!(Case { exit: Exit::Code(100), ..untouched() }.judge(), Verdict::NeedsReboot);
+        assert!(matches!(Case { exit: Exit::Code(100), ..fine() }.judge(), Verdict::Bad { .. }));
+    }
+
+    #[test]
+    fn what_only_a_reboot_can_change_asks_for_one() {
+        let words = "dbus-implementation : dbus -> broker\nPre-switch check 'switchInhibitors' failed";
+        let case = Case { exit: Exit::Code(1), runs: Runs::Old, words, ..fine() };
+        assert_eq!(case.judge(), Verdict::NeedsReboot);
+        let other = Case { words: "Pre-switch check 'hostname' failed", ..case };
+        assert_eq!(other.judge(), Verdict::NotStarted);
     }
 
     #[test]
     fn a_killed_program_may_have_changed_anything() {
-        assert_eq!(judge(Exit::Killed, false, Some(&[])), Verdict::Bad);
+        let killed = Case { exit: Exit::Killed, runs: Runs::Old, words: "", ..fine() };
+        assert!(matches!(killed.judge(), Verdict::Bad { .. }));
     }
 
     #[test]
-    fn what_it_would_do_is_no_change() {
-        assert!(shows_a_change("stopping the following units: a.service"));
-        assert!(shows_a_change("activating the configuration..."));
-        assert!(!shows_a_change("would stop the following units: a.service"));
+    fn four_without_a_name_is_no_success() {
+        assert!(!Case { exit: Exit::Code(4), ..fine() }.is_good());
+    }
+
+    #[test]
+    fn what_dies_later_counts_where_the_switch_has_touched_it() {
+        let said = Said::all("starting the following units: app.service");
+        let (then, now) =
+            (units(&["old.service"], &[]), units(&["old.service", "app.service", "cron.service"], &[]));
+        assert_eq!(failed_since(&said, &then, &now, &[]), ["app.service"]);
+        assert!(failed_since(&said, &then, &now, &names(&["app.service"])).is_empty());
     }
 }

@@ -269,6 +269,8 @@ mod tests {
             failed_units: vec![],
             failed_checks: vec![],
             output_tail: vec![],
+            warnings: vec![],
+            reboots: false,
         })))
     }
 

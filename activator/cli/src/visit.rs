@@ -1,5 +1,6 @@
 //! Verbs that do something on machines.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -217,6 +218,8 @@ async fn roll_back(
         verify: false,
         // Whoever goes back by hand knows where to; the new login decides.
         login: None,
+        tolerated_units: vec![],
+        switch_environment: BTreeMap::new(),
     };
     let task = Task { machine: &machine.name, agent: &agent, request: &request, contents: &[] };
     let label = machine.name.clone();
@@ -226,6 +229,9 @@ async fn roll_back(
         .map_err(activating)?;
     if !matches!(report.outcome, Outcome::Activated | Outcome::Unchanged) {
         return Err(Problem::Refused { name: name(), message: report.message });
+    }
+    for warning in &report.warnings {
+        eprintln!("{}: {warning}", machine.name);
     }
     writeln!(
         std::io::stdout(),

@@ -215,6 +215,15 @@ impl Deployment<'_> {
         let mut report = activate::activate(pool, connection, task, verdict, progress).await?;
         report.failed_checks.append(&mut failed_here);
         ended.now = Some(report.system.clone());
+        if report.reboots {
+            tools.progress.machine(machine, Stage::Activate, "rebooting into the system that it boots");
+            // Not cancellable: the state has to say what it came back with.
+            let (deadline, never) = (self.settings.reboot.deadline, CancellationToken::new());
+            match reboot::returned(pool, connection, &visit.facts, deadline, &never).await {
+                Ok((_, facts)) => ended.now = Some(state_of(&facts)),
+                Err(error) => report.message += &format!(" After that {error}."),
+            }
+        }
         ended.report = Some(report.clone());
         Ok(report)
     }
@@ -267,6 +276,8 @@ impl Deployment<'_> {
             verify: false,
             // Who does not ask for a login afterwards may want to end this way in.
             login: facts.login.clone().filter(|_| !settings.confirmation_window.is_zero()),
+            tolerated_units: settings.tolerated_units.clone(),
+            switch_environment: settings.switch_environment.clone(),
         }
     }
 

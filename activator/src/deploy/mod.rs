@@ -83,6 +83,10 @@ pub struct Settings {
     pub keep_generations: Option<usize>,
     /// Who goes when, and what follows from a failure.
     pub rollout: Rollout,
+    /// Units that may fail in a new system.
+    pub tolerated_units: Vec<String>,
+    /// Further environment of `switch-to-configuration`.
+    pub switch_environment: BTreeMap<String, String>,
 }
 
 /// Everything a deployment uses and shares with others in this process.

@@ -37,6 +37,8 @@ cat > "$1/etc/systemd/system/mini-nixos-boot.service" <<UNIT
 Description=Boot the system that the boot loader was given
 ConditionPathExists=/boot/default-system
 ConditionVirtualization=container
+# Once: coming out of emergency mode starts everything again, and that is no boot.
+ConditionPathExists=!/run/current-system
 After=local-fs.target
 Before=ssh.service
 [Service]

@@ -6,12 +6,13 @@
 mod manifest;
 mod place;
 mod sealed;
+mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{DirBuilder, File, Permissions};
-use std::io::Read as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use nixos_agent::{FailedUnit, Request, SecretEntry, SecretFile};
 use serde::{Deserialize, Serialize};
@@ -20,26 +21,34 @@ use crate::AgentError;
 use crate::files::{Deployment, failed, replace};
 use crate::host;
 use manifest::{Published, digest};
-use place::{MEMORY, group, in_memory, make_directory, user, write, write_new};
+use place::{
+    Found, Looks, MEMORY, Place, can_enter, group, groups, in_memory, number, open_keys, user, write_new,
+};
 
 pub(crate) use sealed::put_back;
+pub(crate) use undo::undo;
 
 /// The secrets of one activation.
 pub(crate) struct Secrets<'a> {
     deployment: &'a Deployment,
     owner: &'a str,
     entries: &'a [SecretEntry],
+    /// The system that they belong to.
+    toplevel: &'a str,
 }
 
-/// A file as it was.
+/// What was in a place.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Before {
     path: PathBuf,
-    /// Its content's file; `None`: there was none.
-    content: Option<PathBuf>,
-    mode: u32,
-    uid: u32,
-    gid: u32,
+    was: Was,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum Was {
+    Nothing,
+    Link { target: PathBuf },
+    File { content: PathBuf, mode: u32, uid: u32, gid: u32 },
 }
 
 const BEFORE: &str = "before.json";
@@ -110,7 +119,8 @@ impl<'a> Secrets<'a> {
     /// Those of a request, where it has any to say something about.
     pub(crate) fn of(deployment: &'a Deployment, request: &'a Request) -> Option<Self> {
         let secrets = request.secrets.as_ref()?;
-        Some(Self { deployment, owner: secrets.owner.as_str(), entries: &secrets.entries })
+        let (owner, entries) = (secrets.owner.as_str(), secrets.entries.as_slice());
+        Some(Self { deployment, owner, entries, toplevel: &request.toplevel })
     }
 
     /// Whether there is anything to do.
@@ -138,8 +148,9 @@ impl<'a> Secrets<'a> {
         }
     }
 
-    /// Puts everything in its place, and what was there before aside. Can be done again after it was interrupted.
-    pub(crate) fn publish(&self) -> Result<(), AgentError> {
+    /// Puts everything in its place, and what was there before aside. `switches`: another system comes with them. Can be done again after it was
+    /// interrupted.
+    pub(crate) fn publish(&self, switches: bool) -> Result<(), AgentError> {
         let aside = self.aside();
         in_memory(Path::new(MEMORY), 0o700)?;
         DirBuilder::new()
@@ -150,6 +161,8 @@ impl<'a> Secrets<'a> {
         if !aside.join(BEFORE).exists() {
             self.put_aside(&aside)?;
         }
+        let toplevel = switches.then_some(self.toplevel);
+        undo::begin(toplevel, self.places().iter().map(PathBuf::as_path))?;
         if self.entries.iter().any(|entry| persists(&entry.file)) {
             sealed::install()?;
         }
@@ -161,33 +174,75 @@ impl<'a> Secrets<'a> {
             if persists(&entry.file) {
                 sealed::seal(self.owner, &entry.file.name, &entry.fingerprint, &content)?;
             }
-            make_directory(Path::new(&entry.file.path))?;
             // Users of the new system may not exist yet: until then it is root's alone.
-            let (owner, group) = (user(&entry.file.user), group(&entry.file.group));
-            let mode =
-                if owner.is_some() && group.is_some() { entry.file.mode } else { entry.file.mode & 0o700 };
-            write(Path::new(&entry.file.path), &content, mode, owner.unwrap_or(0), group.unwrap_or(0))?;
+            let looks =
+                looks_of(&entry.file).unwrap_or(Looks { mode: entry.file.mode & 0o700, uid: 0, gid: 0 });
+            Place::make(Path::new(&entry.file.path))?.write(&content, looks)?;
         }
+        open_keys();
         for gone in self.undeclared() {
-            let _ = std::fs::remove_file(gone.path);
+            if let Ok(place) = Place::find(&gone.path) {
+                place.remove();
+            }
         }
         self.mark(PUBLISHED)
     }
 
-    /// Gives files to users that the new system has brought.
-    pub(crate) fn own(&self) -> Result<(), String> {
-        for entry in self.entries {
+    /// Gives files to users that the new system has brought. Returns what would still keep a user from a file.
+    pub(crate) fn own(&self) -> Result<Vec<String>, String> {
+        // The new system may have set up the directory as it has it.
+        open_keys();
+        let mut obstacles = vec![];
+        for (number, entry) in self.entries.iter().enumerate() {
+            let file = &entry.file;
             let missing = |what: &str, name: &str| {
-                format!("The {what} `{name}` of secret \"{}\" does not exist", entry.file.name)
+                format!("The {what} `{name}` of secret \"{}\" does not exist", file.name)
             };
-            let owner = user(&entry.file.user).ok_or_else(|| missing("user", &entry.file.user))?;
-            let group = group(&entry.file.group).ok_or_else(|| missing("group", &entry.file.group))?;
-            let path = Path::new(&entry.file.path);
-            let set = std::os::unix::fs::lchown(path, Some(owner), Some(group))
-                .and_then(|()| std::fs::set_permissions(path, Permissions::from_mode(entry.file.mode)));
-            set.map_err(|error| format!("{}: {error}", entry.file.path))?;
+            let uid = user(&file.user).ok_or_else(|| missing("user", &file.user))?;
+            let gid = group(&file.group).ok_or_else(|| missing("group", &file.group))?;
+            self.give(number, entry, Looks { mode: file.mode, uid, gid })
+                .map_err(|error| error.to_string())?;
+            let groups = [groups(&file.user), vec![gid]].concat();
+            if !can_enter(Path::new(&file.path), uid, &groups) {
+                obstacles.push(format!(
+                    "The user `{}` of secret \"{}\" cannot come to {}: it may not enter a directory on the way.",
+                    file.user, file.name, file.path
+                ));
+            }
         }
-        Ok(())
+        Ok(obstacles)
+    }
+
+    /// Gives a file to its owner. What has another owner yet is written anew, and not given away: users who can change its directory
+    /// may have put something else in its place.
+    fn give(&self, number: usize, entry: &SecretEntry, looks: Looks) -> Result<(), AgentError> {
+        let place = Place::find(Path::new(&entry.file.path))?;
+        if place.looks() == Some(looks) {
+            return Ok(());
+        }
+        let content = if entry.content.is_some() {
+            std::fs::read(self.aside().join(number.to_string())).map_err(failed("staged secret"))?
+        } else {
+            let published = manifest::read(self.owner);
+            let ours = |content: &[u8]| {
+                published.get(&entry.file.name).is_some_and(|published| published.digest == digest(content))
+            };
+            match place.look()? {
+                Some(Found::File { content, .. }) if ours(&content) => content,
+                _ => {
+                    let why = std::io::Error::other("something else is in its place");
+                    return Err(failed(&entry.file.path)(why));
+                }
+            }
+        };
+        place.write(&content, looks)
+    }
+
+    /// The files whose users do not exist yet.
+    pub(crate) fn orphans(&self) -> Orphans<'_> {
+        let waits = |entry: &&SecretEntry| entry.content.is_some() && looks_of(&entry.file).is_none();
+        let entries = self.entries.iter().enumerate().filter(|(_, entry)| waits(entry)).collect();
+        Orphans { secrets: self, entries, seen: [None; 2] }
     }
 
     /// Restarts and reloads the units that use what has changed, unless they have been started since. Returns those that fail.
@@ -201,10 +256,18 @@ impl<'a> Secrets<'a> {
         // Known before it happens, so that it can be undone whatever becomes of us.
         let names: Vec<&str> = due.iter().map(|(_, unit)| unit.as_str()).collect();
         let _ = replace(&self.aside().join(REFRESHED), names.join("\n").as_bytes(), 0o600);
-        due.into_iter()
-            .filter(|(verb, unit)| host::output("systemctl", &[verb.tried(), unit]).is_err())
-            .map(|(_, unit)| FailedUnit { name: unit.clone(), journal: host::journal(unit) })
-            .collect()
+        if due.is_empty() {
+            return vec![];
+        }
+        let before = host::units().unwrap_or_default().failed;
+        let refused =
+            due.into_iter().filter(|(verb, unit)| host::output("systemctl", &[verb.tried(), unit]).is_err());
+        let mut failed: BTreeSet<String> = refused.map(|(_, unit)| unit.clone()).collect();
+        // What requires a unit is restarted with it.
+        failed.extend(
+            host::units().unwrap_or_default().failed.into_iter().filter(|unit| !before.contains(unit)),
+        );
+        failed.into_iter().map(|name| FailedUnit { journal: host::journal(&name), name }).collect()
     }
 
     /// After `restore`: units that may have seen the new contents get to see the old ones.
@@ -255,12 +318,12 @@ impl<'a> Secrets<'a> {
         let mut published: BTreeMap<String, Published> = manifest::read(self.owner);
         published.retain(|name, _| self.entries.iter().any(|entry| entry.file.name == *name));
         for entry in self.entries {
-            let at = failed(&entry.file.path);
-            let mut content = vec![];
-            let mut file = File::open(&entry.file.path).map_err(&at)?;
-            let meta = file.metadata().map_err(&at)?;
-            file.read_to_end(&mut content).map_err(&at)?;
-            let looks = format!("{:o} {}:{}", meta.mode() & 0o7777, meta.uid(), meta.gid());
+            let Some(Found::File { content, looks: Looks { mode, uid, gid } }) =
+                Place::find(Path::new(&entry.file.path))?.look()?
+            else {
+                return Err(failed(&entry.file.path)(std::io::ErrorKind::NotFound.into()));
+            };
+            let looks = format!("{mode:o} {uid}:{gid}");
             published.insert(
                 entry.file.name.clone(),
                 Published {
@@ -277,7 +340,9 @@ impl<'a> Secrets<'a> {
         sealed::keep(self.owner, &persistent.collect::<Vec<_>>())?;
         sealed::take_over(self.owner, &published.values().map(|one| one.path.as_path()).collect())?;
         // Last: what is not in it is taken for lost and sent again.
-        manifest::write(self.owner, &published)
+        manifest::write(self.owner, &published)?;
+        undo::end();
+        Ok(())
     }
 
     /// The old system comes back: so do they.
@@ -288,18 +353,18 @@ impl<'a> Secrets<'a> {
         };
         let before: Vec<Before> =
             serde_json::from_slice(&text).map_err(|error| AgentError::Request(error.to_string()))?;
-        for file in before {
-            match &file.content {
-                Some(content) => {
+        for Before { path, was } in before {
+            let place = Place::make(&path)?;
+            match was {
+                Was::Nothing => place.remove(),
+                Was::Link { target } => place.link(&target)?,
+                Was::File { content, mode, uid, gid } => {
                     let content = std::fs::read(content).map_err(failed("secret put aside"))?;
-                    make_directory(&file.path)?;
-                    write(&file.path, &content, file.mode, file.uid, file.gid)?;
-                }
-                None => {
-                    let _ = std::fs::remove_file(&file.path);
+                    place.write(&content, Looks { mode, uid, gid })?;
                 }
             }
         }
+        undo::end();
         self.mark(RESTORED)
     }
 
@@ -321,27 +386,75 @@ impl<'a> Secrets<'a> {
     }
 
     fn put_aside(&self, aside: &Path) -> Result<(), AgentError> {
-        let changed = self.entries.iter().filter(|entry| entry.content.is_some());
-        let paths = changed.map(|entry| PathBuf::from(&entry.file.path));
-        let paths: BTreeSet<PathBuf> =
-            paths.chain(self.undeclared().into_iter().map(|one| one.path)).collect();
         let mut before = vec![];
-        for (number, path) in paths.into_iter().enumerate() {
-            before.push(match File::open(&path) {
-                Ok(mut file) => {
-                    let at = failed(&path.display().to_string());
-                    let meta = file.metadata().map_err(&at)?;
-                    let mut content = vec![];
-                    file.read_to_end(&mut content).map_err(&at)?;
+        for (number, path) in self.places().into_iter().enumerate() {
+            let found =
+                if path.parent().is_some_and(Path::exists) { Place::find(&path)?.look()? } else { None };
+            let was = match found {
+                None => Was::Nothing,
+                Some(Found::Link(target)) => Was::Link { target },
+                Some(Found::File { content, looks: Looks { mode, uid, gid } }) => {
                     let copy = aside.join(format!("before-{number}"));
                     write_new(&copy, &content)?;
-                    let mode = meta.mode() & 0o7777;
-                    Before { path, content: Some(copy), mode, uid: meta.uid(), gid: meta.gid() }
+                    Was::File { content: copy, mode, uid, gid }
                 }
-                Err(_) => Before { path, content: None, mode: 0, uid: 0, gid: 0 },
-            });
+            };
+            before.push(Before { path, was });
         }
         let json = serde_json::to_vec(&before).map_err(|error| AgentError::Request(error.to_string()))?;
         replace(&aside.join(BEFORE), &json, 0o600)
+    }
+
+    /// All places that change.
+    fn places(&self) -> BTreeSet<PathBuf> {
+        let changed = self.entries.iter().filter(|entry| entry.content.is_some());
+        let changed = changed.map(|entry| PathBuf::from(&entry.file.path));
+        changed.chain(self.undeclared().into_iter().map(|one| one.path)).collect()
+    }
+}
+
+/// Whose a file is to be, where its user and group exist.
+fn looks_of(file: &SecretFile) -> Option<Looks> {
+    Some(Looks { mode: file.mode, uid: user(&file.user)?, gid: group(&file.group)? })
+}
+
+/// Files that are root's until the users they are for exist.
+///
+/// The activation script makes the users, and a moment later `switch-to-configuration` starts the services that need the files. So the
+/// files are given away while it runs, as soon as the users are there.
+pub(crate) struct Orphans<'a> {
+    secrets: &'a Secrets<'a>,
+    entries: Vec<(usize, &'a SecretEntry)>,
+    /// When the lists of users and groups were seen to change last.
+    seen: [Option<SystemTime>; 2],
+}
+
+impl Orphans<'_> {
+    const LISTS: [&'static str; 2] = ["/etc/passwd", "/etc/group"];
+
+    /// Gives away what can be by now. Cheap where nothing has changed.
+    pub(crate) fn adopt(&mut self) {
+        if self.entries.is_empty() {
+            return;
+        }
+        let now = Self::LISTS.map(|list| std::fs::metadata(list).and_then(|meta| meta.modified()).ok());
+        if std::mem::replace(&mut self.seen, now) == now {
+            return;
+        }
+        let secrets = self.secrets;
+        self.entries.retain(|(index, entry)| {
+            let [users, groups] = Self::LISTS;
+            let (uid, gid) = (number(&entry.file.user, users), number(&entry.file.group, groups));
+            let Some((uid, gid)) = uid.zip(gid) else { return true };
+            open_keys();
+            match secrets.give(*index, entry, Looks { mode: entry.file.mode, uid, gid }) {
+                Ok(()) => false,
+                // The look after the switch tells what is wrong.
+                Err(error) => {
+                    println!("{error}");
+                    false
+                }
+            }
+        });
     }
 }

@@ -13,7 +13,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use super::manifest::{self, Published, digest};
-use super::place::{make_directory, write, write_new};
+use super::place::{Found, Looks, Place, write_new};
 use crate::AgentError;
 use crate::boot_unit::{self, BootUnit};
 use crate::files::{failed, replace};
@@ -83,7 +83,9 @@ pub(super) fn keep(owner: &str, persistent: &[&Published]) -> Result<(), AgentEr
     }
     for one in persistent {
         if !directory.join(file_name(&one.name, &one.fingerprint)).exists() {
-            let content = std::fs::read(&one.path).map_err(failed(&one.path.display().to_string()))?;
+            let Some(Found::File { content, .. }) = Place::find(&one.path)?.look()? else {
+                return Err(failed(&one.path.display().to_string())(std::io::ErrorKind::NotFound.into()));
+            };
             seal(owner, &one.name, &one.fingerprint, &content)?;
         }
     }
@@ -162,8 +164,7 @@ fn put_back_one(directory: &Path, one: &Published) -> Result<Published, AgentErr
     let content = creds("decrypt", &one.name, &encrypted)?;
     let (mode, uid, gid) =
         one.looks().ok_or_else(|| AgentError::Sealed("its manifest is cut off".to_owned()))?;
-    make_directory(&one.path)?;
-    write(&one.path, &content, mode, uid, gid)?;
+    Place::make(&one.path)?.write(&content, Looks { mode, uid, gid })?;
     Ok(Published { digest: digest(&content), ..one.clone() })
 }
 

@@ -1,15 +1,38 @@
 //! The way back to the old system.
+//!
+//! It must not depend on what a bad system can stop. Where the machine is in emergency mode, the old system's files are activated first, so that
+//! what stopped the machine is gone, and then everything is started again. Where the machine still does not run the old system, or stays in
+//! emergency mode, it reboots into the system that it boots.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nixos_agent::{Outcome, Phase};
 
-use super::{End, Ran, Transaction};
-use crate::host::{self, PROFILE};
+use super::{End, Transaction};
+use crate::follow::tail;
+use crate::host::{self, Mode, PROFILE};
 use crate::secrets::Secrets;
+use crate::switch::{self, BACK, BOOT_AGAIN, Ran};
 use crate::trial;
 use crate::verdict::Exit;
+
+/// How long the old system's activation script may take in emergency mode.
+const ACTIVATE: Duration = Duration::from_mins(5);
+/// How long a machine may take to come out of emergency mode.
+const LEAVE: Duration = Duration::from_mins(2);
+
+/// Without it `switch-to-configuration` ends half-way.
+pub(super) const LOGIND: &str = "systemd-logind.service";
+
+/// How going back ended.
+struct Back {
+    exit: Exit,
+    /// It runs the old system, and is not in emergency mode.
+    is_back: bool,
+    /// Why the last try was stopped.
+    stopped: Option<String>,
+}
 
 impl Transaction<'_> {
     pub(super) fn roll_back(&mut self, why: &str) -> End {
@@ -33,48 +56,110 @@ impl Transaction<'_> {
             ));
         }
         self.events.phase(Phase::RollingBack);
-        if self.record.secrets_only {
+        if self.record.secrets_only && host::mode() != Mode::Emergency {
             let end = End::new(Outcome::RolledBack, format!("{why}. The machine has its old secrets again."));
             return self.restore_secrets(end);
         }
         forget_pending(&old);
         // Before the switch, so that what it starts finds the old ones.
         let restored = Secrets::of(self.deployment, self.request).map_or(Ok(()), |secrets| secrets.restore());
-        let (exit, back) = self.switch_back(&old);
-        let end = match exit {
-            Exit::Code(0 | 4) if back => {
-                End::new(Outcome::RolledBack, format!("{why}. The machine went back to {old}."))
-            }
-            _ => End::new(
-                Outcome::RollbackFailed,
-                format!("{why}, and going back to {old} failed too ({exit:?})."),
-            ),
+        let back = self.switch_back(&old);
+        let mut end = if back.is_back {
+            let code = match back.exit {
+                Exit::Code(0 | 4) => String::new(),
+                // What it is about may well have been so all the time.
+                Exit::Code(code) => format!(" Its `switch-to-configuration` ended with exit code {code}."),
+                Exit::Killed => " Its `switch-to-configuration` did not come to an end.".to_owned(),
+            };
+            End::new(Outcome::RolledBack, format!("{why}. The machine went back to {old}.{code}"))
+        } else {
+            self.lost(why, &old, &back)
         };
         if let Some(secrets) = Secrets::of(self.deployment, self.request) {
             secrets.refresh_units_again();
         }
-        match restored {
-            Ok(()) => end,
-            Err(error) => End {
-                message: format!("{} The old secrets could not be put back: {error}.", end.message),
-                ..end
-            },
+        if let Err(error) = restored {
+            end.message.push_str(&format!(" The old secrets could not be put back: {error}."));
         }
+        end
     }
 
     /// The old system ran before, so it can again; what keeps it from that may pass.
-    fn switch_back(&mut self, old: &str) -> (Exit, bool) {
+    fn switch_back(&mut self, old: &str) -> Back {
         const TRIES: u32 = 3;
         let mut tries = 0;
         loop {
             tries += 1;
-            let Ran { exit, .. } = self.switch("rollback", old, "test");
-            let back = host::state().current.as_deref() == Some(old);
-            if tries == TRIES || (back && matches!(exit, Exit::Code(0 | 4))) {
-                return (exit, back);
+            let left = self.leave_emergency(old);
+            if let Err(why) = &left {
+                println!("{why}");
+            }
+            let Ran { exit, said, stopped } = self.switch(BACK, old, "test");
+            let is_back = host::state().current.as_deref() == Some(old) && host::mode() != Mode::Emergency;
+            if tries == TRIES || (is_back && exit != Exit::Killed) {
+                return Back { exit, is_back, stopped: stopped.or(left.err()) };
+            }
+            if said.lost_logind {
+                let _ = systemctl(&["restart", LOGIND]);
             }
             std::thread::sleep(Duration::from_secs(1));
         }
+    }
+
+    /// Brings a machine that is in emergency or rescue mode back into the mode that it boots into, with the files of a system.
+    pub(super) fn leave_emergency(&mut self, system: &str) -> Result<(), String> {
+        if host::mode() != Mode::Emergency {
+            return Ok(());
+        }
+        println!("the machine is in emergency mode: activating {system} and starting everything again");
+        // `switch-to-configuration` needs D-Bus, which is not there. What this script says against it is not decisive.
+        let mut script = host::command(&format!("{system}/activate"));
+        if let Err(why) = host::output_of(script.env("NIXOS_ACTION", "test").current_dir("/"), Some(ACTIVATE))
+        {
+            println!("{why}");
+        }
+        systemctl(&["daemon-reload"])?;
+        systemctl(&["reset-failed"])?;
+        systemctl(&["isolate", "--no-block", "default.target"])?;
+        let start = Instant::now();
+        while start.elapsed() < LEAVE {
+            std::thread::sleep(Duration::from_millis(300));
+            let boots = host::jobs().iter().any(|job| job.kind == "start");
+            if host::mode() != Mode::Emergency && !boots {
+                return Ok(());
+            }
+        }
+        match host::mode() {
+            Mode::Emergency => Err("The machine does not come out of emergency mode".to_owned()),
+            // Some unit takes long to start; what counts is that the others do.
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing brings the old system back; a reboot does, where the machine boots it, and brings at least some system where nothing works any more.
+    fn lost(&self, why: &str, old: &str, back: &Back) -> End {
+        let stopped = back.stopped.as_ref().map(|stopped| format!(": it {stopped}"));
+        let how = match (back.exit, &stopped) {
+            (_, Some(stopped)) => stopped.clone(),
+            (Exit::Code(code), None) => format!(": exit code {code}"),
+            (Exit::Killed, None) => ": it did not come to an end".to_owned(),
+        };
+        let said = tail(&switch::log(self.deployment, BACK));
+        let said =
+            if said.is_empty() { String::new() } else { format!(" It said:\n  {}", said.join("\n  ")) };
+        let mut end = End::new(
+            Outcome::RollbackFailed,
+            format!("{why}, and going back to {old} by its `switch-to-configuration` failed too{how}."),
+        );
+        let state = host::state();
+        let boots_old = state.profile.as_deref() == Some(old) && state.generation.is_some();
+        if boots_old || host::mode() == Mode::Emergency {
+            let boots = state.profile.as_deref().unwrap_or("the system of its boot loader");
+            end.message.push_str(&format!(" The machine reboots now; it boots {boots}."));
+            end.reboots = true;
+        }
+        end.message.push_str(&said);
+        end
     }
 
     pub(super) fn restore_secrets(&self, end: End) -> End {
@@ -104,7 +189,7 @@ impl Transaction<'_> {
             host::output("nix-env", &["-p", PROFILE, "--switch-generation", &old.to_string()])?;
         }
         let system = host::state().profile.ok_or("the profile leads nowhere")?;
-        self.install_boot_loader("boot-again", &system)?;
+        self.install_boot_loader(BOOT_AGAIN, &system)?;
         host::mark_committed();
         if let Some(new) = new.filter(|new| *new != old && !self.record.generations.contains(new)) {
             // It would only be clutter; that it could not go is no reason to fail.
@@ -113,13 +198,30 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    pub(super) fn install_boot_loader(&mut self, step: &str, system: &str) -> Result<(), String> {
-        match self.switch(step, system, "boot").exit {
+    pub(super) fn install_boot_loader(&mut self, step: &'static str, system: &str) -> Result<(), String> {
+        let Ran { exit, stopped, .. } = self.switch(step, system, "boot");
+        if exit != Exit::Code(0) {
+            self.decided_by = step;
+        }
+        match exit {
             Exit::Code(0) => Ok(()),
             Exit::Code(code) => Err(format!("the boot loader could not be installed (exit code {code})")),
-            Exit::Killed => Err("installing the boot loader took too long or was killed".to_owned()),
+            Exit::Killed => Err(match stopped {
+                Some(stopped) => format!("installing the boot loader {stopped}"),
+                None => "installing the boot loader took too long or was killed".to_owned(),
+            }),
         }
     }
+}
+
+/// Asks systemd over its own socket, which may be gone for a moment.
+pub(super) fn systemctl(words: &[&str]) -> Result<String, String> {
+    const ANSWER: Duration = Duration::from_secs(90);
+    let ask = || host::output_of(host::command("systemctl").args(words), Some(ANSWER));
+    ask().or_else(|_| {
+        std::thread::sleep(Duration::from_secs(2));
+        ask()
+    })
 }
 
 /// An interrupted switch leaves lists of units for the next one, which may name units that the old system does not have.

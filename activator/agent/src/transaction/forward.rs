@@ -4,17 +4,24 @@ use std::time::{Duration, Instant};
 
 use nixos_agent::{Action, Outcome, Phase, Word};
 
-use super::{End, Ran, Transaction, time_limit, with_journals};
+use super::back::{LOGIND, systemctl};
+use super::{End, Transaction, time_limit, with_journals};
 use crate::examine;
 use crate::files::{REACHABLE, VERDICT};
-use crate::host::{self, PROFILE};
+use crate::host::{self, Mode, PROFILE};
 use crate::secrets::Secrets;
+use crate::switch::{ACTIVATE, Ran};
 use crate::trial;
-use crate::verdict::{Exit, Verdict, judge, newly_failed};
+use crate::verdict::{Evidence, Exit, Runs, Verdict, failed_since, judge};
+
+/// How often a machine that waits for somebody looks at itself.
+const PULSE: Duration = Duration::from_secs(2);
+/// Nobody can log in then.
+const EMERGENCY: &str = "The machine went into emergency mode";
 
 impl Transaction<'_> {
     pub(super) fn activate(&mut self, toplevel: &str) -> End {
-        self.record.failed_units = host::failed_units();
+        self.record.units = host::units();
         let limit = time_limit(self.request);
         let prepared = self.record.write(self.deployment).map_err(|error| error.to_string());
         if let Err(why) = prepared.and_then(|()| host::arm(self.deployment, limit)) {
@@ -28,22 +35,32 @@ impl Transaction<'_> {
         if self.record.secrets_only {
             return self.works(toplevel, Exit::Code(0));
         }
-        let ran = self.switch("activate", toplevel, "test");
+        if let Err(units) = self.boot_is_over(toplevel) {
+            let end = End::rejected(format!(
+                "The machine has not finished booting: it waits for {units}. Its system was not changed. What it waits for is in the system that runs \
+                 and in the new one: end it there (`systemctl stop {units}`), or correct it."
+            ));
+            return self.restore_secrets(end);
+        }
+        let ran = self.switch(ACTIVATE, toplevel, "test");
         self.activated(toplevel, ran)
     }
 
     pub(super) fn publish(&self) -> Result<(), String> {
         let secrets = Secrets::of(self.deployment, self.request);
         secrets.map_or(Ok(()), |secrets| {
-            secrets.publish().map_err(|error| format!("The secrets could not be put in place: {error}"))
+            secrets
+                .publish(!self.record.secrets_only)
+                .map_err(|error| format!("The secrets could not be put in place: {error}"))
         })
     }
 
     /// The new system runs; units that use new secrets have to see them.
     pub(super) fn works(&mut self, toplevel: &str, exit: Exit) -> End {
         if let Some(secrets) = Secrets::of(self.deployment, self.request) {
-            if let Err(why) = secrets.own() {
-                return End { exit: Some(exit), ..self.roll_back(&why) };
+            match secrets.own() {
+                Ok(obstacles) => self.warnings.extend(obstacles),
+                Err(why) => return End { exit: Some(exit), ..self.roll_back(&why) },
             }
             let failed_units = secrets.refresh_units();
             if !failed_units.is_empty() {
@@ -54,13 +71,37 @@ impl Transaction<'_> {
         self.confirm(toplevel, exit)
     }
 
-    pub(super) fn activated(&mut self, toplevel: &str, Ran { exit, changed }: Ran) -> End {
-        let begun = changed || host::state().current != self.record.before.current;
-        let newly = newly_failed(self.record.failed_units.as_deref(), host::failed_units());
-        match judge(exit, begun, newly.as_deref()) {
-            Verdict::Good => self.works(toplevel, exit),
+    pub(super) fn activated(&mut self, toplevel: &str, Ran { exit, said, stopped }: Ran) -> End {
+        let after = host::units();
+        let runs = match host::state().current {
+            current if current.as_deref() == Some(toplevel) => Runs::New,
+            current if current == self.record.before.current => Runs::Old,
+            _ => Runs::Other,
+        };
+        let verdict = judge(&Evidence {
+            exit,
+            said: &said,
+            runs,
+            emergency: self.is_in_emergency(),
+            before: self.record.units.as_ref(),
+            after: after.as_ref(),
+            tolerated: &self.request.tolerated_units,
+        });
+        match verdict {
+            Verdict::Good { warnings } => {
+                self.warnings.extend(warnings);
+                self.switched = Some((said, after.unwrap_or_default()));
+                self.works(toplevel, exit)
+            }
             Verdict::NotStarted => {
-                let end = End::rejected("`switch-to-configuration` refused to begin; nothing was changed.");
+                let end = End::rejected(if said.is_locked {
+                    "Another `switch-to-configuration` holds its lock on the machine; nothing was changed."
+                } else if said.check_failed {
+                    "A pre-switch check of the new system does not pass; nothing was changed. To switch all the same, set \
+                     `switch_environment = { NIXOS_NO_CHECK = \"1\" }`."
+                } else {
+                    "`switch-to-configuration` refused to begin; nothing was changed."
+                });
                 self.restore_secrets(End { exit: Some(exit), ..end })
             }
             Verdict::NeedsReboot => {
@@ -70,14 +111,13 @@ impl Transaction<'_> {
                 );
                 self.restore_secrets(End { exit: Some(exit), ..end })
             }
-            Verdict::Bad => {
-                let failed_units = with_journals(&newly.unwrap_or_default());
-                let why = match exit {
-                    Exit::Killed => "Activation took too long or was killed".to_owned(),
-                    Exit::Code(4) => "Units failed".to_owned(),
-                    Exit::Code(2) => "The activation script failed".to_owned(),
-                    Exit::Code(code) => format!("Activation failed with exit code {code}"),
-                };
+            Verdict::Bad { why, units } => {
+                let failed_units = with_journals(&units);
+                if said.lost_logind {
+                    // The way back needs it, too.
+                    let _ = systemctl(&["restart", LOGIND]);
+                }
+                let why = stopped.map_or(why, |stopped| format!("`switch-to-configuration` {stopped}"));
                 let end = self.roll_back(&why);
                 End { exit: Some(exit), failed_units, ..end }
             }
@@ -130,6 +170,9 @@ impl Transaction<'_> {
                 return End { exit: Some(exit), ..self.roll_back(&why) };
             }
         }
+        if let Some(end) = self.fails_by_now(exit) {
+            return end;
+        }
         if self.request.action == Action::Test {
             let message = "The system runs; the next boot starts the one before.";
             return self.keep_secrets(End { exit: Some(exit), ..End::new(Outcome::Activated, message) });
@@ -138,6 +181,26 @@ impl Transaction<'_> {
             return self.keep_secrets(End::new(Outcome::Activated, "The machine has its secrets."));
         }
         self.commit(toplevel, Some(exit))
+    }
+
+    /// Whether the machine is in emergency mode, and was not before.
+    fn is_in_emergency(&self) -> bool {
+        !self.record.emergency && host::mode() == Mode::Emergency
+    }
+
+    /// The last look before the new system is kept: a unit may die, and a file system be lost, right after the switch.
+    fn fails_by_now(&mut self, exit: Exit) -> Option<End> {
+        if self.is_in_emergency() {
+            return Some(End { exit: Some(exit), ..self.roll_back(EMERGENCY) });
+        }
+        let (said, then) = self.switched.as_ref()?;
+        let failed = failed_since(said, then, &host::units()?, &self.request.tolerated_units);
+        if failed.is_empty() {
+            return None;
+        }
+        let failed_units = with_journals(&failed);
+        let end = self.roll_back("Units failed soon after they had been started");
+        Some(End { exit: Some(exit), failed_units, ..end })
     }
 
     pub(super) fn keep_secrets(&self, end: End) -> End {
@@ -155,16 +218,23 @@ impl Transaction<'_> {
     fn wait_for(&self, names: &[&str], seconds: u64) -> Option<Word> {
         let window = Duration::from_secs(seconds);
         let start = Instant::now();
+        let mut looked = start;
         loop {
             let word = names.iter().find_map(|name| {
-                let text = std::fs::read(self.deployment.volatile(name)).ok()?;
-                serde_json::from_slice(&text).ok()
+                let text = self.deployment.find(name)?;
+                serde_json::from_str(&text).ok()
             });
             if word.is_some() {
                 return word;
             }
             if start.elapsed() >= window {
                 return None;
+            }
+            if looked.elapsed() >= PULSE {
+                looked = Instant::now();
+                if self.is_in_emergency() {
+                    return Some(Word::GoBack(EMERGENCY.to_owned()));
+                }
             }
             std::thread::sleep(Duration::from_millis(20));
         }

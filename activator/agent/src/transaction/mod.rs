@@ -6,6 +6,7 @@
 
 mod back;
 mod forward;
+mod ready;
 
 use std::time::Duration;
 
@@ -14,11 +15,17 @@ use nixos_agent::{Action, EventKind, FailedCheck, FailedUnit, Outcome, Phase, Re
 use crate::AgentError;
 use crate::files::{Deployment, Events};
 use crate::follow::tail;
-use crate::host;
+use crate::host::{self, Mode};
 use crate::preflight;
+use crate::reboot;
 use crate::record::Record;
-use crate::secrets::Secrets;
-use crate::verdict::{Exit, shows_a_change};
+use crate::said::Said;
+use crate::secrets::{self, Orphans, Secrets};
+use crate::switch::{self, ACTIVATE, BACK, Ran, Step, Watcher};
+use crate::verdict::{Exit, Units};
+
+/// The step of a dry run.
+const DRY: &str = "dry";
 
 /// How much longer than everything an activation may wait for systemd waits before it ends it.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -62,16 +69,29 @@ fn perform(
     let record = Record::of(deployment).filter(|_| deployment.last_phase() > Some(Phase::Recorded));
     let fresh = record.is_none();
     let record = record.unwrap_or_else(Record::now);
-    let mut transaction = Transaction { deployment, request: &request, events: &mut events, record };
+    let mut transaction = Transaction {
+        deployment,
+        request: &request,
+        events: &mut events,
+        record,
+        switched: None,
+        warnings: vec![],
+        decided_by: ACTIVATE,
+    };
     let end = match preflight::lock(request.id.as_str()) {
         Ok(_lock) => {
             if fresh {
                 // Whoever holds the lock answers for the machine. An activation that is taken up keeps its own timer.
                 host::disarm();
+                // What one before has left that was cut off.
+                if let Err(error) = secrets::undo() {
+                    println!("{error}");
+                }
                 // Only now is it certain that nobody else changes it.
                 transaction.record = Record::now();
             }
-            let end = work(&mut transaction);
+            let mut end = work(&mut transaction);
+            transaction.leave_no_emergency(&mut end);
             host::disarm();
             if let Some(secrets) = Secrets::of(deployment, &request) {
                 secrets.sweep();
@@ -84,10 +104,17 @@ fn perform(
     };
     let report = transaction.report(end);
     println!("{:?}: {}", report.outcome, report.message);
+    let reboots = report.reboots;
     events.add(EventKind::Done(Box::new(report)));
     let _ = std::fs::remove_dir_all(deployment.volatile(""));
     if let Some(secrets) = Secrets::of(deployment, &request) {
         secrets.forget();
+    }
+    if reboots {
+        events.sync();
+        // Whoever listens hears the report first.
+        std::thread::sleep(Duration::from_secs(2));
+        reboot::reboot().map_err(AgentError::Reboot)?;
     }
     Ok(())
 }
@@ -99,11 +126,13 @@ struct End {
     exit: Option<Exit>,
     failed_units: Vec<FailedUnit>,
     failed_checks: Vec<FailedCheck>,
+    reboots: bool,
 }
 
 impl End {
     fn new(outcome: Outcome, message: impl Into<String>) -> Self {
-        Self { outcome, message: message.into(), exit: None, failed_units: vec![], failed_checks: vec![] }
+        let message = message.into();
+        Self { outcome, message, exit: None, failed_units: vec![], failed_checks: vec![], reboots: false }
     }
 
     fn rejected(message: impl Into<String>) -> Self {
@@ -111,18 +140,35 @@ impl End {
     }
 }
 
-/// How a run of `switch-to-configuration` ended.
-struct Ran {
-    exit: Exit,
-    /// Whether its output shows that it changed something.
-    changed: bool,
-}
-
 struct Transaction<'a> {
     deployment: &'a Deployment,
     request: &'a Request,
     events: &'a mut Events,
     record: Record,
+    /// What the switch to the new system said, and the states of units right after it.
+    switched: Option<(Said, Units)>,
+    warnings: Vec<String>,
+    /// The step whose output tells most about how it ended.
+    decided_by: &'static str,
+}
+
+/// Passes on what a step prints, and looks after secrets whose users it makes.
+struct Passes<'a> {
+    events: &'a mut Events,
+    orphans: Option<Orphans<'a>>,
+}
+
+impl Watcher for Passes<'_> {
+    fn line(&mut self, line: &str) {
+        println!("{line}");
+        self.events.add(EventKind::Output(line.to_owned()));
+    }
+
+    fn tick(&mut self) {
+        if let Some(orphans) = &mut self.orphans {
+            orphans.adopt();
+        }
+    }
 }
 
 impl Transaction<'_> {
@@ -171,8 +217,14 @@ impl Transaction<'_> {
         }
         match self.request.action {
             Action::DryActivate => {
-                self.switch("dry", &toplevel, "dry-activate");
-                End::new(Outcome::Activated, "Nothing was changed: this was a dry run.")
+                self.decided_by = DRY;
+                match self.switch(DRY, &toplevel, "dry-activate").exit {
+                    Exit::Code(0) => End::new(Outcome::Activated, "Nothing was changed: this was a dry run."),
+                    exit => End {
+                        exit: Some(exit),
+                        ..End::rejected("The dry run did not come to its end. Nothing was changed.")
+                    },
+                }
             }
             Action::Boot => self.commit(&toplevel, None),
             Action::Switch if runs && !boots && !pending && !self.request.verify => {
@@ -191,15 +243,12 @@ impl Transaction<'_> {
                 Err(why) => self.roll_back(&why),
             },
             Phase::Activating => {
-                let events = &mut *self.events;
-                let exit = host::take_up(self.deployment, "activate", &mut |line| {
-                    println!("{line}");
-                    events.add(EventKind::Output(line));
-                });
-                // Its output was read by somebody else.
-                let changed =
-                    tail(&self.deployment.path("output.log")).iter().any(|line| shows_a_change(line));
-                self.activated(&toplevel, Ran { exit, changed })
+                let limit = Duration::from_secs(self.request.activation_timeout_seconds);
+                let secrets = Secrets::of(self.deployment, self.request);
+                let orphans = secrets.as_ref().map(Secrets::orphans);
+                let mut passes = Passes { events: &mut *self.events, orphans };
+                let ran = switch::take_up(self.deployment, ACTIVATE, limit, &mut passes);
+                self.activated(&toplevel, ran)
             }
             Phase::AwaitingConfirmation => self.confirm(&toplevel, Exit::Code(0)),
             Phase::CheckingHealth => self.check_health(&toplevel, Exit::Code(0)),
@@ -212,23 +261,38 @@ impl Transaction<'_> {
             }
             Phase::RollingBack => self.roll_back("The activation was interrupted while it went back"),
             Phase::Locked | Phase::Preflight | Phase::Recorded | Phase::Finished => {
-                let runs = host::state().current.as_deref() == Some(toplevel.as_str());
-                let outcome = if runs { Outcome::Activated } else { Outcome::RolledBack };
+                let state = host::state();
+                let runs = state.current.as_deref() == Some(toplevel.as_str());
+                let boots = state.profile.as_deref() == Some(toplevel.as_str()) && state.generation.is_some();
+                let outcome = match self.request.action {
+                    _ if !runs => Outcome::RolledBack,
+                    Action::Switch | Action::Boot if !boots => Outcome::NotPersisted,
+                    _ => Outcome::Activated,
+                };
                 End::new(outcome, "The agent was killed between the end of the activation and its report.")
             }
         }
     }
 
-    fn switch(&mut self, step: &str, system: &str, action: &str) -> Ran {
+    /// Runs a step of `switch-to-configuration` to its end.
+    fn switch(&mut self, step: &'static str, system: &str, action: &str) -> Ran {
         let limit = Duration::from_secs(self.request.activation_timeout_seconds);
-        let events = &mut *self.events;
-        let mut changed = false;
-        let exit = host::switch(self.deployment, step, system, action, limit, &mut |line| {
-            println!("{line}");
-            changed |= shows_a_change(&line);
-            events.add(EventKind::Output(line));
-        });
-        Ran { exit, changed }
+        let step = Step { name: step, system, action, limit, at_any_price: step == BACK };
+        let secrets = Secrets::of(self.deployment, self.request).filter(|_| step.name == ACTIVATE);
+        let orphans = secrets.as_ref().map(Secrets::orphans);
+        switch::run(self.deployment, &step, &mut Passes { events: &mut *self.events, orphans })
+    }
+
+    /// Emergency mode, which the machine was not in before, is not left to those who find it unreachable.
+    fn leave_no_emergency(&mut self, end: &mut End) {
+        if end.reboots || self.record.emergency || host::mode() != Mode::Emergency {
+            return;
+        }
+        let Some(current) = host::state().current else { return };
+        if let Err(why) = self.leave_emergency(&current) {
+            end.message.push_str(&format!(" {why}; it reboots now."));
+            end.reboots = true;
+        }
     }
 
     fn report(&self, end: End) -> Report {
@@ -243,7 +307,9 @@ impl Transaction<'_> {
             old_system: self.record.before.current.clone(),
             failed_units: end.failed_units,
             failed_checks: end.failed_checks,
-            output_tail: tail(&self.deployment.path("output.log")),
+            output_tail: tail(&switch::log(self.deployment, self.decided_by)),
+            warnings: self.warnings.clone(),
+            reboots: end.reboots,
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::boot_unit::{self, BootUnit};
 use crate::files::replace;
 use crate::host::{self, PROFILE};
 use crate::preflight;
+use crate::reboot;
 
 const FILE: &str = "/var/lib/nixos-agent/trial.json";
 const HOLDER: &str = "trial";
@@ -191,7 +192,7 @@ pub(crate) fn watch() -> Result<(), AgentError> {
                         on_trial.fallback
                     );
                     write(&OnTrial { ended: true, ..on_trial })?;
-                    return reboot().map_err(AgentError::Trial);
+                    return reboot::reboot().map_err(AgentError::Trial);
                 }
                 std::thread::sleep(PAUSE);
             }
@@ -199,13 +200,6 @@ pub(crate) fn watch() -> Result<(), AgentError> {
         }
     }
     Ok(())
-}
-
-/// Reboots, also where somebody has asked systemd not to.
-fn reboot() -> Result<(), String> {
-    host::output("systemctl", &["--no-wall", "reboot"])
-        .or_else(|_| host::output("systemctl", &["--no-wall", "--force", "reboot"]))
-        .map(drop)
 }
 
 /// The profile follows what was booted.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nixos_activator::agent::{Action, DeploymentId};
 use nixos_activator::build::{Kept, Roots};
-use nixos_activator::deploy::{self, Job, Settings, Source};
+use nixos_activator::deploy::{self, Ended, Job, Settings, Source};
 use nixos_activator::evaluate::{Node, Texts};
 use nixos_activator::network::Fact;
 use nixos_activator::push::CopySettings;
@@ -21,7 +21,7 @@ use super::secrets::{Fingerprints, Wanted};
 use super::{generations, health, look, plan, rollout, texts};
 use crate::context::Context;
 use crate::diagnose;
-use crate::settings::duration_or;
+use crate::settings::{self, duration_or};
 
 /// The limit for a whole create or update.
 const APPLY: Duration = Duration::from_hours(1);
@@ -83,6 +83,9 @@ pub(super) async fn apply(
         let name = job.machine.as_str();
         if ended.error.is_none() && real.toplevel != planned.toplevel {
             diagnostics.push(changed_meanwhile(job, &real));
+        }
+        for diagnostic in told(job, ended, deployment.action.known().map(String::as_str)) {
+            cx.warn(diagnostic);
         }
         let is_there = real.toplevel == planned.toplevel;
         systems.insert(name.to_owned(), Attr::Known(real));
@@ -317,7 +320,49 @@ fn settings(deployment: &Deployment) -> Settings {
         },
         keep_generations: deployment.keep_generations.known().copied(),
         rollout: rollout::settings(&deployment.rollout),
+        tolerated_units: tolerated_units(deployment),
+        switch_environment: switch_environment(deployment),
     }
+}
+
+/// Units as systemd names them: a name without a kind is a service's.
+fn tolerated_units(deployment: &Deployment) -> Vec<String> {
+    let named = settings::texts(&deployment.tolerated_units).unwrap_or_default();
+    named.into_iter().map(|unit| if unit.contains('.') { unit } else { format!("{unit}.service") }).collect()
+}
+
+fn switch_environment(deployment: &Deployment) -> BTreeMap<String, String> {
+    let variables = deployment.switch_environment.known().into_iter().flatten();
+    variables.filter_map(|(name, value)| Some((name.clone(), value.known()?.clone()))).collect()
+}
+
+/// What a machine's agent has to say although all went well: what is not as it should be, and what a dry run would do.
+fn told(job: &Job, ended: &Ended, action: Option<&str>) -> Vec<Diagnostic> {
+    let path = Path::root().attribute("machines").key(job.machine.as_str());
+    let Some(report) = ended.report.as_ref() else { return vec![] };
+    let mut told = vec![];
+    if !report.warnings.is_empty() {
+        told.push(
+            Diagnostic::warning(format!(
+                "Machine \"{}\" runs its new system, but not all is well",
+                job.machine
+            ))
+            .detail(report.warnings.join("\n"))
+            .at(path.clone()),
+        );
+    }
+    if action == Some("dry_activate") && ended.error.is_none() {
+        let lines = match report.output_tail.as_slice() {
+            [] => "It would change nothing.".to_owned(),
+            lines => lines.join("\n"),
+        };
+        told.push(
+            Diagnostic::warning(format!("What activation would do on machine \"{}\"", job.machine))
+                .detail(format!("{lines}\n\nThis was a dry run: nothing was changed."))
+                .at(path),
+        );
+    }
+    told
 }
 
 /// The deployment was done, but a look afterwards finds something else.

@@ -18,7 +18,7 @@ use super::pin::Planned;
 use super::rollout::Rollout;
 use super::secrets::{Fingerprints, SecretConfigs};
 use crate::machines::Target;
-use crate::settings::{Timeouts, to_json};
+use crate::settings::{List, Timeouts, to_json};
 
 /// Configuration and state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +39,8 @@ pub(crate) struct Deployment {
     pub(crate) rollback: Attr<bool>,
     pub(crate) confirm_timeout: Attr<String>,
     pub(crate) activation_timeout: Attr<String>,
+    pub(crate) tolerated_units: List<String>,
+    pub(crate) switch_environment: Attr<BTreeMap<String, Attr<String>>>,
     pub(crate) health_checks: HealthChecks,
     pub(crate) rollout: Attr<Rollout>,
     pub(crate) secrets: SecretConfigs,

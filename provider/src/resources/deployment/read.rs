@@ -195,6 +195,8 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         rollback: Attr::Known(true),
         confirm_timeout: Attr::Null,
         activation_timeout: Attr::Null,
+        tolerated_units: Attr::Null,
+        switch_environment: Attr::Null,
         health_checks: Attr::Null,
         rollout: Attr::Null,
         secrets: Attr::Null,

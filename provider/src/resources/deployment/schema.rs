@@ -21,6 +21,8 @@ pub(super) fn schema() -> Schema {
     .attribute("rollback", Attribute::bool().optional().computed().default(true).description("Whether a machine goes back to what it ran before when its new system fails. With false no new login has to confirm the system either, and a machine whose new system fails is left as it is. Default: true."))
     .attribute("confirm_timeout", Attribute::string().optional().validate(validators::duration()).description("How long a machine runs its new system without anybody having logged in to it anew; then it goes back to the old one. Default: `30s`. With `0s` nobody has to log in, and a system that by its files could not let this login in any more is not refused: for moving a machine to another port or address."))
     .attribute("activation_timeout", Attribute::string().optional().validate(validators::duration()).description("How long `switch-to-configuration` may take on a machine. Default: `10m`."))
+    .attribute("tolerated_units", tolerated_units())
+    .attribute("switch_environment", switch_environment())
     .attribute("health_checks", health::attribute())
     .attribute("rollout", rollout::attribute())
     .attribute("secrets", secrets::attribute())
@@ -30,6 +32,20 @@ pub(super) fn schema() -> Schema {
     .attribute("on_unreachable", Attribute::string().optional().computed().default("warn").validate(validators::one_of(&["warn", "fail"])).description("What a refresh does about a machine that cannot be reached: `warn` (keep its last known state; the default) or `fail`."))
     .attribute("timeouts", timeouts_attribute("Default for `create` and `update`: `60m`. `read` is how long a refresh tries again to reach a machine that does not answer; default: one try. There is nothing to wait for in `delete`."))
     .attribute("systems", Attribute::nested_map(system_attributes()).computed().description("What each machine runs; in a plan, what it will run."))
+}
+
+fn tolerated_units() -> Attribute {
+    Attribute::list(Type::String).optional().validate(validators::non_null_elements()).description(
+        "Units of systemd that may fail while a machine comes to run its new system, as `systemctl` names them: \
+         `[\"systemd-networkd-wait-online.service\"]`. That they do is a warning, and no reason to go back.",
+    )
+}
+
+fn switch_environment() -> Attribute {
+    Attribute::map(Type::String).optional().validate(validators::non_null_elements()).description(
+        "Environment variables of `switch-to-configuration` and of the system's pre-switch checks. `{ NIXOS_NO_CHECK = \"1\" }` switches \
+         although such a check does not pass. The way back to the old system never asks them.",
+    )
 }
 
 /// What to evaluate: the same for the deployment and the data source.

@@ -404,7 +404,8 @@ fn declared_key(name: &str, key: &evaluate::Key, text: Option<&Content>) -> Resu
         user: key.user.clone(),
         group: key.group.clone(),
         mode: mode(&key.permissions).ok_or_else(octal)?,
-        restart: vec![],
+        // What needs the key requires this unit, and is restarted with it: as NixOps had it.
+        restart: vec![format!("{name}-key.service")],
         reload: vec![],
         persist: false,
     };

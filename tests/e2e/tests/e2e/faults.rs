@@ -35,9 +35,10 @@ impl Scene {
     fn new(options: HostOptions) -> Self {
         // An emulated machine may take long for everything: there the test alone decides when something goes on.
         let waits = options.virtual_machine.is_some();
-        let [window, deadline, unwell, pause] = if waits { [1200, 900, 60, 600] } else { [8, 8, 8, 3] };
+        let [window, deadline, unwell, pause] = if waits { [1200, 900, 60, 600] } else { [12, 12, 8, 30] };
+        // What was not let go in time is not held up any more.
         let pause = format!(
-            "n=0; while [ -e /root/reached ] && [ $n -lt {} ]; do sleep 0.1; n=$((n + 1)); done",
+            "n=0; while [ -e /root/reached ] && [ $n -lt {} ]; do sleep 0.1; n=$((n + 1)); done; rm -f /root/reached",
             10 * pause
         );
         let world = World::boot_with(&[("web", options)], &|_| {}).expect("the lab boots");
@@ -94,8 +95,16 @@ impl Scene {
         self.world.lab.host("web")
     }
 
+    /// The phase is held up: nothing has gone on since it was reached.
+    #[track_caller]
+    fn is_held_up(&self, phase: &str) {
+        let held = self.place(phase).exec(&["test", "-e", "/root/reached"]).is_ok_and(|found| found.success);
+        assert!(held, "{phase} was over before the fault struck");
+    }
+
     /// Applies, hits the machine in each of these phases, waits until all is quiet, looks, and applies again.
-    fn hit(&mut self, phases: &[&str], fault: &dyn Fn(&World), after: &dyn Fn(&World)) {
+    fn hit(&mut self, phases: &[&str], fault: &Fault<'_>) {
+        let Fault { strike, then, after, .. } = fault;
         let (web, control) = (self.web(), self.world.lab.control());
         let label = phases.join(", ");
         let old = self.world.current_system("web");
@@ -109,15 +118,20 @@ impl Scene {
         self.world.write("network.nix", &system(&format!("{label} {}", self.row.len()))).unwrap();
         let child = start_apply(&self.world);
         self.comes_to(phases[0]);
-        for (phase, next) in phases.iter().zip(&phases[1..]) {
-            hold_up(next);
-            fault(&self.world);
+        for (n, phase) in phases.iter().enumerate() {
+            if let Some(next) = phases.get(n + 1) {
+                hold_up(next);
+            }
+            strike(&self.world);
+            // A power cut leaves nothing to look at.
+            if fault.can_be_seen {
+                self.is_held_up(phase);
+            }
             let_go(phase);
-            self.comes_to(next);
-        }
-        fault(&self.world);
-        if self.waits {
-            phases.last().map(|last| let_go(last));
+            then(&self.world);
+            if let Some(next) = phases.get(n + 1) {
+                self.comes_to(next);
+            }
         }
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -159,11 +173,29 @@ impl Scene {
     }
 }
 
+/// Something that goes wrong.
+struct Fault<'a> {
+    /// It happens at once.
+    strike: &'a dyn Fn(&World),
+    /// Whether the machine can still be looked at right after that.
+    can_be_seen: bool,
+    /// What follows.
+    then: &'a dyn Fn(&World),
+    /// What is done once all is quiet.
+    after: &'a dyn Fn(&World),
+}
+
+impl<'a> Fault<'a> {
+    fn new(strike: &'a dyn Fn(&World)) -> Self {
+        Self { strike, can_be_seen: true, then: &nothing, after: &nothing }
+    }
+}
+
 /// A machine that is hit in every phase, each time by another apply.
-fn row(what: &str, options: HostOptions, fault: impl Fn(&World), after: impl Fn(&World)) {
+fn row(what: &str, options: HostOptions, fault: &Fault<'_>) {
     let mut scene = Scene::new(options);
     for phase in PHASES {
-        scene.hit(&[phase], &fault, &after);
+        scene.hit(&[phase], fault);
     }
     scene.print(what);
 }
@@ -187,65 +219,87 @@ fn nothing(_: &World) {}
 
 #[test]
 fn terraform_is_killed() {
-    row(
-        "`kill -9` of terraform",
-        HostOptions::default(),
-        |world| on_control(world, &["pkill", "-KILL", "-x", "terraform"]),
-        nothing,
-    );
+    let kill = |world: &World| on_control(world, &["pkill", "-KILL", "-x", "terraform"]);
+    row("`kill -9` of terraform", HostOptions::default(), &Fault::new(&kill));
 }
 
 #[test]
 fn the_provider_is_killed() {
     let kill = |world: &World| on_control(world, &["pkill", "-KILL", "-f", "terraform-provider-nixos"]);
-    row("`kill -9` of the provider", HostOptions::default(), kill, nothing);
+    row("`kill -9` of the provider", HostOptions::default(), &Fault::new(&kill));
 }
 
 #[test]
 fn ssh_is_killed() {
-    row(
-        "`kill -9` of ssh",
-        HostOptions::default(),
-        |world| on_control(world, &["pkill", "-KILL", "-x", "ssh"]),
-        nothing,
-    );
+    let kill = |world: &World| on_control(world, &["pkill", "-KILL", "-x", "ssh"]);
+    row("`kill -9` of ssh", HostOptions::default(), &Fault::new(&kill));
 }
 
 #[test]
 fn the_agent_is_killed() {
     let kill = |world: &World| on_web(world, &["pkill", "-KILL", "-f", "nixos-agent run"]);
-    row("`kill -9` of the agent", HostOptions::default(), kill, nothing);
+    row("`kill -9` of the agent", HostOptions::default(), &Fault::new(&kill));
 }
 
 #[test]
 fn the_switch_is_killed() {
     let kill = |world: &World| on_web(world, &["pkill", "-KILL", "-f", "bin/switch-to-configuration"]);
-    row("`kill -9` of `switch-to-configuration`, where it runs", HostOptions::default(), kill, nothing);
+    row("`kill -9` of `switch-to-configuration`, where it runs", HostOptions::default(), &Fault::new(&kill));
 }
 
 #[test]
 fn the_network_is_cut() {
     for seconds in [5, 15] {
-        let cut = |world: &World| {
-            world.lab.host("web").link_down().unwrap();
+        let cut = |world: &World| world.lab.host("web").link_down().unwrap();
+        let mend = |world: &World| {
             std::thread::sleep(Duration::from_secs(seconds));
             world.lab.host("web").link_up().unwrap();
         };
-        row(&format!("network cut for {seconds} s"), HostOptions::default(), cut, nothing);
+        let fault = Fault { then: &mend, ..Fault::new(&cut) };
+        row(&format!("network cut for {seconds} s"), HostOptions::default(), &fault);
     }
 }
 
 #[test]
 fn the_power_is_cut() {
-    let cut = |world: &World| world.lab.host("web").power_cycle().unwrap();
-    row("power cycle", HostOptions::default(), cut, nothing);
+    let cut = |world: &World| world.lab.host("web").power_cut().unwrap();
+    let back = |world: &World| world.lab.host("web").power_on().unwrap();
+    let fault = Fault { can_be_seen: false, then: &back, ..Fault::new(&cut) };
+    row("power cycle", HostOptions::default(), &fault);
 }
 
 #[test]
 fn the_disk_is_full() {
     let small = HostOptions { disk_bytes: Some(64 << 20), ..HostOptions::default() };
     let fill = |world: &World| on_web(world, &["sh", "-c", "cat /dev/zero > /root/fill 2>/dev/null; true"]);
-    row("disk full", small, fill, |world| on_web(world, &["rm", "-f", "/root/fill"]));
+    let free = |world: &World| on_web(world, &["rm", "-f", "/root/fill"]);
+    row("disk full", small, &Fault { after: &free, ..Fault::new(&fill) });
+}
+
+#[test]
+fn emergency_mode_is_entered() {
+    let enter = |world: &World| on_web(world, &["systemctl", "start", "--no-block", "emergency.target"]);
+    row("emergency mode", HostOptions::default(), &Fault::new(&enter));
+}
+
+#[test]
+fn the_message_bus_is_lost() {
+    let kill = |world: &World| on_web(world, &["systemctl", "kill", "-s", "KILL", "dbus.service"]);
+    row("`kill -9` of D-Bus", HostOptions::default(), &Fault::new(&kill));
+}
+
+#[test]
+fn the_login_manager_is_lost() {
+    // Hosts boot without it, because it takes long.
+    let start = "systemctl unmask systemd-logind.service && systemctl start systemd-logind.service";
+    let kill = format!("{start} && systemctl kill -s STOP systemd-logind.service");
+    let strike = |world: &World| on_web(world, &["sh", "-c", &kill]);
+    let quiet = |world: &World| on_web(world, &["systemctl", "restart", "systemd-logind.service"]);
+    row(
+        "systemd-logind does not answer",
+        HostOptions::default(),
+        &Fault { after: &quiet, ..Fault::new(&strike) },
+    );
 }
 
 #[test]
@@ -264,8 +318,9 @@ fn the_clock_jumps() {
     let mut scene = Scene::new(machine);
     // It takes long to boot and to deploy: one activation sees all the phases there are on the way, another the way back.
     let (there, back) = PHASES.split_at(5);
-    scene.hit(there, &jump, &nothing);
-    scene.hit(back, &jump, &nothing);
+    let fault = Fault::new(&jump);
+    scene.hit(there, &fault);
+    scene.hit(back, &fault);
     scene.print("clock set a day forward, then two back");
     let expected = [&["new; success"; 5][..], &["old; error"]].concat();
     assert_eq!(scene.row, expected, "nothing that decides reads the clock");

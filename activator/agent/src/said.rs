@@ -1,0 +1,215 @@
+//! What `switch-to-configuration` says while it works, line by line.
+//!
+//! Its exit code says too little: 4 stands for a reload that failed as well as for a unit that had failed for weeks, and overwrites the 2
+//! of an activation script that failed before. So the words decide. Those of three programs are known: the Perl program of NixOS
+//! until 24.11, `systemctl`, whose messages the Perl program lets through, and the Rust program (`-ng`).
+
+use std::collections::BTreeSet;
+
+/// What one run has said so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Said {
+    /// It has begun to change the machine.
+    pub(crate) began: bool,
+    /// The activation script failed.
+    pub(crate) activation_failed: bool,
+    /// Units of the system whose job failed, or that it lists as failed, each once.
+    pub(crate) failed: Vec<String>,
+    /// Units that it has started, restarted or reloaded, or has seen start.
+    pub(crate) touched: BTreeSet<String>,
+    /// Lines about units of logged-in users, and about users' own activations, that failed.
+    pub(crate) of_users: Vec<String>,
+    /// systemd could not read its units anew.
+    pub(crate) reload_failed: bool,
+    /// A pre-switch check of the new system did not pass.
+    pub(crate) check_failed: bool,
+    /// The check that did not pass compares what only a reboot can change (`switchInhibitors`).
+    pub(crate) is_inhibited: bool,
+    /// Another process holds its lock.
+    pub(crate) is_locked: bool,
+    /// It could not talk to systemd-logind.
+    pub(crate) lost_logind: bool,
+    /// It has said anything at all.
+    pub(crate) anything: bool,
+}
+
+/// Kinds of units, as the end of their names.
+const KINDS: [&str; 11] = [
+    ".service",
+    ".socket",
+    ".target",
+    ".timer",
+    ".mount",
+    ".automount",
+    ".path",
+    ".slice",
+    ".scope",
+    ".swap",
+    ".device",
+];
+
+impl Said {
+    /// Takes in the next line.
+    pub(crate) fn hear(&mut self, line: &str) {
+        let line = line.trim();
+        self.anything |= !line.is_empty();
+        self.began |= shows_a_change(line);
+        if is_of_a_user(line) {
+            self.of_users.push(line.to_owned());
+        } else if line.starts_with("Failed to run activate script")
+            || (line.starts_with("Activation script snippet ") && line.contains(" failed"))
+        {
+            self.activation_failed = true;
+        } else if line.starts_with("Failed to reload daemon") {
+            self.reload_failed = true;
+        } else if line.starts_with("Unable to list users with logind") {
+            self.lost_logind = true;
+        } else if line.starts_with("Could not acquire lock") {
+            self.is_locked = true;
+        } else if line.starts_with("Pre-switch check") && line.contains("failed") {
+            self.check_failed = true;
+            self.is_inhibited |= line.contains("switchInhibitors");
+        } else if let Some(list) = line.strip_prefix("warning: the following units failed:") {
+            units(list).for_each(|unit| self.fails(unit));
+        } else if let Some(unit) = failed_job(line) {
+            self.fails(unit);
+        } else if let Some((what, list)) = line.split_once(" the following ")
+            && let Some((about, list)) = list.split_once(": ")
+            && (["starting", "restarting", "reloading"].contains(&what) || about.contains("were started"))
+        {
+            self.touched.extend(units(list).map(str::to_owned));
+        } else if let Some(list) = line.strip_prefix("the following new units were started:") {
+            self.touched.extend(units(list).map(str::to_owned));
+        }
+    }
+
+    /// What a whole run said.
+    pub(crate) fn all(text: &str) -> Self {
+        let mut said = Self::default();
+        text.lines().for_each(|line| said.hear(line));
+        said
+    }
+
+    fn fails(&mut self, unit: &str) {
+        if !self.failed.iter().any(|known| known == unit) {
+            self.failed.push(unit.to_owned());
+        }
+    }
+}
+
+/// Whether a line shows that the program changes something. It says so before it does.
+fn shows_a_change(line: &str) -> bool {
+    line.starts_with("stopping ") || line.starts_with("activating the configuration")
+}
+
+/// User managers and activations of users' own (home-manager) are no part of the system.
+fn is_of_a_user(line: &str) -> bool {
+    let failed_job = line
+        .strip_prefix("Failed to ")
+        .is_some_and(|rest| rest.split_whitespace().skip(1).take(2).eq(["user", "unit"]));
+    failed_job
+        || line.starts_with("warning: user activation for ")
+        || line.starts_with("warning: the following user units failed")
+}
+
+/// The unit whose job failed, according to `Failed to JOB UNIT` of the Rust program and of `systemctl`, or to `systemctl`'s
+/// `Job for UNIT failed` and `A dependency job for UNIT failed`.
+fn failed_job(line: &str) -> Option<&str> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let unit = match words[..] {
+        ["Failed", "to", "start" | "restart" | "reload" | "stop", unit, ..] => unit,
+        ["Job", "for", unit, "failed" | "failed." | "timed" | "canceled." | "invalid.", ..] => unit,
+        ["A", "dependency", "job", "for", unit, "failed" | "failed.", ..] => unit,
+        _ => return None,
+    };
+    let unit = unit.trim_end_matches([':', '.']);
+    is_unit(unit).then_some(unit)
+}
+
+fn is_unit(name: &str) -> bool {
+    KINDS.iter().any(|kind| name.len() > kind.len() && name.ends_with(kind))
+}
+
+/// The units of a list such as `a.service, b.mount`.
+fn units(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|unit| is_unit(unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_would_do_is_no_change() {
+        assert!(Said::all("stopping the following units: a.service\n").began);
+        assert!(Said::all("stopping swap device: /dev/sda2\n").began);
+        assert!(Said::all("activating the configuration...\n").began);
+        assert!(
+            !Said::all("would stop the following units: a.service\nwould activate the configuration...")
+                .began
+        );
+    }
+
+    #[test]
+    fn jobs_that_failed_are_named_in_the_words_of_three_programs() {
+        for (line, unit) in [
+            ("Failed to reload web-server.service", "web-server.service"),
+            ("Failed to start nope.mount", "nope.mount"),
+            (
+                "Failed to restart sysinit-reactivation.target: Transaction is destructive.",
+                "sysinit-reactivation.target",
+            ),
+            ("Failed to start x.service: Unit x.service not found.", "x.service"),
+            ("Job for a@1.service failed because the control process exited with error code.", "a@1.service"),
+            ("Job for a.service timed out.", "a.service"),
+            ("A dependency job for b.service failed. See 'journalctl -xe' for details.", "b.service"),
+            ("warning: the following units failed: c.service", "c.service"),
+        ] {
+            assert_eq!(Said::all(line).failed, [unit], "{line}");
+        }
+        let two =
+            Said::all("Failed to start a.service\nwarning: the following units failed: a.service, b.socket");
+        assert_eq!(two.failed, ["a.service", "b.socket"]);
+    }
+
+    #[test]
+    fn what_is_about_users_is_not_about_the_system() {
+        let said = Said::all(
+            "Failed to start user unit app.service\nwarning: user activation for alice failed\n\
+             warning: the following user units failed: app.service",
+        );
+        assert_eq!((said.failed.len(), said.of_users.len()), (0, 3));
+    }
+
+    #[test]
+    fn other_failures_are_told_apart() {
+        assert!(Said::all("Activation script snippet 'boom' failed (1)").activation_failed);
+        assert!(Said::all("Failed to run activate script").activation_failed);
+        assert!(Said::all("Failed to reload daemon: Connection reset by peer").reload_failed);
+        assert!(Said::all("Unable to list users with logind: no reply").lost_logind);
+        let check = Said::all("hostname changes\nPre-switch checks failed");
+        assert!(check.check_failed && !check.is_inhibited);
+        let inhibited =
+            Said::all("dbus-implementation : dbus -> broker\nPre-switch check 'switchInhibitors' failed");
+        assert!(inhibited.check_failed && inhibited.is_inhibited);
+        for harmless in
+            ["Failed to start the party", "Failed to stop swapping to /dev/sda2: busy", "● a.service - A"]
+        {
+            let said = Said::all(harmless);
+            assert!(said.failed.is_empty() && !said.activation_failed, "{harmless}");
+        }
+    }
+
+    #[test]
+    fn what_it_has_touched_is_known() {
+        let said = Said::all(
+            "stopping the following units: gone.service\nreloading the following units: r.service\n\
+             restarting the following units: a.service, b.service\nstarting the following units: c.timer\n\
+             the following new units were started: d.service",
+        );
+        assert_eq!(
+            said.touched.into_iter().collect::<Vec<_>>(),
+            ["a.service", "b.service", "c.timer", "d.service", "r.service"]
+        );
+    }
+}
