@@ -206,16 +206,30 @@ const BUILDS: &str = "allow-import-from-derivation";
 
 impl NixConfig {
     fn validate(&self) -> Result<(), Diagnostics> {
-        if self.options.known().is_none_or(|options| !options.contains_key(BUILDS)) {
-            return Ok(());
+        let place = || Path::root().attribute("nix").attribute("options");
+        let mut errors = Diagnostics::default();
+        for (name, value) in self.options.known().into_iter().flatten() {
+            if name == BUILDS {
+                errors.push(
+                    Diagnostic::error(format!("`{BUILDS}` cannot be set here"))
+                        .detail(format!(
+                            "Found `{BUILDS}` in `nix.options`. Remove it, and set `import_from_derivation = true` in each \
+                             `nixos_deployment` whose evaluation may build something."
+                        ))
+                        .at(place().key(name)),
+                );
+            }
+            if let Some(mistake) =
+                nixos_activator::nix::mistake(name, value.known().map_or("", String::as_str))
+            {
+                errors.push(
+                    Diagnostic::error(format!("`{name}` of `nix.options` cannot be given to Nix"))
+                        .detail(format!("Nix gets it as a line of `nix.conf`; {mistake}."))
+                        .at(place().key(name)),
+                );
+            }
         }
-        Err(Diagnostic::error(format!("`{BUILDS}` cannot be set here"))
-            .detail(format!(
-                "Found `{BUILDS}` in `nix.options`. Remove it, and set `import_from_derivation = true` in each `nixos_deployment` \
-                 whose evaluation may build something."
-            ))
-            .at(Path::root().attribute("nix").attribute("options").key(BUILDS))
-            .into())
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// `None` while something that an evaluation may depend on is not known.
@@ -286,8 +300,10 @@ fn nix_attribute() -> Attribute {
     let nested = Nested::new()
         .attribute(
             "options",
-            Attribute::map(Type::String).optional().validate(validators::non_null_elements()).description(
-                "Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`. Not \
+            Attribute::map(Type::String).optional().sensitive().validate(validators::non_null_elements()).description(
+                "Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`. They may hold tokens \
+                 (`access-tokens`): Nix gets them in its environment (`NIX_CONFIG`, behind what is in it already), which \
+                 other users cannot read. A value has no `#`, with which `nix.conf` begins a comment. Not \
                  `allow-import-from-derivation`: `import_from_derivation` of a deployment decides that.",
             ),
         )
@@ -365,6 +381,8 @@ pub(crate) mod tests {
         let error = with(BUILDS).validate().unwrap_err();
         assert!(error.iter().all(|one| one.detail.contains("import_from_derivation = true")), "{error:?}");
         assert!(with("pure-eval").validate().is_ok() && NixConfig::default().validate().is_ok());
+        let error = with("!include").validate().unwrap_err();
+        assert!(error.iter().all(|one| one.detail.contains("the name of a setting")), "{error:?}");
     }
 
     async fn harness() -> Harness {
