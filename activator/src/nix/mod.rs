@@ -14,9 +14,11 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
+
+use crate::text::{Lines, plain};
 
 pub use log::Log;
 pub use settings::{NixSettings, mistake};
@@ -160,7 +162,7 @@ impl Nix {
         let text = String::from_utf8_lossy(&output.stdout);
         let version = Version::parse(&text).ok_or_else(|| NixError::Version {
             program: program.display().to_string(),
-            output: text.trim().chars().take(200).collect(),
+            output: plain(text.trim()).chars().take(200).collect(),
         })?;
         if version < OLDEST {
             return Err(NixError::TooOld { found: version });
@@ -251,9 +253,10 @@ impl Nix {
         let read_log = async {
             let mut log = Log::default();
             if let Some(stderr) = stderr {
-                let mut lines = BufReader::new(stderr).split(b'\n');
-                while let Some(line) = lines.next_segment().await? {
-                    log.take(&String::from_utf8_lossy(&line), on_line);
+                // A machine that something is copied to speaks here, too.
+                let mut lines = Lines::of(stderr, usize::MAX);
+                while let Some(line) = lines.next().await? {
+                    log.take(&line, on_line);
                 }
             }
             Ok::<_, std::io::Error>(log)
@@ -278,8 +281,8 @@ impl Nix {
             return Err(NixError::Failed {
                 program: described,
                 status,
-                message: log.error(),
-                output: log.tail().map(str::to_owned).collect(),
+                message: plain(&log.error()),
+                output: log.tail().map(plain).collect(),
             });
         }
         let stdout = String::from_utf8(text)

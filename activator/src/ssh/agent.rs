@@ -40,15 +40,10 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent at `socket` and gives it the key. `setting` is what the user calls the key.
-    pub(super) async fn with(
-        key: &Secret,
-        socket: &Path,
-        host: &str,
-        setting: &'static str,
-    ) -> Result<Self, SshError> {
+    /// Starts an agent at `socket` and gives it the key.
+    pub(super) async fn with(key: &Secret, socket: &Path, host: &str) -> Result<Self, SshError> {
         let failed = |reason: String| SshError::Local { host: host.to_owned(), reason };
-        match tokio::time::timeout(LIMIT, start(key, socket, setting)).await {
+        match tokio::time::timeout(LIMIT, start(key, socket)).await {
             Ok(started) => started.map_err(failed),
             Err(_) => {
                 Err(failed(format!("`ssh-agent` and `ssh-add` gave no answer within {} s", LIMIT.as_secs())))
@@ -66,7 +61,7 @@ impl Agent {
     }
 }
 
-async fn start(key: &Secret, socket: &Path, setting: &str) -> Result<Agent, String> {
+async fn start(key: &Secret, socket: &Path) -> Result<Agent, String> {
     let mut command = program("ssh-agent")?;
     command.arg("-t").arg(LIFE).arg("-a").arg(socket).args([
         "sh",
@@ -88,7 +83,7 @@ async fn start(key: &Secret, socket: &Path, setting: &str) -> Result<Agent, Stri
     // OpenSSH wants the line break at the end that people lose in variables.
     let text = Zeroizing::new(format!("{}\n", key.expose().trim_end()));
     ask(socket, &["-q", "-"], text.as_bytes()).await.map_err(|error| {
-        format!("`{setting}` is not a private key that can be used without a passphrase: {error}")
+        format!("what `private_keys` has for it is not a private key without a passphrase: {error}")
     })?;
     let public = ask(socket, &["-L"], b"").await?;
     Ok(Agent { child, stdin, socket: socket.to_path_buf(), public })
@@ -133,7 +128,7 @@ mod tests {
         let socket = directory.path().join("agent");
         for kind in [KeyType::Ed25519, KeyType::Rsa { bits: 2048 }] {
             let pair = KeyPair::generate(kind).await.unwrap();
-            let agent = Agent::with(&pair.private, &socket, "web", "private_keys").await.unwrap();
+            let agent = Agent::with(&pair.private, &socket, "web").await.unwrap();
             assert!(agent.public.starts_with(&pair.public), "{} {}", agent.public, pair.public);
             let files: Vec<_> =
                 std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path()).collect();
@@ -147,8 +142,7 @@ mod tests {
     async fn what_is_no_key_is_said() {
         let directory = tempfile::tempdir().unwrap();
         let key = Secret::new("-----BEGIN OPENSSH PRIVATE KEY-----\nx9canary\n");
-        let error =
-            Agent::with(&key, &directory.path().join("agent"), "web", "private_keys").await.unwrap_err();
+        let error = Agent::with(&key, &directory.path().join("agent"), "web").await.unwrap_err();
         let error = error.to_string();
         assert!(
             error.contains("`private_keys`") && error.contains("ssh-add") || error.contains("rror"),

@@ -298,11 +298,11 @@ async fn write_files(
 ) -> Result<Files, SshError> {
     let host = endpoint.host.as_str();
     let files = Files {
-        key: identity(&endpoint.key, &directory.join("key"), host, "private_keys", agents).await?,
+        key: identity(&endpoint.key, &directory.join("key"), host, agents).await?,
         bastion_key: match &endpoint.bastion {
             Some(bastion) => {
                 let path = directory.join("bastion_key");
-                identity(&bastion.key, &path, host, "bastion.private_key", agents).await?
+                identity(&bastion.key, &path, &bastion.host, agents).await?
             }
             None => None,
         },
@@ -329,14 +329,13 @@ async fn identity(
     key: &Key,
     path: &Path,
     host: &str,
-    setting: &'static str,
     agents: &mut Vec<Agent>,
 ) -> Result<Option<Identity>, SshError> {
     match key {
         Key::Ambient => Ok(None),
         Key::File(file) => Ok(Some(Identity { file: file.clone(), agent: None })),
         Key::Text(text) => {
-            let agent = Agent::with(text, &path.with_extension("agent"), host, setting).await?;
+            let agent = Agent::with(text, &path.with_extension("agent"), host).await?;
             let file = path.with_extension("pub");
             let written = write_private(&file, &agent.public, host);
             let socket = agent.socket.clone();

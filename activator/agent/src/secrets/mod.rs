@@ -9,7 +9,6 @@ mod sealed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, Permissions};
-use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +16,7 @@ use nixos_agent::{FailedUnit, Request, SecretEntry, SecretFile};
 use serde::{Deserialize, Serialize};
 
 use crate::AgentError;
-use crate::files::{Deployment, failed, replace};
+use crate::files::{Deployment, failed, read_secret, replace};
 use crate::host;
 use manifest::{Published, digest};
 use place::{MEMORY, group, in_memory, make_directory, user, write, write_new};
@@ -77,12 +76,30 @@ pub(crate) fn stage(request: &Request, contents: &[u8]) -> Result<(), AgentError
         let found = contents.len();
         return Err(AgentError::Request(format!("expected {announced} bytes of secrets, found {found}")));
     }
+    request.secrets.iter().flat_map(|secrets| &secrets.entries).try_for_each(is_sound)?;
     match &request.secrets {
         Some(secrets) if secrets.entries.iter().any(|entry| entry.content.is_some()) => {
             stage_at(&staged(request.id.as_str()), &secrets.entries, contents)
         }
         _ => Ok(()),
     }
+}
+
+/// Whether its texts are what they are taken for: parts of file names, and fields of a line.
+fn is_sound(entry: &SecretEntry) -> Result<(), AgentError> {
+    let wrong = |what: &str, expected: &str| {
+        Err(AgentError::Request(format!("the {what} of secret \"{}\" is not {expected}", entry.file.name)))
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if entry.fingerprint.is_empty() || !entry.fingerprint.chars().all(is_plain) {
+        return wrong("fingerprint", "made of letters, digits, `-` and `_`");
+    }
+    let path = Path::new(&entry.file.path);
+    let leaves = path.components().any(|part| part == std::path::Component::ParentDir);
+    if !path.is_absolute() || leaves || entry.file.path.contains(char::is_control) {
+        return wrong("path", "an absolute path without `..` and control characters");
+    }
+    Ok(())
 }
 
 fn stage_at(directory: &Path, entries: &[SecretEntry], contents: &[u8]) -> Result<(), AgentError> {
@@ -124,7 +141,9 @@ impl<'a> Secrets<'a> {
     pub(crate) fn check(&self) -> Result<(), String> {
         let there = manifest::read(self.owner);
         let lost = self.entries.iter().filter(|entry| entry.content.is_none()).find(|entry| {
-            there.get(&entry.file.name).is_none_or(|published| published.fingerprint != entry.fingerprint)
+            there
+                .get(entry.file.name.as_str())
+                .is_none_or(|published| published.fingerprint != entry.fingerprint)
         });
         if self.entries.iter().any(|entry| persists(&entry.file)) {
             sealed::is_possible()?;
@@ -157,9 +176,10 @@ impl<'a> Secrets<'a> {
             if entry.content.is_none() {
                 continue;
             }
-            let content = std::fs::read(aside.join(number.to_string())).map_err(failed("staged secret"))?;
+            let staged = File::open(aside.join(number.to_string())).and_then(read_secret);
+            let content = staged.map_err(failed("staged secret"))?;
             if persists(&entry.file) {
-                sealed::seal(self.owner, &entry.file.name, &entry.fingerprint, &content)?;
+                sealed::seal(self.owner, entry.file.name.as_str(), &entry.fingerprint, &content)?;
             }
             make_directory(Path::new(&entry.file.path))?;
             // Users of the new system may not exist yet: until then it is root's alone.
@@ -253,18 +273,17 @@ impl<'a> Secrets<'a> {
     /// The new system stays: so do they.
     pub(crate) fn keep(&self) -> Result<(), AgentError> {
         let mut published: BTreeMap<String, Published> = manifest::read(self.owner);
-        published.retain(|name, _| self.entries.iter().any(|entry| entry.file.name == *name));
+        published.retain(|name, _| self.entries.iter().any(|entry| entry.file.name.as_str() == name));
         for entry in self.entries {
             let at = failed(&entry.file.path);
-            let mut content = vec![];
-            let mut file = File::open(&entry.file.path).map_err(&at)?;
+            let file = File::open(&entry.file.path).map_err(&at)?;
             let meta = file.metadata().map_err(&at)?;
-            file.read_to_end(&mut content).map_err(&at)?;
+            let content = read_secret(file).map_err(&at)?;
             let looks = format!("{:o} {}:{}", meta.mode() & 0o7777, meta.uid(), meta.gid());
             published.insert(
-                entry.file.name.clone(),
+                entry.file.name.to_string(),
                 Published {
-                    name: entry.file.name.clone(),
+                    name: entry.file.name.to_string(),
                     fingerprint: entry.fingerprint.clone(),
                     digest: digest(&content),
                     looks,
@@ -273,7 +292,7 @@ impl<'a> Secrets<'a> {
             );
         }
         let persistent = self.entries.iter().filter(|entry| persists(&entry.file));
-        let persistent = persistent.filter_map(|entry| published.get(&entry.file.name));
+        let persistent = persistent.filter_map(|entry| published.get(entry.file.name.as_str()));
         sealed::keep(self.owner, &persistent.collect::<Vec<_>>())?;
         sealed::take_over(self.owner, &published.values().map(|one| one.path.as_path()).collect())?;
         // Last: what is not in it is taken for lost and sent again.
@@ -291,7 +310,8 @@ impl<'a> Secrets<'a> {
         for file in before {
             match &file.content {
                 Some(content) => {
-                    let content = std::fs::read(content).map_err(failed("secret put aside"))?;
+                    let content =
+                        File::open(content).and_then(read_secret).map_err(failed("secret put aside"))?;
                     make_directory(&file.path)?;
                     write(&file.path, &content, file.mode, file.uid, file.gid)?;
                 }
@@ -328,11 +348,10 @@ impl<'a> Secrets<'a> {
         let mut before = vec![];
         for (number, path) in paths.into_iter().enumerate() {
             before.push(match File::open(&path) {
-                Ok(mut file) => {
+                Ok(file) => {
                     let at = failed(&path.display().to_string());
                     let meta = file.metadata().map_err(&at)?;
-                    let mut content = vec![];
-                    file.read_to_end(&mut content).map_err(&at)?;
+                    let content = read_secret(file).map_err(&at)?;
                     let copy = aside.join(format!("before-{number}"));
                     write_new(&copy, &content)?;
                     let mode = meta.mode() & 0o7777;
@@ -343,5 +362,40 @@ impl<'a> Secrets<'a> {
         }
         let json = serde_json::to_vec(&before).map_err(|error| AgentError::Request(error.to_string()))?;
         replace(&aside.join(BEFORE), &json, 0o600)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_says_of_a_secret_stays_in_its_place() {
+        let entry = |path: &str, fingerprint: &str| SecretEntry {
+            file: SecretFile {
+                name: "token".parse().unwrap(),
+                path: path.to_owned(),
+                user: "root".to_owned(),
+                group: "root".to_owned(),
+                mode: 0o400,
+                restart: vec![],
+                reload: vec![],
+                persist: false,
+            },
+            fingerprint: fingerprint.to_owned(),
+            content: None,
+        };
+        assert!(is_sound(&entry("/run/keys/a token", "aZ0-_")).is_ok());
+        for (path, fingerprint) in [
+            ("/run/keys/x", "../x"),
+            ("/run/keys/x", ""),
+            ("/run/keys/x", "a\tb"),
+            ("/run/keys/../../etc/shadow", "a"),
+            ("run/keys/x", "a"),
+            ("/run/keys/x\ty", "a"),
+            ("/run/keys/x\ny", "a"),
+        ] {
+            assert!(is_sound(&entry(path, fingerprint)).is_err(), "{path} {fingerprint}");
+        }
     }
 }
