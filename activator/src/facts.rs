@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use crate::StorePath;
 use crate::ssh::{Connection, SshError};
-use crate::text::plain;
 
 /// Everything one look at a machine tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -101,7 +100,7 @@ say end yes
 /// Asks the machine.
 pub async fn gather(machine: &str, connection: &Connection) -> Result<Facts, FactsError> {
     let answer = connection.run(&["sh", "-s"], SCRIPT.as_bytes()).await?;
-    let text = plain(&String::from_utf8_lossy(&answer.stdout));
+    let text = answer.text();
     let facts = parse(&text).ok_or_else(|| FactsError::Shell {
         host: connection.endpoint().host.clone(),
         code: answer.code,

@@ -44,7 +44,7 @@ done
 pub async fn running(connection: &Connection) -> Result<Option<Running>, ActivateError> {
     let answer = connection.run_as_root(&["sh", "-c", SCRIPT, "sh", AGENTS], b"").await?;
     if answer.code == Some(0) {
-        return Ok(parse(&String::from_utf8_lossy(&answer.stdout)));
+        return Ok(parse(&answer.text()));
     }
     let host = connection.endpoint().host.clone();
     Err(ActivateError::Agent { host, code: answer.code, message: answer.stderr.trim().to_owned() })

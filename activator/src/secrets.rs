@@ -314,7 +314,7 @@ pub async fn look(
     owner: &DeploymentId,
 ) -> Result<BTreeMap<String, String>, SshError> {
     let answer = connection.run_as_root(&["sh", "-s", "--", owner.as_str()], LOOK.as_bytes()).await?;
-    let text = String::from_utf8_lossy(&answer.stdout);
+    let text = answer.text();
     if text.lines().last() != Some("end") {
         let host = connection.endpoint().host.clone();
         return Err(SshError::Other { host, reason: answer.stderr.trim().to_owned() });

@@ -55,6 +55,13 @@ pub struct Answer {
     pub stderr: String,
 }
 
+impl Answer {
+    /// Standard output as text without control characters but line breaks and tabs.
+    pub fn text(&self) -> String {
+        plain(&String::from_utf8_lossy(&self.stdout))
+    }
+}
+
 impl Connection {
     /// Connects and logs in once.
     pub async fn open(endpoint: &Endpoint, cancel: &CancellationToken) -> Result<Self, SshError> {

@@ -147,11 +147,11 @@ fn roots(deployment: &Deployment) -> Option<Roots> {
 
 /// An id that no other deployment has.
 fn new_id() -> Result<String, Diagnostic> {
-    DeploymentId::random().map(|id| id.to_string()).map_err(|error| no_randomness(&error))
+    DeploymentId::random().map(|id| id.to_string()).map_err(|error| no_randomness(error))
 }
 
 /// Without random numbers there are no ids and no keys.
-fn no_randomness(error: &NoRandomness) -> Diagnostic {
+fn no_randomness(error: NoRandomness) -> Diagnostic {
     Diagnostic::error("There are no random numbers").detail(format!(
         "{error}. They are needed for the id of the deployment and for the key of its secrets' fingerprints. Nothing was changed."
     ))

@@ -416,20 +416,30 @@ fn an_agent_that_is_deleted_while_it_works_ends_the_wait() {
 
 #[test]
 fn a_private_key_given_as_a_value_is_seen_nowhere() {
-    let world = world(&["web"]);
+    let world = world(&["web", "gate"]);
     let control = world.lab.control();
     // The only key there is, and not where OpenSSH would find it by itself.
     control.exec(&["mv", "/root/.ssh/id_ed25519", "/root/admin-key"]).unwrap();
     let provider = "variable \"key\" {\n  type = string\n  sensitive = true\n}\n\
         provider \"nixos\" { ssh = { private_keys = { admin = var.key } } }\n";
     let address = world.lab.host("web").address();
-    let main = format!("{}{provider}", site(&world, &["web"], ""))
-        .replace(&format!("host = \"{address}\""), &format!("host = \"{address}\", key = \"admin\""));
+    let gate = world.lab.host("gate");
+    let bastion = format!(
+        "bastion = {{ host = \"{}\", user = \"root\", key = \"admin\", host_public_key = \"{}\" }}",
+        gate.address(),
+        gate.host_public_key()
+    );
+    let main = format!("{}{provider}", site(&world, &["web"], "")).replace(
+        &format!("host = \"{address}\""),
+        &format!("host = \"{address}\", key = \"admin\", {bastion}"),
+    );
     set_up(&world, &main, &one(""));
     let key = control.read_file("/root/admin-key").unwrap();
     let run = world
         .terraform_with(&[("TF_LOG_PROVIDER", "TRACE"), ("TF_VAR_key", &key)], &["apply", "-auto-approve"]);
     succeeds(&run);
+    let through = gate.exec(&["journalctl", "-o", "cat", "-t", "sshd", "-t", "sshd-session"]).unwrap().stdout;
+    assert!(through.contains("Accepted publickey for root"), "it went over the bastion: {through}");
     let secret = key.lines().nth(2).unwrap();
     assert!(run.text.contains("@module=provider.nixos"), "the provider logs where it is asked to");
     assert!(!run.text.contains(secret), "the log must not have the key");

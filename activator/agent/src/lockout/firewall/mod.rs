@@ -10,7 +10,7 @@ mod nftables;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::{store_paths, unit};
+use super::unit;
 
 /// Whether connections to a TCP port are certainly refused.
 pub(super) fn refuses(system: &Path, port: u16) -> bool {
@@ -20,18 +20,19 @@ pub(super) fn refuses(system: &Path, port: u16) -> bool {
     started(system, "nftables.service").is_some_and(|text| nftables::refuses(&text, port))
 }
 
-/// What a unit of the system starts, and the files with rules that this names. `None`: no target starts the unit, or a program
-/// of it cannot be read.
+/// What a unit of the system starts, with the files that this includes. `None`: no target starts the unit, or a program of it cannot
+/// be read.
 fn started(system: &Path, name: &str) -> Option<String> {
     let unit = unit(system, name).filter(|_| is_wanted(system, name))?;
     let mut text = String::new();
     for program in starters(&unit) {
         let script = std::fs::read(program).ok()?;
-        let script = String::from_utf8_lossy(&script).into_owned();
-        for path in store_paths(&script).filter(|path| path.contains("rules")) {
-            text.push_str(&std::fs::read_to_string(path).unwrap_or_default());
+        for line in String::from_utf8_lossy(&script).lines() {
+            let included = line.trim().strip_prefix("include \"").and_then(|rest| rest.strip_suffix('"'));
+            let included = included.and_then(|path| std::fs::read_to_string(path).ok());
+            text.push_str(included.as_deref().unwrap_or(line));
+            text.push('\n');
         }
-        text.push_str(&script);
     }
     (!text.is_empty()).then_some(text)
 }
@@ -138,6 +139,21 @@ mod tests {
             assert!(refuses(system.path(), 22));
             std::fs::remove_dir_all(system.path().join("etc/systemd/system/sysinit.target.wants")).unwrap();
             assert!(!refuses(system.path(), 22), "{tool}");
+        }
+    }
+
+    #[test]
+    fn rules_may_be_in_a_file_of_their_own() {
+        let plain = shapes("nftables").into_iter().find(|shape| shape.name == "plain").unwrap();
+        for (sign, expected) in [('-', true), ('+', false)] {
+            let system = plain.install(sign);
+            let (program, rules) = (system.path().join("nftables-rules"), system.path().join("rules.nft"));
+            std::fs::rename(&program, &rules).unwrap();
+            // As NixOS 22.11 has it.
+            std::fs::write(&program, format!("flush ruleset\ninclude \"{}\"\n", rules.display())).unwrap();
+            assert_eq!(refuses(system.path(), 22), expected);
+            std::fs::remove_file(&rules).unwrap();
+            assert!(!refuses(system.path(), 22), "what cannot be read says nothing");
         }
     }
 

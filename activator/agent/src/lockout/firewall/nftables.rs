@@ -101,7 +101,7 @@ fn block(text: &str) -> Option<Vec<Statement<'_>>> {
                 match body {
                     // Several sets in a line are no block.
                     Some((head, body)) if !is_rule(head) => {
-                        statements.push(Statement { head, body: Some(body) })
+                        statements.push(Statement { head, body: Some(body) });
                     }
                     _ if !whole.is_empty() => statements.push(Statement { head: whole, body: None }),
                     _ => {}
