@@ -4,9 +4,13 @@
 //! when the connection breaks we connect again and listen on, and what it does does not depend on us.
 
 use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use nixos_agent::{Confirmation, DeploymentId, Event, EventKind, Message, Phase, Report, Request, Word};
+use nixos_agent::{
+    Confirmation, DeploymentId, Event, EventKind, Message, NoRandomness, Outcome, Phase, Report, Request,
+    Word,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -47,6 +51,9 @@ pub enum ActivateError {
         /// The user who logged in.
         user: String,
     },
+    /// No request could be made.
+    #[error(transparent)]
+    Random(#[from] NoRandomness),
     /// The machine's disk is full.
     #[error("no space left on {host}: {message}")]
     DiskFull {
@@ -118,9 +125,11 @@ pub async fn activate(
             result => result,
         }
     };
+    let obstacle = Mutex::new(None);
     let confirm = async {
         if let Some(confirmation) = &request.confirmation {
-            let client = Client { endpoint: connection.endpoint(), agent, id: &request.id, confirmation };
+            let endpoint = connection.endpoint();
+            let client = Client { endpoint, agent, id: &request.id, confirmation, obstacle: &obstacle };
             if waits_in(Phase::AwaitingConfirmation, reached.clone()).await {
                 client.confirm().await;
             }
@@ -131,10 +140,16 @@ pub async fn activate(
         // Whatever came of it, the agent's report is the end.
         std::future::pending::<Infallible>().await
     };
-    tokio::select! {
-        result = listen => result,
+    let mut report = tokio::select! {
+        result = listen => result?,
         never = confirm => match never {},
+    };
+    let obstacle = obstacle.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let (Outcome::RolledBack | Outcome::RollbackFailed, Some(why)) = (report.outcome, obstacle) {
+        // The agent knows that nobody came, and not why.
+        report.message = format!("{} The last try to confirm it: {why}.", report.message);
     }
+    Ok(report)
 }
 
 /// Whether the agent comes to wait in a phase, once it has got there or beyond.
@@ -148,6 +163,8 @@ struct Client<'a> {
     agent: &'a str,
     id: &'a DeploymentId,
     confirmation: &'a Confirmation,
+    /// Why the new system could not be confirmed so far.
+    obstacle: &'a Mutex<Option<String>>,
 }
 
 impl Client<'_> {
@@ -158,17 +175,25 @@ impl Client<'_> {
         while start.elapsed() < window {
             // Not the pool: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo
             // a system that works.
-            match Connection::open(self.endpoint, &CancellationToken::new()).await {
+            let why = match Connection::open(self.endpoint, &CancellationToken::new()).await {
                 Ok(connection) => {
                     let told = self.tell(&connection, Word::Reachable).await;
                     connection.close().await;
                     match told {
-                        Ok(None) => return,
-                        Ok(Some(message)) => tracing::warn!(message, "not confirmed"),
-                        Err(error) => tracing::warn!(%error, "not confirmed yet"),
+                        Ok(None) => None,
+                        Ok(Some(message)) => Some(format!("the login worked, and the agent said: {message}")),
+                        Err(error) => Some(format!("the login worked, but {error}")),
                     }
                 }
-                Err(error) => tracing::warn!(%error, "the machine cannot be logged in to after the switch"),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(why) = &why {
+                tracing::warn!(why, "the new system is not confirmed yet");
+            }
+            let is_confirmed = why.is_none();
+            *self.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = why;
+            if is_confirmed {
+                return;
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
@@ -240,17 +265,20 @@ async fn attach(
     }
 }
 
-/// Brings the agent for `system` to the machine unless it is there, and returns its path.
+/// Brings the agent for `system` to the machine unless it is there, and returns its path. Agents of other versions that were not used for
+/// a week, and that nothing can start any more, are removed.
 pub async fn install(connection: &Connection, system: &str) -> Result<String, ActivateError> {
     let platform = || ActivateError::Platform { system: system.to_owned() };
     let binary = agent_binary::binary(system).ok_or_else(platform)?;
     let path = format!("{AGENTS}/{}/nixos-agent", binary.sha256);
-    if connection.run_as_root(&[&path, "--version"], b"").await?.code == Some(0) {
+    let run = async |script: &str, input| {
+        connection.run_as_root(&["sh", "-c", script, "sh", &path, binary.sha256, AGENTS], input).await
+    };
+    // Its content decides: after a power cut a file may be there without it.
+    if run(&format!("{COMMON}{FIND}"), b"".as_slice()).await?.code == Some(0) {
         return Ok(path);
     }
-    // Complete or not there at all: the rename is the last step.
-    let script = r#"set -e; umask 022; d=$(dirname "$1"); mkdir -p "$d"; t="$d/.new.$$"; trap 'rm -f "$t"' EXIT; cat > "$t"; chmod 755 "$t"; mv "$t" "$1"; "$1" --version"#;
-    let answer = connection.run_as_root(&["sh", "-c", script, "sh", &path], binary.bytes).await?;
+    let answer = run(&format!("{COMMON}{INSTALL}"), binary.bytes).await?;
     if answer.code == Some(0) {
         return Ok(path);
     }
@@ -260,6 +288,38 @@ pub async fn install(connection: &Connection, system: &str) -> Result<String, Ac
     }
     Err(ActivateError::Agent { host, code: answer.code, message })
 }
+
+const COMMON: &str = r#"
+PATH="$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+is_whole() { found="$(sha256sum <"$1")" && [ "${found%% *}" = "$2" ]; }
+"#;
+
+/// Finds the agent, and says that it is in use.
+const FIND: &str = r#"
+is_whole "$1" "$2" 2>/dev/null && "$1" --version >/dev/null || exit 1
+touch "$1"
+for old in $(find "$3" -mindepth 2 -maxdepth 2 -name nixos-agent -mtime +7 2>/dev/null); do
+  [ "$old" != "$1" ] || continue
+  # A unit may start it again, and a process run it.
+  ! grep -rqF "$old" /run/systemd /etc/systemd/system 2>/dev/null || continue
+  for program in /proc/[0-9]*/exe; do
+    [ "$(readlink "$program" 2>/dev/null)" != "$old" ] || continue 2
+  done
+  rm -rf "${old%/*}"
+done
+exit 0
+"#;
+
+/// Complete and on the disk, or not there at all: the rename comes when all else is written.
+const INSTALL: &str = r#"
+set -e; umask 022
+d="$(dirname "$1")"; mkdir -p "$d"; t="$d/.new.$$"; trap 'rm -f "$t"' EXIT
+durable() { sync "$@" 2>/dev/null || sync; }
+cat >"$t"; chmod 755 "$t"
+is_whole "$t" "$2" || { echo "it did not arrive whole" >&2; exit 1; }
+durable "$t"; mv -f "$t" "$1"; durable "$d" "$3"
+"$1" --version
+"#;
 
 /// Follows an agent's events and remembers how far it came.
 struct Listener<'a> {

@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use nixos_agent::DeploymentId;
 use tokio_util::sync::CancellationToken;
 
 use crate::StorePath;
-use crate::nix::{Nix, NixError};
+use crate::nix::{Call, Nix, NixError};
 use crate::progress::{Progress, Stage};
 
 /// Why there is no system.
@@ -113,12 +114,12 @@ impl Kept {
 
 impl Roots {
     /// The roots of `deployment`, below the user's state directory; `None` where there is no home.
-    pub fn of(deployment: &str) -> Option<Self> {
+    pub fn of(deployment: &DeploymentId) -> Option<Self> {
         let state = std::env::var_os("XDG_STATE_HOME")
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
             .or_else(|| Some(std::env::home_dir()?.join(".local/state")))?;
-        Some(Self { directory: state.join("nixos-activator/roots").join(deployment) })
+        Some(Self { directory: state.join("nixos-activator/roots").join(deployment.as_str()) })
     }
 
     /// Keeps exactly `paths` in the set `kept`.
@@ -143,9 +144,16 @@ impl Roots {
                     nix.run("nix-store", &arguments, &[], cancel, &|_| {}).await
                 }
                 Kept::Planned => {
-                    let expression = derivations(paths);
-                    let arguments = ["--add-root", &link, "--expr", &expression];
-                    nix.run("nix-instantiate", &arguments, &[], cancel, &|_| {}).await
+                    // An argument may not be longer than 128 KiB, which is a few hundred machines.
+                    let input = derivations(paths);
+                    let arguments = ["--add-root", link.as_str(), "-"];
+                    let call = Call {
+                        program: "nix-instantiate",
+                        arguments: &arguments,
+                        input: &input,
+                        ..Call::default()
+                    };
+                    nix.call(call, cancel, &|_| {}).await
                 }
             };
             if let Err(error) = result {

@@ -72,7 +72,7 @@ const OUTPUTS: &[&str] = &[
 pub async fn look(connection: &Connection, systems: [&StorePath; 2]) -> Result<[Contents; 2], ContentsError> {
     let [old, new] = systems.map(StorePath::as_str);
     let answer = connection.run(&["sh", "-s", old, new], SCRIPT.as_bytes()).await?;
-    parse(&String::from_utf8_lossy(&answer.stdout)).ok_or_else(|| ContentsError::Unreadable {
+    parse(&answer.text()).ok_or_else(|| ContentsError::Unreadable {
         host: connection.endpoint().host.clone(),
         code: answer.code,
         message: answer.stderr.trim().to_owned(),

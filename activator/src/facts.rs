@@ -100,7 +100,7 @@ say end yes
 /// Asks the machine.
 pub async fn gather(machine: &str, connection: &Connection) -> Result<Facts, FactsError> {
     let answer = connection.run(&["sh", "-s"], SCRIPT.as_bytes()).await?;
-    let text = String::from_utf8_lossy(&answer.stdout);
+    let text = answer.text();
     let facts = parse(&text).ok_or_else(|| FactsError::Shell {
         host: connection.endpoint().host.clone(),
         code: answer.code,

@@ -30,7 +30,7 @@ done
 /// Those that a machine has, oldest first.
 pub async fn list(connection: &Connection) -> Result<Vec<Generation>, SshError> {
     let answer = connection.run(&["sh", "-s"], SCRIPT.as_bytes()).await?;
-    Ok(parse(&String::from_utf8_lossy(&answer.stdout)))
+    Ok(parse(&answer.text()))
 }
 
 /// The newest one that leads to another system than `runs` and was made before generation `number`; whenever it was made where

@@ -36,6 +36,7 @@ pub mod scheduler;
 pub mod secrets;
 pub mod ssh;
 pub mod status;
+pub mod text;
 
 pub use hash::sha256;
 pub use names::{MachineName, NameError, StorePath};

@@ -4,12 +4,15 @@
 
 use std::time::Duration;
 
-use nixos_agent::{DeploymentId, Event, EventKind, Report};
-use openssh::RemoteChild;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use nixos_agent::{DeploymentId, Event, EventKind, Report, SystemState};
+use tokio::io::{AsyncRead, AsyncWriteExt};
 
 use crate::activate::{AGENTS, ActivateError};
 use crate::ssh::{Connection, SshError};
+use crate::text::{Lines, complaint, plain};
+
+/// The most that an agent may say about one activation.
+const MOST: usize = 256 << 20;
 
 /// An activation at work on a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +44,7 @@ done
 pub async fn running(connection: &Connection) -> Result<Option<Running>, ActivateError> {
     let answer = connection.run_as_root(&["sh", "-c", SCRIPT, "sh", AGENTS], b"").await?;
     if answer.code == Some(0) {
-        return Ok(parse(&String::from_utf8_lossy(&answer.stdout)));
+        return Ok(parse(&answer.text()));
     }
     let host = connection.endpoint().host.clone();
     Err(ActivateError::Agent { host, code: answer.code, message: answer.stderr.trim().to_owned() })
@@ -82,13 +85,21 @@ pub(crate) async fn listen(
     }
     let stderr = child.stderr().take();
     let host = connection.endpoint().host.as_str();
-    let (report, message) = tokio::join!(events(host, &mut child, on_event), async {
-        let mut text = Vec::new();
-        if let Some(mut stderr) = stderr {
-            let _ = stderr.read_to_end(&mut text).await;
+    let heard = async {
+        // Dropped with what it has not read: nobody waits for an agent that says more than it may.
+        let stdout = child.stdout().take();
+        match stdout {
+            Some(stdout) => events(host, Lines::of(stdout, MOST), on_event).await,
+            None => Ok(None),
         }
-        String::from_utf8_lossy(&text).trim().to_owned()
-    });
+    };
+    let message = async {
+        match stderr {
+            Some(stderr) => Ok(complaint(stderr).await.trim().to_owned()),
+            None => Ok(String::new()),
+        }
+    };
+    let (report, message) = tokio::try_join!(heard, message)?;
     let code = connection.exit_code(child).await;
     match (report, code) {
         (Some(report), _) => Ok(report),
@@ -104,19 +115,52 @@ pub(crate) async fn listen(
 }
 
 /// The report at the end of the stream; `None` when the stream ends before.
-async fn events(host: &str, child: &mut RemoteChild<'_>, mut on_event: impl FnMut(&Event)) -> Option<Report> {
-    let mut lines = BufReader::new(child.stdout().take()?).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        let Ok(event) = serde_json::from_str::<Event>(&line) else {
-            tracing::warn!(host, line, "not an event of the agent");
+async fn events(
+    host: &str,
+    mut lines: Lines<impl AsyncRead + Unpin>,
+    mut on_event: impl FnMut(&Event),
+) -> Result<Option<Report>, ActivateError> {
+    while let Ok(Some(line)) = lines.next().await {
+        let Ok(mut event) = serde_json::from_str::<Event>(&line) else {
+            let beginning: String = plain(&line).chars().take(200).collect();
+            tracing::warn!(host, line = beginning, "not an event of the agent");
             continue;
         };
+        make_plain(&mut event.kind);
         on_event(&event);
         if let EventKind::Done(report) = event.kind {
-            return Some(*report);
+            return Ok(Some(*report));
         }
     }
-    None
+    if lines.is_over() {
+        let message = format!("it said more than {} MiB", MOST >> 20);
+        return Err(ActivateError::Agent { host: host.to_owned(), code: None, message });
+    }
+    Ok(None)
+}
+
+/// Takes out what a terminal would obey: everything in an event is shown, and much of it comes from programs of the machine.
+fn make_plain(kind: &mut EventKind) {
+    let make = |text: &mut String| *text = plain(text);
+    match kind {
+        EventKind::Phase(_) => {}
+        EventKind::Output(line) => make(line),
+        EventKind::Done(report) => {
+            make(&mut report.message);
+            report.output_tail.iter_mut().for_each(make);
+            for unit in &mut report.failed_units {
+                make(&mut unit.name);
+                unit.journal.iter_mut().for_each(make);
+            }
+            for check in &mut report.failed_checks {
+                make(&mut check.name);
+                make(&mut check.reason);
+            }
+            let SystemState { current, booted, profile, generation: _, boot_id } = &mut report.system;
+            make(boot_id);
+            [current, booted, profile, &mut report.old_system].into_iter().flatten().for_each(make);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -131,5 +175,33 @@ mod tests {
         for nothing in ["", "\n", "/bin/nixos-agent", "/bin/nixos-agent ../.. 1", "/bin/nixos-agent a soon"] {
             assert_eq!(parse(nothing), None, "{nothing:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_machine_says_cannot_move_the_cursor_or_fill_the_memory() {
+        let report = r#"{"seq":1,"kind":{"done":{"outcome":"rolled_back","message":"a\u001b[2Jb","exit_code":4,"system":{"current":null,
+            "booted":null,"profile":null,"generation":null,"boot_id":"x"},"old_system":null,"failed_units":[{"name":"n\u0007",
+            "journal":["\u001b]0;t\u0007j"]}],"output_tail":["o\u202e"]}}}"#;
+        let said = format!(
+            "{{\"seq\":0,\"kind\":{{\"output\":\"\\u001b[31mred\"}}}}\nnoise\n{}\n",
+            report.replace('\n', "")
+        );
+        let mut lines = vec![];
+        let heard = |event: &Event| {
+            if let EventKind::Output(line) = &event.kind {
+                lines.push(line.clone());
+            }
+        };
+        let report = events("web", Lines::of(said.as_bytes(), 1 << 20), heard).await.unwrap().unwrap();
+        assert_eq!(lines, ["red"]);
+        assert_eq!(report.message, "ab");
+        let unit = &report.failed_units[0];
+        assert_eq!(
+            (unit.name.as_str(), unit.journal[0].as_str(), report.output_tail[0].as_str()),
+            ("n", "j", "o")
+        );
+        let endless = events("web", Lines::of(tokio::io::repeat(b'x'), 1 << 21), |_| {}).await;
+        assert!(endless.unwrap_err().to_string().contains("it said more than"));
+        assert!(events("web", Lines::of(b"".as_slice(), 10), |_| {}).await.unwrap().is_none());
     }
 }

@@ -91,6 +91,9 @@ pub enum SpecError {
         /// Why not.
         source: std::io::Error,
     },
+    /// A path that cannot stand in an expression of Nix.
+    #[error("the path {} is not UTF-8, and Nix can only be given one that is: rename it, or the link that leads to it", .0.display())]
+    NotText(PathBuf),
     /// A flake reference that is empty or would break its line.
     #[error("`{0}` is not a flake reference: expected a directory or a URL such as github:owner/repo")]
     Flake(String),
@@ -114,7 +117,10 @@ impl Spec {
                 if !path.starts_with(['.', '/']) {
                     return Ok(self.clone());
                 }
-                let path = std::fs::canonicalize(path).map_err(|_| SpecError::Flake(reference.clone()))?;
+                let path = absolute(Path::new(path)).map_err(|error| match error {
+                    SpecError::NotText(path) => SpecError::NotText(path),
+                    _ => SpecError::Flake(reference.clone()),
+                })?;
                 Ok(Self::Flake(format!("{}{}", path.display(), rest.unwrap_or_default())))
             }
         }
@@ -122,7 +128,9 @@ impl Spec {
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, SpecError> {
-    std::fs::canonicalize(path).map_err(|source| SpecError::Missing { path: path.to_owned(), source })
+    let path =
+        std::fs::canonicalize(path).map_err(|source| SpecError::Missing { path: path.to_owned(), source })?;
+    if path.to_str().is_none() { Err(SpecError::NotText(path)) } else { Ok(path) }
 }
 
 impl Request {
@@ -205,5 +213,25 @@ mod tests {
         assert_eq!(remote.resolve().unwrap(), remote);
         assert!(Spec::Flake("./missing".into()).resolve().is_err());
         assert!(Spec::Flake(String::new()).resolve().is_err());
+    }
+
+    #[test]
+    fn a_link_to_a_path_that_is_no_text_is_an_error() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let real = directory.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+        std::fs::create_dir(&real).unwrap();
+        std::fs::write(real.join("network.nix"), "{ }").unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let file = link.join("network.nix");
+        for spec in [
+            Spec::Network(vec![file.clone()]),
+            Spec::Configuration(file),
+            Spec::Flake(link.to_str().unwrap().to_owned()),
+        ] {
+            let error = spec.resolve().unwrap_err();
+            assert!(matches!(error, SpecError::NotText(_)), "{error}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use crate::StorePath;
 use crate::activate::ActivateError;
 use crate::facts::{self, Facts, FactsError};
 use crate::ssh::{Connection, Pool, SshError};
+use crate::text::plain;
 
 /// How much longer than both of its boots may take a machine that goes back by itself is waited for.
 const MARGIN: Duration = Duration::from_mins(1);
@@ -118,9 +119,10 @@ pub async fn try_once(
     }
     match serde_json::from_slice(&answer.stdout).map_err(|error| failed(error.to_string()))? {
         Trial::Begun { fallback } => {
+            let fallback = plain(&fallback);
             Ok(Ok(fallback.parse().map_err(|error| failed(format!("{fallback}: {error}")))?))
         }
-        Trial::Impossible { reason } => Ok(Err(reason)),
+        Trial::Impossible { reason } => Ok(Err(plain(&reason))),
     }
 }
 

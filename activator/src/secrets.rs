@@ -10,13 +10,14 @@ use std::process::Stdio;
 
 use base64::Engine as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use nixos_agent::{DeploymentId, SecretEntry, SecretFile, Secrets};
+use nixos_agent::{DeploymentId, NoRandomness, SecretEntry, SecretFile, Secrets};
 use sha2::Sha256;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::ssh::{Connection, SshError};
+use crate::text::complaint;
 
 /// The most a secret may be: what systemd takes for a credential.
 const LARGEST: u64 = 1 << 20;
@@ -122,17 +123,15 @@ impl fmt::Debug for Content {
     }
 }
 
-/// What fingerprints are made with.
-#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(transparent)]
-pub struct Key(String);
+/// What fingerprints are made with. Its memory is wiped when it goes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Key(Zeroizing<String>);
 
 impl Key {
     /// A new one: 256 random bits.
-    pub fn random() -> Self {
-        let ids = [DeploymentId::random(), DeploymentId::random(), DeploymentId::random()];
-        // Three times 122 bits are more than enough, whatever their form.
-        Self(ids.iter().map(DeploymentId::as_str).collect::<Vec<_>>().join("."))
+    pub fn random() -> Result<Self, NoRandomness> {
+        let bytes = Zeroizing::new(nixos_agent::random_bytes::<32>()?);
+        Ok(Self(Zeroizing::new(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_slice()))))
     }
 
     /// Stands for a secret: changes when anything about it does. `content` is not looked at where there is a version.
@@ -144,7 +143,9 @@ impl Key {
         };
         let Declared { file, version, source: _ } = declared;
         let SecretFile { name, path, user, group, mode, restart, reload, persist } = file;
-        for part in [name, path, user, group, &format!("{mode:o}"), &restart.join("\0"), &reload.join("\0")] {
+        for part in
+            [name.as_str(), path, user, group, &format!("{mode:o}"), &restart.join("\0"), &reload.join("\0")]
+        {
             add(part.as_bytes());
         }
         if *persist {
@@ -166,6 +167,18 @@ impl Key {
     }
 }
 
+impl serde::Serialize for Key {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Key {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|text| Self(Zeroizing::new(text)))
+    }
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(sensitive)")
@@ -175,7 +188,7 @@ impl fmt::Debug for Key {
 impl Declared {
     /// Its content, byte for byte.
     pub async fn fetch(&self, cancel: &CancellationToken) -> Result<Content, SecretError> {
-        let name = || self.file.name.clone();
+        let name = || self.file.name.to_string();
         let bytes = match &self.source {
             Source::Value(content) => content.0.clone(),
             Source::Missing => return Err(SecretError::Missing { name: name() }),
@@ -205,7 +218,7 @@ impl Declared {
     ) -> Result<Zeroizing<Vec<u8>>, SecretError> {
         let (program, arguments) = words.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
         let failed = |message: String| SecretError::Command {
-            name: self.file.name.clone(),
+            name: self.file.name.to_string(),
             program: program.to_owned(),
             message,
         };
@@ -220,9 +233,9 @@ impl Declared {
             .map_err(|error| failed(error.to_string()))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
-        let mut said = vec![];
+        let mut said = String::new();
         let work = async {
-            let (out, _) = tokio::join!(
+            let (out, ()) = tokio::join!(
                 async {
                     match stdout {
                         Some(stdout) => stdout.take(LARGEST + 1).read_to_end(&mut bytes).await,
@@ -230,9 +243,8 @@ impl Declared {
                     }
                 },
                 async {
-                    match stderr {
-                        Some(mut stderr) => stderr.read_to_end(&mut said).await,
-                        None => Ok(0),
+                    if let Some(stderr) = stderr {
+                        said = complaint(stderr).await;
                     }
                 }
             );
@@ -241,10 +253,9 @@ impl Declared {
         };
         let status = tokio::select! {
             status = work => status.map_err(|error| failed(error.to_string()))?,
-            () = cancel.cancelled() => return Err(SecretError::Cancelled { name: self.file.name.clone() }),
+            () = cancel.cancelled() => return Err(SecretError::Cancelled { name: self.file.name.to_string() }),
         };
         if !status.success() && bytes.len() as u64 <= LARGEST {
-            let said = String::from_utf8_lossy(&said);
             return Err(failed(format!("{status}\n{}", said.trim())));
         }
         Ok(bytes)
@@ -261,7 +272,7 @@ impl OfMachine {
         let mut contents = Zeroizing::new(vec![]);
         let mut entries = vec![];
         for (declared, fingerprint) in &self.declared {
-            let content = if there.get(&declared.file.name) == Some(fingerprint) {
+            let content = if there.get(declared.file.name.as_str()) == Some(fingerprint) {
                 None
             } else {
                 let content = declared.fetch(cancel).await?;
@@ -303,7 +314,7 @@ pub async fn look(
     owner: &DeploymentId,
 ) -> Result<BTreeMap<String, String>, SshError> {
     let answer = connection.run_as_root(&["sh", "-s", "--", owner.as_str()], LOOK.as_bytes()).await?;
-    let text = String::from_utf8_lossy(&answer.stdout);
+    let text = answer.text();
     if text.lines().last() != Some("end") {
         let host = connection.endpoint().host.clone();
         return Err(SshError::Other { host, reason: answer.stderr.trim().to_owned() });
@@ -318,7 +329,7 @@ mod tests {
 
     fn declared(source: Source) -> Declared {
         let file = SecretFile {
-            name: "token".to_owned(),
+            name: "token".parse().unwrap(),
             path: "/run/keys/token".to_owned(),
             user: "root".to_owned(),
             group: "keys".to_owned(),
@@ -336,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_fingerprint_changes_with_everything_that_matters() {
-        let key = Key::random();
+        let key = Key::random().unwrap();
         let one = declared(Source::Value(value("a")));
         let print = |declared: &Declared, content: &str| key.fingerprint(declared, Some(&value(content)));
         let base = print(&one, "a");
@@ -355,7 +366,7 @@ mod tests {
             change(&mut other);
             assert_ne!(base, print(&other, "a"), "{other:?}");
         }
-        assert_ne!(Key::random().fingerprint(&one, Some(&value("a"))), base);
+        assert_ne!(Key::random().unwrap().fingerprint(&one, Some(&value("a"))), base);
         // With a version the content does not count, and need not be known.
         let versioned = Declared { version: Some("1".to_owned()), ..one.clone() };
         assert_eq!(print(&versioned, "a"), key.fingerprint(&versioned, None));
@@ -364,7 +375,7 @@ mod tests {
 
     #[test]
     fn nothing_of_a_content_is_printed() {
-        let text = format!("{:?} {:?}", declared(Source::Value(value("hunter2"))), Key::random());
+        let text = format!("{:?} {:?}", declared(Source::Value(value("hunter2"))), Key::random().unwrap());
         assert!(!text.contains("hunter2") && text.ends_with("(sensitive)"), "{text}");
     }
 

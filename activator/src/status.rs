@@ -55,7 +55,7 @@ echo end=yes
 pub async fn look(machine: &str, connection: &Connection) -> Result<Status, FactsError> {
     let facts = facts::gather(machine, connection).await?;
     let answer = connection.run(&["sh", "-s"], SCRIPT.as_bytes()).await?;
-    let text = String::from_utf8_lossy(&answer.stdout);
+    let text = answer.text();
     if !text.ends_with("end=yes\n") {
         let (host, stderr) = (connection.endpoint().host.clone(), answer.stderr.trim().to_owned());
         return Err(FactsError::Shell { host, code: answer.code, stderr });

@@ -206,16 +206,30 @@ const BUILDS: &str = "allow-import-from-derivation";
 
 impl NixConfig {
     fn validate(&self) -> Result<(), Diagnostics> {
-        if self.options.known().is_none_or(|options| !options.contains_key(BUILDS)) {
-            return Ok(());
+        let place = || Path::root().attribute("nix").attribute("options");
+        let mut errors = Diagnostics::default();
+        for (name, value) in self.options.known().into_iter().flatten() {
+            if name == BUILDS {
+                errors.push(
+                    Diagnostic::error(format!("`{BUILDS}` cannot be set here"))
+                        .detail(format!(
+                            "Found `{BUILDS}` in `nix.options`. Remove it, and set `import_from_derivation = true` in each \
+                             `nixos_deployment` whose evaluation may build something."
+                        ))
+                        .at(place().key(name)),
+                );
+            }
+            if let Some(mistake) =
+                nixos_activator::nix::mistake(name, value.known().map_or("", String::as_str))
+            {
+                errors.push(
+                    Diagnostic::error(format!("`{name}` of `nix.options` cannot be given to Nix"))
+                        .detail(format!("Nix gets it as a line of `nix.conf`; {mistake}."))
+                        .at(place().key(name)),
+                );
+            }
         }
-        Err(Diagnostic::error(format!("`{BUILDS}` cannot be set here"))
-            .detail(format!(
-                "Found `{BUILDS}` in `nix.options`. Remove it, and set `import_from_derivation = true` in each `nixos_deployment` \
-                 whose evaluation may build something."
-            ))
-            .at(Path::root().attribute("nix").attribute("options").key(BUILDS))
-            .into())
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
     /// `None` while something that an evaluation may depend on is not known.
@@ -240,14 +254,14 @@ fn ssh_attribute() -> Attribute {
     let nested = Nested::new()
         .attribute("user", Attribute::string().optional().description("The user who logs in. Default: `root`."))
         .attribute("port", Attribute::number().optional().validate(validators::integer_between(1, 65535)).description("Port of the SSH servers. Default: as `ssh_config` says, else 22."))
-        .attribute("private_keys", Attribute::map(Type::String).optional().sensitive().description("Private keys by name; machines name the one to use. They may come from an ephemeral resource and never reach state."))
+        .attribute("private_keys", Attribute::map(Type::String).optional().sensitive().description("Private keys by name, without a passphrase; machines name the one to use. They may come from an ephemeral resource and never reach state or a disk."))
         .attribute("private_key_file", Attribute::string().optional().description("A private key file on the machine where Terraform runs. Default: agent and `ssh_config`."))
         .attribute("bastion", Attribute::nested_single(bastion_attributes(Direction::Input)).optional().description("A host to jump over to every machine that names none itself."))
         .attribute("host_key_policy", Attribute::string().optional().validate(policy).description("What to do with a host key that is not known: `strict` (refuse, the default), `accept_new` (trust on first use, then pin) or `off` (never check)."))
         .attribute("connect_timeout", Attribute::string().optional().validate(validators::duration()).description("How long one attempt to connect may take. Default: `10s`."))
         .attribute("options", strings_attribute("Further lines for `ssh_config`, each as `Keyword=value`."))
         .attribute("elevate", strings_attribute(ELEVATE))
-        .attribute("elevate_password", Attribute::string().optional().sensitive().description("What to type where that command asks for a password; it must have no option such as `-n` that forbids to ask. It may come from an ephemeral resource and never reaches state, nor the machine's disk or the arguments of a program."));
+        .attribute("elevate_password", Attribute::string().optional().sensitive().description("What to type where that command asks for a password, and to no other question; it must have no option such as `-n` that forbids to ask. It may come from an ephemeral resource and never reaches state, nor the machine's disk or the arguments of a program."));
     Attribute::nested_single(nested).optional().description("Defaults for every SSH connection.")
 }
 
@@ -286,8 +300,10 @@ fn nix_attribute() -> Attribute {
     let nested = Nested::new()
         .attribute(
             "options",
-            Attribute::map(Type::String).optional().validate(validators::non_null_elements()).description(
-                "Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`. Not \
+            Attribute::map(Type::String).optional().sensitive().validate(validators::non_null_elements()).description(
+                "Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`. They may hold tokens \
+                 (`access-tokens`): Nix gets them in its environment (`NIX_CONFIG`, behind what is in it already), which \
+                 other users cannot read. A value has no `#`, with which `nix.conf` begins a comment. Not \
                  `allow-import-from-derivation`: `import_from_derivation` of a deployment decides that.",
             ),
         )
@@ -365,6 +381,8 @@ pub(crate) mod tests {
         let error = with(BUILDS).validate().unwrap_err();
         assert!(error.iter().all(|one| one.detail.contains("import_from_derivation = true")), "{error:?}");
         assert!(with("pure-eval").validate().is_ok() && NixConfig::default().validate().is_ok());
+        let error = with("!include").validate().unwrap_err();
+        assert!(error.iter().all(|one| one.detail.contains("the name of a setting")), "{error:?}");
     }
 
     async fn harness() -> Harness {

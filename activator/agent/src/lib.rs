@@ -8,7 +8,6 @@ pub mod health;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read as _;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -23,6 +22,18 @@ pub struct DeploymentId(String);
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not an id: expected 1 to 64 letters, digits and `-`")]
 pub struct BadId(String);
+
+/// The system has no random numbers to give.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the operating system gives no random numbers: {0}")]
+pub struct NoRandomness(getrandom::Error);
+
+/// Random bytes that nobody can guess: for names that nothing else may have, and for keys.
+pub fn random_bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(NoRandomness)?;
+    Ok(bytes)
+}
 
 /// What the agent is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,11 +112,23 @@ pub struct SecretEntry {
     pub content: Option<u64>,
 }
 
+/// The name of a secret: letters, digits, `-`, `_` and, not in front, `.`. It names files, and fields of lines.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SecretName(String);
+
+/// A text that cannot name a secret.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "`{0}` is not the name of a secret: expected 1 to 200 letters, digits, `-`, `_` and `.`, and no `.` at the beginning"
+)]
+pub struct BadSecretName(String);
+
 /// A secret as it is on a machine: where, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretFile {
     /// Its name among those of the owner.
-    pub name: String,
+    pub name: SecretName,
     /// Its file.
     pub path: String,
     /// The user it belongs to, by name or number.
@@ -317,15 +340,8 @@ pub struct FailedCheck {
 
 impl DeploymentId {
     /// A new one: 128 random bits, written like a UUID.
-    pub fn random() -> Self {
-        let mut bytes = [0u8; 16];
-        let random = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-        if random.is_err() {
-            // A name that is as good as unique will do where there is no such device.
-            use std::hash::{BuildHasher as _, RandomState};
-            let (a, b) = (RandomState::new().hash_one(1), RandomState::new().hash_one(2));
-            bytes = (u128::from(a) << 64 | u128::from(b)).to_be_bytes();
-        }
+    pub fn random() -> Result<Self, NoRandomness> {
+        let mut bytes = random_bytes::<16>()?;
         // Version 4, variant 1, as RFC 9562 wants it.
         bytes[6] = (bytes[6] & 0x0f) | 0x40;
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
@@ -336,7 +352,7 @@ impl DeploymentId {
             }
             text.push_str(&format!("{byte:02x}"));
         }
-        Self(text)
+        Ok(Self(text))
     }
 
     /// As text.
@@ -377,6 +393,45 @@ impl fmt::Display for DeploymentId {
     }
 }
 
+impl SecretName {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for SecretName {
+    type Err = BadSecretName;
+
+    fn from_str(text: &str) -> Result<Self, BadSecretName> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if (1..=200).contains(&text.len()) && !text.starts_with('.') && text.chars().all(legal) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadSecretName(text.chars().filter(|c| !c.is_control()).take(80).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for SecretName {
+    type Error = BadSecretName;
+    fn try_from(text: String) -> Result<Self, BadSecretName> {
+        text.parse()
+    }
+}
+
+impl From<SecretName> for String {
+    fn from(name: SecretName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for SecretName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl Phase {
     /// How many there are.
     pub const COUNT: usize = Self::Finished as usize + 1;
@@ -404,11 +459,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_of_secrets_cannot_leave_their_directory_or_line() {
+        for good in ["token", "db-password", "tls.key", "_x", "1"] {
+            assert!(good.parse::<SecretName>().is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", ".hidden", "a/b", "a\tb", "a\nb", "a b", "é", &"x".repeat(201)] {
+            assert!(bad.parse::<SecretName>().is_err(), "{bad}");
+            let json = serde_json::json!({ "name": bad, "path": "/run/keys/x", "user": "root", "group": "root",
+                "mode": 256, "restart": [], "reload": [] });
+            assert!(serde_json::from_value::<SecretFile>(json).is_err(), "{bad}: the agent would take it");
+        }
+    }
+
+    #[test]
     fn ids_cannot_leave_their_directory() {
         for bad in ["", "..", "a/b", "-a", "a b", &"x".repeat(65)] {
             assert!(bad.parse::<DeploymentId>().is_err(), "{bad}");
         }
-        let (one, other) = (DeploymentId::random(), DeploymentId::random());
+        let (one, other) = (DeploymentId::random().unwrap(), DeploymentId::random().unwrap());
         assert_ne!(one, other);
         assert_eq!(one.as_str().parse::<DeploymentId>().unwrap(), one);
     }

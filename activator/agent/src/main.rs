@@ -130,8 +130,7 @@ fn activate() -> Result<(), AgentError> {
     if !rustix::process::geteuid().is_root() {
         return Err(AgentError::NotRoot);
     }
-    let mut input = vec![];
-    std::io::stdin().read_to_end(&mut input).map_err(files::failed("standard input"))?;
+    let input = files::read_secret(std::io::stdin().lock()).map_err(files::failed("standard input"))?;
     let line = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
     let (json, contents) = input.split_at(line);
     let request: Request =

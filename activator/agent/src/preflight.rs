@@ -48,8 +48,18 @@ pub(crate) fn look(request: &Request, current: Option<&str>) -> Result<(), Strin
 }
 
 fn is_whole(toplevel: &str) -> Result<(), String> {
-    if !Path::new(toplevel).join("bin/switch-to-configuration").is_file() {
-        return Err(format!("{toplevel} is not a NixOS system: it has no bin/switch-to-configuration."));
+    let system = Path::new(toplevel);
+    if !system.join("bin/switch-to-configuration").is_file() {
+        return Err(if system.join("activate").is_file() && system.join("init").exists() {
+            format!(
+                "{toplevel} has no bin/switch-to-configuration: its configuration says `system.switch.enable = false`. Remove \
+                 that (or set it to `true`), so that the running machine can be switched to it; nothing was changed."
+            )
+        } else {
+            format!(
+                "{toplevel} is not a NixOS system: it has no bin/switch-to-configuration; nothing was changed."
+            )
+        });
     }
     host::output("nix-store", &["--check-validity", toplevel])
         .map(drop)

@@ -200,15 +200,16 @@ async fn roll_back(
     activate::check_root(&connection, &facts).await.map_err(activating)?;
     let system = facts.system.clone().unwrap_or_default();
     let agent = activate::install(&connection, &system).await.map_err(activating)?;
+    let random = || DeploymentId::random().map_err(|error| activating(error.into()));
     let request = Request {
-        id: DeploymentId::random(),
+        id: random()?,
         toplevel: generation.toplevel.to_string(),
         action: Action::Switch,
         expected_system: runs.as_ref().map(ToString::to_string),
         rollback: true,
         activation_timeout_seconds: ACTIVATION,
         confirmation: Some(Confirmation {
-            nonce: DeploymentId::random().to_string(),
+            nonce: random()?.to_string(),
             window_seconds: CONFIRMATION,
             hold_seconds: 0,
         }),

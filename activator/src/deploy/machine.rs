@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::checks::check_from_here;
 use super::{DeployError, Ended, Job, Settings, Source, Tools};
 use crate::StorePath;
-use crate::activate::{self, Task};
+use crate::activate::{self, ActivateError, Task};
 use crate::facts::{self, Facts};
 use crate::nix::Nix;
 use crate::progress::Stage;
@@ -78,11 +78,11 @@ impl Deployment<'_> {
         let connection = connect(tools, job, settings, cancel).await?;
         let agent = activate::install(&connection, &job.system).await?;
         let mut visit = Visit { job, connection, facts, agent: &agent };
-        let request = self.request(job, action, &visit.facts);
+        let request = self.request(job, action, &visit.facts)?;
         let mut report = self.activate(&visit, request, slot, &mut turn, ended).await?;
         if report.outcome == Outcome::RebootRequired && settings.reboot.when != When::Never {
             // What cannot take over from the running system can be booted.
-            let request = self.request(job, Action::Boot, &visit.facts);
+            let request = self.request(job, Action::Boot, &visit.facts)?;
             let slot = tools.scheduler.activate().await;
             report = self.activate(&visit, request, slot, &mut turn, ended).await?;
         }
@@ -110,7 +110,7 @@ impl Deployment<'_> {
             return Ok(());
         }
         // What was in memory is gone, and what is booted may be less well than what was switched to.
-        let request = self.request(job, Action::Switch, &visit.facts);
+        let request = self.request(job, Action::Switch, &visit.facts)?;
         let request = Request { verify: rebooted, rollback: request.rollback && !rebooted, ..request };
         let slot = tools.scheduler.activate().await;
         let mut report = through.activate(&visit, request, slot, &mut turn, ended).await?;
@@ -251,19 +251,20 @@ impl Deployment<'_> {
         Ok(facts)
     }
 
-    fn request(&self, job: &Job, action: Action, facts: &Facts) -> Request {
+    fn request(&self, job: &Job, action: Action, facts: &Facts) -> Result<Request, ActivateError> {
         let settings = self.settings;
         let runs_new = runs_new(action);
         // A machine that must not go back has no use for it.
         let window = if settings.rollback { seconds(settings.confirmation_window) } else { 0 };
         let hold = seconds(self.hold(job));
-        let confirmation = (runs_new && window + hold > 0).then(|| Confirmation {
-            nonce: DeploymentId::random().to_string(),
-            window_seconds: window,
-            hold_seconds: hold,
-        });
-        Request {
-            id: DeploymentId::random(),
+        let confirmation = if runs_new && window + hold > 0 {
+            let nonce = DeploymentId::random()?.to_string();
+            Some(Confirmation { nonce, window_seconds: window, hold_seconds: hold })
+        } else {
+            None
+        };
+        Ok(Request {
+            id: DeploymentId::random()?,
             toplevel: job.toplevel.to_string(),
             action,
             expected_system: facts.current_system.as_ref().map(ToString::to_string),
@@ -278,7 +279,7 @@ impl Deployment<'_> {
             login: facts.login.clone().filter(|_| !settings.confirmation_window.is_zero()),
             tolerated_units: settings.tolerated_units.clone(),
             switch_environment: settings.switch_environment.clone(),
-        }
+        })
     }
 
     /// How long a machine may have to wait for our verdict; zero: there is nothing to wait for.

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::cache::Cache;
 use super::costs::Asked;
@@ -278,7 +279,9 @@ impl Question {
             format!("{}/eval.nix", code.path)
         };
         let (hidden, environment) = environment();
-        let settings = format!("{:?} {:?} {}", nix.version(), nix.settings(), request.import_from_derivation);
+        let identity = nix.settings().identity();
+        let settings =
+            Zeroizing::new(format!("{:?} {} {}", nix.version(), *identity, request.import_from_derivation));
         // A pure evaluation sees no variables.
         let environment = if pure { vec![] } else { environment };
         let ours = code.path.as_str();

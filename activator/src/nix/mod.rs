@@ -5,6 +5,7 @@
 //! hit it before we decide), and speaks `--log-format internal-json`, which `log` turns into messages.
 
 mod log;
+mod settings;
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
@@ -13,11 +14,14 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use crate::text::{Lines, plain};
+
 pub use log::Log;
+pub use settings::{NixSettings, mistake};
 
 /// The oldest Nix that works.
 pub const OLDEST: Version = Version { major: 2, minor: 8 };
@@ -27,21 +31,6 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// How often a running Nix is asked for its memory.
 const WATCH: Duration = Duration::from_millis(100);
-
-/// How Nix is to be run; empty means: as the user's own configuration says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NixSettings {
-    /// Settings as in `nix.conf`, name and value.
-    pub options: Vec<(String, String)>,
-    /// Replaces `NIX_PATH`, each entry as in `-I`.
-    pub nix_path: Vec<String>,
-    /// Remote builders, each in the syntax of `builders` in `nix.conf`.
-    pub builders: Vec<String>,
-    /// How many derivations are built at once.
-    pub max_jobs: Option<String>,
-    /// How many cores a build may use.
-    pub cores: Option<u32>,
-}
 
 /// A Nix installation that was found and is new enough.
 #[derive(Clone, Debug)]
@@ -110,6 +99,14 @@ pub enum NixError {
         /// Its output.
         output: String,
     },
+    /// A setting that Nix cannot be given.
+    #[error("the setting `{name}` of Nix cannot be used: {reason}")]
+    Setting {
+        /// The setting.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The program could not be started or read from.
     #[error("`{program}` could not be run: {source}")]
     Run {
@@ -152,6 +149,9 @@ pub enum NixError {
 impl Nix {
     /// Looks for Nix on PATH and checks its version.
     pub async fn find(settings: NixSettings) -> Result<Self, NixError> {
+        if let Some((name, reason)) = settings.mistake() {
+            return Err(NixError::Setting { name: name.to_owned(), reason });
+        }
         let program = find_on_path("nix").ok_or(NixError::NotFound)?;
         let output = Command::new(&program)
             .arg("--version")
@@ -162,7 +162,7 @@ impl Nix {
         let text = String::from_utf8_lossy(&output.stdout);
         let version = Version::parse(&text).ok_or_else(|| NixError::Version {
             program: program.display().to_string(),
-            output: text.trim().chars().take(200).collect(),
+            output: plain(text.trim()).chars().take(200).collect(),
         })?;
         if version < OLDEST {
             return Err(NixError::TooOld { found: version });
@@ -253,9 +253,10 @@ impl Nix {
         let read_log = async {
             let mut log = Log::default();
             if let Some(stderr) = stderr {
-                let mut lines = BufReader::new(stderr).split(b'\n');
-                while let Some(line) = lines.next_segment().await? {
-                    log.take(&String::from_utf8_lossy(&line), on_line);
+                // A machine that something is copied to speaks here, too.
+                let mut lines = Lines::of(stderr, usize::MAX);
+                while let Some(line) = lines.next().await? {
+                    log.take(&line, on_line);
                 }
             }
             Ok::<_, std::io::Error>(log)
@@ -280,8 +281,8 @@ impl Nix {
             return Err(NixError::Failed {
                 program: described,
                 status,
-                message: log.error(),
-                output: log.tail().map(str::to_owned).collect(),
+                message: plain(&log.error()),
+                output: log.tail().map(plain).collect(),
             });
         }
         let stdout = String::from_utf8(text)
@@ -292,17 +293,8 @@ impl Nix {
     fn add_settings(&self, command: &mut Command) {
         // Flakes are asked for where a specification is one; naming the feature is harmless elsewhere.
         command.args(["--option", "extra-experimental-features", "nix-command flakes"]);
-        for (name, value) in &self.settings.options {
-            command.args(["--option", name, value]);
-        }
-        if !self.settings.builders.is_empty() {
-            command.args(["--option", "builders", &self.settings.builders.join(" ; ")]);
-        }
-        if let Some(jobs) = &self.settings.max_jobs {
-            command.args(["--option", "max-jobs", jobs]);
-        }
-        if let Some(cores) = self.settings.cores {
-            command.args(["--option", "cores", &cores.to_string()]);
+        if let Some(text) = self.settings.variable(std::env::var_os(settings::VARIABLE)) {
+            command.env(settings::VARIABLE, text);
         }
         if !self.settings.nix_path.is_empty() {
             command.env("NIX_PATH", self.settings.nix_path.join(":"));

@@ -11,13 +11,33 @@ use super::{Bastion, Endpoint, HostKeyPolicy, SshError};
 /// The alias under which our configuration knows the bastion.
 const BASTION: &str = "nixos-bastion";
 
+/// A key as `ssh` is told about it.
+#[derive(Debug)]
+pub(super) struct Identity {
+    /// The file with the private key; where an agent has that, with its public half.
+    pub(super) file: PathBuf,
+    /// The socket of the agent that has the private key.
+    pub(super) agent: Option<PathBuf>,
+}
+
+impl Identity {
+    fn lines(&self) -> Result<Vec<String>, SshError> {
+        let mut lines =
+            vec![format!("IdentityFile {}", quoted(&self.file)?), "IdentitiesOnly yes".to_owned()];
+        if let Some(agent) = &self.agent {
+            lines.push(format!("IdentityAgent {}", quoted(agent)?));
+        }
+        Ok(lines)
+    }
+}
+
 /// The files beside the configuration.
 #[derive(Debug)]
 pub(super) struct Files {
-    /// The private key, where there is one.
-    pub(super) key: Option<PathBuf>,
-    /// The bastion's private key, where there is one.
-    pub(super) bastion_key: Option<PathBuf>,
+    /// The key of this login, where there is one.
+    pub(super) key: Option<Identity>,
+    /// The key for the bastion, where there is one.
+    pub(super) bastion_key: Option<Identity>,
     /// Pinned and newly learned host keys of the machine.
     pub(super) known_hosts: PathBuf,
     /// Pinned host keys of the bastion.
@@ -44,8 +64,7 @@ pub(super) fn render(endpoint: &Endpoint, files: &Files, home: Option<&Path>) ->
     // A fingerprint of the user's choosing, never a new one written into the user's own file.
     line("  UpdateHostKeys no".to_owned());
     if let Some(key) = &files.key {
-        line(format!("  IdentityFile {}", quoted(key)?));
-        line("  IdentitiesOnly yes".to_owned());
+        key.lines()?.iter().for_each(|key| line(format!("  {key}")));
     }
     for line_ in host_key_lines(endpoint, files, home)? {
         line(format!("  {line_}"));
@@ -106,8 +125,7 @@ fn bastion_lines(bastion: &Bastion, files: &Files) -> Result<Vec<String>, SshErr
         lines.push(format!("  User {}", word("bastion.user", user)?));
     }
     if let Some(key) = &files.bastion_key {
-        lines.push(format!("  IdentityFile {}", quoted(key)?));
-        lines.push("  IdentitiesOnly yes".to_owned());
+        lines.extend(key.lines()?.iter().map(|line| format!("  {line}")));
     }
     if bastion.host_public_key.is_some() {
         lines.push(format!("  UserKnownHostsFile {}", quoted(&files.bastion_known_hosts)?));

@@ -8,21 +8,29 @@ use std::time::{Duration, Instant};
 
 use openssh::{RemoteChild, Session};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, OnceCell};
 use tokio_util::sync::CancellationToken;
 
-use super::config::{self, Files};
+use super::agent::Agent;
+use super::config::{self, Files, Identity};
 use super::root::Root;
 use super::{Endpoint, HostKeyPolicy, Key, SshError};
 use crate::nix::{find_on_path, interrupt};
+use crate::text::{Lines, complaint, plain, read_at_most};
 
 /// What the machine prints once the login has really worked.
 const READY: &str = "nixos-activator: ready";
 
 /// The longest path of a Unix socket, less the random suffix `ssh` adds while it binds.
 const LONGEST_SOCKET: usize = 107 - 18;
+
+/// The most that a command may print.
+const LARGEST: usize = 64 << 20;
+
+/// The most that a shell may say before it is ready.
+const GREETING: usize = 1 << 20;
 
 /// An open master connection.
 #[derive(Debug)]
@@ -43,8 +51,15 @@ pub struct Answer {
     pub code: Option<i32>,
     /// Standard output.
     pub stdout: Vec<u8>,
-    /// Standard error, as text.
+    /// The beginning of standard error, as text without control characters.
     pub stderr: String,
+}
+
+impl Answer {
+    /// Standard output as text without control characters but line breaks and tabs.
+    pub fn text(&self) -> String {
+        plain(&String::from_utf8_lossy(&self.stdout))
+    }
 }
 
 impl Connection {
@@ -52,22 +67,11 @@ impl Connection {
     pub async fn open(endpoint: &Endpoint, cancel: &CancellationToken) -> Result<Self, SshError> {
         let ssh = find_on_path("ssh").ok_or(SshError::NotFound)?;
         let directory = directory(&endpoint.host)?;
-        let files = write_files(endpoint, directory.path())?;
-        let mut master = start_master(&ssh, endpoint, directory.path())?;
-        let ready = tokio::select! {
-            ready = wait_until_ready(&mut master, endpoint) => ready,
-            () = cancel.cancelled() => Err(SshError::Cancelled),
-        };
-        // The keys have done their work; nothing needs them on disk from here on.
-        for key in [&files.key, &files.bastion_key].into_iter().flatten() {
-            if key.starts_with(directory.path()) {
-                let _ = std::fs::remove_file(key);
-            }
-        }
-        if let Err(error) = ready {
-            interrupt(&mut master).await;
-            return Err(error);
-        }
+        let mut agents = vec![];
+        let opened = open_master(&ssh, endpoint, directory.path(), &mut agents, cancel).await;
+        // The keys have done their work.
+        futures::future::join_all(agents.into_iter().map(Agent::end)).await;
+        let (files, master) = opened?;
         let session = Session::resume_mux(control_socket(directory.path()).into(), None);
         let accepted_key = accepted_key(endpoint, &files);
         let master = Arc::new(Mutex::new(master));
@@ -130,7 +134,7 @@ impl Connection {
             .map_err(|error| local(error.to_string()))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let port = text.lines().find_map(|line| line.strip_prefix("port ")?.parse().ok());
-        port.ok_or_else(|| local(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+        port.ok_or_else(|| local(plain(&String::from_utf8_lossy(&output.stderr)).trim().to_owned()))
     }
 
     /// Whether the master still runs.
@@ -150,20 +154,27 @@ impl Connection {
             }
         };
         let read_stdout = async {
-            let mut bytes = Vec::new();
-            if let Some(mut stdout) = stdout {
-                let _ = stdout.read_to_end(&mut bytes).await;
+            match stdout {
+                Some(stdout) => read_at_most(stdout, LARGEST).await.ok_or(()),
+                None => Ok(vec![]),
             }
-            bytes
         };
-        let read_stderr = async {
-            let mut bytes = Vec::new();
-            if let Some(mut stderr) = stderr {
-                let _ = stderr.read_to_end(&mut bytes).await;
-            }
-            String::from_utf8_lossy(&bytes).into_owned()
+        let finished = async {
+            let read_stderr = async {
+                match stderr {
+                    Some(stderr) => complaint(stderr).await,
+                    None => String::new(),
+                }
+            };
+            let ((), stderr) = tokio::join!(write, read_stderr);
+            Ok(stderr)
         };
-        let ((), stdout, stderr) = tokio::join!(write, read_stdout, read_stderr);
+        // A command that prints without end is not waited for.
+        let Ok((stdout, stderr)) = tokio::try_join!(read_stdout, finished) else {
+            let host = self.endpoint.host.clone();
+            let reason = format!("a command there printed more than {} MiB", LARGEST >> 20);
+            return Err(SshError::Other { host, reason });
+        };
         let code = self.exit_code(child).await?;
         Ok(Answer { code, stdout, stderr })
     }
@@ -264,11 +275,42 @@ fn control_socket(directory: &Path) -> PathBuf {
     directory.join("ctl")
 }
 
-fn write_files(endpoint: &Endpoint, directory: &Path) -> Result<Files, SshError> {
+/// Starts a master that has logged in. What it needed only for that is in `agents`.
+async fn open_master(
+    ssh: &Path,
+    endpoint: &Endpoint,
+    directory: &Path,
+    agents: &mut Vec<Agent>,
+    cancel: &CancellationToken,
+) -> Result<(Files, Child), SshError> {
+    let files = write_files(endpoint, directory, agents).await?;
+    let mut master = start_master(ssh, endpoint, directory)?;
+    let ready = tokio::select! {
+        ready = wait_until_ready(&mut master, endpoint) => ready,
+        () = cancel.cancelled() => Err(SshError::Cancelled),
+    };
+    match ready {
+        Ok(()) => Ok((files, master)),
+        Err(error) => {
+            interrupt(&mut master).await;
+            Err(error)
+        }
+    }
+}
+
+async fn write_files(
+    endpoint: &Endpoint,
+    directory: &Path,
+    agents: &mut Vec<Agent>,
+) -> Result<Files, SshError> {
+    let host = endpoint.host.as_str();
     let files = Files {
-        key: key_file(&endpoint.key, &directory.join("key"), &endpoint.host)?,
+        key: identity(&endpoint.key, &directory.join("key"), host, agents).await?,
         bastion_key: match &endpoint.bastion {
-            Some(bastion) => key_file(&bastion.key, &directory.join("bastion_key"), &bastion.host)?,
+            Some(bastion) => {
+                let path = directory.join("bastion_key");
+                identity(&bastion.key, &path, &bastion.host, agents).await?
+            }
             None => None,
         },
         known_hosts: directory.join("known_hosts"),
@@ -289,15 +331,24 @@ fn write_files(endpoint: &Endpoint, directory: &Path) -> Result<Files, SshError>
     Ok(files)
 }
 
-fn key_file(key: &Key, path: &Path, host: &str) -> Result<Option<PathBuf>, SshError> {
+/// How `ssh` is told about a key. One that is a value goes into an agent, and its public half into a file.
+async fn identity(
+    key: &Key,
+    path: &Path,
+    host: &str,
+    agents: &mut Vec<Agent>,
+) -> Result<Option<Identity>, SshError> {
     match key {
         Key::Ambient => Ok(None),
-        Key::File(file) => Ok(Some(file.clone())),
+        Key::File(file) => Ok(Some(Identity { file: file.clone(), agent: None })),
         Key::Text(text) => {
-            // OpenSSH wants the line break at the end that people lose in variables.
-            let text = format!("{}\n", text.expose().trim_end());
-            write_private(path, &text, host)?;
-            Ok(Some(path.to_path_buf()))
+            let agent = Agent::with(text, &path.with_extension("agent"), host).await?;
+            let file = path.with_extension("pub");
+            let written = write_private(&file, &agent.public, host);
+            let socket = agent.socket.clone();
+            agents.push(agent);
+            written?;
+            Ok(Some(Identity { file, agent: Some(socket) }))
         }
     }
 }
@@ -333,15 +384,14 @@ async fn wait_until_ready(master: &mut Child, endpoint: &Endpoint) -> Result<(),
     let (stdout, stderr) = (master.stdout.take(), master.stderr.take());
     // Read for as long as the master lives: a talkative `ssh` would block on a full pipe one day. It ends with the master.
     let mut said = tokio::spawn(async move {
-        let mut text = Vec::new();
-        if let Some(mut stderr) = stderr {
-            let _ = stderr.read_to_end(&mut text).await;
+        match stderr {
+            Some(stderr) => complaint(stderr).await,
+            None => String::new(),
         }
-        String::from_utf8_lossy(&text).into_owned()
     });
     let greeted = async {
-        let mut lines = BufReader::new(stdout?).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
+        let mut lines = Lines::of(stdout?, GREETING);
+        while let Ok(Some(line)) = lines.next().await {
             if line.trim_end() == READY {
                 return Some(());
             }

@@ -1,5 +1,7 @@
 //! Why a machine cannot be talked to, told apart by what the user can do about it.
 
+use crate::text::plain;
+
 /// A failure of the SSH connection. Each names the host as it was given.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SshError {
@@ -98,7 +100,7 @@ impl SshError {
     /// Sorts what `ssh` wrote to standard error before it gave up.
     pub(super) fn from_stderr(host: &str, user: &str, stderr: &str) -> Self {
         let host = host.to_owned();
-        let reason = said(stderr);
+        let reason = said(&plain(stderr));
         let has = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text));
         if has(&["REMOTE HOST IDENTIFICATION HAS CHANGED"]) {
             Self::HostKeyChanged { host, reason }

@@ -4,6 +4,7 @@
 //! then opens a session per command without another process. The master's own session runs `cat` on a pipe we hold: when
 //! this process dies, however it dies, the pipe closes, `cat` ends and so does the master. Nothing is left behind.
 
+mod agent;
 mod config;
 mod connection;
 mod error;
@@ -55,7 +56,7 @@ pub enum Key {
     Ambient,
     /// A file on this machine.
     File(PathBuf),
-    /// The key itself; it is on disk (0600) only while the connection is made.
+    /// The key itself; it is never on a disk: an `ssh-agent` of our own has it while the connection is made.
     Text(Secret),
 }
 

@@ -120,6 +120,9 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostics {
         EvaluateError::Spec(error @ SpecError::Flake(_)) => {
             Diagnostic::error("The flake reference is not usable").detail(error.to_string()).at(spec.clone())
         }
+        EvaluateError::Spec(error @ SpecError::NotText(_)) => {
+            Diagnostic::error("The path is not usable").detail(format!("{error}.")).at(spec.clone())
+        }
         EvaluateError::NoSuchNode { name, .. } => {
             Diagnostic::error(format!("The specification has no node \"{name}\""))
                 .detail(format!(

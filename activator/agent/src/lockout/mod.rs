@@ -7,12 +7,14 @@
 mod firewall;
 mod network;
 mod sshd;
+mod users;
 
 use std::path::{Path, PathBuf};
 
 use nixos_agent::Login;
 
 use crate::host;
+use users::Accounts;
 
 /// What keeps people out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ enum Objection {
     UnknownKey(String),
     /// It does not have the user.
     NoUser,
+    /// It has the user, who cannot log in there.
+    Account(String),
     /// Its firewall does not let connections to the port through.
     Firewall,
     /// The machine would not have the address that it was reached at.
@@ -52,9 +56,7 @@ pub(crate) fn look(login: &Login, old: Option<&str>, new: &str) -> Result<(), St
         return Ok(());
     }
     let before = objections(&Files::now(old));
-    let is_new = |one: &&Objection| {
-        !before.iter().any(|other| std::mem::discriminant(*one) == std::mem::discriminant(other))
-    };
+    let is_new = |one: &&Objection| !before.iter().any(|other| one.is_like(other));
     let why: Vec<String> = found.iter().filter(is_new).map(|one| one.describe(login)).collect();
     if why.is_empty() {
         return Ok(());
@@ -70,16 +72,29 @@ pub(crate) fn look(login: &Login, old: Option<&str>, new: &str) -> Result<(), St
 fn missing(login: &Login, system: &Path) -> Vec<Objection> {
     // They open the way for themselves, and Tailscale has a server of its own.
     let own_way = ["tailscaled.service", "netbird.service"].iter().any(|name| unit(system, name).is_some());
+    let accounts = Accounts::of(system).unwrap_or_default();
+    let account = accounts.refuses(&login.user);
     let checks = [
         (!has_server(system) && !own_way, Objection::NoServer),
-        (!has_user(system, &login.user), Objection::NoUser),
+        (!accounts.have(&login.user), Objection::NoUser),
         (firewall::refuses(system, login.port) && !own_way, Objection::Firewall),
         (network::lacks(system, login.address), Objection::Address),
     ];
-    checks.into_iter().filter_map(|(holds, objection)| holds.then_some(objection)).collect()
+    let found = checks.into_iter().filter_map(|(holds, objection)| holds.then_some(objection));
+    found.chain(account.map(Objection::Account)).collect()
 }
 
 impl Objection {
+    /// Whether it is the same kind of objection; those of the SSH server, whether it is about the same setting.
+    fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Refused(one), Self::Refused(other)) => {
+                one.split_whitespace().next() == other.split_whitespace().next()
+            }
+            _ => std::mem::discriminant(self) == std::mem::discriminant(other),
+        }
+    }
+
     fn describe(&self, login: &Login) -> String {
         let Login { user, address, port, .. } = login;
         match self {
@@ -97,6 +112,7 @@ impl Objection {
             Self::UnknownKey(key) => {
                 format!("the key of this login ({key}) is not among those that {user} may log in with")
             }
+            Self::Account(reason) => reason.clone(),
             Self::NoUser => format!("it has no user {user}"),
             Self::Firewall => format!("its firewall does not let connections to port {port} through"),
             Self::Address => {
@@ -161,10 +177,18 @@ fn unit(system: &Path, name: &str) -> Option<String> {
 
 /// The programs that a unit starts, without the signs that systemd gives a meaning.
 fn programs(unit: &str) -> impl Iterator<Item = &str> {
+    programs_of(
+        unit,
+        &["ExecStartPre", "ExecStart", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost"],
+    )
+}
+
+/// Those that it starts by these settings.
+fn programs_of<'a>(unit: &'a str, keys: &'a [&str]) -> impl Iterator<Item = &'a str> {
     unit.lines().filter_map(|line| {
         let (key, value) = line.split_once('=')?;
-        key.starts_with("Exec").then_some(())?;
-        value.trim_start_matches(['@', '-', ':', '+', '!']).split_whitespace().next()
+        keys.contains(&key.trim()).then_some(())?;
+        value.trim_start().trim_start_matches(['@', '-', ':', '+', '!']).split_whitespace().next()
     })
 }
 
@@ -172,22 +196,6 @@ fn has_server(system: &Path) -> bool {
     ["sshd.service", "sshd.socket", "ssh.service", "ssh.socket"]
         .iter()
         .any(|name| system.join("etc/systemd/system").join(name).exists())
-}
-
-/// Whether a user is among those that the system declares. Root is everywhere.
-fn has_user(system: &Path, user: &str) -> bool {
-    let declared = || {
-        let script = std::fs::read_to_string(system.join("activate")).ok()?;
-        let list = store_paths(&script).find(|path| path.ends_with("-users-groups.json"))?;
-        serde_json::from_slice::<serde_json::Value>(&std::fs::read(list).ok()?).ok()
-    };
-    user == "root" || declared().is_none_or(|declared| lists(&declared, user))
-}
-
-/// Whether a user is in the list that NixOS makes its users from.
-fn lists(declared: &serde_json::Value, user: &str) -> bool {
-    let users = declared.get("users").and_then(serde_json::Value::as_array);
-    users.is_none_or(|users| users.iter().any(|one| one.get("name").is_some_and(|name| name == user)))
 }
 
 /// The store paths in a script, to the end of the word.
@@ -213,22 +221,6 @@ mod tests {
     fn programs_of_units_are_found_without_their_signs() {
         let unit = "[Service]\nExecStartPre=-/a/b -x\nExecStart=@/nix/store/x/bin/firewall-start firewall-start\nRestart=no\n";
         assert_eq!(programs(unit).collect::<Vec<_>>(), ["/a/b", "/nix/store/x/bin/firewall-start"]);
-    }
-
-    #[test]
-    fn a_user_that_a_system_does_not_declare_is_missing() {
-        let system = tempfile::tempdir().unwrap();
-        assert!(has_user(system.path(), "alice"), "a system that declares none says nothing");
-        std::fs::write(
-            system.path().join("activate"),
-            "perl -w /nix/store/x-p.pl '/nix/store/x-users-groups.json'\n",
-        )
-        .unwrap();
-        assert!(has_user(system.path(), "alice"), "a list that cannot be read says nothing");
-        let list = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-        let users = list(r#"{"mutableUsers":false,"users":[{"name":"root"},{"name":"alice"}]}"#);
-        assert!(lists(&users, "alice") && !lists(&users, "bob"));
-        assert!(lists(&list("{}"), "bob"));
     }
 
     #[test]

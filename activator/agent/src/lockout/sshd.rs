@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nixos_agent::Login;
 
+use super::users::Accounts;
 use super::{Files, Objection, home, programs, unit};
 use crate::host;
 
@@ -30,7 +31,8 @@ pub(super) fn objections(login: &Login, key: Option<&str>, files: &Files<'_>) ->
             return line.map(|line| Objection::BadConfiguration(line.to_owned())).into_iter().collect();
         }
     };
-    let mut found = judge(&effective, login);
+    let accounts = files.system.and_then(Accounts::of);
+    let mut found = judge(&effective, login, key, accounts.as_ref());
     if let Some(key) = key.filter(|key| !may_know(&effective, key, login, files)) {
         found.push(Objection::UnknownKey(key.to_owned()));
     }
@@ -66,8 +68,13 @@ fn parse(text: &str) -> Effective {
     effective
 }
 
-/// What keeps this login out whatever its key is.
-fn judge(effective: &Effective, login: &Login) -> Vec<Objection> {
+/// What keeps this login out whatever its key is. `key` says that it was made with one.
+fn judge(
+    effective: &Effective,
+    login: &Login,
+    key: Option<&str>,
+    accounts: Option<&Accounts>,
+) -> Vec<Objection> {
     let all = |keyword: &str| effective.get(keyword).map(Vec::as_slice).unwrap_or_default();
     let one = |keyword: &str| all(keyword).first().map_or("", String::as_str);
     let mut found = vec![];
@@ -87,7 +94,29 @@ fn judge(effective: &Effective, login: &Login) -> Vec<Objection> {
     let (allowed, denied) = (all("allowusers"), all("denyusers"));
     refuses("allowusers", !allowed.is_empty() && plain(allowed) && !allowed.contains(&login.user));
     refuses("denyusers", denied.contains(&login.user));
+    let (allowed, denied) = (all("allowgroups"), all("denygroups"));
+    let is_in = |names: &[String]| {
+        accounts.is_some_and(|all| {
+            all.groups(&login.user).iter().any(|group| names.iter().any(|name| name == group))
+        })
+    };
+    let knows_all = accounts.is_some_and(|all| all.knows_all_groups(&login.user));
+    refuses("allowgroups", !allowed.is_empty() && plain(allowed) && knows_all && !is_in(allowed));
+    refuses("denygroups", is_in(denied));
+    refuses("pubkeyauthentication", key.is_some() && one("pubkeyauthentication") == "no");
+    let ways: Vec<&str> =
+        all("authenticationmethods").iter().flat_map(|line| line.split_whitespace()).collect();
+    refuses(
+        "authenticationmethods",
+        key.is_some() && !ways.is_empty() && !ways.iter().any(|way| needs_keys_only(way)),
+    );
     found
+}
+
+/// Whether a list of `AuthenticationMethods` can be had without typing anything, as every login of ours is.
+fn needs_keys_only(way: &str) -> bool {
+    const SILENT: [&str; 5] = ["any", "none", "publickey", "hostbased", "gssapi-with-mic"];
+    way.split(',').all(|method| SILENT.contains(&method.split(':').next().unwrap_or_default()))
 }
 
 /// Whether a login like this comes in at `ADDRESS:PORT`.
@@ -178,7 +207,13 @@ mod tests {
             Objection::Refused(line) => line,
             other => format!("{other:?}"),
         };
-        judge(&parse(text), &login(user)).into_iter().map(describe).collect()
+        let accounts = serde_json::from_str::<Accounts>(
+            r#"{"mutableUsers":false,"users":[{"name":"alice","group":"users"}],
+            "groups":[{"name":"ops","members":["alice"]},{"name":"web","members":["bob"]}]}"#,
+        )
+        .unwrap();
+        let found = judge(&parse(text), &login(user), Some("SHA256:x"), Some(&accounts));
+        found.into_iter().map(describe).collect()
     }
 
     #[test]
@@ -204,6 +239,30 @@ mod tests {
         assert_eq!(refused("allowusers bob\nallowusers alice", "alice"), [""; 0]);
         assert_eq!(refused("allowusers a*", "alice"), [""; 0], "a pattern may mean them");
         assert_eq!(refused("denyusers alice", "alice"), ["denyusers alice"]);
+    }
+
+    #[test]
+    fn users_are_kept_out_by_their_groups() {
+        assert_eq!(refused("allowgroups web\nallowgroups wheel", "alice"), ["allowgroups web wheel"]);
+        assert_eq!(refused("allowgroups web\nallowgroups ops", "alice"), [""; 0]);
+        assert_eq!(refused("allowgroups users", "alice"), [""; 0], "their own group counts");
+        assert_eq!(refused("allowgroups w*", "alice"), [""; 0], "a pattern may mean one of them");
+        assert_eq!(refused("allowgroups web", "carol"), [""; 0], "nothing is known of others");
+        assert_eq!(refused("denygroups ops", "alice"), ["denygroups ops"]);
+        assert_eq!(refused("denygroups web", "alice"), [""; 0]);
+    }
+
+    #[test]
+    fn a_login_by_key_needs_a_server_that_takes_keys() {
+        assert_eq!(refused("pubkeyauthentication no", "alice"), ["pubkeyauthentication no"]);
+        assert_eq!(refused("pubkeyauthentication yes\nauthenticationmethods any", "alice"), [""; 0]);
+        assert_eq!(refused("authenticationmethods publickey,password publickey", "alice"), [""; 0]);
+        for typed in ["publickey,password", "password keyboard-interactive:pam"] {
+            let line = format!("authenticationmethods {typed}");
+            assert_eq!(refused(&line, "alice"), [line.as_str()]);
+        }
+        let unknown = judge(&parse("pubkeyauthentication no"), &login("alice"), None, None);
+        assert_eq!(unknown, [], "it may have been another way");
     }
 
     #[test]

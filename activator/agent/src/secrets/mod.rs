@@ -9,7 +9,7 @@ mod sealed;
 mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -18,7 +18,7 @@ use nixos_agent::{FailedUnit, Request, SecretEntry, SecretFile};
 use serde::{Deserialize, Serialize};
 
 use crate::AgentError;
-use crate::files::{Deployment, failed, replace};
+use crate::files::{Deployment, failed, read_secret, replace};
 use crate::host;
 use manifest::{Published, digest};
 use place::{
@@ -86,12 +86,30 @@ pub(crate) fn stage(request: &Request, contents: &[u8]) -> Result<(), AgentError
         let found = contents.len();
         return Err(AgentError::Request(format!("expected {announced} bytes of secrets, found {found}")));
     }
+    request.secrets.iter().flat_map(|secrets| &secrets.entries).try_for_each(is_sound)?;
     match &request.secrets {
         Some(secrets) if secrets.entries.iter().any(|entry| entry.content.is_some()) => {
             stage_at(&staged(request.id.as_str()), &secrets.entries, contents)
         }
         _ => Ok(()),
     }
+}
+
+/// Whether its texts are what they are taken for: parts of file names, and fields of a line.
+fn is_sound(entry: &SecretEntry) -> Result<(), AgentError> {
+    let wrong = |what: &str, expected: &str| {
+        Err(AgentError::Request(format!("the {what} of secret \"{}\" is not {expected}", entry.file.name)))
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if entry.fingerprint.is_empty() || !entry.fingerprint.chars().all(is_plain) {
+        return wrong("fingerprint", "made of letters, digits, `-` and `_`");
+    }
+    let path = Path::new(&entry.file.path);
+    let leaves = path.components().any(|part| part == std::path::Component::ParentDir);
+    if !path.is_absolute() || leaves || entry.file.path.contains(char::is_control) {
+        return wrong("path", "an absolute path without `..` and control characters");
+    }
+    Ok(())
 }
 
 fn stage_at(directory: &Path, entries: &[SecretEntry], contents: &[u8]) -> Result<(), AgentError> {
@@ -134,7 +152,9 @@ impl<'a> Secrets<'a> {
     pub(crate) fn check(&self) -> Result<(), String> {
         let there = manifest::read(self.owner);
         let lost = self.entries.iter().filter(|entry| entry.content.is_none()).find(|entry| {
-            there.get(&entry.file.name).is_none_or(|published| published.fingerprint != entry.fingerprint)
+            there
+                .get(entry.file.name.as_str())
+                .is_none_or(|published| published.fingerprint != entry.fingerprint)
         });
         if self.entries.iter().any(|entry| persists(&entry.file)) {
             sealed::is_possible()?;
@@ -170,9 +190,10 @@ impl<'a> Secrets<'a> {
             if entry.content.is_none() {
                 continue;
             }
-            let content = std::fs::read(aside.join(number.to_string())).map_err(failed("staged secret"))?;
+            let staged = File::open(aside.join(number.to_string())).and_then(read_secret);
+            let content = staged.map_err(failed("staged secret"))?;
             if persists(&entry.file) {
-                sealed::seal(self.owner, &entry.file.name, &entry.fingerprint, &content)?;
+                sealed::seal(self.owner, entry.file.name.as_str(), &entry.fingerprint, &content)?;
             }
             // Users of the new system may not exist yet: until then it is root's alone.
             let looks =
@@ -221,11 +242,14 @@ impl<'a> Secrets<'a> {
             return Ok(());
         }
         let content = if entry.content.is_some() {
-            std::fs::read(self.aside().join(number.to_string())).map_err(failed("staged secret"))?
+            let staged = File::open(self.aside().join(number.to_string())).and_then(read_secret);
+            staged.map_err(failed("staged secret"))?
         } else {
             let published = manifest::read(self.owner);
             let ours = |content: &[u8]| {
-                published.get(&entry.file.name).is_some_and(|published| published.digest == digest(content))
+                published
+                    .get(entry.file.name.as_str())
+                    .is_some_and(|published| published.digest == digest(content))
             };
             match place.look()? {
                 Some(Found::File { content, .. }) if ours(&content) => content,
@@ -316,7 +340,7 @@ impl<'a> Secrets<'a> {
     /// The new system stays: so do they.
     pub(crate) fn keep(&self) -> Result<(), AgentError> {
         let mut published: BTreeMap<String, Published> = manifest::read(self.owner);
-        published.retain(|name, _| self.entries.iter().any(|entry| entry.file.name == *name));
+        published.retain(|name, _| self.entries.iter().any(|entry| entry.file.name.as_str() == name));
         for entry in self.entries {
             let Some(Found::File { content, looks: Looks { mode, uid, gid } }) =
                 Place::find(Path::new(&entry.file.path))?.look()?
@@ -325,9 +349,9 @@ impl<'a> Secrets<'a> {
             };
             let looks = format!("{mode:o} {uid}:{gid}");
             published.insert(
-                entry.file.name.clone(),
+                entry.file.name.to_string(),
                 Published {
-                    name: entry.file.name.clone(),
+                    name: entry.file.name.to_string(),
                     fingerprint: entry.fingerprint.clone(),
                     digest: digest(&content),
                     looks,
@@ -336,7 +360,7 @@ impl<'a> Secrets<'a> {
             );
         }
         let persistent = self.entries.iter().filter(|entry| persists(&entry.file));
-        let persistent = persistent.filter_map(|entry| published.get(&entry.file.name));
+        let persistent = persistent.filter_map(|entry| published.get(entry.file.name.as_str()));
         sealed::keep(self.owner, &persistent.collect::<Vec<_>>())?;
         sealed::take_over(self.owner, &published.values().map(|one| one.path.as_path()).collect())?;
         // Last: what is not in it is taken for lost and sent again.
@@ -359,7 +383,8 @@ impl<'a> Secrets<'a> {
                 Was::Nothing => place.remove(),
                 Was::Link { target } => place.link(&target)?,
                 Was::File { content, mode, uid, gid } => {
-                    let content = std::fs::read(content).map_err(failed("secret put aside"))?;
+                    let content =
+                        File::open(content).and_then(read_secret).map_err(failed("secret put aside"))?;
                     place.write(&content, Looks { mode, uid, gid })?;
                 }
             }
@@ -456,5 +481,40 @@ impl Orphans<'_> {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_request_says_of_a_secret_stays_in_its_place() {
+        let entry = |path: &str, fingerprint: &str| SecretEntry {
+            file: SecretFile {
+                name: "token".parse().unwrap(),
+                path: path.to_owned(),
+                user: "root".to_owned(),
+                group: "root".to_owned(),
+                mode: 0o400,
+                restart: vec![],
+                reload: vec![],
+                persist: false,
+            },
+            fingerprint: fingerprint.to_owned(),
+            content: None,
+        };
+        assert!(is_sound(&entry("/run/keys/a token", "aZ0-_")).is_ok());
+        for (path, fingerprint) in [
+            ("/run/keys/x", "../x"),
+            ("/run/keys/x", ""),
+            ("/run/keys/x", "a\tb"),
+            ("/run/keys/../../etc/shadow", "a"),
+            ("run/keys/x", "a"),
+            ("/run/keys/x\ty", "a"),
+            ("/run/keys/x\ny", "a"),
+        ] {
+            assert!(is_sound(&entry(path, fingerprint)).is_err(), "{path} {fingerprint}");
+        }
     }
 }

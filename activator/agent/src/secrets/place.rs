@@ -6,7 +6,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -18,9 +18,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount};
+use zeroize::Zeroizing;
 
 use crate::AgentError;
-use crate::files::failed;
+use crate::files::{failed, read_secret};
 use crate::host;
 
 /// Where contents wait.
@@ -70,7 +71,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) enum Found {
     /// A file.
-    File { content: Vec<u8>, looks: Looks },
+    File { content: Zeroizing<Vec<u8>>, looks: Looks },
     /// A link.
     Link(PathBuf),
 }
@@ -130,8 +131,7 @@ impl Place {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return self.at(Err(Errno::INVAL));
         }
-        let mut content = vec![];
-        File::from(file).read_to_end(&mut content).map_err(failed(&self.path.display().to_string()))?;
+        let content = read_secret(File::from(file)).map_err(failed(&self.path.display().to_string()))?;
         Ok(Some(Found::File { content, looks: looks(&stat) }))
     }
 

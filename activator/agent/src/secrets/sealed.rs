@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::manifest::{self, Published, digest};
 use super::place::{Found, Looks, Place, write_new};
 use crate::AgentError;
@@ -188,7 +190,7 @@ fn file_name(name: &str, fingerprint: &str) -> String {
 }
 
 /// What `systemd-creds` makes of an input. Its name is part of what is encrypted: one cannot be put in the place of another.
-fn creds(verb: &str, name: &str, input: &[u8]) -> Result<Vec<u8>, AgentError> {
+fn creds(verb: &str, name: &str, input: &[u8]) -> Result<Zeroizing<Vec<u8>>, AgentError> {
     let at = failed("systemd-creds");
     let mut child = host::command("systemd-creds")
         .args([verb, &format!("--name={name}"), "-", "-"])
@@ -203,7 +205,7 @@ fn creds(verb: &str, name: &str, input: &[u8]) -> Result<Vec<u8>, AgentError> {
     }
     let output = child.wait_with_output().map_err(&at)?;
     if output.status.success() {
-        return Ok(output.stdout);
+        return Ok(Zeroizing::new(output.stdout));
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(AgentError::Sealed(format!("systemd-creds {verb}: {said}")))

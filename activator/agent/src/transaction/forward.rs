@@ -133,7 +133,7 @@ impl Transaction<'_> {
             let why = match self.wait_for(&[REACHABLE, VERDICT], seconds) {
                 Some(Word::Reachable | Word::Keep) => None,
                 Some(Word::GoBack(why)) => Some(why),
-                None => Some(format!("Nobody could log in to confirm the new system within {seconds} s")),
+                None => Some(format!("No login confirmed the new system within {seconds} s")),
             };
             if let Some(why) = why {
                 return End { exit: Some(exit), ..self.roll_back(&why) };

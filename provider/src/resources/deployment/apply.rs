@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nixos_activator::agent::{Action, DeploymentId};
-use nixos_activator::build::{Kept, Roots};
+use nixos_activator::agent::Action;
+use nixos_activator::build::Kept;
 use nixos_activator::deploy::{self, Ended, Job, Settings, Source};
 use nixos_activator::evaluate::{Node, Texts};
 use nixos_activator::network::Fact;
@@ -43,7 +43,7 @@ pub(super) async fn apply(
     let (prior, prior_private) =
         prior.map_or((None, Private::default()), |state| (Some(state.value), state.private));
     if !deployment.id.is_known() {
-        deployment.id = Attr::Known(DeploymentId::random().to_string());
+        deployment.id = Attr::Known(super::new_id()?);
     }
     // A limit of time ends as a cancellation does: at the next safe point, with a true state.
     let limit = deployment
@@ -56,7 +56,9 @@ pub(super) async fn apply(
     complete(cx, &stop.token, &mut deployment, &mut private)
         .await
         .map_err(|found| stop.explain_all(found))?;
-    private.secrets_key.get_or_insert_with(Key::random);
+    if private.secrets_key.is_none() {
+        private.secrets_key = Some(Key::random().map_err(|error| super::no_randomness(error))?);
+    }
     let before = |name: &str| prior.as_ref().and_then(|prior| prior.system(name)).cloned();
     let mut jobs = jobs(cx, &deployment, &private, prior.as_ref())?;
     let texts = texts_of(cx, &stop.token, &deployment, &private, &jobs).await;
@@ -379,7 +381,7 @@ fn changed_meanwhile(job: &Job, real: &System) -> Diagnostic {
 
 /// Keeps what machines run from the local garbage collector: the next push and rollback start from it.
 async fn keep_deployed(cx: &Cx<Context>, deployment: &Deployment) {
-    let Some(roots) = deployment.id.known().and_then(|id| Roots::of(id)) else {
+    let Some(roots) = super::roots(deployment) else {
         return;
     };
     let Ok(nix) = cx.data.nix().await else { return };

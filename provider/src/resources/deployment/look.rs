@@ -50,7 +50,7 @@ async fn real_system(
     let secrets = match (&job.secrets, secrets) {
         (Some(given), _) if ended.error.is_none() => {
             let prints = given.declared.iter();
-            read::fingerprints(prints.map(|(secret, print)| (secret.file.name.clone(), print.clone())))
+            read::fingerprints(prints.map(|(secret, print)| (secret.file.name.to_string(), print.clone())))
         }
         (_, Some(found)) => read::fingerprints(found),
         // Nothing was sent, or nobody knows.

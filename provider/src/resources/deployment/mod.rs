@@ -16,6 +16,7 @@ mod schema;
 mod secrets;
 mod texts;
 
+use nixos_activator::agent::{DeploymentId, NoRandomness};
 use nixos_activator::build::Roots;
 use nixos_activator::reboot::When;
 use tfplugin::{
@@ -125,7 +126,7 @@ impl Resource<Context> for DeploymentResource {
     async fn delete(&self, _cx: &Cx<Context>, state: State<Deployment, Private>) -> Result<(), Diagnostics> {
         // Machines keep running what they run. Also after a create that failed half-way, when Terraform deletes and creates
         // anew: touching machines here would be worse than the failure.
-        if let Some(roots) = state.value.id.known().and_then(|id| Roots::of(id)) {
+        if let Some(roots) = roots(&state.value) {
             roots.remove().map_err(|error| {
                 Diagnostic::error("The deployment's garbage collector roots cannot be removed")
                     .detail(error.to_string())
@@ -137,4 +138,21 @@ impl Resource<Context> for DeploymentResource {
     async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Deployment, Private>, Diagnostics> {
         read::import(cx, id).await
     }
+}
+
+/// The garbage collector roots of a deployment. An id that is none, in a state that others have written, has no directory.
+fn roots(deployment: &Deployment) -> Option<Roots> {
+    Roots::of(&deployment.id.known()?.parse().ok()?)
+}
+
+/// An id that no other deployment has.
+fn new_id() -> Result<String, Diagnostic> {
+    DeploymentId::random().map(|id| id.to_string()).map_err(|error| no_randomness(error))
+}
+
+/// Without random numbers there are no ids and no keys.
+fn no_randomness(error: NoRandomness) -> Diagnostic {
+    Diagnostic::error("There are no random numbers").detail(format!(
+        "{error}. They are needed for the id of the deployment and for the key of its secrets' fingerprints. Nothing was changed."
+    ))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use nixos_activator::build::{Kept, Roots};
+use nixos_activator::build::Kept;
 use nixos_activator::evaluate::{self, Evaluation, Key, Node, Texts};
 use nixos_activator::network::Fact;
 use nixos_activator::reboot::When;
@@ -354,7 +354,7 @@ fn changes(
 
 /// Keeps planned derivations from the garbage collector until they are applied. A failure costs only a second evaluation.
 async fn keep_planned(cx: &Cx<Context>, deployment: &Deployment, drvs: &[StorePath]) {
-    let Some(roots) = deployment.id.known().and_then(|id| Roots::of(id)) else {
+    let Some(roots) = super::roots(deployment) else {
         return;
     };
     if drvs.is_empty() {

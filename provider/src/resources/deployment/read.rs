@@ -180,7 +180,7 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         machines.insert(name.to_owned(), Attr::Known(target));
     }
     let bare = Deployment {
-        id: Attr::Known(DeploymentId::random().to_string()),
+        id: Attr::Known(super::new_id()?),
         name: Attr::Null,
         network: Value::Null,
         flake: Attr::Null,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nixos_activator::Secret;
-use nixos_activator::agent::{DeploymentId, SecretFile};
+use nixos_activator::agent::{DeploymentId, SecretFile, SecretName};
 use nixos_activator::evaluate::{self, Texts};
 use nixos_activator::secrets::{Content, Declared, Key, OfMachine, SecretError, Source};
 use serde::{Deserialize, Serialize, Serializer};
@@ -94,10 +94,10 @@ pub(super) fn problems(secrets: &SecretConfigs, machines: Option<&[&str]>) -> Di
     for (name, secret) in secrets.known().into_iter().flatten() {
         let path = Path::root().attribute("secrets").key(name);
         let Some(secret) = secret.known() else { continue };
-        if !is_name(name) {
+        if let Err(error) = name.parse::<SecretName>() {
             found.push(
                 Diagnostic::error("The key is not a name of a secret")
-                    .detail(format!("Found {name:?}, expected letters, digits, `.`, `_` and `-`: it is the name of a file."))
+                    .detail(format!("{error}: it is the name of a file."))
                     .at(path.clone()),
             );
         }
@@ -149,11 +149,6 @@ pub(super) fn problems(secrets: &SecretConfigs, machines: Option<&[&str]>) -> Di
         }
     }
     found
-}
-
-fn is_name(name: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    !name.is_empty() && !name.starts_with('.') && name.chars().all(legal)
 }
 
 /// All secrets of a deployment, with contents where those stand for themselves.
@@ -303,7 +298,7 @@ impl Wanted {
         }
         let mut places: BTreeMap<&str, &str> = BTreeMap::new();
         for (declared, _) in all.values().flatten() {
-            if let Some(other) = places.insert(&declared.file.path, &declared.file.name) {
+            if let Some(other) = places.insert(&declared.file.path, declared.file.name.as_str()) {
                 return Err(Diagnostic::error(format!(
                     "Two secrets have the same path on machine \"{machine}\""
                 ))
@@ -359,7 +354,7 @@ impl SecretConfig {
             _ => return None,
         };
         let file = SecretFile {
-            name: name.to_owned(),
+            name: name.parse().ok()?,
             path: text(&self.path, &format!("/run/keys/{name}"))?,
             user: text(&self.user, "root")?,
             group: text(&self.group, "root")?,
@@ -395,11 +390,11 @@ fn declared_key(name: &str, key: &evaluate::Key, text: Option<&Content>) -> Resu
     if !is_path(&key.path) {
         return Err(wrong("path", &key.path, "an absolute path"));
     }
-    if !is_name(name) {
-        return Err(wrong("name", name, "letters, digits, `.`, `_` and `-`"));
-    }
     let file = SecretFile {
-        name: name.to_owned(),
+        name: name.parse::<SecretName>().map_err(|error| {
+            Diagnostic::error("The name of a key in `deployment.keys` is not usable")
+                .detail(format!("{error}."))
+        })?,
         path: key.path.clone(),
         user: key.user.clone(),
         group: key.group.clone(),

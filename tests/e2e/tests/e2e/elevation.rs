@@ -52,6 +52,52 @@ fn without_root_nothing_is_sent() {
 }
 
 #[test]
+fn a_system_that_takes_sudo_away_is_told_from_one_that_takes_the_login_away() {
+    let world =
+        World::boot_with(&[("web", HostOptions { sudo: true, ..HostOptions::default() })], &|_| {}).unwrap();
+    let provider = "provider \"nixos\" { ssh = { user = \"deploy\", elevate = [\"sudo\", \"-n\"] } }\n";
+    set_up(&world, &(site(&world, &["web"], "confirm_timeout = \"8s\"") + provider), &one(""));
+    succeeds(&apply(&world));
+    let before = world.current_system("web");
+    let unit = "systemd.services.lockout = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \"oneshot\"; \
+        RemainAfterExit = true; ExecStart = \"/bin/mv /etc/sudoers.d/deploy /root/away\"; \
+        ExecStop = \"/bin/mv /root/away /etc/sudoers.d/deploy\"; }; };";
+    world.write("network.nix", &one(unit)).unwrap();
+    fails_saying(
+        &apply(&world),
+        &[
+            "was rolled back on machine \"web\"",
+            "the login worked, but `sudo -n` did not give root",
+            "went back to",
+        ],
+    );
+    assert_eq!(world.current_system("web"), before);
+}
+
+#[test]
+fn a_second_factor_does_not_get_the_password() {
+    let world = world(&["web"]);
+    let web = world.lab.host("web");
+    ask_for_the_password(web);
+    let before = world.current_system("web");
+    let script = "#!/bin/sh\nprintf 'Verification code: '\nread -r code\necho \"$code\" >/tmp/typed\n";
+    web.write_file("/usr/local/bin/with-code", script).unwrap();
+    web.exec(&["chmod", "755", "/usr/local/bin/with-code"]).unwrap();
+    set_up(&world, &with_password(&world, "/usr/local/bin/with-code", PASSWORD), &one(""));
+    fails_saying(
+        &apply(&world),
+        &[
+            "No root login on machine \"web\"",
+            "it asks `Verification code:`",
+            "`elevate_password` is only given",
+        ],
+    );
+    let typed = web.exec(&["sh", "-c", "cat /tmp/typed 2>/dev/null; true"]).unwrap().stdout;
+    assert_eq!(typed.trim(), "");
+    assert_eq!(world.current_system("web"), before);
+}
+
+#[test]
 fn root_comes_from_doas_or_run0_as_well() {
     let world = world(&["web"]);
     let web = world.lab.host("web");

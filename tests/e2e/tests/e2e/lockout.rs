@@ -10,7 +10,7 @@ struct Doors {
     keys: String,
     socket: &'static str,
     network: String,
-    more: &'static str,
+    more: String,
 }
 
 impl Doors {
@@ -22,7 +22,7 @@ impl Doors {
             keys: key.trim().into(),
             socket: "environment.etc.\"systemd/system/sshd.socket\".text = \"[Socket]\\nListenStream=22\\n\";",
             network: format!("[Network]\\nAddress={}/24\\n", world.lab.host("web").address()),
-            more: "",
+            more: root(""),
         }
     }
 
@@ -36,12 +36,28 @@ impl Doors {
     }
 }
 
-/// As NixOS' module writes it, without the port of the SSH server.
-const FIREWALL: &str = "environment.etc.\"systemd/system/firewall.service\".text = \"[Service]\\nExecStart=@${pkgs.writeText \
-    \"firewall-start\" ''\nip46tables -A nixos-fw -i lo -j nixos-fw-accept\n\
-    ip46tables -A nixos-fw -m conntrack --ctstate ESTABLISHED,RELATED -j nixos-fw-accept\n\
-    ip46tables -A nixos-fw -p tcp --dport 80 -j nixos-fw-accept\nip46tables -A nixos-fw -j nixos-fw-log-refuse\n''} \
-    firewall-start\\n\";";
+/// The three programs of NixOS' firewall as its module writes them, with the port of the SSH server closed, and the unit that runs them.
+fn firewall() -> String {
+    let shape = include_str!("../../../../activator/agent/src/lockout/firewall/shapes/iptables/plain.txt");
+    let mut unit = "[Service]\\n".to_owned();
+    for (key, part) in ["ExecStart", "ExecReload", "ExecStop"].iter().zip(shape.split("=== ").skip(1)) {
+        let (program, lines) = part.split_once('\n').unwrap();
+        let lines = lines.lines().filter(|line| !line.starts_with('+')).filter_map(|line| line.get(2..));
+        let script: String = lines.map(|line| format!("{line}\n")).collect();
+        unit.push_str(&format!("{key}=@${{pkgs.writeText \"{program}\" ''\n{script}''}} {program}\\n"));
+    }
+    format!(
+        "environment.etc.\"systemd/system/firewall.service\".text = \"{unit}\";\n\
+         environment.etc.\"systemd/system/sysinit.target.wants/firewall.service\".text = \"\";\n"
+    )
+}
+
+/// A list of users with root in it, in the group `root`.
+fn root(more: &str) -> String {
+    format!(
+        "testing.usersGroups = {{ mutableUsers = false; groups = []; users = [ {{ name = \"root\"; group = \"root\"; {more} }} ]; }};"
+    )
+}
 
 const OTHER_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBTyvGbZ3pAkVHcNNoWqDgkwrxXbBuZSvXxgrBmX1234";
 
@@ -52,7 +68,7 @@ fn a_system_that_could_not_let_us_in_is_not_even_tried() {
     set_up(&world, &site(&world, &["web"], ""), &Doors::open(&world).network());
     succeeds(&apply(&world));
     let before = world.current_system("web");
-    let closed: [(&str, &dyn Fn(&mut Doors)); 7] = [
+    let closed: [(&str, &dyn Fn(&mut Doors)); 12] = [
         ("its SSH server listens at [::]:2222, 0.0.0.0:2222, and this login came in at 10.88.0.", &|doors| {
             doors.sshd = doors.sshd.replace("22", "2222");
         }),
@@ -60,7 +76,16 @@ fn a_system_that_could_not_let_us_in_is_not_even_tried() {
         ("does not accept its configuration", &|doors| doors.sshd.push_str("Prot 22\\n")),
         ("is not among those that root may log in with", &|doors| doors.keys = OTHER_KEY.into()),
         ("it has no SSH server", &|doors| doors.socket = ""),
-        ("its firewall does not let connections to port 22 through", &|doors| doors.more = FIREWALL),
+        ("its firewall does not let connections to port 22 through", &|doors| doors.more = firewall()),
+        ("because of `allowgroups wheel`", &|doors| doors.sshd.push_str("AllowGroups wheel\\n")),
+        ("because of `denygroups root`", &|doors| doors.sshd.push_str("DenyGroups root\\n")),
+        ("because of `pubkeyauthentication no`", &|doors| doors.sshd.push_str("PubkeyAuthentication no\\n")),
+        ("because of `authenticationmethods publickey,password`", &|doors| {
+            doors.sshd.push_str("AuthenticationMethods publickey,password\\n");
+        }),
+        ("the shell of root is /run/current-system/sw/bin/nologin", &|doors| {
+            doors.more = root("shell = \"/run/current-system/sw/bin/nologin\";");
+        }),
         ("the machine would not have the address 10.88.0.", &|doors| {
             doors.network = "[Network]\\nAddress=10.88.0.77/24\\n".into();
         }),
@@ -87,11 +112,20 @@ fn a_system_that_could_not_let_us_in_is_not_even_tried() {
     world.write("network.nix", &doors.network()).unwrap();
     world.write("main.tf", &site(&world, &["web"], "confirm_timeout = \"0s\"")).unwrap();
     succeeds(&apply(&world));
-    doors.more = "environment.etc.motd.text = \"hello\";";
+    doors.more = "environment.etc.motd.text = \"hello\";".into();
     world.write("network.nix", &doors.network()).unwrap();
     world.write("main.tf", &site(&world, &["web"], "")).unwrap();
     succeeds(&apply(&world));
     no_changes(&world);
+}
+
+#[test]
+fn a_system_that_cannot_be_switched_to_is_named_as_what_it_is() {
+    let world = world(&["web"]);
+    let before = world.current_system("web");
+    set_up(&world, &site(&world, &["web"], ""), &one("system.switch.enable = false;"));
+    fails_saying(&apply(&world), &["`system.switch.enable = false`", "Remove that", "nothing was changed"]);
+    assert_eq!(world.current_system("web"), before);
 }
 
 #[test]

@@ -394,3 +394,44 @@ fn a_machine_puts_its_secrets_back_by_itself() {
     world.write("main.tf", &main(&token.replace("user", "path = \"/var/token\", user"))).unwrap();
     fails_saying(&plan(&world), &["The secret is on disk as it is", "expected a path under `/run`"]);
 }
+
+#[test]
+fn tokens_among_the_options_of_nix_are_in_no_process_list() {
+    let world = world(&["web"]);
+    let control = world.lab.control();
+    let provider = |options: &str| {
+        site(&world, &["web"], "")
+            + &format!("provider \"nixos\" {{ nix = {{ options = {{ {options} }} }} }}\n")
+    };
+    let token = "\"access-tokens\" = \"example.org=X9canaryQ\"";
+    set_up(&world, &provider(token), &one("environment.etc.a.text = \"a\";"));
+    for (list, file) in [("cmdline", "/root/arguments"), ("environ", "/root/environments")] {
+        let script = format!(
+            "while :; do cat /proc/[0-9]*/{list} 2>/dev/null | tr '\\0' '\\n' | grep -a 'X9canar[y]' >>{file}; sleep 0.02; done"
+        );
+        control.exec(&["sh", "-c", &format!("setsid sh -c {} >/dev/null 2>&1 &", quoted(&script))]).unwrap();
+    }
+    let bait = "X9canary-for-the-watcher";
+    control.exec(&["sh", "-c", &format!("sleep 1; : {bait}")]).unwrap();
+    let log = [("TF_LOG_PROVIDER", "TRACE"), ("TF_LOG_PATH", "/root/log"), ("NIX_CONFIG", "cores = 1")];
+    let plan = world.terraform_with(&log, &["plan", "-input=false"]);
+    succeeds(&plan);
+    let apply = world.terraform_with(&log, &["apply", "-auto-approve", "-input=false"]);
+    succeeds(&apply);
+    control.exec(&["pkill", "-f", "/root/arguments|/root/environments"]).unwrap();
+    let seen = control.read_file("/root/arguments").unwrap();
+    assert!(seen.contains(bait), "the watcher sees what there is to see: {seen}");
+    let seen: Vec<&str> = seen.lines().filter(|line| !line.contains(bait)).collect();
+    assert_eq!(seen, Vec::<&str>::new(), "a process list shows a token");
+    let given = control.read_file("/root/environments").unwrap();
+    assert!(given.contains("access-tokens = example.org=X9canaryQ"), "Nix has got it: {given}");
+    assert!(!plan.text.contains("X9canary") && !apply.text.contains("X9canary"), "Terraform shows a token");
+    let found =
+        control.exec(&["grep", "-c", "X9canary", "/root/log", "/root/site/terraform.tfstate"]).unwrap();
+    assert_eq!(found.stdout, "/root/log:0\n/root/site/terraform.tfstate:0\n", "it is written down");
+    // They count, and more than those that Terraform was started with.
+    world.write("main.tf", &provider("\"restrict-eval\" = \"true\"")).unwrap();
+    let restricted =
+        world.terraform_with(&[("NIX_CONFIG", "restrict-eval = false")], &["plan", "-input=false"]);
+    fails_saying(&restricted, &["restricted mode"]);
+}

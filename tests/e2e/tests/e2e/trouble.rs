@@ -1,5 +1,6 @@
 //! When things are missing, wrong, full, cut off or interrupted.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use e2e::World;
@@ -328,7 +329,7 @@ fn a_system_that_locks_us_out_goes_back_by_itself() {
             &run,
             &[
                 "was rolled back on machine \"web\"",
-                "Nobody could log in to confirm the new system within 6 s",
+                "No login confirmed the new system within 6 s",
                 "went back to",
             ],
         );
@@ -415,20 +416,30 @@ fn an_agent_that_is_deleted_while_it_works_ends_the_wait() {
 
 #[test]
 fn a_private_key_given_as_a_value_is_seen_nowhere() {
-    let world = world(&["web"]);
+    let world = world(&["web", "gate"]);
     let control = world.lab.control();
     // The only key there is, and not where OpenSSH would find it by itself.
     control.exec(&["mv", "/root/.ssh/id_ed25519", "/root/admin-key"]).unwrap();
     let provider = "variable \"key\" {\n  type = string\n  sensitive = true\n}\n\
         provider \"nixos\" { ssh = { private_keys = { admin = var.key } } }\n";
     let address = world.lab.host("web").address();
-    let main = format!("{}{provider}", site(&world, &["web"], ""))
-        .replace(&format!("host = \"{address}\""), &format!("host = \"{address}\", key = \"admin\""));
+    let gate = world.lab.host("gate");
+    let bastion = format!(
+        "bastion = {{ host = \"{}\", user = \"root\", key = \"admin\", host_public_key = \"{}\" }}",
+        gate.address(),
+        gate.host_public_key()
+    );
+    let main = format!("{}{provider}", site(&world, &["web"], "")).replace(
+        &format!("host = \"{address}\""),
+        &format!("host = \"{address}\", key = \"admin\", {bastion}"),
+    );
     set_up(&world, &main, &one(""));
     let key = control.read_file("/root/admin-key").unwrap();
     let run = world
         .terraform_with(&[("TF_LOG_PROVIDER", "TRACE"), ("TF_VAR_key", &key)], &["apply", "-auto-approve"]);
     succeeds(&run);
+    let through = gate.exec(&["journalctl", "-o", "cat", "-t", "sshd", "-t", "sshd-session"]).unwrap().stdout;
+    assert!(through.contains("Accepted publickey for root"), "it went over the bastion: {through}");
     let secret = key.lines().nth(2).unwrap();
     assert!(run.text.contains("@module=provider.nixos"), "the provider logs where it is asked to");
     assert!(!run.text.contains(secret), "the log must not have the key");
@@ -439,5 +450,63 @@ fn a_private_key_given_as_a_value_is_seen_nowhere() {
     let left = control.exec(&["find", "/tmp", "-mindepth", "1", "-not", "-name", ".*"]).unwrap();
     assert_eq!(left.stdout, "", "nothing is left in /tmp");
     let wrong = world.terraform_with(&[("TF_VAR_key", "no key at all")], &["plan"]);
-    fails_saying(&wrong, &["Machine \"web\" refused the login", "private_keys"]);
+    fails_saying(&wrong, &["what `private_keys` has for it is not a private key without a passphrase"]);
+}
+
+#[test]
+fn a_provider_that_is_killed_leaves_no_key_behind() {
+    let world = world(&[]);
+    let control = world.lab.control();
+    let key = control.read_file("/root/.ssh/id_ed25519").unwrap();
+    let secret = key.lines().nth(2).unwrap();
+    // Nobody has this address: the provider tries to connect for as long as it is let.
+    let main = format!(
+        "{HEAD}variable \"key\" {{\n  type = string\n  ephemeral = true\n}}\n\
+         provider \"nixos\" {{ ssh = {{ private_keys = {{ admin = var.key }} }} }}\n\
+         resource \"nixos_machine\" \"web\" {{\n  name = \"web\"\n  ssh = {{ host = \"10.88.0.99\", key = \"admin\", \
+         host_key_policy = \"off\", bastion = {{ host = \"10.88.0.98\", key = \"admin\" }} }}\n}}\n"
+    );
+    world.write("main.tf", &main).unwrap();
+    succeeds(&world.terraform(&["init"]));
+    let mut command =
+        world.terraform_command(&[("TF_VAR_key", &key)], &["apply", "-auto-approve", "-input=false"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while !(runs(control, "ssh -F /tmp/nixos-ssh-") && runs(control, "ssh-agent")) {
+        assert!(start.elapsed() < Duration::from_mins(1), "it does not try to connect");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    control.exec(&["pkill", "-KILL", "-f", "terraform-provider-nixos"]).unwrap();
+    child.wait().unwrap();
+    let found = control.exec(&["grep", "-rlF", secret, "/tmp", "/run", "/dev/shm", "/root/site"]).unwrap();
+    assert_eq!(found.stdout, "", "the key is on a disk");
+    let there = control.exec(&["sh", "-c", "ls /tmp/nixos-ssh-*"]).unwrap().stdout;
+    assert!(there.contains("key.pub"), "it was killed before it could tidy up: {there}");
+    let start = Instant::now();
+    while runs(control, "ssh-agent") || runs(control, "ssh -F /tmp/nixos-ssh-") {
+        assert!(start.elapsed() < Duration::from_secs(30), "what has the key goes with the provider");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn an_agent_that_is_not_whole_is_brought_again_and_old_ones_go() {
+    let world = world(&["web"]);
+    let web = world.lab.host("web");
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    // What a power cut may leave: the shell takes an empty file for a program that succeeds.
+    let script = "cd /var/lib/nixos-agent/bin && : >\"$(echo */nixos-agent)\" && mkdir old needed recent && \
+        for one in old needed recent; do printf '#!/bin/sh\\n' >$one/nixos-agent; chmod 755 $one/nixos-agent; done && \
+        touch -d '10 days ago' old/nixos-agent needed/nixos-agent && mkdir -p /run/systemd/transient && \
+        printf '[Service]\\nExecStart=/var/lib/nixos-agent/bin/needed/nixos-agent run x\\n' >/run/systemd/transient/x.service";
+    let made = web.exec(&["sh", "-c", script]).unwrap();
+    assert!(made.success, "{}", made.stderr);
+    for text in ["a", "b"] {
+        world.write("network.nix", &one(&format!("environment.etc.{text}.text = \"\";"))).unwrap();
+        succeeds(&apply(&world));
+    }
+    let left = web.exec(&["sh", "-c", "cd /var/lib/nixos-agent/bin && ls -d [nor]*"]).unwrap().stdout;
+    assert_eq!(left, "needed\nrecent\n");
+    no_changes(&world);
 }

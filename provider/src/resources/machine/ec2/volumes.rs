@@ -64,8 +64,7 @@ pub(super) async fn check_removed_volumes(
             volume.device.known().and_then(|device| device.chars().last()).unwrap_or_default().to_string();
         let answer = connection.run(&["sh", "-s", "--", &id, &letter], MOUNTED.as_bytes()).await;
         let answer = answer.map_err(|error| VisitError::Ssh(error).diagnostic(there))?;
-        let mounts =
-            String::from_utf8_lossy(&answer.stdout).split_whitespace().collect::<Vec<_>>().join(", ");
+        let mounts = answer.text().split_whitespace().collect::<Vec<_>>().join(", ");
         if !mounts.is_empty() {
             return Err(Diagnostic::error(format!("Volume \"{name}\" is in use"))
                 .detail(format!(

@@ -1,0 +1,178 @@
+//! The rules of nixpkgs' `firewall-nftables.nix`, with what `extraInputRules` and other tables add to them.
+//!
+//! The chain `input` of the table `inet nixos-fw` drops what it does not accept, whatever other tables accept. It accepts replies itself
+//! and has `input-allow` decide about what is new.
+
+use super::may_have;
+
+pub(super) fn refuses(rules: &str, port: u16) -> bool {
+    let rules = without_comments(rules);
+    let Some(top) = block(&rules) else { return false };
+    let is_ours = |head: &str| head.split_whitespace().eq(["table", "inet", "nixos-fw"]);
+    let mut chains: Vec<(&str, Vec<Statement<'_>>)> = vec![];
+    for statement in &top {
+        match statement.body {
+            Some(body) if is_ours(statement.head) => {
+                let Some(parts) = block(body) else { return false };
+                for part in parts {
+                    let mut words = part.head.split_whitespace();
+                    if words.next() != Some("chain") {
+                        // Sets and maps; what they are used for is seen there.
+                        continue;
+                    }
+                    let Some(statements) = part.body.and_then(block) else { return false };
+                    chains.push((words.next().unwrap_or_default(), statements));
+                }
+            }
+            Some(_) if statement.head.starts_with("table ") => {}
+            // The module's own deletions, before anything is added.
+            _ if chains.is_empty() && is_deletion(statement.head) => {}
+            _ => return false,
+        }
+    }
+    let of =
+        |name: &'static str| chains.iter().filter(move |(chain, _)| *chain == name).flat_map(|(_, all)| all);
+    let drops = of("input").any(|statement| statement.head == "policy drop")
+        && of("input").any(|statement| statement.head.starts_with("type filter hook input "));
+    drops && of("input").chain(of("input-allow")).all(|statement| !statement.may_accept(port))
+}
+
+/// What takes the tables of the system before away.
+fn is_deletion(head: &str) -> bool {
+    head.starts_with("include ") && head.trim_end_matches('"').ends_with("deletions")
+        || head.contains("/var/lib/nftables/deletions.nft")
+        || head == "flush ruleset"
+        || head.starts_with("delete table ")
+        || head.starts_with("table ") && head.split_whitespace().count() == 3
+}
+
+/// Without comments, and without texts that a rule carries with it: they are in quotes behind `comment` and `prefix`.
+fn without_comments(rules: &str) -> String {
+    let mut plain = String::with_capacity(rules.len());
+    for line in rules.lines() {
+        let mut rest = line;
+        while let Some(at) = rest.find(['#', '"']) {
+            let (before, found) = rest.split_at(at);
+            plain.push_str(before);
+            if found.starts_with('#') {
+                rest = "";
+                break;
+            }
+            let end = found.get(1..).and_then(|text| text.find('"')).map_or(found.len(), |end| end + 2);
+            let (text, after) = found.split_at(end);
+            if !before.trim_end().ends_with("comment") && !before.trim_end().ends_with("prefix") {
+                plain.push_str(text);
+            }
+            rest = after;
+        }
+        plain.push_str(rest);
+        plain.push('\n');
+    }
+    plain
+}
+
+/// `HEAD` or `HEAD { BODY } TAIL`.
+#[derive(Debug)]
+struct Statement<'a> {
+    /// All of it where it has no block of its own.
+    head: &'a str,
+    /// What is in the braces at its end.
+    body: Option<&'a str>,
+}
+
+/// The statements of a block. One ends with its line or a `;`, unless a brace is open, and with the brace that closes it where nothing
+/// follows. `None`: braces that do not match.
+fn block(text: &str) -> Option<Vec<Statement<'_>>> {
+    let mut statements = vec![];
+    let (mut start, mut depth, mut opened) = (0, 0_u32, None);
+    for (at, sign) in text.char_indices().chain([(text.len(), '\n')]) {
+        match sign {
+            '{' => {
+                opened = opened.or(Some(at));
+                depth += 1;
+            }
+            '}' => depth = depth.checked_sub(1)?,
+            '\n' | ';' if depth == 0 => {
+                let whole = text.get(start..at)?.trim();
+                let body = opened.filter(|_| whole.ends_with('}')).and_then(|open| {
+                    let inner = text.get(open + 1..at)?;
+                    Some((text.get(start..open)?.trim(), inner.get(..inner.rfind('}')?)?))
+                });
+                match body {
+                    // Several sets in a line are no block.
+                    Some((head, body)) if !is_rule(head) => {
+                        statements.push(Statement { head, body: Some(body) });
+                    }
+                    _ if !whole.is_empty() => statements.push(Statement { head: whole, body: None }),
+                    _ => {}
+                }
+                (start, opened) = (at + 1, None);
+            }
+            _ => {}
+        }
+    }
+    (depth == 0).then_some(statements)
+}
+
+/// Whether braces behind this are a set of a rule.
+fn is_rule(head: &str) -> bool {
+    !["table", "chain", "set", "map", "flowtable", "counter", "quota", "limit", "ct"]
+        .contains(&head.split_whitespace().next().unwrap_or_default())
+        || head.starts_with("ct state")
+}
+
+impl Statement<'_> {
+    /// Whether it may let a new connection to the port in, or ask others who may.
+    fn may_accept(&self, port: u16) -> bool {
+        const DECIDE: [&str; 7] = ["accept", "jump", "goto", "vmap", "queue", "include", "continue"];
+        const REPLIES: [&str; 2] = ["established", "related"];
+        if self.body.is_some() {
+            return true;
+        }
+        let spaced = self.head.replace('{', " { ").replace('}', " } ").replace([',', ':'], " ");
+        let words: Vec<&str> = spaced.split_whitespace().collect();
+        if !words.iter().any(|word| DECIDE.contains(word)) {
+            return false;
+        }
+        if words.starts_with(&["ct", "state", "vmap"]) {
+            return !self.leaves_what_is_new_to_the_next();
+        }
+        let is_about = |keywords: &[&str], values: &[&str]| {
+            operand(&words, keywords).is_some_and(|found| found.iter().all(|word| values.contains(word)))
+        };
+        let has = |keywords: &[&str]| operand(&words, keywords).is_some();
+        if is_about(&["ct", "state"], &REPLIES)
+            || is_about(&["iifname"], &["lo", "\"lo\""])
+            || is_about(&["iif"], &["lo", "\"lo\""])
+            || has(&["udp", "dport"])
+            || has(&["icmp", "type"])
+            || has(&["icmpv6", "type"])
+        {
+            return false;
+        }
+        let ports = operand(&words, &["tcp", "dport"]);
+        ports.is_none_or(|ports| ports.iter().any(|one| may_have(one, '-', port)))
+    }
+
+    /// `ct state vmap { established : accept, new : jump input-allow, … }`.
+    fn leaves_what_is_new_to_the_next(&self) -> bool {
+        let map = self.head.split(['{', '}']).nth(1).unwrap_or("?");
+        let mut entries = map.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        entries.all(|entry| {
+            entry.split_once(':').is_some_and(|(state, verdict)| {
+                ["established", "related"].contains(&state.trim())
+                    || ["drop", "jump input-allow"].contains(&verdict.trim())
+            })
+        })
+    }
+}
+
+/// What stands behind these words: a set, or one word.
+fn operand<'a>(words: &'a [&'a str], keywords: &[&str]) -> Option<&'a [&'a str]> {
+    let at = words.windows(keywords.len()).position(|window| window == keywords)? + keywords.len();
+    let rest = words.get(at..)?;
+    match rest.split_first()? {
+        (&"{", set) => set.get(..set.iter().position(|word| *word == "}")?),
+        _ => rest.get(..1),
+    }
+}
