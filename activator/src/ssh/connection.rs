@@ -21,6 +21,9 @@ use crate::nix::{find_on_path, interrupt};
 /// What the machine prints once the login has really worked.
 const READY: &str = "nixos-activator: ready";
 
+/// How many lines are kept of what a shell prints before it is ready.
+const NOISE: usize = 20;
+
 /// The longest path of a Unix socket, less the random suffix `ssh` adds while it binds.
 const LONGEST_SOCKET: usize = 107 - 18;
 
@@ -71,8 +74,9 @@ impl Connection {
         let session = Session::resume_mux(control_socket(directory.path()).into(), None);
         let accepted_key = accepted_key(endpoint, &files);
         let master = Arc::new(Mutex::new(master));
+        let pinned = endpoint.host_public_key.clone().or_else(|| accepted_key.clone());
         Ok(Self {
-            endpoint: endpoint.clone(),
+            endpoint: Endpoint { host_public_key: pinned, ..endpoint.clone() },
             session,
             root: OnceCell::new(),
             master,
@@ -104,7 +108,7 @@ impl Connection {
         }
     }
 
-    /// Where this goes.
+    /// Where this goes. A host key that was accepted on first use is the only one there from now on.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
@@ -331,6 +335,7 @@ fn start_master(ssh: &Path, endpoint: &Endpoint, directory: &Path) -> Result<Chi
 /// Returns when the remote shell has spoken: only then does a login really work.
 async fn wait_until_ready(master: &mut Child, endpoint: &Endpoint) -> Result<(), SshError> {
     let (stdout, stderr) = (master.stdout.take(), master.stderr.take());
+    let mut noise = vec![];
     // Read for as long as the master lives: a talkative `ssh` would block on a full pipe one day. It ends with the master.
     let mut said = tokio::spawn(async move {
         let mut text = Vec::new();
@@ -339,11 +344,15 @@ async fn wait_until_ready(master: &mut Child, endpoint: &Endpoint) -> Result<(),
         }
         String::from_utf8_lossy(&text).into_owned()
     });
+    // In bytes: what a login script prints need not be text.
     let greeted = async {
-        let mut lines = BufReader::new(stdout?).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            if line.trim_end() == READY {
+        let mut lines = BufReader::new(stdout?).split(b'\n');
+        while let Ok(Some(line)) = lines.next_segment().await {
+            if line.trim_ascii_end() == READY.as_bytes() {
                 return Some(());
+            }
+            if noise.len() < NOISE {
+                noise.push(String::from_utf8_lossy(&line).into_owned());
             }
         }
         None
@@ -355,10 +364,15 @@ async fn wait_until_ready(master: &mut Child, endpoint: &Endpoint) -> Result<(),
             Some(()) = greeted => None,
             text = &mut said => Some(text.unwrap_or_default()),
         }
-    });
-    match outcome.await {
+    })
+    .await;
+    match outcome {
         Ok(None) => Ok(()),
-        Ok(Some(text)) => Err(SshError::from_stderr(&endpoint.host, &endpoint.user, &text)),
+        Ok(Some(text)) => {
+            // A shell that lets nobody work says so on its standard output.
+            let text = if text.trim().is_empty() { noise.join("\n") } else { text };
+            Err(SshError::from_stderr(&endpoint.host, &endpoint.user, &text))
+        }
         Err(_) => Err(SshError::Unreachable {
             host: endpoint.host.clone(),
             reason: format!("no shell within {} s", limit.as_secs()),
