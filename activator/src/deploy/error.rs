@@ -30,6 +30,14 @@ pub enum DeployError {
         /// What is there.
         found: String,
     },
+    /// Another machine answers where the one was that the plan was made for.
+    #[error("machine id {found}, the plan was made for {expected}")]
+    AnotherMachine {
+        /// The machine id at plan.
+        expected: String,
+        /// The one that is there.
+        found: String,
+    },
     /// It has another system than the one that the plan saw.
     #[error("the machine runs {found}, the plan was made for {expected}")]
     ChangedSincePlan {

@@ -44,7 +44,7 @@ pub(super) struct Deployment<'a> {
 
 impl Deployment<'_> {
     pub(super) async fn machine(&self, job: &Job) -> Ended {
-        let mut ended = Ended { now: None, report: None, error: None, asked: false };
+        let mut ended = Ended { machine_id: None, now: None, report: None, error: None, asked: false };
         if let Err(error) = self.try_machine(job, &mut ended).await {
             ended.error = Some(error);
         }
@@ -234,6 +234,9 @@ impl Deployment<'_> {
         let machine = &job.machine;
         let connection = connect(tools, job, settings, cancel).await?;
         let facts = facts::gather(machine.as_str(), &connection).await?;
+        // Nothing that another machine says is about this one.
+        check_identity(job, &facts)?;
+        ended.machine_id.clone_from(&facts.machine_id);
         ended.now = Some(state_of(&facts));
         check(job, &facts)?;
         activate::check_root(&connection, &facts).await?;
@@ -326,6 +329,15 @@ async fn connect(
         SshError::Cancelled => DeployError::Cancelled,
         error => error.into(),
     })
+}
+
+fn check_identity(job: &Job, facts: &Facts) -> Result<(), DeployError> {
+    match (&job.machine_id, &facts.machine_id) {
+        (Some(expected), Some(found)) if expected != found => {
+            Err(DeployError::AnotherMachine { expected: expected.clone(), found: found.clone() })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check(job: &Job, facts: &Facts) -> Result<(), DeployError> {

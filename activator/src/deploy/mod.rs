@@ -43,6 +43,8 @@ pub struct Job {
     pub toplevel: StorePath,
     /// The platform of the system.
     pub system: String,
+    /// `/etc/machine-id` of the machine that this was planned for, where that is known.
+    pub machine_id: Option<String>,
     /// What the machine ran when this was planned, where that matters.
     pub planned_from: Option<StorePath>,
     /// The secrets it is to have; `None`: nothing is said about any.
@@ -103,6 +105,8 @@ pub struct Tools {
 /// How it ended for one machine.
 #[derive(Debug)]
 pub struct Ended {
+    /// `/etc/machine-id` of the machine that was found and is the right one.
+    pub machine_id: Option<String>,
     /// What the machine runs now; `None` when it could not be asked.
     pub now: Option<SystemState>,
     /// The agent's report, where it came to that.

@@ -23,6 +23,9 @@ use crate::text::{Lines, complaint, plain, read_at_most};
 /// What the machine prints once the login has really worked.
 const READY: &str = "nixos-activator: ready";
 
+/// How many lines are kept of what a shell prints before it is ready.
+const NOISE: usize = 20;
+
 /// The longest path of a Unix socket, less the random suffix `ssh` adds while it binds.
 const LONGEST_SOCKET: usize = 107 - 18;
 
@@ -75,8 +78,9 @@ impl Connection {
         let session = Session::resume_mux(control_socket(directory.path()).into(), None);
         let accepted_key = accepted_key(endpoint, &files);
         let master = Arc::new(Mutex::new(master));
+        let pinned = endpoint.host_public_key.clone().or_else(|| accepted_key.clone());
         Ok(Self {
-            endpoint: endpoint.clone(),
+            endpoint: Endpoint { host_public_key: pinned, ..endpoint.clone() },
             session,
             root: OnceCell::new(),
             master,
@@ -108,7 +112,7 @@ impl Connection {
         }
     }
 
-    /// Where this goes.
+    /// Where this goes. A host key that was accepted on first use is the only one there from now on.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
@@ -382,6 +386,7 @@ fn start_master(ssh: &Path, endpoint: &Endpoint, directory: &Path) -> Result<Chi
 /// Returns when the remote shell has spoken: only then does a login really work.
 async fn wait_until_ready(master: &mut Child, endpoint: &Endpoint) -> Result<(), SshError> {
     let (stdout, stderr) = (master.stdout.take(), master.stderr.take());
+    let mut noise = vec![];
     // Read for as long as the master lives: a talkative `ssh` would block on a full pipe one day. It ends with the master.
     let mut said = tokio::spawn(async move {
         match stderr {
@@ -395,6 +400,9 @@ async fn wait_until_ready(master: &mut Child, endpoint: &Endpoint) -> Result<(),
             if line.trim_end() == READY {
                 return Some(());
             }
+            if noise.len() < NOISE {
+                noise.push(line);
+            }
         }
         None
     };
@@ -405,10 +413,15 @@ async fn wait_until_ready(master: &mut Child, endpoint: &Endpoint) -> Result<(),
             Some(()) = greeted => None,
             text = &mut said => Some(text.unwrap_or_default()),
         }
-    });
-    match outcome.await {
+    })
+    .await;
+    match outcome {
         Ok(None) => Ok(()),
-        Ok(Some(text)) => Err(SshError::from_stderr(&endpoint.host, &endpoint.user, &text)),
+        Ok(Some(text)) => {
+            // A shell that lets nobody work says so on its standard output.
+            let text = if text.trim().is_empty() { noise.join("\n") } else { text };
+            Err(SshError::from_stderr(&endpoint.host, &endpoint.user, &text))
+        }
         Err(_) => Err(SshError::Unreachable {
             host: endpoint.host.clone(),
             reason: format!("no shell within {} s", limit.as_secs()),

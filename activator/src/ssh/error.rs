@@ -97,6 +97,11 @@ impl SshError {
         matches!(self, Self::Unreachable { .. } | Self::Lost { .. })
     }
 
+    /// Whether it says something about the machine or its settings, as opposed to a mistake on this side, or the user's wish to stop.
+    pub fn concerns_machine(&self) -> bool {
+        !matches!(self, Self::NotFound | Self::Local { .. } | Self::Cancelled)
+    }
+
     /// Sorts what `ssh` wrote to standard error before it gave up.
     pub(super) fn from_stderr(host: &str, user: &str, stderr: &str) -> Self {
         let host = host.to_owned();
@@ -126,12 +131,18 @@ impl SshError {
     }
 }
 
-/// The lines of `ssh` that say something: without the frame around the warning of a changed key.
+/// The lines of `ssh` that say something: without the frame around the warning of a changed key, and without advice about the
+/// `known_hosts` of one connection, which is gone with it.
 fn said(stderr: &str) -> String {
-    let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("@@@"));
-    let text = lines.collect::<Vec<_>>().join("\n");
+    let of_no_use = ["@@@", "Add correct host key in ", "Offending ", "remove with:", "ssh-keygen "];
+    let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty());
+    let lines = lines.filter(|line| !of_no_use.iter().any(|text| line.starts_with(text)));
+    let text = lines.take(LINES).collect::<Vec<_>>().join("\n");
     if text.is_empty() { "ssh ended without a word".to_owned() } else { text }
 }
+
+/// How much of it is kept.
+const LINES: usize = 40;
 
 #[cfg(test)]
 mod tests {
@@ -156,5 +167,22 @@ mod tests {
             SshError::HostKeyChanged { .. }
         ));
         assert!(matches!(sort(""), SshError::Other { .. }));
+    }
+
+    #[test]
+    fn advice_about_files_of_one_connection_is_left_out() {
+        let error = SshError::from_stderr(
+            "h",
+            "root",
+            "@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@@\n\
+             The fingerprint for the ED25519 key sent by the remote host is\nSHA256:abc.\nPlease contact your system administrator.\n\
+             Add correct host key in /tmp/nixos-ssh-x/known_hosts to get rid of this message.\n\
+             Offending ED25519 key in /tmp/nixos-ssh-x/known_hosts:1\n  remove with:\n  ssh-keygen -f '/tmp/nixos-ssh-x/known_hosts' -R 'h'\n\
+             Host key for h has changed and you have requested strict checking.\nHost key verification failed.\n",
+        );
+        let text = error.to_string();
+        assert!(matches!(error, SshError::HostKeyChanged { .. }), "{text}");
+        assert!(text.contains("SHA256:abc"), "{text}");
+        assert!(!text.contains("/tmp/") && !text.contains("ssh-keygen"), "{text}");
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Connection, Endpoint, SshError};
+use super::{Connection, Endpoint, HostKeyPolicy, SshError};
 
 /// How many connections stay open, unless somebody says otherwise: enough that the machines of most deployments are logged in to
 /// once, and with those in use well below what a process may have open: a connection takes four files.
@@ -35,10 +35,34 @@ struct Open {
 }
 
 /// Shares connections between everything that talks to the same endpoint.
+///
+/// With [`HostKeyPolicy::AcceptNew`] the first host key that a place shows is the only one accepted there for as long as the pool lives:
+/// every later connection, also the one that confirms a new system, goes to the machine that the first one went to.
 #[derive(Debug)]
 pub struct Pool {
     slots: Mutex<HashMap<Endpoint, Slot>>,
+    accepted: Mutex<HashMap<Place, String>>,
     kept: usize,
+}
+
+/// What decides which machine answers: an endpoint without the login.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Place {
+    host: String,
+    port: Option<u16>,
+    bastion: Option<(String, Option<u16>)>,
+    options: Vec<String>,
+}
+
+impl Place {
+    fn of(endpoint: &Endpoint) -> Self {
+        Self {
+            host: endpoint.host.clone(),
+            port: endpoint.port,
+            bastion: endpoint.bastion.as_ref().map(|bastion| (bastion.host.clone(), bastion.port)),
+            options: endpoint.options.clone(),
+        }
+    }
 }
 
 impl Default for Pool {
@@ -50,7 +74,16 @@ impl Default for Pool {
 impl Pool {
     /// A pool that keeps so many connections open that nobody uses.
     pub fn keeping(kept: usize) -> Self {
-        Self { slots: Mutex::default(), kept }
+        Self { slots: Mutex::default(), accepted: Mutex::default(), kept }
+    }
+
+    /// The host key that was accepted on first use at this endpoint, where its policy allows that and a connection was made.
+    pub fn accepted_key(&self, endpoint: &Endpoint) -> Option<String> {
+        if endpoint.host_key_policy != HostKeyPolicy::AcceptNew || endpoint.host_public_key.is_some() {
+            return None;
+        }
+        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        accepted.get(&Place::of(endpoint)).cloned()
     }
 
     /// The open connection to `endpoint`, or a new one; waits up to `deadline` for a machine that does not answer yet.
@@ -73,9 +106,31 @@ impl Pool {
         }
         // Before the new one is there, so that it is not taken for one that nobody uses.
         self.make_room().await;
-        let connection = Arc::new(Connection::open_within(endpoint, deadline, cancel).await?);
+        let pinned = Endpoint {
+            host_public_key: endpoint.host_public_key.clone().or_else(|| self.accepted_key(endpoint)),
+            ..endpoint.clone()
+        };
+        let connection = Arc::new(Connection::open_within(&pinned, deadline, cancel).await?);
+        if let Err(error) = self.pin(endpoint, &connection) {
+            connection.close().await;
+            return Err(error);
+        }
         *slot = Some(Open { connection: connection.clone(), last_asked_for: Instant::now() });
         Ok(connection)
+    }
+
+    /// Remembers the key that a first connection accepted. Two first connections at once may have been shown different ones.
+    fn pin(&self, endpoint: &Endpoint, connection: &Connection) -> Result<(), SshError> {
+        let Some(key) = connection.accepted_key() else { return Ok(()) };
+        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = accepted.entry(Place::of(endpoint)).or_insert_with(|| key.to_owned());
+        if first == key {
+            return Ok(());
+        }
+        Err(SshError::HostKeyChanged {
+            host: endpoint.host.clone(),
+            reason: format!("it showed {first} first, and {key} a moment later"),
+        })
     }
 
     /// Closes all connections.

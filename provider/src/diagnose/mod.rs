@@ -15,7 +15,7 @@ use nixos_activator::nix::{NixError, OLDEST};
 use nixos_activator::push::PushError;
 use nixos_activator::reboot::RebootError;
 use nixos_activator::ssh::SshError;
-use tfplugin::{Diagnostic, Diagnostics, Path};
+use tfplugin::{Diagnostic, Diagnostics, Path, Severity};
 
 use nodes::mistakes;
 pub(crate) use nodes::nodes;
@@ -41,7 +41,9 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
         SshError::HostKeyChanged { .. } => (
             format!("The host key of machine \"{machine}\" is not the expected one"),
             "Either another machine answers at this address, or this one was installed anew. If that is what happened, set \
-             `host_public_key` to the new key (or remove the old one from known_hosts).",
+             `host_public_key` to its new key (`/etc/ssh/ssh_host_ed25519_key.pub`). Where no key was ever set, remove the old one from \
+             known_hosts; a `nixos_machine` with `host_key_policy = \"accept_new\"` takes the new one when it is replaced \
+             (`terraform apply -replace=…`).",
         ),
         SshError::HostKeyUnknown { .. } => (
             format!("The host key of machine \"{machine}\" is not known or not the expected one"),
@@ -70,6 +72,12 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
         }
     };
     Diagnostic::error(summary).detail(format!("{error}\n\n{advice}")).at(path.clone())
+}
+
+/// What a refresh says where it leaves a machine as it was last known.
+pub(crate) fn kept(problem: Diagnostic) -> Diagnostic {
+    let warning = Diagnostic { severity: Severity::Warning, ..problem };
+    warning.appended("Its last known state is kept; the plan may not show what has changed on it since.")
 }
 
 /// A machine that was connected to but did not say what it is.
@@ -222,6 +230,10 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
         DeployError::NotWellAfterReboot(report) => failed("Not well after its reboot:").detail(report_detail(report)),
         DeployError::Secret(error) => failed("A secret could not be sent to").detail(format!(
             "{error}.\n\nNothing was activated without it. The next plan shows what the machine runs."
+        )),
+        DeployError::AnotherMachine { expected, found } => failed("Another machine answers in the place of").detail(format!(
+            "The plan was made for the machine with `machine_id` {expected}, found {found}. Nothing was changed on it. Plan again to see \
+             what it runs and what it gets."
         )),
         DeployError::ChangedSincePlan { expected, found } => failed("Someone else has changed").detail(format!(
             "The plan was made when it ran\n  {expected}\nbut now it runs\n  {found}\n\nNothing was changed on it. Plan again to see \

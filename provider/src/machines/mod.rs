@@ -36,6 +36,19 @@ pub(crate) struct Target {
     pub(crate) public_ipv4: Attr<String>,
     pub(crate) private_ipv4: Attr<String>,
     pub(crate) target_env: Attr<String>,
+    pub(crate) machine_id: Attr<String>,
+    pub(crate) instance_id: Attr<String>,
+}
+
+/// Whether two targets are one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Same {
+    /// It is the same machine, wherever it is reached by now.
+    Same,
+    /// It is another one; nothing that is known about the first holds for it.
+    Other,
+    /// It will be known after apply.
+    Open,
 }
 
 /// A host to jump over.
@@ -119,6 +132,21 @@ pub(crate) fn target_attributes(direction: Direction) -> Nested {
             text().description("The machine's address in its own network: `networking.privateIPv4`."),
         )
         .attribute("target_env", text().validate(target_env_values()).description(TARGET_ENV))
+        .attribute(
+            "machine_id",
+            text().description(direction.described(
+                "`/etc/machine-id`. With another one, it is another machine that answers at this address: it is deployed anew, and nothing \
+                 that was known of the one before is believed.",
+                "the machine is told by its host key, else by its address",
+            )),
+        )
+        .attribute(
+            "instance_id",
+            text().description(direction.described(
+                "The id of the machine's instance on EC2. With another one, it is another machine.",
+                "there is none",
+            )),
+        )
 }
 
 /// What `target_env` is, here and in `nixos_machine`.
@@ -146,7 +174,7 @@ pub(crate) fn connection_attributes(nested: Nested, direction: Direction) -> Nes
         .attribute("user", text().description(described("The user who logs in.", "the provider's `ssh.user`, else `root`")))
         .attribute("key", text().description(described("The name of a private key in the provider's `ssh.private_keys`.", "`private_key_file`")))
         .attribute("private_key_file", text().description(described("A private key file on the machine where Terraform runs.", "the provider's `ssh.private_key_file`, else agent and `ssh_config`")))
-        .attribute("host_key_policy", text().validate(policy).description(described("What to do with a host key that is not known: `strict` (refuse), `accept_new` (trust on first use, then pin) or `off` (never check).", "the provider's `ssh.host_key_policy`")))
+        .attribute("host_key_policy", text().validate(policy).description(described("What to do with a host key that is not known: `strict` (refuse), `accept_new` (trust on first use and only that key from then on) or `off` (never check).", "the provider's `ssh.host_key_policy`")))
         .attribute("bastion", bastion.description(described("A host to jump over.", "the provider's `ssh.bastion`")))
         .attribute("options", list().description("Further lines for `ssh_config`, each as `Keyword=value`, before those of the provider's `ssh.options`."))
         .attribute("elevate", list().description(described(ELEVATE, "the provider's `ssh.elevate`")))
@@ -252,10 +280,62 @@ impl Target {
         }
     }
 
-    /// Whether both lead to the same machine.
-    pub(crate) fn same_place(&self, other: &Self) -> bool {
-        self.host == other.host && self.port == other.port && self.bastion == other.bastion
+    /// Whether this is the machine that `prior` was.
+    ///
+    /// An instance stays one when it gets another host key. Without an instance, machine id and host key must both be the same where both
+    /// targets have them, because images may bring a machine id that all their machines share. What has neither is its address.
+    pub(crate) fn sameness(&self, prior: &Self) -> Same {
+        let is_equal = |one: &String, other: &String| one == other;
+        let instance = compared(&self.instance_id, &prior.instance_id, is_equal);
+        let machine = compared(&self.machine_id, &prior.machine_id, is_equal);
+        match (instance, machine) {
+            // With another root volume an instance is another machine.
+            (Some(Same::Same), Some(Same::Other)) => return Same::Other,
+            (Some(instance), _) => return instance,
+            (None, _) => {}
+        }
+        let host_key =
+            compared(&self.host_public_key, &prior.host_public_key, |one, other| is_same_key(one, other));
+        let found = [machine, host_key];
+        if found.contains(&Some(Same::Other)) {
+            Same::Other
+        } else if found.contains(&Some(Same::Open)) {
+            Same::Open
+        } else if found.contains(&Some(Same::Same)) || self.is_at_address_of(prior) {
+            Same::Same
+        } else if self.host.is_unknown() || self.port.is_unknown() || self.bastion.is_unknown() {
+            Same::Open
+        } else {
+            Same::Other
+        }
     }
+
+    /// Whether both are reached at the same address.
+    pub(crate) fn is_at_address_of(&self, other: &Self) -> bool {
+        self.host.is_known()
+            && self.host == other.host
+            && self.port == other.port
+            && self.bastion == other.bastion
+    }
+}
+
+/// What two values say that identify a machine; `None` where one of them is missing.
+fn compared(
+    now: &Attr<String>,
+    prior: &Attr<String>,
+    is_equal: impl Fn(&String, &String) -> bool,
+) -> Option<Same> {
+    match (now, prior) {
+        (Attr::Known(now), Attr::Known(prior)) if is_equal(now, prior) => Some(Same::Same),
+        (Attr::Known(_), Attr::Known(_)) => Some(Same::Other),
+        (Attr::Unknown, Attr::Known(_)) => Some(Same::Open),
+        _ => None,
+    }
+}
+
+/// Whether two lines are one public key, whatever their comments say.
+pub(crate) fn is_same_key(one: &str, other: &str) -> bool {
+    one.split_whitespace().take(2).eq(other.split_whitespace().take(2))
 }
 
 impl Bastion {
@@ -370,7 +450,50 @@ pub(crate) fn provider_unknown() -> Diagnostic {
 mod tests {
     use tfplugin::testing::object;
 
+    use super::*;
     use crate::provider::tests::configured;
+
+    #[test]
+    fn what_identifies_a_machine_decides_whether_it_is_the_same() {
+        let known = |text: &str| match text {
+            "?" => Attr::Unknown,
+            "" => Attr::Null,
+            text => Attr::Known(text.to_owned()),
+        };
+        let target = |[host, instance, machine, key]: [&str; 4]| Target {
+            host: known(host),
+            instance_id: known(instance),
+            machine_id: known(machine),
+            host_public_key: known(key),
+            ..Target::default()
+        };
+        for (now, prior, expected) in [
+            // Nothing but an address.
+            (["a", "", "", ""], ["a", "", "", ""], Same::Same),
+            (["b", "", "", ""], ["a", "", "", ""], Same::Other),
+            (["?", "", "", ""], ["a", "", "", ""], Same::Open),
+            // What only one side knows says nothing.
+            (["a", "", "m", "k"], ["a", "", "", ""], Same::Same),
+            (["a", "", "", ""], ["a", "", "m", "k"], Same::Same),
+            (["b", "", "m", ""], ["a", "", "", "k"], Same::Other),
+            // The same machine with another address, and another one with the same.
+            (["b", "", "m", "k"], ["a", "", "m", "k"], Same::Same),
+            (["a", "", "n", "k"], ["a", "", "m", "k"], Same::Other),
+            (["a", "", "m", "l"], ["a", "", "m", "k"], Same::Other),
+            (["a", "", "?", "k"], ["a", "", "m", "k"], Same::Open),
+            (["a", "", "?", "?"], ["a", "", "m", "k"], Same::Open),
+            (["a", "", "?", "l"], ["a", "", "m", "k"], Same::Other),
+            (["a", "", "m", "t k"], ["a", "", "m", "t k comment"], Same::Same),
+            // An instance has its host key renewed, or its root volume replaced.
+            (["a", "i", "m", "l"], ["a", "i", "m", "k"], Same::Same),
+            (["?", "i", "m", "k"], ["a", "i", "m", "k"], Same::Same),
+            (["a", "i", "n", "k"], ["a", "i", "m", "k"], Same::Other),
+            (["a", "j", "m", "k"], ["a", "i", "m", "k"], Same::Other),
+            (["a", "?", "?", "?"], ["a", "i", "m", "k"], Same::Open),
+        ] {
+            assert_eq!(target(now).sameness(&target(prior)), expected, "{now:?} after {prior:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_bastion_needs_a_host() {

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Nested, validators};
 
 use super::{Bastion, Direction, Target, connection_attributes, literal_ipv4};
-use crate::context::SshDefaults;
 use crate::settings::List;
 
 /// The block as it is configured.
@@ -38,8 +37,9 @@ pub(crate) fn attribute() -> Attribute {
 }
 
 impl SshBlock {
-    /// The target as far as the configuration alone tells it; what only the machine can tell is `facts`' part.
-    pub(crate) fn target(&self, defaults: Option<&SshDefaults>) -> Target {
+    /// The target as far as the block alone tells it; what only the machine can tell is open. Defaults of the provider are no part of it:
+    /// they are looked up when a connection is made, so that a change of them holds everywhere at once.
+    pub(crate) fn target(&self) -> Target {
         let (public, private) = match &self.host {
             Attr::Known(host) => match literal_ipv4(host) {
                 Some(address) if nixos_activator::facts::is_private(address) => {
@@ -50,11 +50,6 @@ impl SshBlock {
             },
             _ => (Attr::Unknown, Attr::Unknown),
         };
-        let user = match (&self.user, defaults) {
-            (Attr::Null, Some(defaults)) => Attr::Known(defaults.user.clone()),
-            (Attr::Null, None) => Attr::Unknown,
-            (user, _) => user.clone(),
-        };
         let host_public_key = match &self.host_public_key {
             Attr::Null => Attr::Unknown,
             key => key.clone(),
@@ -62,7 +57,7 @@ impl SshBlock {
         Target {
             host: self.host.clone(),
             port: self.port.clone(),
-            user,
+            user: self.user.clone(),
             key: self.key.clone(),
             private_key_file: self.private_key_file.clone(),
             host_public_key,
@@ -75,6 +70,8 @@ impl SshBlock {
             public_ipv4: public,
             private_ipv4: private,
             target_env: Attr::Null,
+            machine_id: Attr::Unknown,
+            instance_id: Attr::Null,
         }
     }
 }

@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::model::{Deployed, Deployment, Private, System};
 use super::pin::Planned;
 use super::secrets::{Fingerprints, Wanted};
-use super::{generations, health, look, plan, rollout, texts};
+use super::{generations, health, identity, look, plan, rollout, texts};
 use crate::context::Context;
 use crate::diagnose;
+use crate::machines::{Same, provider_unknown};
 use crate::settings::{self, duration_or};
 
 /// The limit for a whole create or update.
@@ -59,8 +60,20 @@ pub(super) async fn apply(
     if private.secrets_key.is_none() {
         private.secrets_key = Some(Key::random().map_err(|error| super::no_randomness(error))?);
     }
-    let before = |name: &str| prior.as_ref().and_then(|prior| prior.system(name)).cloned();
-    let mut jobs = jobs(cx, &deployment, &private, prior.as_ref())?;
+    // What another machine had is nothing that this one has.
+    let same = |name: &str| {
+        let prior = prior.as_ref();
+        prior.filter(|prior| identity::sameness(prior, &deployment, name) == Same::Same)
+    };
+    let before = |name: &str| same(name).and_then(|prior| prior.system(name)).cloned();
+    let (mut jobs, stuck) = jobs(cx, &deployment, &private, prior.as_ref())?;
+    let mut diagnostics = Diagnostics::default();
+    let mut left = BTreeMap::new();
+    for (name, diagnostic) in stuck {
+        left.insert(name.to_string(), Attr::Known(before(name.as_str()).unwrap_or_default()));
+        private.keep_deployed(&name, &prior_private);
+        diagnostics.push(diagnostic);
+    }
     let texts = texts_of(cx, &stop.token, &deployment, &private, &jobs).await;
     let texts = texts.map_err(|found| stop.explain_all(found))?;
     let wanted = Wanted::new(&config.secrets, texts, private.secrets_key.clone(), &stop.token).await?;
@@ -79,10 +92,12 @@ pub(super) async fn apply(
             .map_err(|error| Diagnostics::from(stop.explain(diagnose::build(&error))))?
     };
 
-    let mut diagnostics = Diagnostics::default();
     let mut systems = deployment.systems.known().cloned().unwrap_or_default();
+    systems.extend(left);
     for (job, ended, planned, real) in look::at_all(cx, &jobs, &ended, &deployment, before).await {
         let name = job.machine.as_str();
+        let accepted = cx.data.tools.pool.accepted_key(&job.endpoint);
+        private.meet(&job.machine, &job.endpoint, ended.machine_id.clone(), accepted);
         if ended.error.is_none() && real.toplevel != planned.toplevel {
             diagnostics.push(changed_meanwhile(job, &real));
         }
@@ -106,11 +121,12 @@ pub(super) async fn apply(
                 continue;
             }
             // What was planned is not what is there.
-            match prior_private.deployed.get(&job.machine) {
-                Some(before) => private.deployed.insert(job.machine.clone(), before.clone()),
-                None => private.deployed.remove(&job.machine),
-            };
+            private.keep_deployed(&job.machine, &prior_private);
         }
+    }
+    if plan::only_puts(&deployment) {
+        // The machines run what they ran before.
+        private.deployed = prior_private.deployed;
     }
     deployment.systems = Attr::Known(systems);
     keep_deployed(cx, &deployment).await;
@@ -234,16 +250,18 @@ async fn secrets_of(
     Ok((had || !of_machine.declared.is_empty()).then_some(of_machine))
 }
 
-/// The machines on which something has to be done.
+/// The machines on which something has to be done, and those of them that it is not known how to reach, with the reason.
+///
+/// In a rollout the latter keep all from being begun: what it allows of failures is for those that were tried.
 fn jobs(
     cx: &Cx<Context>,
     deployment: &Deployment,
     private: &Private,
     prior: Option<&Deployment>,
-) -> Result<Vec<Job>, Diagnostics> {
-    let mut jobs = vec![];
+) -> Result<(Vec<Job>, Vec<(MachineName, Diagnostic)>), Diagnostics> {
+    let (mut jobs, mut stuck) = (vec![], vec![]);
     let mut errors = Diagnostics::default();
-    let defaults = cx.data.ssh.clone().unwrap_or_default();
+    let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
     for (name, target) in deployment.machines.known().into_iter().flatten() {
         let path = Path::root().attribute("machines").key(name);
         let planned = deployment.system(name).cloned().unwrap_or_default();
@@ -271,12 +289,16 @@ fn jobs(
             None => private.deployed.get(&machine).and_then(|deployed| deployed.system.clone()),
         };
         let system = system.or_else(|| target.system.known().cloned()).unwrap_or_default();
-        match target.endpoint(&defaults, &path) {
+        match target.endpoint(defaults, &path) {
             Ok(endpoint) => {
+                let endpoint = private.pinned(name, endpoint);
                 let (checks, checks_from_here) = health::of_machine(&deployment.health_checks, name);
                 // Only where the state says what ran on this very machine.
-                let planned_from = prior
-                    .filter(|prior| plan::same_place(prior, deployment, &machine))
+                let same = prior
+                    .filter(|prior| identity::sameness(prior, deployment, machine.as_str()) == Same::Same);
+                let met = same.and_then(|_| private.met_id(machine.as_str(), &endpoint));
+                let machine_id = target.machine_id.known().cloned().or(met);
+                let planned_from = same
                     .filter(|prior| plan::runs_now(prior) && plan::runs_now(deployment))
                     .and_then(|_| before?.toplevel.known()?.parse().ok());
                 jobs.push(Job {
@@ -286,15 +308,17 @@ fn jobs(
                     source,
                     toplevel,
                     system,
+                    machine_id,
                     planned_from,
                     checks,
                     checks_from_here,
                 });
             }
+            Err(reason) if deployment.rollout.is_null() => stuck.push((machine, reason.into())),
             Err(reason) => errors.push(reason.into()),
         }
     }
-    if errors.is_empty() { Ok(jobs) } else { Err(errors) }
+    if errors.is_empty() { Ok((jobs, stuck)) } else { Err(errors) }
 }
 
 fn settings(deployment: &Deployment) -> Settings {

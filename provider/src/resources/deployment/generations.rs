@@ -12,11 +12,11 @@ use nixos_activator::{MachineName, StorePath, generations};
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Cx, Diagnostic, Diagnostics, Path, Type, validators};
 
+use super::identity;
 use super::model::{Deployment, Private, System};
-use super::plan;
 use crate::context::Context;
 use crate::diagnose;
-use crate::machines::NoEndpoint;
+use crate::machines::{NoEndpoint, Same};
 
 /// The attribute: numbers by the names of machines.
 pub(super) type Generations = Attr<BTreeMap<String, Attr<u64>>>;
@@ -88,15 +88,22 @@ pub(super) async fn find(
                 return Ok((machine, None));
             };
             let told = private.earlier.get(&machine).filter(|earlier| earlier.generation == *number);
+            let same = prior.map(|prior| identity::sameness(prior, deployment, name));
+            if same == Some(Same::Open) {
+                // The numbers of one machine mean nothing on another.
+                return Ok((machine, None));
+            }
             // What it runs need not be asked for; what it is to run may be gone, or be another machine's.
             let runs_it = |told: &&Earlier| {
-                let runs = prior.filter(|prior| plan::same_place(prior, deployment, &machine));
+                let runs = prior.filter(|_| same == Some(Same::Same));
                 let runs = runs.and_then(|prior| prior.system(name)?.toplevel.known());
                 runs.is_some_and(|runs| runs == told.toplevel.as_str())
             };
             match told.filter(runs_it) {
                 Some(told) => Ok((machine, Some(told.clone()))),
-                None => ask(cx, deployment, &machine, *number).await.map(|earlier| (machine, earlier)),
+                None => {
+                    ask(cx, deployment, private, &machine, *number).await.map(|earlier| (machine, earlier))
+                }
             }
         })
     });
@@ -128,6 +135,7 @@ pub(super) fn still_unknown(machine: &MachineName) -> Diagnostic {
 async fn ask(
     cx: &Cx<Context>,
     deployment: &Deployment,
+    private: &Private,
     machine: &MachineName,
     number: u64,
 ) -> Result<Option<Earlier>, Diagnostic> {
@@ -135,8 +143,12 @@ async fn ask(
     let (Some(defaults), Some(target)) = (&cx.data.ssh, deployment.target(machine.as_str())) else {
         return Ok(None);
     };
+    if target.machine_id.is_unknown() || target.instance_id.is_unknown() {
+        // Whoever answers at this address by now need not be the machine that is meant.
+        return Ok(None);
+    }
     let endpoint = match target.endpoint(defaults, &path) {
-        Ok(endpoint) => endpoint,
+        Ok(endpoint) => private.pinned(machine.as_str(), endpoint),
         Err(NoEndpoint::Later(_)) => return Ok(None),
         Err(NoEndpoint::Wrong(diagnostic)) => return Err(diagnostic),
     };

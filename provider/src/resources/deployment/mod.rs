@@ -6,6 +6,7 @@
 mod apply;
 mod generations;
 mod health;
+mod identity;
 mod look;
 mod model;
 mod pin;

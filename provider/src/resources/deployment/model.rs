@@ -14,6 +14,7 @@ use tfplugin::{Attr, Diagnostic, Diagnostics, Path, Value};
 
 use super::generations::{Earlier, Generations};
 use super::health::HealthChecks;
+use super::identity::Met;
 use super::pin::Planned;
 use super::rollout::Rollout;
 use super::secrets::{Fingerprints, SecretConfigs};
@@ -75,7 +76,7 @@ pub(crate) struct System {
 /// What is remembered beside the state: enough to say what a plan changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Private {
-    /// Per machine, what is in the system it was last given (or is planned to be given).
+    /// Per machine, what is in the system that it runs, or boots with `action = "boot"` (or that is planned for it).
     #[serde(default)]
     pub(crate) deployed: BTreeMap<MachineName, Deployed>,
     /// What fingerprints of secrets are made with; drawn at the first apply.
@@ -87,6 +88,19 @@ pub(crate) struct Private {
     /// Per machine that is to run an earlier generation, what that is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) earlier: BTreeMap<MachineName, Earlier>,
+    /// Per machine, which one it was.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) met: BTreeMap<MachineName, Met>,
+}
+
+impl Private {
+    /// What is in a machine's system is what it was: the planned one has not come to be there.
+    pub(crate) fn keep_deployed(&mut self, machine: &MachineName, prior: &Self) {
+        match prior.deployed.get(machine) {
+            Some(before) => self.deployed.insert(machine.clone(), before.clone()),
+            None => self.deployed.remove(machine),
+        };
+    }
 }
 
 /// A system that was evaluated here.
@@ -228,6 +242,8 @@ pub(crate) fn evaluation_request(
             public_ipv4: Attr::Unknown,
             private_ipv4: Attr::Unknown,
             target_env: Attr::Unknown,
+            machine_id: Attr::Unknown,
+            instance_id: Attr::Unknown,
             ..Target::default()
         };
         facts.insert(name, target.known().cloned().unwrap_or_else(unknown).facts());

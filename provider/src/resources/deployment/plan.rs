@@ -11,12 +11,14 @@ use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, PlanRequest, PlanRespons
 use tokio_util::sync::CancellationToken;
 
 use super::generations::{self, Earlier};
+use super::identity;
 use super::model::{Deployed, Deployment, Private, System, evaluation_request};
 use super::pin::{self, Planned};
 use super::secrets::{self, Fingerprints, Wanted};
 use super::texts;
 use crate::context::Context;
 use crate::diagnose;
+use crate::machines::Same;
 
 pub(super) async fn plan(
     cx: &Cx<Context>,
@@ -58,11 +60,11 @@ pub(super) async fn plan(
     let mut to_keep = vec![];
     let mut exact = Planned::default();
     for name in &names {
-        let runs = prior.as_ref().and_then(|prior| prior.system(name.as_str()));
+        let now = Now::of(name, prior.as_ref(), &proposed);
         let node = evaluation.as_ref().and_then(|evaluation| evaluation.nodes.get(name));
         let next = match (earlier.get(name), node) {
             (Some(Some(generation)), _) => Next::earlier(generation, private.deployed.get(name)),
-            (None, Some(Node::Exact(system))) => Next::new(system, changes(name, system, runs, &private)),
+            (None, Some(Node::Exact(system))) => Next::new(system, changes(name, system, &now, &private)),
             (_, node) => {
                 if let Some(Node::Waits { on }) = node {
                     tracing::info!(machine = %name, on, "the system is known only after apply");
@@ -72,14 +74,14 @@ pub(super) async fn plan(
             }
         };
         let secrets = if gets_secrets(&proposed) {
-            let has = runs.map_or(&Attr::Null, |runs| &runs.secrets);
+            let has = now.runs.map_or(&Attr::Null, |runs| &runs.secrets);
             wanted.fingerprints(name.as_str(), &next.keys, has, &cx.cancel).await?
         } else {
             // Nothing is sent to a machine that does not run its new system.
-            runs.map_or(Attr::Null, |runs| runs.secrets.clone())
+            now.secrets()
         };
         exact.secrets.insert(name.clone(), secrets::known(&secrets));
-        let planned = planned_system(name, &next, secrets, prior.as_ref(), &proposed);
+        let planned = planned_system(&next, secrets, &now, &proposed);
         if let Some(drv) = &next.drv {
             if planned.generation.is_unknown() {
                 to_keep.push(drv.clone());
@@ -103,6 +105,7 @@ pub(super) async fn plan(
     }
     private.planned = exact;
     private.deployed.retain(|name, _| names.contains(name));
+    private.met.retain(|name, _| names.contains(name));
     keep_planned(cx, &proposed, &to_keep).await;
     proposed.systems = Attr::Known(systems);
     Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] })
@@ -197,6 +200,34 @@ fn warn_of_keys(cx: &Cx<Context>, evaluation: &Evaluation) {
     }
 }
 
+/// What is known of a machine before anything is done.
+struct Now<'a> {
+    /// The prior state, where it has the machine.
+    prior: Option<&'a Deployment>,
+    /// Its entry there.
+    runs: Option<&'a System>,
+    /// Whether that entry is of this machine.
+    same: Same,
+}
+
+impl<'a> Now<'a> {
+    fn of(name: &MachineName, prior: Option<&'a Deployment>, config: &Deployment) -> Self {
+        let runs = prior.and_then(|prior| prior.system(name.as_str()));
+        let prior = prior.filter(|_| runs.is_some());
+        let same = prior.map_or(Same::Other, |prior| identity::sameness(prior, config, name.as_str()));
+        Self { prior, runs, same }
+    }
+
+    /// The secrets that it has.
+    fn secrets(&self) -> Fingerprints {
+        match (self.runs, self.same) {
+            (None, _) | (_, Same::Other) => Attr::Null,
+            (Some(runs), Same::Open) if !runs.secrets.is_null() => Attr::Unknown,
+            (Some(runs), _) => runs.secrets.clone(),
+        }
+    }
+}
+
 /// The system that a machine is to have next.
 struct Next {
     toplevel: StorePath,
@@ -235,20 +266,13 @@ impl Next {
 }
 
 /// The entry of `systems` for a machine whose system is known exactly: the one it has, or the one it gets.
-fn planned_system(
-    name: &MachineName,
-    next: &Next,
-    secrets: Fingerprints,
-    prior: Option<&Deployment>,
-    config: &Deployment,
-) -> System {
-    let runs = prior.and_then(|prior| prior.system(name.as_str()));
-    if let (Some(prior), Some(runs)) = (prior, runs)
-        && runs.toplevel.known().map(String::as_str) == Some(next.toplevel.as_str())
-        && is_settled(runs, config.action.known().map(String::as_str))
-        && same_place(prior, config, name)
-        && was_activated(prior, config)
-    {
+fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &Deployment) -> System {
+    let stays = now.prior.zip(now.runs).filter(|(prior, runs)| {
+        runs.toplevel.known().map(String::as_str) == Some(next.toplevel.as_str())
+            && is_settled(runs, config.action.known().map(String::as_str))
+            && was_activated(prior, config)
+    });
+    if let Some((prior, runs)) = stays.filter(|_| now.same == Same::Same) {
         let reboot = match config.reboots() {
             When::Never => "",
             _ if runs.reboot_required.known() == Some(&true) => "reboot",
@@ -273,7 +297,8 @@ fn planned_system(
     let new_secrets = if secrets.is_unknown() {
         String::new()
     } else {
-        secrets::changes(runs.map_or(&Attr::Null, |runs| &runs.secrets), &secrets)
+        let has = now.runs.filter(|_| now.same != Same::Other);
+        secrets::changes(has.map_or(&Attr::Null, |runs| &runs.secrets), &secrets)
     };
     let reboot = match config.reboots() {
         When::Never => "",
@@ -283,7 +308,7 @@ fn planned_system(
         When::IfNeeded | When::Always => "reboot",
     };
     let changes = joined([next.changes.clone(), new_secrets, reboot.to_owned()]);
-    System {
+    let new = System {
         toplevel: Attr::Known(next.toplevel.to_string()),
         drv: Attr::from(next.drv.as_ref().map(ToString::to_string)),
         generation: Attr::Unknown,
@@ -292,6 +317,22 @@ fn planned_system(
         reboot_required: Attr::Unknown,
         secrets,
         changes: Attr::Known(changes),
+    };
+    if now.same != Same::Open {
+        return new;
+    }
+    // Known is what holds either way: for the machine that has it, and for another one that gets it.
+    let either = |new: Attr<String>, old: Option<&Attr<String>>| match old {
+        Some(old) if *old != new => Attr::Unknown,
+        _ => new,
+    };
+    let old = stays.map(|(_, runs)| runs);
+    System {
+        drv: either(new.drv, old.map(|old| &old.drv)),
+        nixos_version: either(new.nixos_version, old.map(|old| &old.nixos_version)),
+        kernel: either(new.kernel, old.map(|old| &old.kernel)),
+        changes: Attr::Unknown,
+        ..new
     }
 }
 
@@ -316,31 +357,37 @@ pub(super) fn runs_now(deployment: &Deployment) -> bool {
     deployment.action.known().is_some_and(|action| matches!(action.as_str(), "switch" | "test"))
 }
 
+/// Whether a deployment leaves its machines running and booting what they did.
+pub(super) fn only_puts(deployment: &Deployment) -> bool {
+    deployment.action.known().is_some_and(|action| matches!(action.as_str(), "push" | "dry_activate"))
+}
+
 /// Whether machines come to run their new systems in the course of an apply, and need their secrets then.
 pub(super) fn gets_secrets(deployment: &Deployment) -> bool {
     let boots = deployment.action.known().is_some_and(|action| action == "boot");
     runs_now(deployment) || (boots && deployment.reboots() != When::Never)
 }
 
-pub(super) fn same_place(prior: &Deployment, config: &Deployment, name: &MachineName) -> bool {
-    match (prior.target(name.as_str()), config.target(name.as_str())) {
-        (Some(before), Some(now)) => before.same_place(now),
-        _ => false,
-    }
-}
-
 /// A line for people: what the machine gets that it does not have.
-fn changes(
-    name: &MachineName,
-    system: &evaluate::System,
-    runs: Option<&System>,
-    private: &Private,
-) -> String {
-    let Some(runs) = runs.and_then(|runs| runs.toplevel.known()) else {
-        return system.inventory.summary();
+fn changes(name: &MachineName, system: &evaluate::System, now: &Now<'_>, private: &Private) -> String {
+    let summary = || system.inventory.summary();
+    let Some(runs) = now.runs.and_then(|runs| runs.toplevel.known()) else {
+        return summary();
     };
+    if now.same == Same::Other {
+        return joined(["another machine".to_owned(), summary()]);
+    }
+    let deployed = private.deployed.get(name);
+    // What was only put on the machine, or tried, is not what it runs.
+    if now.prior.is_some_and(only_puts) {
+        return match deployed {
+            Some(before) if before.toplevel == system.toplevel => "same system, activated again".to_owned(),
+            Some(before) => before.inventory.changes(&system.inventory),
+            None => summary(),
+        };
+    }
     let earlier = private.earlier.get(name).filter(|earlier| earlier.toplevel.as_str() == runs);
-    match private.deployed.get(name) {
+    match deployed {
         _ if runs == system.toplevel.as_str() => "same system, activated again".to_owned(),
         _ if earlier.is_some() => "what is specified, in place of an earlier generation".to_owned(),
         Some(before) if before.toplevel.as_str() == runs => before.inventory.changes(&system.inventory),

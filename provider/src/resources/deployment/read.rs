@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
+use nixos_activator::MachineName;
 use nixos_activator::agent::DeploymentId;
 use nixos_activator::facts::{self, Facts, FactsError};
 use nixos_activator::secrets;
-use nixos_activator::ssh::SshError;
+use nixos_activator::ssh::{Endpoint, SshError};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, State, Value};
 
 use super::model::{Deployment, Private, System};
@@ -25,7 +26,7 @@ pub(super) async fn read(
     cx: &Cx<Context>,
     state: State<Deployment, Private>,
 ) -> Result<State<Deployment, Private>, Diagnostics> {
-    let State { value: mut deployment, private } = state;
+    let State { value: mut deployment, mut private } = state;
     let machines = deployment.machines.known().cloned().unwrap_or_default();
     let limit = duration_or(deployment.timeouts.known().map(|timeouts| &timeouts.read), Duration::ZERO);
     let visits: Vec<_> = machines
@@ -34,7 +35,9 @@ pub(super) async fn read(
             let owner = deployment.id.known().and_then(|id| id.parse().ok());
             let owner =
                 owner.filter(|_| deployment.system(name).is_some_and(|system| system.secrets.is_known()));
-            async move { (name, visit(cx, target, name, limit, owner.as_ref()).await) }.boxed()
+            let private = &private;
+            async move { (name, target, visit(cx, target, name, limit, owner.as_ref(), private).await) }
+                .boxed()
         })
         .collect();
     let answers: Vec<_> = futures::stream::iter(visits).buffer_unordered(AT_ONCE).collect().await;
@@ -42,12 +45,14 @@ pub(super) async fn read(
     let mut systems = deployment.systems.known().cloned().unwrap_or_default();
     let mut errors = Diagnostics::default();
     let must_answer = deployment.on_unreachable.known().is_some_and(|policy| policy == "fail");
-    for (name, answer) in answers {
+    for (name, target, answer) in answers {
         let path = Path::root().attribute("machines").key(name);
         match answer {
-            Ok((facts, secrets)) => {
+            Ok(Seen { endpoint, facts, secrets }) => {
+                let target = target.known().cloned().unwrap_or_default();
+                let is_another = private.is_another(name, &endpoint, &target, &facts);
                 let before = systems.get(name).and_then(Attr::known).cloned().unwrap_or_default();
-                let kept = before.secrets.clone();
+                let kept = if is_another { Attr::Null } else { before.secrets.clone() };
                 let secrets = match secrets {
                     None => kept,
                     Some(Ok(found)) => fingerprints(found),
@@ -56,17 +61,26 @@ pub(super) async fn read(
                         kept
                     }
                 };
-                systems.insert(
-                    name.clone(),
-                    Attr::Known(System { secrets, ..refreshed(before, &facts, &deployment) }),
-                );
+                let system = if is_another {
+                    of_another(&facts, &deployment)
+                } else {
+                    refreshed(before, &facts, &deployment)
+                };
+                systems.insert(name.clone(), Attr::Known(System { secrets, ..system }));
+                if let Ok(name) = name.parse::<MachineName>() {
+                    if is_another {
+                        private.earlier.remove(&name);
+                    }
+                    let accepted = cx.data.tools.pool.accepted_key(&endpoint);
+                    private.meet(&name, &endpoint, facts.machine_id, accepted);
+                }
             }
+            Err(silent) if silent.concerns_machine() && !must_answer => {
+                cx.warn(silent.warning(name, &path));
+            }
+            // What is only later known is no failure of the machine.
             Err(Silent::Setting(NoEndpoint::Later(why))) => cx.warn(not_refreshed(name, &why).at(path)),
-            Err(Silent::Setting(NoEndpoint::Wrong(diagnostic))) => errors.push(diagnostic),
-            Err(Silent::Facts(FactsError::Ssh(error))) if error.is_unreachable() && !must_answer => {
-                cx.warn(unreachable(name, &error).at(path));
-            }
-            Err(Silent::Facts(error)) => errors.push(diagnose::facts(name, &error, &path)),
+            Err(silent) => errors.push(silent.diagnostic(name, &path)),
         }
     }
     if !errors.is_empty() {
@@ -76,13 +90,45 @@ pub(super) async fn read(
     Ok(State { value: deployment, private })
 }
 
-/// A machine's facts, and where it was to have secrets, the fingerprints of those that it has.
-type Seen = (Facts, Option<Result<BTreeMap<String, String>, SshError>>);
+/// What a machine told.
+struct Seen {
+    /// How it was reached.
+    endpoint: Endpoint,
+    facts: Facts,
+    /// Where it was to have secrets, the fingerprints of those that it has.
+    secrets: Option<Result<BTreeMap<String, String>, SshError>>,
+}
 
 /// Why a machine said nothing.
 enum Silent {
     Setting(NoEndpoint),
     Facts(FactsError),
+}
+
+impl Silent {
+    /// Whether it says something about this machine alone.
+    fn concerns_machine(&self) -> bool {
+        match self {
+            Self::Setting(_) | Self::Facts(FactsError::Shell { .. }) => true,
+            Self::Facts(FactsError::Ssh(error)) => error.concerns_machine(),
+        }
+    }
+
+    /// What a refresh says that goes on.
+    fn warning(self, name: &str, path: &Path) -> Diagnostic {
+        match self {
+            Self::Setting(reason) => not_refreshed(name, &reason.into()).at(path.clone()),
+            Self::Facts(_) => diagnose::kept(self.diagnostic(name, path))
+                .appended("Set `on_unreachable = \"fail\"` to stop here instead."),
+        }
+    }
+
+    fn diagnostic(self, name: &str, path: &Path) -> Diagnostic {
+        match self {
+            Self::Setting(reason) => reason.into(),
+            Self::Facts(error) => diagnose::facts(name, &error, path),
+        }
+    }
 }
 
 async fn visit(
@@ -91,12 +137,14 @@ async fn visit(
     name: &str,
     limit: Duration,
     owner: Option<&DeploymentId>,
+    private: &Private,
 ) -> Result<Seen, Silent> {
     let path = Path::root().attribute("machines").key(name);
     let later = |why: Diagnostic| Silent::Setting(NoEndpoint::Later(why));
     let defaults = cx.data.ssh.as_ref().ok_or_else(|| later(provider_unknown()))?;
     let unknown = || later(Diagnostic::error("The machine is not known yet."));
     let endpoint = target.known().ok_or_else(unknown)?.endpoint(defaults, &path).map_err(Silent::Setting)?;
+    let endpoint = private.pinned(name, endpoint);
     let connection = cx
         .data
         .tools
@@ -109,7 +157,7 @@ async fn visit(
         Some(owner) => Some(secrets::look(&connection, owner).await),
         None => None,
     };
-    Ok((facts, secrets))
+    Ok(Seen { endpoint, facts, secrets })
 }
 
 /// Fingerprints as the state has them: no secrets are null.
@@ -121,6 +169,14 @@ pub(super) fn fingerprints(found: impl IntoIterator<Item = (String, String)>) ->
 fn unseen_secrets(name: &str, error: &SshError) -> Diagnostic {
     Diagnostic::warning(format!("The secrets of machine \"{name}\" cannot be looked at"))
         .detail(format!("{error}\n\nThe plan may not show what has become of them."))
+}
+
+/// The entry of `systems` of a machine that nothing is known of yet, because it was another one before.
+fn of_another(facts: &Facts, deployment: &Deployment) -> System {
+    System {
+        changes: Attr::Known("another machine than the one that was deployed to".to_owned()),
+        ..refreshed(System::default(), facts, deployment)
+    }
 }
 
 /// The entry of `systems` after a look at the machine. What a foreign system is made of is not known here.
@@ -147,16 +203,8 @@ pub(super) fn refreshed(before: System, facts: &Facts, deployment: &Deployment) 
     }
 }
 
-fn unreachable(name: &str, error: &SshError) -> Diagnostic {
-    Diagnostic::warning(format!("Machine \"{name}\" cannot be reached")).detail(format!(
-        "{error}\n\nIts last known system is kept; the plan may not show what has changed on it since. Set \
-         `on_unreachable = \"fail\"` to stop here instead."
-    ))
-}
-
 /// Imports what the machines run; the configuration brings the rest.
 pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deployment, Private>, Diagnostics> {
-    let defaults = cx.data.ssh.clone().unwrap_or_default();
     let mut machines = BTreeMap::new();
     for item in id.split(',').map(str::trim) {
         let Some((name, place)) = item.split_once('=') else {
@@ -166,7 +214,7 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
                 ))
                 .into());
         };
-        let mut target = parse_id(place)?.target(Some(&defaults));
+        let mut target = parse_id(place)?.target();
         // Only what leads to the machine; the configuration has the facts.
         for open in [
             &mut target.host_public_key,
@@ -174,6 +222,7 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
             &mut target.state_version,
             &mut target.public_ipv4,
             &mut target.private_ipv4,
+            &mut target.machine_id,
         ] {
             *open = Attr::Null;
         }
@@ -207,7 +256,10 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deploymen
         timeouts: Attr::Null,
         systems: Attr::Known(BTreeMap::new()),
     };
-    // What cannot be seen cannot be imported: unreachable machines are errors here.
+    if cx.data.ssh.is_none() {
+        return Err(provider_unknown().into());
+    }
+    // What cannot be seen cannot be imported: machines that do not answer are errors here.
     let mut state = read(cx, State { value: bare, private: Private::default() }).await?;
     state.value.on_unreachable = Attr::Known("warn".to_owned());
     Ok(state)

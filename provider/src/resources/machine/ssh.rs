@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use nixos_activator::ssh::SshError;
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics};
 
-use super::visit::{VisitError, settle, visit};
+use super::visit::{settle, visit};
 use super::{CREATE, Machine};
 use crate::context::{Context, SshDefaults};
-use crate::machines::provider_unknown;
 use crate::machines::ssh::SshBlock;
+use crate::machines::{Target, is_same_key, provider_unknown};
 use crate::settings::duration_or;
 
 /// Completes a proposed state: what the configuration tells already, what the prior state still tells, and what only the
@@ -20,14 +19,14 @@ pub(super) fn planned(
     config: &Machine,
     proposed: Machine,
 ) -> Machine {
-    if prior.is_some_and(|prior| *prior == proposed) {
-        return proposed;
-    }
     let Attr::Known(block) = proposed.ssh.clone() else {
         return proposed;
     };
-    let mut target = block.target(defaults);
-    let prior = prior.filter(|prior| prior.target.known().is_some_and(|old| old.same_place(&target)));
+    let mut target = block.target();
+    let before = prior;
+    // At another address, or with another host key, it may be another machine: only a visit tells.
+    let prior =
+        prior.filter(|prior| prior.target.known().is_some_and(|old| is_known_as(&block, &target, old)));
     let mut planned = proposed;
 
     // An optional value that is configured wins, also where it is not known yet; one that is not keeps the address's meaning or
@@ -44,7 +43,6 @@ pub(super) fn planned(
         target.system = open(&config.system, &old.system);
         target.public_ipv4 = open(&config.public_ipv4, &old.public_ipv4);
         target.private_ipv4 = open(&config.private_ipv4, &old.private_ipv4);
-        planned.port = if block.port.is_null() { prior.port.clone() } else { block.port.clone() };
         planned.os_release = prior.os_release.clone();
         planned.machine_id = prior.machine_id.clone();
         planned.boot_id = prior.boot_id.clone();
@@ -55,15 +53,21 @@ pub(super) fn planned(
         target.system = open(&config.system, &target.system);
         target.public_ipv4 = open(&config.public_ipv4, &target.public_ipv4);
         target.private_ipv4 = open(&config.private_ipv4, &target.private_ipv4);
-        planned.port = if block.port.is_null() { Attr::Unknown } else { block.port.clone() };
+        planned.os_release = Attr::Unknown;
+        planned.machine_id = Attr::Unknown;
+        planned.boot_id = Attr::Unknown;
+        planned.current_system = Attr::Unknown;
+        planned.booted_system = Attr::Unknown;
     }
     target.target_env = config.target_env.clone();
-    planned.id = match (target.host.known(), target.user.known(), block.port.is_unknown()) {
+    target.machine_id = planned.machine_id.clone();
+    planned.port = planned.login_port(defaults, prior);
+    planned.user = planned.login_user(defaults, before);
+    planned.id = match (target.host.known(), planned.user.known(), block.port.is_unknown()) {
         (Some(host), Some(user), false) => Attr::Known(id(user, host, block.port.known().copied())),
         _ => Attr::Unknown,
     };
     planned.host = target.host.clone();
-    planned.user = target.user.clone();
     planned.host_public_key = target.host_public_key.clone();
     planned.system = target.system.clone();
     planned.state_version = target.state_version.clone();
@@ -73,7 +77,17 @@ pub(super) fn planned(
     planned
 }
 
-/// Asks the machine what it is by now; where it cannot be asked, the state stays.
+/// Whether the block leads to the machine that the state knows, as far as an address and a host key can tell.
+fn is_known_as(block: &SshBlock, target: &Target, old: &Target) -> bool {
+    target.is_at_address_of(old)
+        && match (&block.host_public_key, &old.host_public_key) {
+            (Attr::Null, _) | (Attr::Known(_), Attr::Null) => true,
+            (Attr::Known(now), Attr::Known(before)) => is_same_key(now, before),
+            _ => false,
+        }
+}
+
+/// Asks the machine what it is by now. One that cannot be asked keeps its state, so that it stops nothing but itself.
 pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), Diagnostics> {
     let Some(defaults) = cx.data.ssh.as_ref() else {
         cx.warn(crate::machines::not_refreshed(machine.label(), &provider_unknown()));
@@ -81,13 +95,8 @@ pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), 
     };
     let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.read), Duration::ZERO);
     match visit(cx, defaults, machine, limit).await {
-        Ok(seen) => machine.refresh(&seen.facts),
-        Err(VisitError::Ssh(error)) if error.is_unreachable() => cx.warn(machine.unreachable(&error)),
-        Err(VisitError::Ssh(error @ SshError::HostKeyUnknown { .. }))
-            if machine.host_public_key.is_null() =>
-        {
-            cx.warn(machine.stranger(&error));
-        }
+        Ok(seen) => machine.refresh(&seen),
+        Err(error) if error.concerns_machine() => cx.warn(error.warning(machine)),
         Err(error) => return Err(error.diagnostic(machine).into()),
     }
     Ok(())
@@ -187,7 +196,7 @@ mod tests {
             address: Some("10.0.0.2".parse().unwrap()),
             ..Facts::default()
         };
-        Seen { facts, port: 22, accepted_key: None }
+        Seen { facts, port: 22, host_key: None, is_checked: true }
     }
 
     #[test]
@@ -241,6 +250,61 @@ mod tests {
         later.facts.nixos_release = Some("25.05".into());
         moved.settle(&later, Some(&machine)).unwrap();
         assert_eq!(moved.state_version, Attr::Known("24.11".into()));
+    }
+
+    #[test]
+    fn another_host_key_may_be_another_machine() {
+        let mut machine = plan(None, configured("web.example"));
+        machine.settle(&seen(), None).unwrap();
+        let with_key = |key: &str| Machine {
+            ssh: Attr::Known(SshBlock { host_public_key: Attr::Known(key.into()), ..block("web.example") }),
+            ..machine.clone()
+        };
+        assert!(
+            !plan(Some(&machine), with_key("ssh-ed25519 AAAA root@web")).is_open(),
+            "a comment is no key"
+        );
+        let mut other = plan(Some(&machine), with_key("ssh-ed25519 BBBB"));
+        assert!(other.is_open(), "nothing is believed before it was visited");
+        assert!(other.target.known().unwrap().machine_id.is_unknown());
+        let facts =
+            Facts { machine_id: Some("m2".into()), nixos_release: Some("25.05".into()), ..seen().facts };
+        other.settle(&Seen { facts, ..seen() }, Some(&machine)).unwrap();
+        assert_eq!(other.target.known().unwrap().machine_id, Attr::Known("m2".into()));
+        assert_eq!(other.state_version, Attr::Known("25.05".into()));
+    }
+
+    #[test]
+    fn a_refresh_that_finds_another_machine_believes_nothing_of_the_one_before() {
+        let mut machine = plan(None, configured("web.example"));
+        machine.settle(&seen(), None).unwrap();
+        let mut later = seen();
+        later.facts.nixos_release = Some("25.05".into());
+        machine.refresh(&later);
+        assert_eq!(machine.state_version, Attr::Known("24.11".into()), "it was only upgraded");
+        later.facts.machine_id = Some("m2".into());
+        later.facts.system = Some("aarch64-linux".into());
+        later.facts.address = Some("10.0.0.9".parse().unwrap());
+        machine.refresh(&later);
+        let target = machine.target.known().unwrap();
+        let text = |text: &str| Attr::Known(text.to_owned());
+        assert_eq!((&machine.machine_id, &target.machine_id), (&text("m2"), &text("m2")));
+        assert_eq!((&machine.state_version, &target.state_version), (&text("25.05"), &text("25.05")));
+        assert_eq!((&machine.system, &target.system), (&text("aarch64-linux"), &text("aarch64-linux")));
+        assert_eq!((&machine.private_ipv4, &target.private_ipv4), (&text("10.0.0.9"), &text("10.0.0.9")));
+    }
+
+    #[test]
+    fn the_providers_login_is_not_kept() {
+        let mut machine = plan(None, configured("web.example"));
+        machine.settle(&seen(), None).unwrap();
+        assert_eq!(machine.user, Attr::Known("root".into()));
+        assert_eq!(machine.target.known().unwrap().user, Attr::Null, "only what the block says");
+        let later = SshDefaults { user: "deploy".into(), port: Some(2222), ..SshDefaults::default() };
+        let changed = planned(Some(&later), Some(&machine), &configured("web.example"), machine.clone());
+        assert_eq!((&changed.user, &changed.port), (&Attr::Known("deploy".into()), &Attr::Known(2222)));
+        assert_eq!(changed.target, machine.target);
+        assert!(!changed.is_open());
     }
 
     #[test]

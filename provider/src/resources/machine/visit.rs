@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use nixos_activator::StorePath;
 use nixos_activator::facts::{self, Facts, FactsError};
-use nixos_activator::ssh::{Connection, SshError};
+use nixos_activator::ssh::{Connection, HostKeyPolicy, SshError};
 use std::sync::Arc;
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
 use super::Machine;
 use crate::context::{Context, SshDefaults};
 use crate::diagnose;
-use crate::machines::{NoEndpoint, Target, provider_unknown};
+use crate::machines::{NoEndpoint, Target, not_refreshed, provider_unknown};
 
 /// What one visit brought.
 pub(super) struct Seen {
     pub(super) facts: Facts,
     pub(super) port: u16,
-    pub(super) accepted_key: Option<String>,
+    /// The host key that the connection was checked against, where it was one of ours.
+    pub(super) host_key: Option<String>,
+    /// Whether the host key is checked at all.
+    pub(super) is_checked: bool,
 }
 
 /// Why a visit brought nothing.
@@ -29,6 +32,24 @@ pub(super) enum VisitError {
 }
 
 impl VisitError {
+    /// Whether it says something about this machine alone.
+    pub(super) fn concerns_machine(&self) -> bool {
+        match self {
+            Self::Setting(_) | Self::Facts(FactsError::Shell { .. }) => true,
+            Self::Ssh(error) | Self::Facts(FactsError::Ssh(error)) => error.concerns_machine(),
+        }
+    }
+
+    /// What a refresh says about a machine whose last state it keeps.
+    pub(super) fn warning(&self, machine: &Machine) -> Diagnostic {
+        match self {
+            Self::Setting(reason) => {
+                not_refreshed(machine.label(), &reason.clone().into()).at(machine.block_path())
+            }
+            _ => diagnose::kept(self.diagnostic(machine)),
+        }
+    }
+
     pub(super) fn diagnostic(&self, machine: &Machine) -> Diagnostic {
         let (path, machine) = (machine.block_path(), machine.label());
         match self {
@@ -63,7 +84,9 @@ pub(super) async fn visit(
     let connection = connect(cx, defaults, machine, limit).await?;
     let facts = facts::gather(machine.label(), &connection).await.map_err(VisitError::Facts)?;
     let port = connection.port().await.map_err(VisitError::Ssh)?;
-    Ok(Seen { facts, port, accepted_key: connection.accepted_key().map(str::to_owned) })
+    let endpoint = connection.endpoint();
+    let is_checked = endpoint.host_key_policy != HostKeyPolicy::Off;
+    Ok(Seen { facts, port, host_key: endpoint.host_public_key.clone().filter(|_| is_checked), is_checked })
 }
 
 /// Visits the machine and fills in what was still open.
@@ -87,24 +110,24 @@ impl Machine {
         Path::root().attribute(if self.ec2.is_null() { "ssh" } else { "ec2" })
     }
 
-    /// Says at a refresh that the machine does not answer.
-    pub(super) fn unreachable(&self, error: &SshError) -> Diagnostic {
-        Diagnostic::warning(format!("Machine \"{}\" cannot be reached", self.label()))
-            .detail(format!(
-                "{error}\n\nThe last known state is kept; the plan may not show what has changed on it since."
-            ))
-            .at(self.block_path())
+    /// Who logs in: what the block says, else the provider by now.
+    pub(super) fn login_user(&self, defaults: Option<&SshDefaults>, prior: Option<&Self>) -> Attr<String> {
+        let said = self.ssh.known().map(|block| &block.user);
+        match (said.or(self.ec2.known().map(|block| &block.user)), defaults) {
+            (Some(said @ (Attr::Known(_) | Attr::Unknown)), _) => said.clone(),
+            (_, Some(defaults)) => Attr::Known(defaults.user.clone()),
+            (_, None) => prior.map_or(Attr::Unknown, |prior| prior.user.clone()),
+        }
     }
 
-    /// Says at a refresh that nobody knows the machine's host key, as after the import of an instance.
-    pub(super) fn stranger(&self, error: &SshError) -> Diagnostic {
-        Diagnostic::warning(format!("The host key of machine \"{}\" is not known", self.label()))
-            .detail(format!(
-                "{error}\n\nWhat runs on the machine is left open. Set `host_public_key` to the machine's key \
-                 (`/etc/ssh/ssh_host_ed25519_key.pub`), or `host_key_policy = \"accept_new\"` to trust the first key seen; the next \
-                 apply pins it."
-            ))
-            .at(self.block_path())
+    /// The port: what the block says, else the provider by now, else what it was when the machine was last seen.
+    pub(super) fn login_port(&self, defaults: Option<&SshDefaults>, prior: Option<&Self>) -> Attr<u16> {
+        let said = self.ssh.known().map(|block| &block.port);
+        match (said.or(self.ec2.known().map(|block| &block.port)), defaults.and_then(|ssh| ssh.port)) {
+            (Some(said @ (Attr::Known(_) | Attr::Unknown)), _) => said.clone(),
+            (_, Some(port)) => Attr::Known(port),
+            (_, None) => prior.map_or(Attr::Unknown, |prior| prior.port.clone()),
+        }
     }
 
     /// How messages call the machine.
@@ -130,14 +153,55 @@ impl Machine {
             })
     }
 
+    /// Takes over what was seen at a refresh. Where another machine answers, nothing is kept of the one before.
+    pub(super) fn refresh(&mut self, seen: &Seen) {
+        let facts = &seen.facts;
+        let is_another = self.other_than(facts).is_some();
+        self.take(facts);
+        if self.ssh.known().is_some_and(|block| block.port.is_null()) {
+            self.port = Attr::Known(seen.port);
+        }
+        let Attr::Known(mut target) = self.target.clone() else { return };
+        target.machine_id = self.machine_id.clone();
+        if is_another {
+            target.system = Attr::from(facts.system.clone());
+            target.state_version = Attr::from(facts.nixos_release.clone());
+            self.system = target.system.clone();
+            self.state_version = target.state_version.clone();
+            if let Attr::Known(block) = &self.ssh {
+                let (public, private) = addresses(facts);
+                let mut derived = block.target();
+                fill(&mut derived.public_ipv4, || Attr::from(public));
+                fill(&mut derived.private_ipv4, || Attr::from(private));
+                target.public_ipv4 = derived.public_ipv4;
+                target.private_ipv4 = derived.private_ipv4;
+                self.public_ipv4 = target.public_ipv4.clone();
+                self.private_ipv4 = target.private_ipv4.clone();
+                if !seen.is_checked && block.host_public_key.is_null() {
+                    target.host_public_key = Attr::from(facts.host_keys.first().cloned());
+                    self.host_public_key = target.host_public_key.clone();
+                }
+            }
+        }
+        self.target = Attr::Known(target);
+    }
+
     /// Takes over what changes by itself.
-    pub(super) fn refresh(&mut self, facts: &Facts) {
+    fn take(&mut self, facts: &Facts) {
         let path = |path: &Option<StorePath>| Attr::from(path.as_ref().map(ToString::to_string));
         self.os_release = Attr::from(facts.os_release.clone());
-        self.machine_id = Attr::from(facts.machine_id.clone());
+        if facts.machine_id.is_some() || self.machine_id.is_unknown() {
+            self.machine_id = Attr::from(facts.machine_id.clone());
+        }
         self.boot_id = Attr::from(facts.boot_id.clone());
         self.current_system = path(&facts.current_system);
         self.booted_system = path(&facts.booted_system);
+    }
+
+    /// The known and the found machine id, where another machine answers than the one that is known.
+    fn other_than<'a>(&'a self, facts: &'a Facts) -> Option<(&'a str, &'a str)> {
+        let (known, found) = (self.machine_id.known()?, facts.machine_id.as_ref()?);
+        (known != found).then_some((known, found))
     }
 
     /// Completes a planned state by what was seen. Values that were planned stay as they are, or it is an error.
@@ -157,7 +221,16 @@ impl Machine {
             .at(Path::root().attribute("system"))
             .into());
         }
-        self.refresh(facts);
+        if let Some((known, found)) = self.other_than(facts) {
+            let summary = format!("Another machine answers in the place of \"{}\"", self.label());
+            return Err(Diagnostic::error(summary)
+                .detail(format!(
+                    "The plan was made for the machine with `machine_id` {known}, found {found}. Plan again to see what it is."
+                ))
+                .at(self.block_path())
+                .into());
+        }
+        self.take(facts);
         let same_machine = prior.is_some_and(|prior| prior.machine_id == self.machine_id);
         let release = prior.filter(|_| same_machine).map(|prior| prior.state_version.clone());
         let (public, private) = addresses(facts);
@@ -165,7 +238,7 @@ impl Machine {
         fill(&mut self.port, || Attr::Known(seen.port));
         let mut target = self.target.known().cloned().unwrap_or_default();
         fill(&mut target.host_public_key, || {
-            Attr::from(seen.accepted_key.clone().or_else(|| facts.host_keys.first().cloned()))
+            Attr::from(seen.host_key.clone().or_else(|| facts.host_keys.first().cloned()))
         });
         fill(&mut target.system, || Attr::from(facts.system.clone()));
         fill(&mut target.state_version, || {
@@ -173,6 +246,7 @@ impl Machine {
         });
         fill(&mut target.public_ipv4, || Attr::from(public));
         fill(&mut target.private_ipv4, || Attr::from(private));
+        target.machine_id = self.machine_id.clone();
         self.host_public_key = target.host_public_key.clone();
         self.system = target.system.clone();
         self.state_version = target.state_version.clone();

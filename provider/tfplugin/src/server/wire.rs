@@ -64,11 +64,50 @@ pub(super) fn to_wire(diagnostics: Diagnostics) -> Vec<proto::Diagnostic> {
             Severity::Error => proto::diagnostic::Severity::Error.into(),
             Severity::Warning => proto::diagnostic::Severity::Warning.into(),
         },
-        summary: diagnostic.summary,
-        detail: diagnostic.detail,
+        summary: printable(&diagnostic.summary),
+        detail: printable(&diagnostic.detail),
         attribute: diagnostic.path.filter(|path| !path.steps().is_empty()).as_ref().map(path_to_wire),
     });
     wire.collect()
+}
+
+/// How many characters of a text are shown at most; the end of a long one says more than its middle.
+const SHOWN: usize = 32 << 10;
+
+/// A text as a terminal may show it. Resources put into their messages what other programs and machines said: no sequence of theirs may
+/// reach the user's terminal, and neither may what is not text.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text.chars().peekable();
+    while let Some(character) = rest.next() {
+        match character {
+            '\u{1b}' => match rest.next_if(|next| matches!(next, '[' | ']')) {
+                // A control sequence ends with a letter or the like, a command of the operating system with BEL or ESC.
+                Some('[') => drop(rest.by_ref().find(|next| matches!(next, '@'..='~'))),
+                Some(_) => {
+                    rest.by_ref().find(|next| matches!(next, '\u{7}' | '\u{1b}'));
+                    rest.next_if_eq(&'\\');
+                }
+                None => {}
+            },
+            '\r' if rest.peek() == Some(&'\n') => {}
+            '\r' => shown.push('\n'),
+            '\n' | '\t' => shown.push(character),
+            // What turns the direction of writing can make a text look like another one.
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
+            // What was no text says nothing more for being long.
+            char::REPLACEMENT_CHARACTER if shown.ends_with(character) => {}
+            _ if character.is_control() => {}
+            _ => shown.push(character),
+        }
+    }
+    let count = shown.chars().count();
+    if count <= SHOWN {
+        return shown;
+    }
+    let beginning: String = shown.chars().take(SHOWN / 2).collect();
+    let end: String = shown.chars().skip(count - SHOWN / 2).collect();
+    format!("{beginning}\n… ({} characters left out) …\n{end}", count - SHOWN)
 }
 
 pub(super) fn path_to_wire(path: &Path) -> proto::AttributePath {
@@ -111,4 +150,30 @@ answers! {
     plan_resource_change, apply_resource_change, import_resource_state, move_resource_state, generate_resource_config,
     validate_data_resource_config, read_data_source, validate_ephemeral_resource_config, open_ephemeral_resource,
     renew_ephemeral_resource, close_ephemeral_resource, validate_list_resource_config, validate_action_config, plan_action,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_said_does_not_reach_the_terminal_as_it_was() {
+        for (said, shown) in [
+            ("plain\n\ttext — ü", "plain\n\ttext — ü"),
+            ("\u{1b}[31;1mred\u{1b}[0m", "red"),
+            ("\u{1b}]0;title\u{7}text", "text"),
+            ("\u{1b}]8;;http://x\u{1b}\\link", "link"),
+            ("one\r\ntwo\rthree", "one\ntwo\nthree"),
+            ("a\0\u{8}b\u{9b}c\u{7f}", "abc"),
+            ("\u{fffd}\u{fffd}\u{fffd}x", "\u{fffd}x"),
+            ("user\u{202e}toor", "usertoor"),
+            ("cut\u{1b}[3", "cut"),
+        ] {
+            assert_eq!(printable(said), shown, "{said:?}");
+        }
+        let long = format!("first{}last", "x".repeat(SHOWN * 2));
+        let shown = printable(&long);
+        assert!(shown.chars().count() < SHOWN + 100, "{}", shown.len());
+        assert!(shown.starts_with("first") && shown.ends_with("last"), "both ends are there");
+    }
 }

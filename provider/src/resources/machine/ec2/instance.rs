@@ -1,11 +1,10 @@
 //! A machine as its instance is: found, looked at, pointed to.
 
-use tfplugin::{Attr, Cx, Diagnostic, Diagnostics};
+use tfplugin::{Attr, Diagnostic, Diagnostics};
 
 use super::super::visit::fill;
 use super::Machine;
 use crate::aws::{Patience, Seen};
-use crate::context::Context;
 use crate::machines::ec2::{Ec2, Ec2Block, power};
 use crate::settings::completed;
 
@@ -25,14 +24,16 @@ impl Machine {
     }
 
     /// How to log in, as far as the block says.
-    pub(super) fn connection(&self, cx: &Cx<Context>) -> crate::machines::Target {
+    fn connection(&self) -> crate::machines::Target {
         let block = self.ec2.known().cloned().unwrap_or_default();
-        block.connection(self.host.clone()).target(cx.data.ssh.as_ref())
+        block.connection(self.host.clone()).target()
     }
 
     /// The target as everything else says.
-    pub(super) fn point_target(&mut self, cx: &Cx<Context>) {
-        let mut target = self.connection(cx);
+    pub(super) fn point_target(&mut self) {
+        let mut target = self.connection();
+        target.machine_id = self.machine_id.clone();
+        target.instance_id = self.id.clone();
         target.host_public_key = self.host_public_key.clone();
         target.system = self.system.clone();
         target.state_version = self.state_version.clone();
@@ -46,12 +47,12 @@ impl Machine {
     }
 
     /// The same, with this host key as the only one to accept, unless the block names one.
-    pub(super) fn point_target_at(&mut self, cx: &Cx<Context>, key: Option<String>) {
+    pub(super) fn point_target_at(&mut self, key: Option<String>) {
         let configured = self.ec2.known().and_then(|block| block.host_public_key.known().cloned());
         if let Some(key) = configured.or(key) {
             self.host_public_key = Attr::Known(key);
         }
-        self.point_target(cx);
+        self.point_target();
     }
 
     /// Takes over where the instance is. While it is stopped, its last addresses stay.
@@ -73,7 +74,6 @@ impl Machine {
     /// Looks at the instance as it is now and completes block and addresses by it.
     pub(super) async fn settle_instance(
         &mut self,
-        cx: &Cx<Context>,
         ec2: &Ec2<'_>,
         block: &mut Ec2Block,
         patience: &Patience,
@@ -90,7 +90,7 @@ impl Machine {
         fill(&mut self.public_ipv4, || found.public_ipv4.clone());
         fill(&mut self.private_ipv4, || found.private_ipv4.clone());
         fill(&mut self.host, || found.host.clone());
-        self.point_target(cx);
+        self.point_target();
         Ok(())
     }
 }

@@ -65,7 +65,7 @@ pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<bool
     machine.ec2 = Attr::Known(block);
     machine.take_addresses(&seen);
     machine.power_state = Attr::Known(power(&seen.instance).to_owned());
-    machine.point_target(cx);
+    machine.point_target();
     Ok(true)
 }
 
@@ -119,15 +119,15 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
 
     let running = ec2.wait(&id, &InstanceStateName::Running, &patience).await;
     running.map_err(|error| machine.waited("create", &error))?;
-    machine.settle_instance(cx, &ec2, &mut there, &patience).await?;
+    machine.settle_instance(&ec2, &mut there, &patience).await?;
     block = completed(&block, &there);
     let names = (machine.label(), machine.label());
     let done = become_(&ec2, &id, names, &mut there, &block, &patience).await;
     machine.ec2 = Attr::Known(there.clone());
     done?;
     there = completed(&block, &there);
-    machine.settle_instance(cx, &ec2, &mut there, &patience).await?;
-    machine.point_target_at(cx, key.as_ref().map(|key| key.public.clone()));
+    machine.settle_instance(&ec2, &mut there, &patience).await?;
+    machine.point_target_at(key.as_ref().map(|key| key.public.clone()));
 
     let connection = match connect(cx, defaults, machine, patience.left()).await {
         Ok(connection) => connection,
@@ -135,7 +135,7 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
     };
     if key.is_some() {
         match rotate(&connection).await {
-            Ok(public) => machine.point_target_at(cx, Some(public)),
+            Ok(public) => machine.point_target_at(Some(public)),
             Err(error) => cx.warn(
                 Diagnostic::warning(format!("Machine \"{}\" keeps its first host key", machine.label()))
                     .detail(format!(
@@ -189,9 +189,9 @@ pub(super) async fn update(
         there.power_state = Attr::Known("running".to_owned());
     }
     let mut settled = completed(&block, &now);
-    machine.settle_instance(cx, &ec2, &mut settled, &patience).await?;
+    machine.settle_instance(&ec2, &mut settled, &patience).await?;
     *there = Machine { ec2: machine.ec2.clone(), ..there.clone() };
-    machine.point_target(cx);
+    machine.point_target();
     if !machine.runs() {
         // A machine that does not run says nothing: what is open stays as it was.
         return Ok(completed(&machine, &prior));
@@ -274,9 +274,9 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<Machine, Diagno
     machine.name = Attr::Known(name);
     machine.power_state = Attr::Known(power(&seen.instance).to_owned());
     machine.take_addresses(&seen);
-    machine.user = machine.connection(cx).user;
+    machine.user = machine.login_user(cx.data.ssh.as_ref(), None);
     machine.port = Attr::Known(22);
-    machine.point_target(cx);
+    machine.point_target();
     Ok(machine)
 }
 

@@ -35,11 +35,10 @@ pub(crate) async fn planned(
     }
     let Some((prior, old)) = prior.and_then(|prior| Some((prior, prior.ec2.known()?))) else {
         check_host_key(cx, &block)?;
-        let target = block.connection(Attr::Unknown).target(cx.data.ssh.as_ref());
-        planned.port = if block.port.is_null() { Attr::Unknown } else { block.port.clone() };
-        planned.user = target.user.clone();
         planned.ec2 = Attr::Known(block);
-        planned.point_target(cx);
+        planned.port = planned.login_port(cx.data.ssh.as_ref(), None);
+        planned.user = planned.login_user(cx.data.ssh.as_ref(), None);
+        planned.point_target();
         return Ok(planned);
     };
     let problems = check_change(old, &block, prior.runs() && planned.runs());
@@ -50,7 +49,12 @@ pub(crate) async fn planned(
         && prior.power_state == planned.power_state
         && planned.same_beside_ec2(prior)
     {
-        return Ok(prior.clone());
+        // But for what the provider says about logins.
+        let mut kept = prior.clone();
+        kept.user = kept.login_user(cx.data.ssh.as_ref(), Some(prior));
+        kept.port = kept.login_port(cx.data.ssh.as_ref(), Some(prior));
+        kept.point_target();
+        return Ok(kept);
     }
     let restarts = planned.runs() && (!prior.runs() || needs_stop(old, &block));
     let another_elastic_address = old.elastic_ip != block.elastic_ip;
@@ -67,7 +71,6 @@ pub(crate) async fn planned(
     planned.host = if_not(other_address, &prior.host);
     planned.public_ipv4 = if_not(moves, &prior.public_ipv4);
     planned.private_ipv4 = prior.private_ipv4.clone();
-    planned.port = if block.port.is_null() { prior.port.clone() } else { block.port.clone() };
     planned.host_public_key = configured_or(&block.host_public_key, &prior.host_public_key);
     planned.system = configured_or(&config.system, &prior.system);
     planned.state_version = configured_or(&config.state_version, &prior.state_version);
@@ -76,9 +79,10 @@ pub(crate) async fn planned(
     planned.boot_id = if_not(restarts, &prior.boot_id);
     planned.current_system = if_not(restarts, &prior.current_system);
     planned.booted_system = if_not(restarts, &prior.booted_system);
-    planned.user = block.connection(Attr::Null).target(cx.data.ssh.as_ref()).user;
     planned.ec2 = Attr::Known(block);
-    planned.point_target(cx);
+    planned.port = planned.login_port(cx.data.ssh.as_ref(), Some(prior));
+    planned.user = planned.login_user(cx.data.ssh.as_ref(), Some(prior));
+    planned.point_target();
     Ok(planned)
 }
 
