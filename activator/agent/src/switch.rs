@@ -119,7 +119,7 @@ pub(crate) fn run(deployment: &Deployment, step: &Step<'_>, watcher: &mut dyn Wa
             .args(words);
         host::output_of(&mut command, Some(WITHOUT_SYSTEMD))
     };
-    let asked = Instant::now();
+    let (asked, bus) = (Instant::now(), bus());
     let child = loop {
         match start() {
             Ok(_) => break None,
@@ -135,7 +135,7 @@ pub(crate) fn run(deployment: &Deployment, step: &Step<'_>, watcher: &mut dyn Wa
             }
         }
     };
-    Wait { deployment, step: step.name, limit: step.limit, child, read, said: Said::default() }
+    Wait { deployment, step: step.name, limit: step.limit, child, bus, read, said: Said::default() }
         .until_the_end(watcher)
 }
 
@@ -150,7 +150,7 @@ pub(crate) fn take_up(
     let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     let said = Said::all(&String::from_utf8_lossy(text.get(..whole).unwrap_or_default()));
     let read = u64::try_from(whole).unwrap_or(0);
-    Wait { deployment, step, limit, child: None, read, said }.until_the_end(watcher)
+    Wait { deployment, step, limit, child: None, bus: bus(), read, said }.until_the_end(watcher)
 }
 
 fn by_hand(own: &Path, words: &[&str], log: &Path) -> std::io::Result<Child> {
@@ -171,6 +171,8 @@ struct Wait<'a> {
     limit: Duration,
     /// Where it runs without a unit.
     child: Option<Child>,
+    /// The message bus as it was before; `None` where there was none.
+    bus: Option<String>,
     /// How much of its log was read.
     read: u64,
     said: Said,
@@ -179,7 +181,6 @@ struct Wait<'a> {
 impl Wait<'_> {
     fn until_the_end(mut self, watcher: &mut dyn Watcher) -> Ran {
         let start = Instant::now();
-        let bus = bus();
         let (mut looked, mut heard) = (Instant::now(), Instant::now());
         let (mut in_emergency, mut bus_lost) = (None, None);
         let mut gone = 0;
@@ -208,9 +209,8 @@ impl Wait<'_> {
                 }
                 let mode = host::mode();
                 in_emergency = (mode == Mode::Emergency).then(|| in_emergency.unwrap_or_else(Instant::now));
-                if bus_lost.is_none() && bus.is_some() && self::bus() != bus {
-                    bus_lost = Some(Instant::now());
-                }
+                let is_lost = self.bus.is_some() && bus() != self.bus;
+                bus_lost = is_lost.then(|| bus_lost.unwrap_or_else(Instant::now));
                 let long = |since: Option<Instant>, patience: Duration| {
                     since.is_some_and(|since| since.elapsed() > patience)
                 };
@@ -273,15 +273,15 @@ impl Wait<'_> {
     }
 }
 
-/// Which start of the message bus runs; `None` where that cannot be said.
+/// Which start of the message bus runs; `None` where none does.
 fn bus() -> Option<String> {
-    let text = host::output(
-        "systemctl",
-        &["show", "-p", "InvocationID", "--value", "dbus.service", "dbus-broker.service"],
-    );
-    text.ok()
-        .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
-        .filter(|text| !text.is_empty())
+    let show = |unit: &str| {
+        host::output("systemctl", &["show", "-p", "ActiveState", "-p", "InvocationID", "--value", unit])
+    };
+    ["dbus.service", "dbus-broker.service"]
+        .iter()
+        .filter_map(|unit| show(unit).ok())
+        .find(|told| told.lines().any(|state| state == "active"))
 }
 
 /// Reads whole lines (or, at the end, what is left) from an offset on, and returns the next offset.
