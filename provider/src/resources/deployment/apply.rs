@@ -57,7 +57,7 @@ pub(super) async fn apply(
         .await
         .map_err(|found| stop.explain_all(found))?;
     if private.secrets_key.is_none() {
-        private.secrets_key = Some(Key::random().map_err(|error| super::no_randomness(error))?);
+        private.secrets_key = Some(Key::random().map_err(super::no_randomness)?);
     }
     let before = |name: &str| prior.as_ref().and_then(|prior| prior.system(name)).cloned();
     let mut jobs = jobs(cx, &deployment, &private, prior.as_ref())?;
