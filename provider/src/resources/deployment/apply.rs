@@ -58,7 +58,7 @@ pub(super) async fn apply(
         .await
         .map_err(|found| stop.explain_all(found))?;
     if private.secrets_key.is_none() {
-        private.secrets_key = Some(Key::random().map_err(|error| super::no_randomness(error))?);
+        private.secrets_key = Some(Key::random().map_err(super::no_randomness)?);
     }
     // What another machine had is nothing that this one has.
     let same = |name: &str| {

@@ -148,7 +148,7 @@ fn roots(deployment: &Deployment) -> Option<Roots> {
 
 /// An id that no other deployment has.
 fn new_id() -> Result<String, Diagnostic> {
-    DeploymentId::random().map(|id| id.to_string()).map_err(|error| no_randomness(error))
+    DeploymentId::random().map(|id| id.to_string()).map_err(no_randomness)
 }
 
 /// Without random numbers there are no ids and no keys.
