@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-pub use log::Log;
+pub use log::{Log, Note, parts_of};
 
 /// The oldest Nix that works.
 pub const OLDEST: Version = Version { major: 2, minor: 8 };

@@ -22,3 +22,4 @@ mod remembering;
 mod secrets;
 mod support;
 mod trouble;
+mod warnings;
