@@ -4,9 +4,9 @@
 # stands there as { __unknown = ORIGIN; } and becomes a `throw` that fires only when something looks at it; so a node that
 # does not depend on it evaluates exactly. See `lib/input.nix`.
 #
-# Attributes of the result: `names`, `nodes` and `descriptions` catch what can be caught; `outline` (the names), `network` (what is said besides
-# nodes), `node` and `description` (of the only wanted node) and `texts` (secrets that the specification contains) do not, so that Nix
-# prints what is wrong.
+# Attributes of the result: `names`, `nodes`, `descriptions` and `network` (what is said besides nodes) catch what can be caught; `outline`
+# (the names), `node` (the only wanted one), `reason` (why a value could not be reported; `probes` only asks whether a fact is missing) and `texts` (secrets that the specification
+# contains) do not, so that Nix prints what is wrong.
 {
   request,
   # Names of the wanted nodes.
@@ -14,11 +14,16 @@
   # Where somebody watches what is read: the beginning of the names of files that are not there, and are looked for to say something.
   # `done-HASH`: the node whose name has that hash is done.
   marks ? null,
+  # For `reason` and `probes`: where values are, the name of the node first ("" for what belongs to none).
+  paths ? [ ],
 }:
 let
   input = import ./lib/input.nix request;
-  spec = import (./lib + "/${input.spec.kind}.nix") (input // { inherit marks; });
+  load = input: import (./lib + "/${request.spec.kind}.nix") (input // { inherit marks; });
+  spec = load input.exact;
+  said = load input.assuming;
   system = import ./lib/system.nix;
+  report = import ./lib/report.nix;
 
   /* `{ ok = value; }`, or `{ failed = true; }` when evaluating it throws. */
   caught =
@@ -40,35 +45,40 @@ let
 
   /* A node by name. A name that is not there is the caller's to report. */
   get =
-    name:
+    spec: name:
     spec.nodes.${name} or (throw "the specification has no node `${name}`");
 
   # One after the other in their order: when an error that cannot be caught ends that, Nix' trace has the name of the node it was in.
   inOrder =
-    f:
+    spec: f:
     map (name: {
       inherit name;
-      value = builtins.addErrorContext "nixos-node:${name}:" (done name (f (get name)));
+      value = builtins.addErrorContext "nixos-node:${name}:" (done name (f name (get spec name)));
     }) nodes;
 
-  forWanted = f: import ./lib/gen-attrs.nix nodes (name: f (get name));
+  /* What could not be reported; fails as it did. */
+  valueAt =
+    path:
+    report.valueAt request.options path (
+      if builtins.head path == "" then { inherit (said) resources; } else get said (builtins.head path)
+    );
+
+  /* What the log says until then is about this node, or about those before it. */
+  logged = name: value: builtins.deepSeq value (builtins.trace "nixos-done:${name}:" value);
 in
 {
   names = caught (builtins.attrNames spec.nodes);
-  nodes = inOrder (evaluated: caught (system.describe evaluated));
+  nodes = inOrder spec (name: evaluated: logged name (caught (system.describe evaluated)));
   outline = builtins.attrNames spec.nodes;
-  node = system.describe (get (builtins.head nodes));
-  # Where options that are asked for have no value, they are null; where there are no options at all something is wrong, or not known.
-  descriptions = inOrder (evaluated: {
-    description = system.options input.options evaluated;
-    failed = !(builtins.tryEval (evaluated.config.deployment or { })).success;
-  });
-  description = (get (builtins.head nodes)).config.deployment or { };
-  # For whoever sends them, and for nothing else.
-  texts = forWanted system.texts;
+  node = system.describe (get spec (builtins.head nodes));
+  descriptions = inOrder said (name: evaluated: report.node name request.options evaluated);
   network = {
-    names = builtins.attrNames spec.nodes;
-    description = caught spec.description;
-    resources = system.resources spec.resources;
-  };
+    names = builtins.attrNames said.nodes;
+    description = caught said.description;
+  }
+  // report.resources said.resources;
+  probes = map (path: report.probe path (valueAt path)) paths;
+  reason = builtins.seq (valueAt (builtins.head paths)) true;
+  # For the agent that sends them, and for nothing else.
+  texts = import ./lib/gen-attrs.nix nodes (name: system.texts (get spec name));
 }

@@ -20,6 +20,15 @@ pub struct Inventory {
     /// Files in `/etc` and a hash of what they come from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, String>,
+    /// `environment.systemPackages`: name and a hash of where it is, which is another one for another build of the same version.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub builds: BTreeMap<String, String>,
+    /// Parts of the activation script and a hash of their text.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scripts: BTreeMap<String, String>,
+    /// Specialisations and a hash of where they are.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub specialisations: BTreeMap<String, String>,
     /// Users; only the names say something.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub users: BTreeMap<String, String>,
@@ -52,6 +61,8 @@ impl Inventory {
         parts.extend(named("+ ", packages.added.iter().map(with_version)));
         parts.extend(named("- ", packages.removed.iter().map(with_version)));
 
+        parts.extend(named("rebuilt: ", self.rebuilt(new).into_iter()));
+
         let units = Difference::between(&self.units, &new.units);
         parts.extend(named("units added: ", units.added.iter().map(|(name, _)| (*name).to_owned())));
         parts.extend(named("units changed: ", units.changed.iter().map(|(name, ..)| (*name).to_owned())));
@@ -74,11 +85,47 @@ impl Inventory {
         parts.extend(named("files changed: ", keep(&changed, |(name, _)| listed(name)).iter().map(one)));
         parts
             .extend(named("files removed: ", keep(&files.removed, |(name, _)| listed(name)).iter().map(one)));
+        parts.extend(self.hidden_changes(new, parts.is_empty()).into_iter().flatten());
         if parts.is_empty() {
             // Something differs, or nobody would ask.
             return "details of its derivation".to_owned();
         }
         parts.join("; ")
+    }
+
+    /// What is neither a package, a unit nor a file; `is_all`: there was nothing else to say.
+    fn hidden_changes(&self, new: &Self, is_all: bool) -> Vec<Option<String>> {
+        // Every system has packages: this one was deployed when nothing of the kind was remembered.
+        if self.builds.is_empty() {
+            return vec![];
+        }
+        let name = |(name, _): &(&str, &str)| (*name).to_owned();
+        let changed = |(name, ..): &(&str, &str, &str)| (*name).to_owned();
+        let scripts = Difference::between(&self.scripts, &new.scripts);
+        let specialisations = Difference::between(&self.specialisations, &new.specialisations);
+        let mut parts = vec![
+            named("activation scripts added: ", scripts.added.iter().map(name)),
+            named("activation scripts changed: ", scripts.changed.iter().map(changed)),
+            named("activation scripts removed: ", scripts.removed.iter().map(name)),
+            named("specialisations added: ", specialisations.added.iter().map(name)),
+            named("specialisations removed: ", specialisations.removed.iter().map(name)),
+        ];
+        // A specialisation is the system with something more: it changes with everything that has been said.
+        if is_all && parts.iter().all(Option::is_none) {
+            parts.push(named("specialisations changed: ", specialisations.changed.iter().map(changed)));
+        }
+        parts
+    }
+
+    /// Packages that are of the same version, but not the same, with that version.
+    fn rebuilt(&self, new: &Self) -> Vec<String> {
+        let builds = Difference::between(&self.builds, &new.builds);
+        let same = |(name, ..): &(&str, &str, &str)| {
+            let version = self.packages.get(*name)?;
+            (new.packages.get(*name) == Some(version))
+                .then(|| format!("{name} {version}").trim_end().to_owned())
+        };
+        builds.changed.iter().filter_map(same).collect()
     }
 
     /// The same for a machine of which nothing is known yet.
@@ -184,6 +231,47 @@ mod tests {
             old.changes(&new),
             "users added: alice; open ports added: tcp/443; open ports removed: tcp/80"
         );
+    }
+
+    #[test]
+    fn what_is_rebuilt_is_named_and_so_are_scripts_and_specialisations() {
+        type Pairs<'a> = &'a [(&'a str, &'a str)];
+        fn of(packages: Pairs, builds: Pairs, scripts: Pairs, specialisations: Pairs) -> Inventory {
+            let map = |pairs: Pairs| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+            Inventory {
+                packages: map(packages),
+                builds: map(builds),
+                scripts: map(scripts),
+                specialisations: map(specialisations),
+                ..Inventory::default()
+            }
+        }
+        let old = of(
+            &[("hello", "2.12"), ("curl", "8.1")],
+            &[("hello", "1"), ("curl", "1")],
+            &[("users", "1")],
+            &[],
+        );
+        let new = of(
+            &[("hello", "2.12"), ("curl", "8.2")],
+            &[("hello", "2"), ("curl", "2")],
+            &[("users", "2"), ("binsh", "1")],
+            &[("graphical", "1")],
+        );
+        assert_eq!(
+            old.changes(&new),
+            "curl 8.1 -> 8.2; rebuilt: hello 2.12; activation scripts added: binsh; activation scripts changed: users; \
+             specialisations added: graphical"
+        );
+        // Before this was known.
+        let before = of(&[("hello", "2.12")], &[], &[], &[]);
+        assert_eq!(before.changes(&new), "+ curl 8.2");
+        // It changes with the system, which is said of the system.
+        let with = |users, specialisation| {
+            of(&[], &[("hello", "1")], &[("users", users)], &[("graphical", specialisation)])
+        };
+        assert_eq!(with("1", "1").changes(&with("1", "2")), "specialisations changed: graphical");
+        assert_eq!(with("1", "1").changes(&with("2", "2")), "activation scripts changed: users");
     }
 
     #[test]

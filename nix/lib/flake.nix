@@ -50,7 +50,7 @@ let
             or (throw "`nixopsConfigurations.default` of ${request.spec.shown} has no `nixpkgs`, the flake its machines are made of");
       in
       import ./nodes.nix request {
-        files = [ network ];
+        files = [ ({ _file = "nixopsConfigurations of ${request.spec.shown}"; } // network) ];
         inherit (nixpkgs) lib;
         evalConfig = nixpkgs.lib.nixosSystem or (import (nixpkgs + "/nixos/lib/eval-config.nix"));
         pkgs = import nixpkgs { };
@@ -101,7 +101,7 @@ let
                 deploymentName = request.deployment.name;
               }
               # Colmena has given these already.
-              // (if options then { inherit name; inherit (spec) nodes; } else { });
+              // (if options then { inherit name; nodes = builtins.mapAttrs (_name: node: node // { inherit _name; }) spec.nodes; } else { });
           }
         ];
       };

@@ -63,7 +63,7 @@ let
       // (meta.nodeSpecialArgs.${name} or { });
     };
 
-  nodes = import ./gen-attrs.nix names evaluate;
+  nodes = import ./gen-attrs.nix names (name: evaluate name // { _name = name; });
 in
 {
   inherit nodes;

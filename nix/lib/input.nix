@@ -1,12 +1,18 @@
 # The evaluator's input, with markers of unknown values made lazy.
 raw:
 let
+  /* A throw that is no mistake of the specification. It says so on standard error, too, where who reads can tell it from a mistake even
+     when it is caught. */
+  missing = message: builtins.trace "nixos-fact:" (throw message);
+  # Nix quotes the places that lead to an error: the mark in front of a message must be nowhere but there.
+  marked = mark: message: missing "nixos-${mark}:${message}";
+
   /* Replaces every marker, at any depth, by a throw that names its origin. */
   lazy =
     value:
     if builtins.isAttrs value then
       if value ? __unknown then
-        throw "nixos-unknown:${value.__unknown}: the value is known only after apply"
+        marked "unknown" "${value.__unknown}: the value is known only after apply"
       else
         builtins.mapAttrs (_: lazy) value
     else if builtins.isList value then
@@ -18,7 +24,7 @@ let
   fact =
     name: key: value:
     if value == null then
-      throw "node `${name}` has no ${key}: set it in its nixos_machine"
+      missing "node `${name}` has no ${key}: set it in its nixos_machine"
     else
       lazy value;
 
@@ -37,15 +43,41 @@ let
       if raw.machines ? ${name} then
         fact name key (raw.machines.${name}.${key} or null)
       else
-        throw "nixos-missing:${name}:${key}: node `${name}` has no machine";
+        marked "missing" "${name}:${key}: node `${name}` has no machine";
   };
+
+  /* What a node says about itself may need packages where it has no machine yet. They are then those for this computer, as with NixOps;
+     a pure evaluation does not know which that is. */
+  assumed = facts // {
+    get =
+      name: key:
+      if key == "system" && !(facts.has name key) && builtins ? currentSystem then
+        builtins.currentSystem
+      else
+        facts.get name key;
+  };
+
+  input = raw // {
+    deployment = lazy raw.deployment;
+    arguments = lazy raw.arguments;
+    resources = lazy raw.resources;
+  };
+  with' =
+    facts:
+    let
+      peers = import ./peers.nix facts;
+    in
+    input
+    // {
+      facts = facts // {
+        peers = peers.of;
+        inherit (peers) own;
+      };
+    };
 in
-raw
-// {
-  deployment = lazy raw.deployment;
-  arguments = lazy raw.arguments;
-  resources = lazy raw.resources;
-  facts = facts // {
-    peers = import ./peers.nix facts;
-  };
+{
+  /* For systems: every fact is one. */
+  exact = with' facts;
+  /* For what nodes say about themselves. */
+  assuming = with' assumed;
 }

@@ -13,11 +13,19 @@ let
       given = if taken == { } then arguments else builtins.intersectAttrs taken arguments;
     in
     if !builtins.isFunction file then
-      file
+      located path file
     else if required != [ ] then
       throw "the network file ${toString path} takes the argument `${builtins.head required}`, which `arguments` does not give"
     else
-      file given;
+      located path (file given);
+
+  /* With the name that messages of the module system have for it. */
+  located =
+    path: network:
+    if builtins.isAttrs network then
+      network // { _file = toString path; }
+    else
+      throw "the network file ${toString path} is a ${builtins.typeOf network}: expected a set of machines, or a function that gives one";
 
   /* All files with what they require, each once. */
   files = map (item: item.network) (

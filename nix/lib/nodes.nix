@@ -1,7 +1,7 @@
 # Nodes and resources of a network that has been read: sets as NixOps network files give them.
 request:
 {
-  # Several sets are merged node by node.
+  # Several sets are merged node by node. `_file` says where one comes from.
   files,
   # nixpkgs' library.
   lib,
@@ -29,7 +29,43 @@ let
   /* The definitions of an attribute in all files. */
   definitions = name: builtins.concatMap (file: if file ? ${name} then [ file.${name} ] else [ ]) files;
 
+  /* The modules that all files have under a name, each with the name of its file for messages. Nothing is imported for that: what is imported
+     comes later, and the order of modules is that of merged lines. */
+  modules =
+    name: builtins.concatMap (file: if file ? ${name} then [ (located (file._file or null) file.${name}) ] else [ ]) files;
+
+  located =
+    file: module:
+    let
+      named = called: if builtins.isAttrs called then { _file = file; } // called else called;
+    in
+    if file == null then
+      module
+    # Before 17.09 the module system took no sets for functions.
+    else if builtins.isFunction module && lib ? setFunctionArgs then
+      {
+        __functor = _: args: named (module args);
+        __functionArgs = builtins.functionArgs module;
+      }
+    # A set that is called is left as it is, and so is one that stands for a path.
+    else if builtins.isAttrs module && !(module ? __functor) && !(module ? outPath) then
+      named module
+    else
+      module;
+
   namesIn = sets: builtins.attrNames (builtins.foldl' (all: set: all // set) { } sets);
+
+  /* `network` of a file, which is a set of what is said about all. */
+  networks =
+    let
+      check =
+        network:
+        if builtins.isAttrs network then
+          network
+        else
+          throw "`network` of a network is a ${builtins.typeOf network}: expected a set such as { description = \"…\"; }";
+    in
+    map check (definitions "network");
 
   names =
     let
@@ -38,7 +74,7 @@ let
       illegal = builtins.filter (name: !(legal name)) found;
     in
     if illegal == [ ] then
-      found
+      builtins.deepSeq (map builtins.attrNames networks) found
     else
       throw "`${builtins.head illegal}` is not the name of a machine: expected letters, digits, `_`, `-` and `.`";
 
@@ -47,7 +83,10 @@ let
     type: name: parts:
     import ./resource.nix {
       inherit lib type name parts;
-      inherit (request.deployment) uuid;
+      deployment = {
+        inherit (request.deployment) name uuid;
+        inherit (request) arguments;
+      };
       arguments = {
         inherit resources nodes pkgs;
         inherit (request.deployment) uuid;
@@ -83,7 +122,15 @@ let
     ) above;
   known = overlay 2 declared request.resources;
   resources = known // {
-    machines = builtins.mapAttrs (_: node: node.config) nodes;
+    # `_name` and `_type`, as NixOps' machines have them: what refers to one says its name.
+    machines = builtins.mapAttrs (
+      _name: node:
+      node.config
+      // {
+        inherit _name;
+        _type = "machine";
+      }
+    ) nodes;
   };
 
   /* Until 22.05 `eval-config.nix` wanted to be told the platform; later ones leave it to the configuration. */
@@ -94,10 +141,14 @@ let
     evalConfig (
       {
         modules =
-          definitions "defaults"
-          ++ definitions name
+          modules "defaults"
+          ++ modules name
           ++ [
-            (import ../modules request { inherit name; platform = !telling; })
+            (import ../modules request {
+              inherit name;
+              platform = !telling;
+              network = places;
+            })
           ]
           ++ (if places then [ (import ../modules/ec2.nix request name) ] else [ ]);
         specialArgs = {
@@ -110,11 +161,9 @@ let
       // (if telling then { system = facts.get name "system"; } else { system = null; })
     );
 
-  nodes = genAttrs names evaluate;
+  nodes = genAttrs names (name: evaluate name // { _name = name; });
 
-  descriptions = builtins.concatMap (set: if set ? description then [ set.description ] else [ ]) (
-    definitions "network"
-  );
+  descriptions = builtins.concatMap (set: if set ? description then [ set.description ] else [ ]) networks;
 in
 {
   inherit nodes;

@@ -28,7 +28,17 @@ let
 
   near = lines true;
   far = lines false;
+  seenFrom = name: if facts.has name "private_ipv4" then near else far;
 in
-/* The lines that a node needs about each of the others, by their names. */
-name:
-builtins.mapAttrs (_: about: removeAttrs about [ name ]) (if facts.has name "private_ipv4" then near else far)
+{
+  /* The lines that a node needs about each of the others, by their names. */
+  of = name: builtins.mapAttrs (_: about: removeAttrs about [ name ]) (seenFrom name);
+
+  /* A node's line of `/etc/hosts` about itself, and its other name there: it has no link to itself that could be encrypted. */
+  own =
+    name:
+    let
+      inherit (seenFrom name) hosts;
+    in
+    if hosts ? ${name} then { ${name} = "${hosts.${name}}\n127.0.0.1 ${name}-encrypted"; } else { };
+}

@@ -5,7 +5,8 @@
   lib,
   type,
   name,
-  uuid,
+  # The deployment it belongs to: name, uuid and arguments.
+  deployment,
   # Its definitions: sets, or functions that take `arguments`, `config` or `lib`.
   parts,
   arguments,
@@ -13,7 +14,8 @@
 let
   given = arguments // {
     inherit lib name;
-    config = resource;
+    # It knows its deployment, but that is not what is declared.
+    config = resource // { inherit deployment; };
   };
 
   /* A definition as a set. */
@@ -79,7 +81,7 @@ let
   resource = {
     _name = name;
     _type = type;
-    name = "${if builtins.elem type named then "charon" else "nixops"}-${uuid}-${name}";
+    name = "${if builtins.elem type named then "charon" else "nixops"}-${deployment.uuid}-${name}";
   }
   // (if type == "s3Buckets" then { arn = "arn:aws:s3:::${resource.name}"; } else { })
   // import ./gen-attrs.nix (builtins.attrNames (builtins.foldl' (all: set: all // set) { } sets)) attribute;

@@ -16,9 +16,11 @@ let
   /* A string without its context; "" for what is none, as null units are. */
   text = value: if builtins.isString value then plain value else "";
 
-  /* name -> version of installed packages. */
-  packages =
-    config:
+  short = text: builtins.substring 0 12 (builtins.hashString "sha256" text);
+
+  /* Installed packages by name: something about each. */
+  aboutPackages =
+    about: config:
     let
       entry =
         package:
@@ -27,7 +29,7 @@ let
         in
         {
           name = plain (package.pname or parsed.name);
-          value = text (package.version or parsed.version);
+          value = about package parsed;
         };
       named = builtins.filter (package: builtins.isAttrs package && (package ? pname || package ? name)) (
         config.environment.systemPackages or [ ]
@@ -35,98 +37,81 @@ let
     in
     builtins.listToAttrs (map entry named);
 
-  /* unit -> short hash of its text. */
-  units =
-    config:
-    builtins.mapAttrs (_: unit: builtins.substring 0 12 (builtins.hashString "sha256" (text (unit.text or "")))) (
-      removeDisabled (config.systemd.units or { })
-    );
+  /* name -> version of installed packages. */
+  packages = aboutPackages (package: parsed: text (package.version or parsed.version));
 
-  /* file in /etc -> short hash of where it comes from. */
-  files =
+  /* name -> short hash of where it is: another build of the same version is at another place. */
+  builds = aboutPackages (package: _: short (text (package.outPath or "")));
+
+  /* Where files come from: what is in `/etc`, by name. */
+  sources =
     config:
     let
       # A path is where it is copied to, as it is for the system: a flake's own path changes with every other file in it.
       place = source: plain (if builtins.isPath source then "${source}" else toString source);
     in
-    builtins.mapAttrs (_: file: builtins.substring 0 12 (builtins.hashString "sha256" (place file.source))) (
-      removeDisabled (config.environment.etc or { })
+    builtins.mapAttrs (_: file: {
+      place = place file.source;
+      # What it is built from, as far as the derivation says itself.
+      recipe = if file.source.type or null == "derivation" then plain (builtins.toJSON (file.source.drvAttrs or { })) else "";
+    }) (removeDisabled (config.environment.etc or { }));
+
+  /* A text without the places that change with every package: all packages are linked into one tree, and of some files in /etc (D-Bus'
+     configuration, terminfo) only the place of that tree changes. What is made of it stays in: it is compared without that place. */
+  settled =
+    config: sources:
+    let
+      tree = or' "" (plain config.system.path.outPath);
+      withoutTree = if tree == "" then (text: text) else builtins.replaceStrings [ tree ] [ "/run/current-system/sw" ];
+      ofTree = builtins.filter (source: source.recipe != "" && withoutTree source.recipe != source.recipe) (
+        builtins.attrValues sources
+      );
+      from = map (source: source.place) ofTree;
+      to = map (source: short (withoutTree source.recipe)) ofTree;
+    in
+    text: withoutTree (builtins.replaceStrings from to text);
+
+  /* unit -> short hash of its text. */
+  units =
+    settled: config:
+    builtins.mapAttrs (_: unit: short (settled (text (unit.text or "")))) (removeDisabled (config.systemd.units or { }));
+
+  /* file in /etc -> short hash of where it comes from. */
+  files = settled: builtins.mapAttrs (_: source: short (settled source.place));
+
+  /* name -> short hash of a part of the activation script. What it does with /etc is said of the files there. */
+  scripts =
+    settled: config:
+    let
+      etc = or' "" (plain config.system.build.etc.outPath);
+      withoutEtc = if etc == "" then (text: text) else builtins.replaceStrings [ etc ] [ "/etc" ];
+      content = script: text (if builtins.isAttrs script then script.text or "" else script);
+      # The whole of them, which NixOS puts among its parts.
+      parts = builtins.removeAttrs (config.system.activationScripts or { }) [ "script" ];
+    in
+    builtins.mapAttrs (_: script: short (settled (withoutEtc (content script)))) parts;
+
+  /* name -> short hash of where a specialisation is. */
+  specialisations =
+    config:
+    builtins.mapAttrs (_: one: short (plain one.configuration.system.build.toplevel.outPath)) (
+      config.specialisation or { }
     );
+
+  /* A container has the kernel of its host. */
+  kernel =
+    config:
+    let
+      version = config.boot.kernelPackages.kernel.version or null;
+    in
+    if config.boot.isContainer or false || !(config.boot.kernel.enable or true) || version == null then
+      null
+    else
+      plain version;
 
   removeDisabled =
     all:
     builtins.removeAttrs all (builtins.filter (name: !(all.${name}.enable or true)) (builtins.attrNames all));
-
-  /* The value at a dotted path, e.g. `services.openssh.ports`; null where it is not there or cannot be said. */
-  lookup =
-    config: path:
-    let
-      # Quoted names may have dots in them.
-      pieces = builtins.filter builtins.isString (builtins.split "\"" path);
-      names = piece: builtins.filter (name: builtins.isString name && name != "") (builtins.split "\\." piece);
-      parts = builtins.concatLists (
-        builtins.genList (
-          n:
-          let
-            piece = builtins.elemAt pieces n;
-          in
-          if n / 2 * 2 == n then names piece else [ piece ]
-        ) (builtins.length pieces)
-      );
-      step = value: name: if builtins.isAttrs value && value ? ${name} then value.${name} else null;
-    in
-    toJSONable (builtins.foldl' step config parts);
-
-  /* Values that JSON has no form for, and those that cannot be evaluated (yet), become null; derivations their path. */
-  toJSONable =
-    value:
-    let
-      seen = builtins.tryEval value;
-      known = seen.value;
-    in
-    if !seen.success || builtins.isFunction known then
-      null
-    else if builtins.isAttrs known then
-      if or' null (known.type or null) == "derivation" then
-        or' null (plain known.outPath)
-      else
-        builtins.mapAttrs (_: toJSONable) known
-    else if builtins.isList known then
-      map toJSONable known
-    else if builtins.isPath known then
-      toString known
-    else if builtins.isString known then
-      plain known
-    else
-      known;
-
-  /* What NixOps calls secrets that are written in a specification. */
-  secrets = [
-    "text"
-    "passphrase"
-    "password"
-    "masterPassword"
-    "robotPass"
-    "authToken"
-    "accessKey"
-    "appKey"
-    "apiKey"
-    "vaultToken"
-    "secretId"
-  ];
-
-  /* Without those: what is reported ends up in Terraform's state. */
-  without =
-    names: value:
-    if builtins.isAttrs value then
-      builtins.mapAttrs (_: without names) (builtins.removeAttrs value names)
-    else if builtins.isList value then
-      map (without names) value
-    else
-      value;
-
-  /* What is below names, which may be any. */
-  below = f: value: if builtins.isAttrs value then builtins.mapAttrs f value else value;
 
   /* name -> "" of users. */
   users = config: builtins.mapAttrs (_: _: "") (config.users.users or { });
@@ -171,6 +156,8 @@ in
     let
       inherit (evaluated) config;
       inherit (config.system.build) toplevel;
+      found = sources config;
+      without = settled config found;
     in
     {
       drv = plain toplevel.drvPath;
@@ -179,12 +166,17 @@ in
       # The platform it runs on, which need not be the one it is built on.
       system = or' null (plain (evaluated.pkgs.stdenv.hostPlatform.system or toplevel.system));
       nixosVersion = or' null (plain (config.system.nixos.version or config.system.nixosVersion));
-      kernel = or' null (plain (config.boot.kernelPackages.kernel.version or null));
+      kernel = or' null (kernel config);
       packages = or' { } (packages config);
-      units = or' { } (units config);
-      files = or' { } (files config);
+      builds = or' { } (builds config);
+      units = or' { } (units without config);
+      files = or' { } (files without found);
+      scripts = or' { } (scripts without config);
+      specialisations = or' { } (specialisations config);
       users = or' { } (users config);
       ports = or' { } (ports config);
+      # NixOS also prints them, but not where it remembers the system.
+      warnings = or' [ ] (map text (config.warnings or [ ]));
       # A secret that is silently left out would be missed by a service.
       keys = keys config;
     };
@@ -197,21 +189,4 @@ in
       isText = name: keys.${name}.text != null && keys.${name}.keyFile == null && keys.${name}.keyCommand == null;
     in
     genAttrs (builtins.filter isText (builtins.attrNames keys)) (name: plain keys.${name}.text);
-
-  /* `deployment.*` and chosen options, without evaluating the system. */
-  options =
-    paths: evaluated:
-    let
-      inherit (evaluated) config;
-    in
-    {
-      # `arguments` are the values Terraform gave itself.
-      deployment = below (name: if name == "keys" then below (_: without secrets) else without secrets) (
-        toJSONable (builtins.removeAttrs (config.deployment or { }) [ "arguments" ])
-      );
-      options = genAttrs paths (lookup config);
-    };
-
-  # A machine's `privateKey` is the name of a file; a resource's is the key itself.
-  resources = all: below (_: below (_: without (secrets ++ [ "privateKey" ]))) (toJSONable all);
 }

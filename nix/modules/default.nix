@@ -7,18 +7,23 @@ request:
   platform,
   # Whether to declare `deployment.*`, which nobody else has declared.
   options ? true,
+  # Whether it is one of NixOps' networks, where a machine's table of hosts has the machine itself, too.
+  network ? false,
 }:
 {
+  # What messages say instead of the name of a file of ours.
+  _file = "Terraform's provider nixos";
+
   imports = [
-    (import ./facts.nix request { inherit name platform; })
+    (import ./facts.nix request { inherit name platform network; })
   ]
   ++ (
     if options then
       [
         (import ./deployment.nix request name)
-        ./places.nix
-        ./keys.nix
-        ./legacy.nix
+        (import ./places.nix request name)
+        (import ./keys.nix)
+        (import ./legacy.nix)
       ]
     else
       [ ]

@@ -1,6 +1,10 @@
 # What Terraform knows about machines, as NixOps gave it to modules.
 request:
-{ name, platform }:
+{
+  name,
+  platform,
+  network,
+}:
 { config, lib, ... }:
 let
   inherit (lib) mkDefault mkIf mkOption mkOverride types;
@@ -9,6 +13,8 @@ let
   peers = facts.peers name;
   enabled = what: config.deployment.peers.${what}.enable or true;
   lines = about: builtins.concatStringsSep "\n" (builtins.attrValues about);
+  # NixOps' networks may look up all names in the same way.
+  hosts = peers.hosts // (if network then facts.own name else { });
 in
 {
   options.networking = {
@@ -28,7 +34,7 @@ in
 
   config = {
     networking.hostName = mkOverride 900 name;
-    networking.extraHosts = mkIf (peers.hosts != { } && enabled "hosts") (lines peers.hosts);
+    networking.extraHosts = mkIf (peers.hosts != { } && enabled "hosts") (lines hosts);
     # The file rather than `programs.ssh.knownHosts`: an option for each pair of machines is what large networks would spend their
     # time on.
     environment.etc = mkIf (peers.knownHosts != { } && enabled "knownHosts") {

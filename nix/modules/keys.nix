@@ -77,7 +77,20 @@ in
         RemainAfterExit = true;
         TimeoutStartSec = "infinity";
       };
-      script = "until [ -e ${lib.escapeShellArg key.path} ]; do sleep 0.2; done";
+      # The account that it belongs to may come with the same deployment, so that the file is given to it after it was written.
+      script = ''
+        path=${lib.escapeShellArg key.path}
+        owner=${lib.escapeShellArg key.user}
+        group=${lib.escapeShellArg key.group}
+        until [ -e "$path" ]; do sleep 0.2; done
+        for try in $(seq 150); do
+          case "$(stat -L -c ' %U %u / %G %g ' "$path")" in
+            *" $owner "*"/"*" $group "*) exit 0 ;;
+          esac
+          sleep 0.2
+        done
+        echo "$path does not belong to $owner:$group"
+      '';
     }
   ) config.deployment.keys;
 }

@@ -7,6 +7,25 @@ let
   attributes = types.attrsOf types.unspecified;
   inherit (config) deployment;
 
+  /* Disks of a place whose encryption NixOps made an `autoLuks` of. Where the machine is meant for another place they are not its own. */
+  encrypted =
+    place:
+    let
+      disks = deployment.${place}.blockDeviceMapping or { };
+      isEncrypted = disk: disk.encrypt or false && disk.encryptionType or "luks" == "luks";
+    in
+    if deployment.targetEnv == place || deployment.targetEnv == "none" then
+      builtins.filter (device: isEncrypted disks.${device}) (builtins.attrNames disks)
+    else
+      [ ];
+  refusedDisks =
+    place:
+    let
+      devices = encrypted place;
+    in
+    refused (devices != [ ])
+      "`encrypt` of ${builtins.concatStringsSep ", " devices} (`deployment.${place}.blockDeviceMapping`, or `fileSystems.*.${place}`) is not supported: nothing would open the disk, as `deployment.autoLuks` is not built in any more. Let the place encrypt it where it is made, or use boot.initrd.luks or nixos-modules-contrib.";
+
   refused = condition: message: {
     assertion = !condition;
     inherit message;
@@ -43,5 +62,8 @@ in
     (refused (
       deployment.autoRaid0 != { }
     ) "`deployment.autoRaid0` is not built in any more. Use boot.swraid, disko or import nixos-modules-contrib.")
+    (refusedDisks "ec2")
+    (refusedDisks "gce")
+    (refusedDisks "azure")
   ];
 }

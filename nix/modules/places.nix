@@ -1,5 +1,7 @@
 # `deployment.ec2`, `deployment.virtualbox`, …: what networks say about the places machines are meant for, with NixOps' names and
-# defaults. Nothing is done with it here: `data.nixos_network` brings it to Terraform, which makes the machines.
+# defaults. Nothing is done with it here but naming the devices of disks: `data.nixos_network` brings it to Terraform, which makes the
+# machines.
+request: node:
 {
   config,
   lib,
@@ -17,13 +19,19 @@ let
   set = type: option (types.attrsOf type) { };
   list = option (types.listOf types.str);
   several = fields: types.submodule { options = fields; };
+  inherit (lib) mkDefault mkIf;
   any = types.attrsOf types.unspecified;
 
   /* A name, or one of the network's resources, which stands for its name. Not a set of anything: whether its attributes are
      defined must not be asked, as some may not be known yet. */
   nameType = types.unspecified;
   toName =
-    value: if builtins.isAttrs value then value._name or value.name or value.config.networking.hostName else value;
+    value:
+    if builtins.isAttrs value then
+      value._name or value.name or value.config.networking.hostName or value.networking.hostName
+        or (throw "a set in `deployment` of node `${node}` stands for nothing that has a name: expected a name, a machine or a resource")
+    else
+      value;
   reference =
     default:
     mkOption {
@@ -48,17 +56,21 @@ let
     keySize = number 128;
     passphrase = text "";
   };
-  ec2Disk = several (
+  ec2Disk = types.submodule (
+    { config, ... }:
     {
-      disk = reference "";
-      size = number 0;
-      volumeType = text "standard";
-      iops = number 0;
-      fsType = text "ext4";
-      deleteOnTermination = maybe types.bool;
-      encryptionType = text "luks";
+      options = {
+        disk = reference "";
+        size = number 0;
+        volumeType = text "standard";
+        iops = number 0;
+        fsType = text "ext4";
+        # What was made for the machine goes with it.
+        deleteOnTermination = flag (config.disk == "" || builtins.substring 0 5 config.disk == "snap-");
+        encryptionType = text "luks";
+      }
+      // encryption;
     }
-    // encryption
   );
   gceDisk = several (
     {
@@ -75,6 +87,47 @@ let
     // encryption
   );
 
+  azureDisk = several (
+    {
+      name = maybe types.str;
+      isEphemeral = flag true;
+      mediaLink = maybe types.str;
+      size = maybe types.int;
+      lun = maybe types.int;
+      hostCaching = text "None";
+    }
+    // encryption
+  );
+
+  /* What a disk is called that has no name of its own: after where it is mounted. */
+  afterMountPoint =
+    mountPoint:
+    builtins.replaceStrings [ "/" "." "_" ] [ "-" "-" "-" ] (
+      builtins.substring 1 (builtins.stringLength mountPoint) mountPoint
+    );
+
+  /* The name that a disk has in Google's cloud. */
+  gceName =
+    disk:
+    if disk.disk != null then
+      disk.disk.name or disk.disk
+    else
+      "${config.deployment.gce.machineName}-${disk.disk_name}";
+  gceDevice = disk: "/dev/disk/by-id/scsi-0Google_PersistentDisk_${gceName disk}";
+  gceNamed =
+    mountPoint: disk:
+    if disk.disk_name == null && disk.disk == null then
+      disk // { disk_name = afterMountPoint mountPoint; }
+    else
+      disk;
+
+  azureDevice = disk: "/dev/disk/by-lun/${toString disk.lun}";
+  azureNamed = mountPoint: disk: if disk.name == null then disk // { name = afterMountPoint mountPoint; } else disk;
+
+  /* The device of a disk that is opened as another one. */
+  behindMapper = device: if lib.hasPrefix mapper device then "/dev/" + lib.removePrefix mapper device else device;
+  mapper = "/dev/mapper/";
+
   /* Around 20.09 the option's type changed, and a second declaration must have the same. */
   declaration = "${toString modulesPath}/tasks/filesystems.nix";
   listOrSet =
@@ -82,26 +135,38 @@ let
     && builtins.pathExists declaration
     && builtins.length (builtins.split "loaOf" (builtins.readFile declaration)) > 1;
 
-  /* Disks that `fileSystems` asks for. */
+  /* Disks that `fileSystems` asks for, by their devices. */
   fromFileSystems =
-    cloud:
+    cloud: disk:
     builtins.listToAttrs (
       builtins.concatMap (
         mountPoint:
         let
           fileSystem = config.fileSystems.${mountPoint};
         in
-        if fileSystem.${cloud} or null == null then
-          [ ]
-        else
-          [
-            {
-              name = fileSystem.device;
-              value = fileSystem.${cloud};
-            }
-          ]
+        if fileSystem.${cloud} or null == null then [ ] else [ (disk fileSystem.mountPoint fileSystem) ]
       ) (builtins.attrNames (config.fileSystems or { }))
     );
+
+  ec2Mapping = fromFileSystems "ec2" (
+    mountPoint: fileSystem:
+    if fileSystem.device == null then
+      throw "`fileSystems.\"${mountPoint}\"` of node `${node}` has `ec2`, but no `device`: set it to the name of the volume's device, such as /dev/xvdf"
+    else
+      lib.nameValuePair (behindMapper fileSystem.device) (
+        fileSystem.ec2 // (if fileSystem.fsType != "auto" then { inherit (fileSystem) fsType; } else { })
+      )
+  );
+  gceMapping = fromFileSystems "gce" (
+    mountPoint: fileSystem:
+    let
+      disk = gceNamed mountPoint fileSystem.gce;
+    in
+    lib.nameValuePair (gceDevice disk) disk
+  );
+  azureMapping = fromFileSystems "azure" (
+    mountPoint: fileSystem: lib.nameValuePair (azureDevice fileSystem.azure) (azureNamed mountPoint fileSystem.azure)
+  );
 in
 {
   options.deployment = {
@@ -192,7 +257,7 @@ in
       project = text "";
       serviceAccount = text "";
       accessKey = text "";
-      machineName = text "";
+      machineName = text "n-${builtins.replaceStrings [ "-" ] [ "" ] request.deployment.uuid}-${node}";
       region = text "";
       instanceType = text "g1-small";
       tags = list [ ];
@@ -235,12 +300,40 @@ in
   };
 
   options.fileSystems = mkOption {
-    type = (if listOrSet then types.loaOf else types.attrsOf) (several {
-      ec2 = maybe ec2Disk;
-      gce = maybe gceDisk;
-    });
+    type = (if listOrSet then types.loaOf else types.attrsOf) (
+      types.submodule (
+        { config, ... }:
+        {
+          options = {
+            ec2 = maybe ec2Disk;
+            gce = maybe gceDisk;
+            azure = maybe azureDisk;
+          };
+          # What is mounted is what was made.
+          config = lib.mkMerge [
+            (mkIf (config.gce != null) {
+              device = mkDefault (
+                let
+                  disk = gceNamed config.mountPoint config.gce;
+                in
+                if disk.encrypt then "${mapper}${gceName disk}" else gceDevice disk
+              );
+            })
+            (mkIf (config.azure != null) {
+              device = mkDefault (
+                if config.azure.encrypt then
+                  "${mapper}${(azureNamed config.mountPoint config.azure).name}"
+                else
+                  azureDevice config.azure
+              );
+            })
+          ];
+        }
+      )
+    );
   };
 
-  config.deployment.ec2.blockDeviceMapping = fromFileSystems "ec2";
-  config.deployment.gce.blockDeviceMapping = fromFileSystems "gce";
+  config.deployment.ec2.blockDeviceMapping = ec2Mapping;
+  config.deployment.gce.blockDeviceMapping = gceMapping;
+  config.deployment.azure = mkIf (azureMapping != { }) { blockDeviceMapping = azureMapping; };
 }

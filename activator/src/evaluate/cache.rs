@@ -20,7 +20,8 @@ use serde::{Deserialize, Serialize};
 use super::costs::{Asked, Costs};
 use super::question::Question;
 use super::reads::{ReadSet, Until};
-use super::run::{Answer, Looked, Network, View};
+use super::run::{Answer, Looked, View};
+use super::said::Network;
 use crate::hash::{sha256, sha256_of};
 use crate::{MachineName, StorePath};
 

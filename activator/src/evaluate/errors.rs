@@ -2,9 +2,11 @@
 
 use super::Node;
 use crate::MachineName;
+use crate::nix::parts_of;
 
 /// In which of the nodes an error was that has ended a process, by the name that `eval.nix` puts into Nix' trace, and the trace from there.
 pub(super) fn ended_by(message: &str, nodes: &[MachineName]) -> Option<(usize, String)> {
+    let (message, printed) = parts_of(message);
     let named = |line: &str| {
         let name = line.strip_prefix("… nixos-node:")?.strip_suffix(':')?;
         nodes.iter().position(|node| node.as_str() == name)
@@ -25,20 +27,28 @@ pub(super) fn ended_by(message: &str, nodes: &[MachineName]) -> Option<(usize, S
     }
     // Before Nix 2.13 the error comes first, and the way there from its end.
     match first? {
-        (at, end) if end <= cause => Some((at, format!("error:\n{}", message.get(end..)?))),
-        _ => last.and_then(|(at, start)| Some((at, message.get(..start)?.trim_end().to_owned()))),
+        (at, end) if end <= cause => Some((at, format!("error:\n{}{printed}", message.get(end..)?))),
+        _ => {
+            last.and_then(|(at, start)| Some((at, format!("{}{printed}", message.get(..start)?.trim_end()))))
+        }
     }
 }
 
 /// What an error of a single node means.
 pub(super) fn explained(message: String) -> Node {
-    if let Some([on]) = marker(&message, "nixos-unknown:") {
+    let (error, _) = parts_of(&message);
+    if let Some([on]) = marker(error, "nixos-unknown:") {
         Node::Waits { on: on.to_owned() }
-    } else if let Some([of, fact]) = marker(&message, "nixos-missing:") {
+    } else if let Some([of, fact]) = marker(error, "nixos-missing:") {
         Node::NoMachine { of: of.to_owned(), fact: fact.to_owned() }
     } else {
         Node::Broken { trace: message }
     }
+}
+
+/// Whether an error says that a fact about a machine is missing, which has advice for who deploys it.
+pub(super) fn is_of_a_fact(trace: &str) -> bool {
+    parts_of(trace).0.contains(": set it in its nixos_machine")
 }
 
 /// Finds `<prefix>a:b:` in an error message and returns its parts.
@@ -73,6 +83,8 @@ mod tests {
             "not one of the group's"
         );
         assert_eq!(ended_by("", &nodes), None);
+        let (_, trace) = ended_by(&format!("{old}\n\nPrinted before that:\ntrace: x"), &nodes).unwrap();
+        assert!(trace.ends_with("\n\nPrinted before that:\ntrace: x"), "{trace}");
     }
 
     #[test]

@@ -14,9 +14,11 @@ mod errors;
 mod flake;
 mod groups;
 mod mentions;
+mod notes;
 mod question;
 mod reads;
 mod run;
+mod said;
 pub mod trace;
 
 use std::collections::BTreeMap;
@@ -38,7 +40,8 @@ use cache::{Cache, Known};
 use costs::{Asked, Costs};
 use groups::{Limits, Queue, Slots};
 use question::{Question, Tree};
-use run::{Answer, Described, Looked, Run, View};
+use run::{Answer, Looked, Run, View};
+use said::Described;
 
 /// How evaluations are run.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +125,9 @@ pub struct System {
     /// Its `deployment.keys` by name.
     #[serde(default)]
     pub keys: BTreeMap<String, Key>,
+    /// What NixOS and Nix warn of: `config.warnings`, `lib.warn`, `builtins.warn`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// What is in it.
     #[serde(flatten)]
     pub inventory: Inventory,

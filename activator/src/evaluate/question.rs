@@ -32,6 +32,7 @@ pub(super) const TREE: &[(&str, &str)] = &[
     ("lib/network.nix", include_str!("../../../nix/lib/network.nix")),
     ("lib/nodes.nix", include_str!("../../../nix/lib/nodes.nix")),
     ("lib/peers.nix", include_str!("../../../nix/lib/peers.nix")),
+    ("lib/report.nix", include_str!("../../../nix/lib/report.nix")),
     ("lib/resource.nix", include_str!("../../../nix/lib/resource.nix")),
     ("lib/system.nix", include_str!("../../../nix/lib/system.nix")),
     ("modules/default.nix", include_str!("../../../nix/modules/default.nix")),
@@ -324,15 +325,19 @@ impl Question {
         })
     }
 
-    /// The whole expression for some nodes.
-    pub(super) fn expression(&self, nodes: &[MachineName]) -> String {
+    /// The whole expression for some nodes, and for values at paths.
+    pub(super) fn expression(&self, nodes: &[MachineName], paths: &[super::notes::Path]) -> String {
         // A machine's name needs no escapes.
         let nodes: String = nodes.iter().map(|name| format!("\"{name}\" ")).collect();
         let marks = match &self.tracer {
             Some(tracer) => format!("\"{}\"", tracer.marks),
             None => "null".to_owned(),
         };
-        format!("{} nodes = [ {nodes}]; marks = {marks}; }}", self.beginning)
+        let names = |path: &Vec<String>| {
+            path.iter().map(|name| format!("\"{}\" ", escaped(name))).collect::<String>()
+        };
+        let paths: String = paths.iter().map(|path| format!("[ {}] ", names(path))).collect();
+        format!("{} nodes = [ {nodes}]; marks = {marks}; paths = [ {paths}]; }}", self.beginning)
     }
 
     /// Whether it can be known later that the answer is still right.

@@ -14,10 +14,11 @@ use zeroize::Zeroizing;
 use super::costs::{Asked, Costs, Process};
 use super::errors::{ended_by, explained};
 use super::groups::{Limits, Slots};
+use super::notes::{Path, add_all_warnings, add_warnings};
 use super::question::{Question, STORE, in_cache};
 use super::reads::{Reads, Until};
-use super::{Caught, EvaluateError, Node, NodeDescription, System, Texts};
-use crate::nix::{Call, Nix, NixError};
+use super::{Caught, EvaluateError, Node, System, Texts};
+use crate::nix::{Call, Nix, NixError, Note};
 use crate::{MachineName, StorePath};
 
 const PROGRAM: &str = "nix-instantiate --eval";
@@ -60,9 +61,6 @@ pub(super) trait View: Serialize + DeserializeOwned + Send + Sync {
     }
 }
 
-/// What a node says about itself, or Nix' error where even that cannot be evaluated.
-pub(super) type Described = Result<NodeDescription, String>;
-
 impl View for Node {
     const ASKED: Asked = Asked::Systems;
 
@@ -83,37 +81,6 @@ impl View for Node {
             _ => None,
         }
     }
-}
-
-impl View for Described {
-    const ASKED: Asked = Asked::Descriptions;
-
-    fn of<'a>(
-        group: &'a [MachineName],
-        run: &'a Run<'_>,
-    ) -> BoxFuture<'a, Result<Answer<Self>, EvaluateError>> {
-        run.descriptions(group).boxed()
-    }
-
-    fn is_remembered(&self) -> bool {
-        self.is_ok()
-    }
-}
-
-/// What a node says about itself as `eval.nix` reports it.
-#[derive(Deserialize)]
-struct Said {
-    description: NodeDescription,
-    /// Whether there is nothing to say.
-    failed: bool,
-}
-
-/// What a specification says that is about no node.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Network {
-    pub(super) names: Vec<MachineName>,
-    pub(super) description: Caught<Option<String>>,
-    pub(super) resources: Json,
 }
 
 /// What a group of nodes was found to be.
@@ -137,30 +104,31 @@ pub(super) struct Looked<T> {
 
 /// One of a list of nodes, as `eval.nix` reports them.
 #[derive(Deserialize)]
-struct Named<T> {
-    name: MachineName,
-    value: T,
+pub(super) struct Named<T> {
+    pub(super) name: MachineName,
+    pub(super) value: T,
 }
 
 /// What came of asking about a group.
 #[derive(Default)]
-struct Asking {
+pub(super) struct Asking {
     /// The values of the process that came to its end, if one did, and of how many nodes they are.
-    values: Option<(Vec<Json>, Printed, usize)>,
+    pub(super) values: Option<(Vec<Json>, Printed, usize)>,
     /// Nodes with an error that nothing catches.
-    broken: Vec<(MachineName, String)>,
+    pub(super) broken: Vec<(MachineName, String)>,
 }
 
 /// What one process printed.
-struct Printed {
-    stdout: String,
-    reads: Option<Arc<Reads>>,
+pub(super) struct Printed {
+    pub(super) stdout: String,
+    pub(super) notes: Vec<Note>,
+    pub(super) reads: Option<Arc<Reads>>,
     peak_mib: Option<u64>,
 }
 
 impl Printed {
     /// What it says about nodes, of which it held so many.
-    fn answer<T>(
+    pub(super) fn answer<T>(
         &self,
         names: Option<Vec<MachineName>>,
         nodes: impl Iterator<Item = (MachineName, T)>,
@@ -180,7 +148,7 @@ impl Printed {
 }
 
 /// Asks alone about those nodes of a group that an answer says nothing about.
-async fn completed<'a, T: Send>(
+pub(super) async fn completed<'a, T: Send>(
     mut answer: Answer<T>,
     group: &'a [MachineName],
     alone: impl Fn(&'a MachineName) -> BoxFuture<'a, Result<Looked<T>, EvaluateError>>,
@@ -209,13 +177,6 @@ impl Run<'_> {
         }
     }
 
-    /// What the specification says that is about no node, and what was read to know it.
-    pub(super) async fn network(&self) -> Result<(Network, Option<Until>), EvaluateError> {
-        let (values, printed) = self.values(Asked::Descriptions, &["network"], &[]).await?;
-        let [network] = sized(values)?;
-        Ok((parse(network)?, printed.reads.and_then(|reads| reads.all())))
-    }
-
     async fn systems(&self, group: &[MachineName]) -> Result<Answer<Node>, EvaluateError> {
         let start = std::time::Instant::now();
         let Asking { values, broken } = self.ask(Asked::Systems, &["names", "nodes"], group).await?;
@@ -229,7 +190,9 @@ impl Run<'_> {
             let nodes: Vec<Named<Caught<System>>> = parse(nodes)?;
             let exact =
                 |Named { name, value }: Named<Caught<_>>| Some((name, Node::Exact(Box::new(value.ok?))));
-            printed.answer(names, nodes.into_iter().filter_map(exact), together)
+            let mut nodes: Vec<_> = nodes.into_iter().filter_map(exact).collect();
+            add_warnings(&printed.notes, nodes.iter_mut().map(|(name, node)| (&*name, node)));
+            printed.answer(names, nodes.into_iter(), together)
         } else {
             let names = self.names().await?;
             if let Some(known) = &names
@@ -276,72 +239,14 @@ impl Run<'_> {
         let wanted = std::slice::from_ref(name);
         match self.instantiate(Asked::Systems, &["-A", "node", "--show-trace"], wanted).await {
             Ok(printed) => {
-                let system = serde_json::from_str(&printed.stdout).map_err(|error| unexpected(&error))?;
+                let mut system: Box<System> =
+                    serde_json::from_str(&printed.stdout).map_err(|error| unexpected(&error))?;
+                add_all_warnings(&printed.notes, &mut system);
                 Ok(looked(Node::Exact(system), printed.reads.and_then(|reads| reads.all())))
             }
             Err(NixError::Failed { message, .. }) => Ok(looked(explained(message), None)),
             Err(error) => Err(error.into()),
         }
-    }
-
-    async fn descriptions(&self, group: &[MachineName]) -> Result<Answer<Described>, EvaluateError> {
-        let Asking { values, broken } = self.ask(Asked::Descriptions, &["descriptions"], group).await?;
-        let (mut answer, failed) = if let Some((values, printed, together)) = values {
-            let [nodes] = sized(values)?;
-            let nodes: Vec<Named<Said>> = parse(nodes)?;
-            let (failed, well): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| node.value.failed);
-            let well = well.into_iter().map(|Named { name, value }| (name, Ok(value.description)));
-            (printed.answer(None, well, together), failed)
-        } else {
-            (Answer { names: None, nodes: vec![], process: None }, vec![])
-        };
-        answer.nodes.extend(broken.into_iter().map(|(name, trace)| Looked {
-            name,
-            node: Err(trace),
-            reads: None,
-        }));
-        for Named { name, value } in failed {
-            answer.nodes.push(self.why(name, value.description).await?);
-        }
-        completed(answer, group, |name| self.description(name).boxed()).await
-    }
-
-    /// Asks one node about itself where others do not share its error.
-    async fn description(&self, name: &MachineName) -> Result<Looked<Described>, EvaluateError> {
-        let looked = |node, reads| Looked { name: name.clone(), node, reads };
-        match self.values(Asked::Descriptions, &["descriptions"], std::slice::from_ref(name)).await {
-            Ok((values, printed)) => {
-                let [nodes] = sized(values)?;
-                let [Named { value, .. }] = sized(parse::<Vec<Named<Said>>>(nodes)?)?;
-                if value.failed {
-                    return self.why(name.clone(), value.description).await;
-                }
-                Ok(looked(Ok(value.description), printed.reads.and_then(|reads| reads.all())))
-            }
-            Err(EvaluateError::Network { trace }) => {
-                let its_own = ended_by(&trace, std::slice::from_ref(name)).map(|(_, trace)| trace);
-                Ok(looked(Err(its_own.unwrap_or(trace)), None))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Why nothing can be said about a node, by an error that is not caught; what is only not known yet is no error.
-    async fn why(
-        &self,
-        name: MachineName,
-        said: NodeDescription,
-    ) -> Result<Looked<Described>, EvaluateError> {
-        let (wanted, what) = (std::slice::from_ref(&name), ["-A", "description", "--show-trace"]);
-        let node = match self.instantiate(Asked::Descriptions, &what, wanted).await {
-            Err(NixError::Failed { message, .. }) => match explained(message) {
-                Node::Broken { trace } => Err(trace),
-                _ => Ok(said),
-            },
-            Err(error) => return Err(error.into()),
-            Ok(_) => Ok(said),
-        };
-        Ok(Looked { name, node, reads: None })
     }
 
     /// The contents of keys that the specification has itself.
@@ -362,7 +267,7 @@ impl Run<'_> {
 
     /// Asks about a group, again and again without the node whose error has ended the process: the others share what they have in common
     /// all the same.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         asked: Asked,
         attributes: &[&str],
@@ -392,7 +297,7 @@ impl Run<'_> {
     }
 
     /// Several attributes of `eval.nix`, from one process.
-    async fn values(
+    pub(super) async fn values(
         &self,
         asked: Asked,
         attributes: &[&str],
@@ -416,13 +321,24 @@ impl Run<'_> {
         what: &[&str],
         nodes: &[MachineName],
     ) -> Result<Printed, NixError> {
+        self.instantiate_at(asked, what, nodes, &[]).await
+    }
+
+    /// The same about what is at some paths.
+    pub(super) async fn instantiate_at(
+        &self,
+        asked: Asked,
+        what: &[&str],
+        nodes: &[MachineName],
+        paths: &[Path],
+    ) -> Result<Printed, NixError> {
         let setting = |on: bool| if on { "true" } else { "false" };
         let (pure, builds) = (setting(self.question.pure), setting(self.question.builds));
         let fixed =
             ["--eval", "--strict", "--json", "--read-write-mode", "--option", "pure-eval", pure, "--option"];
         let fixed = [&fixed[..], &["allow-import-from-derivation", builds, "-"]].concat();
         let arguments = [&fixed[..], what].concat();
-        let input = self.question.expression(nodes);
+        let input = self.question.expression(nodes, paths);
         // Without nodes it may still look at one.
         let slot = self.slots.take(self.costs.mib(nodes.len().max(1))).await;
         let watch = self.question.tracer.as_ref().map(|tracer| tracer.watch(slot.number())).transpose();
@@ -449,17 +365,22 @@ impl Run<'_> {
         };
         let finished = self.nix.call(call, self.cancel, &|_| {}).await?;
         let reads = watch.and_then(super::trace::Watch::finish).map(Arc::new);
-        Ok(Printed { stdout: finished.stdout, reads, peak_mib: finished.peak_mib })
+        Ok(Printed {
+            notes: finished.log.notes().to_vec(),
+            stdout: finished.stdout,
+            reads,
+            peak_mib: finished.peak_mib,
+        })
     }
 }
 
-fn sized<T, const N: usize>(values: Vec<T>) -> Result<[T; N], NixError> {
+pub(super) fn sized<T, const N: usize>(values: Vec<T>) -> Result<[T; N], NixError> {
     values
         .try_into()
         .map_err(|values: Vec<T>| unexpected(&format!("{} results where {N} were asked for", values.len())))
 }
 
-fn parse<T: serde::de::DeserializeOwned>(json: Json) -> Result<T, NixError> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(json: Json) -> Result<T, NixError> {
     serde_json::from_value(json).map_err(|error| unexpected(&error))
 }
 

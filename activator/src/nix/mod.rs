@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::text::{Lines, plain};
 
-pub use log::Log;
+pub use log::{Log, Note, parts_of};
 pub use settings::{NixSettings, mistake};
 
 /// The oldest Nix that works.

@@ -7,7 +7,9 @@
 
 mod meaning;
 mod mistakes;
+mod nixops;
 mod processes;
+mod systems;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod watching;
 

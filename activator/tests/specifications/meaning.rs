@@ -3,35 +3,35 @@
 use super::*;
 
 /// Something a NixOps network may say, and what comes of it.
-struct Row {
-    what: &'static str,
-    files: Vec<(&'static str, String)>,
+pub(super) struct Row {
+    pub(super) what: &'static str,
+    pub(super) files: Vec<(&'static str, String)>,
     more: Vec<&'static str>,
     /// `NODE:OPTION` or a JSON pointer into the result, and the value there.
-    expected: Vec<(&'static str, Value)>,
+    pub(super) expected: Vec<(&'static str, Value)>,
 }
 
-fn row(what: &'static str, network: &str) -> Row {
+pub(super) fn row(what: &'static str, network: &str) -> Row {
     Row { what, files: vec![("network.nix", complete(network))], more: vec![], expected: vec![] }
 }
 
 impl Row {
-    fn file(mut self, name: &'static str, text: &str) -> Self {
+    pub(super) fn file(mut self, name: &'static str, text: &str) -> Self {
         self.files.push((name, complete(text)));
         self
     }
 
-    fn with(mut self, more: &[&'static str]) -> Self {
+    pub(super) fn with(mut self, more: &[&'static str]) -> Self {
         self.more.extend(more);
         self
     }
 
-    fn gives(mut self, path: &'static str, value: Value) -> Self {
+    pub(super) fn gives(mut self, path: &'static str, value: Value) -> Self {
         self.expected.push((path, value));
         self
     }
 
-    fn check(&self, nix: &Installation) {
+    pub(super) fn check(&self, nix: &Installation) -> Outcome {
         let options: Vec<&str> =
             self.expected.iter().filter_map(|(path, _)| Some(path.split_once(':')?.1)).collect();
         let options = options.join(",");
@@ -48,6 +48,7 @@ impl Row {
             let Outcome { error, result, .. } = &outcome;
             assert_eq!(found, *expected, "{}: {path}\n{error}\n{result:#}", self.what);
         }
+        outcome
     }
 }
 
@@ -130,7 +131,7 @@ fn facts_and_resources() -> Vec<Row> {
                 "--machines",
                 r#"{"a":{"private_ipv4":"10.0.0.1"},"b":{"private_ipv4":"10.0.0.2"},"c":{"public_ipv4":"198.51.100.3"}}"#,
             ])
-            .gives("a:networking.extraHosts", json!("10.0.0.2 b b-unencrypted\n198.51.100.3 c c-unencrypted")),
+            .gives("a:networking.extraHosts", json!("10.0.0.1 a a-unencrypted\n127.0.0.1 a-encrypted\n10.0.0.2 b b-unencrypted\n198.51.100.3 c c-unencrypted")),
         row("known hosts", "{ a = { BASE }; b = { BASE }; }")
             .with(&[
                 "--machines",

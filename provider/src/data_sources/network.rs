@@ -71,9 +71,9 @@ impl DataSource<Context> for NetworkDataSource {
         .attribute("options", strings_attribute("Options whose values are wanted in `values`, e.g. `[\"services.openssh.ports\"]`."))
         .attribute("nodes", Attribute::nested_map(node).computed().description("The nodes, by name."))
         .attribute("description", text("`network.description`."))
-        .attribute("deployment", Attribute::dynamic().computed().description("`deployment.*` of each node: an object of nodes, each an object as in the specification, so that `deployment[\"web\"].ec2.instanceType` can drive the resource that makes the machine. What is secret there is left out; what is not known yet is null."))
-        .attribute("network_resources", Attribute::dynamic().computed().description("`resources.TYPE.NAME` as the specification declares them, e.g. `network_resources.s3Buckets[\"assets\"].name`. What is secret there is left out; what is not known yet is null."))
-        .attribute("values", Attribute::dynamic().computed().description("The values of `options`: an object of nodes, each an object by option; null where an option has no value, or one that needs a fact of a machine that is not in `machines` (units, for one, need its platform)."))
+        .attribute("deployment", Attribute::dynamic().computed().description("`deployment.*` of each node: an object of nodes, each an object as in the specification, so that `deployment[\"web\"].ec2.instanceType` can drive the resource that makes the machine. What is secret there is left out; what is not known yet is null. A machine or a resource in there is its name."))
+        .attribute("network_resources", Attribute::dynamic().computed().description("`resources.TYPE.NAME` as the specification declares them, e.g. `network_resources.s3Buckets[\"assets\"].name`. What is secret there is left out; what is not known yet is null. A machine, or another resource, in one is its name."))
+        .attribute("values", Attribute::dynamic().computed().description("The values of `options`: an object of nodes, each an object by option; null where an option has no value, or one that needs a fact of a machine that is not in `machines`. The platform of such a machine is taken to be that of the computer where Terraform runs; in a flake it is not known."))
     }
 
     async fn read(&self, cx: &Cx<Context>, mut config: Network) -> Result<Network, Diagnostics> {

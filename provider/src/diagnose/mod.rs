@@ -3,6 +3,7 @@
 mod nodes;
 mod text;
 mod trace;
+mod warnings;
 
 use nixos_activator::activate::ActivateError;
 use nixos_activator::agent::{Outcome, Report};
@@ -21,6 +22,7 @@ use nodes::mistakes;
 pub(crate) use nodes::nodes;
 use text::{indented, shortened};
 use trace::Trace;
+pub(crate) use warnings::warnings;
 
 /// A machine that cannot be talked to.
 pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {

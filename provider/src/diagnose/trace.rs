@@ -1,5 +1,7 @@
 //! Reads what Nix says when something does not evaluate.
 
+use nixos_activator::nix::parts_of;
+
 use super::text::{beginning, shortened};
 
 /// An error of Nix, taken apart.
@@ -13,10 +15,13 @@ pub(super) struct Trace<'a> {
     innermost: &'a str,
     /// Whether that comes first, as it does before Nix 2.13.
     is_innermost_first: bool,
+    /// What `builtins.trace` and `builtins.warn` had printed by then, with the words that say so.
+    printed: &'a str,
 }
 
 impl<'a> Trace<'a> {
     pub(super) fn new(text: &'a str) -> Self {
+        let (text, printed) = parts_of(text);
         let text = text.trim_end();
         let is_error = |line: &str| line == "error:" || line.starts_with("error: ");
         let (before, cause) = text.split_at(lines_that(text, is_error).last().unwrap_or_default());
@@ -24,15 +29,15 @@ impl<'a> Trace<'a> {
         if !before.trim().trim_start_matches("error:").is_empty() {
             let innermost = lines_that(before, is_frame).last().and_then(|at| before.get(at..));
             let innermost = innermost.unwrap_or_default();
-            return Self { cause, frames: before, innermost, is_innermost_first: false };
+            return Self { cause, frames: before, innermost, is_innermost_first: false, printed };
         }
         let mut steps = lines_that(cause, is_frame);
         let Some((cause, frames)) = steps.next().and_then(|at| cause.split_at_checked(at)) else {
-            return Self { cause, frames: "", innermost: "", is_innermost_first: false };
+            return Self { cause, frames: "", innermost: "", is_innermost_first: false, printed };
         };
         let end = steps.next().map_or(frames.len(), |at| at - cause.len());
         let innermost = frames.get(..end).unwrap_or(frames);
-        Self { cause: cause.trim_end(), frames, innermost, is_innermost_first: true }
+        Self { cause: cause.trim_end(), frames, innermost, is_innermost_first: true, printed }
     }
 
     /// What tells it from other mistakes: where it is, or where it was noticed. Of a recursion nobody knows where it began.
@@ -55,12 +60,19 @@ impl<'a> Trace<'a> {
             (frames, false) => format!("{cause}\n\nThe way there, innermost last:\n{}", shortened(frames)),
             (frames, true) => format!("{cause}\n\nThe way there, innermost first:\n{}", beginning(frames)),
         };
+        if self.cause.contains("stack overflow") {
+            text.push_str(
+                "\n\nSomething contains itself, or asks for itself: a machine that is printed, an option that needs its own value. Nix does \
+                 not say where. The machine named above, and what was changed last, are where to look.",
+            );
+        }
         if [self.cause, self.frames].iter().any(|text| text.contains("allow-import-from-derivation")) {
             text.push_str(
                 "\n\nThe evaluation imports something that has to be built first. Set `import_from_derivation = true` to let a \
                  plan build it, or commit what is built to the source.",
             );
         }
+        text.push_str(self.printed.trim_end());
         text
     }
 }
@@ -96,6 +108,14 @@ mod tests {
             "{text}"
         );
         assert_eq!(Trace::new("error: syntax error").explained(), "error: syntax error");
+        // What was printed is no cause, and does not make another mistake of it.
+        let printed = "\n\nPrinted before that:\ntrace: looking\nevaluation warning: old";
+        let with_printed = format!("error: stack overflow (possible infinite recursion){printed}");
+        let text = Trace::new(&with_printed).explained();
+        assert!(text.starts_with("error: stack overflow") && text.ends_with(printed), "{text}");
+        let is_same =
+            Trace::new("error: x").identity() == Trace::new(&format!("error: x{printed}")).identity();
+        assert!(is_same);
         assert_eq!(Trace::new("").explained(), "");
         // A message that begins with a line break.
         let text =

@@ -172,7 +172,7 @@ async fn complete(
         None
     } else {
         let uuid = Fact::from(deployment.id.known().cloned());
-        plan::evaluate(cx, cancel, deployment, uuid, &open).await?
+        plan::evaluate(cx, cancel, deployment, uuid, &open, &Planned::default()).await?
     };
     for name in open {
         let path = Path::root().attribute("machines").key(name.as_str());

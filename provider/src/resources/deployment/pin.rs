@@ -74,11 +74,28 @@ enum Walk {
     Other(Option<Process>, Option<PathBuf>),
 }
 
+/// What was planned in the plan that this one has to repeat, if it has to: its reader has been told about that.
+pub(super) fn repeated(deployment: &Deployment) -> Option<Planned> {
+    let pins = remembered(&file(deployment)?);
+    let is_repeated: Box<dyn Fn(&Pin) -> bool> = match walk() {
+        Walk::Apply(process) => Box::new(move |pin| pin.terraform.as_ref() == Some(&process)),
+        Walk::ApplySaved(saved) => {
+            let written = seconds(std::fs::metadata(&saved).and_then(|found| found.modified()).ok()?);
+            Box::new(move |pin| pin.is_in(&saved, written))
+        }
+        Walk::Other(..) => return None,
+    };
+    pins.into_iter().rfind(is_repeated).map(|pin| pin.planned)
+}
+
+fn remembered(file: &std::path::Path) -> Vec<Pin> {
+    std::fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
 /// Compares a plan with the one it has to repeat, if it has to, and remembers it.
 pub(super) fn check(deployment: &Deployment, now: &Planned) -> Option<Diagnostic> {
     let file = file(deployment)?;
-    let mut pins: Vec<Pin> =
-        std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let mut pins = remembered(&file);
     let has_changed = |repeated: &[&Pin]| {
         let planned = repeated.last().filter(|_| !repeated.iter().any(|pin| agrees(&pin.planned, now)))?;
         Some(changed(&planned.planned, now))

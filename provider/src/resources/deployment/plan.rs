@@ -38,7 +38,13 @@ pub(super) async fn plan(
     let evaluation = if evaluated.is_empty() && !earlier.is_empty() {
         None
     } else {
-        evaluate(cx, &cx.cancel, &proposed, uuid.clone(), &evaluated).await?
+        // Terraform shows what both plans of an apply warn of.
+        let told = match &first {
+            Some(first) => Some(first.planned.clone()),
+            None if cx.client.stores_planned_private => None,
+            None => pin::repeated(&proposed),
+        };
+        evaluate(cx, &cx.cancel, &proposed, uuid.clone(), &evaluated, &told.unwrap_or_default()).await?
     };
 
     let texts = if gets_secrets(&proposed) && private.secrets_key.is_some() {
@@ -124,13 +130,15 @@ fn machine_names(deployment: &Deployment) -> Result<Option<Vec<MachineName>>, Di
     machines.keys().map(parse).collect::<Result<_, _>>().map(Some)
 }
 
-/// Evaluates `names`; `None` while it is not known what to evaluate.
+/// Evaluates `names`; `None` while it is not known what to evaluate. What is warned of is said but for machines whose systems were told of
+/// before.
 pub(super) async fn evaluate(
     cx: &Cx<Context>,
     cancel: &CancellationToken,
     deployment: &Deployment,
     uuid: Fact<String>,
     names: &[MachineName],
+    told: &Planned,
 ) -> Result<Option<Evaluation>, Diagnostics> {
     let Some(request) = evaluation_request(&deployment.spec(), uuid, Some(names.to_vec()))? else {
         return Ok(None);
@@ -145,6 +153,8 @@ pub(super) async fn evaluate(
         .evaluate(nix, &request, cancel)
         .await
         .map_err(|error| diagnose::evaluation(&error, &deployment.spec_path()))?;
+    let untold = evaluation.nodes.iter().filter(|(name, _)| !told.drvs.contains_key(*name));
+    diagnose::warnings(untold).into_iter().for_each(|warning| cx.warn(warning));
     // All that is wrong at once, not the first of it.
     let problems = diagnose::nodes(&evaluation.nodes);
     if !problems.is_empty() {

@@ -34,6 +34,46 @@ fn keys_of_a_specification_are_sent_and_waited_for() {
     fails_saying(&plan(&world), &["Machine \"web\" has two secrets \"token\""]);
 }
 
+/// A service that comes after `NAME-key.service` runs as the one whom the secret belongs to: that has to be true by then.
+#[test]
+fn a_key_is_there_once_it_belongs_to_its_owner() {
+    let world = world(&["web"]);
+    world.lab.control().write_file("/root/key", "x").unwrap();
+    let network =
+        one("deployment.keys.token = { keyFile = /root/key; user = \"daemon\"; group = \"daemon\"; };\n\
+         deployment.keys.numbered = { keyFile = /root/key; user = \"1\"; group = \"1\"; };");
+    set_up(&world, &site(&world, &["web"], ""), &network);
+    succeeds(&apply(&world));
+    let web = world.lab.host("web");
+    let run = |command: &[&str]| web.exec(command).unwrap().stdout.trim().to_owned();
+    let state = |unit: &str| run(&["systemctl", "show", "--property=ActiveState", "--value", unit]);
+    let becomes = |unit: &str, wanted: &str, seconds: u64| {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+        while state(unit) != wanted {
+            assert!(std::time::Instant::now() < until, "{unit} is {}, not {wanted}", state(unit));
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    };
+    becomes("token-key.service", "active", 20);
+    becomes("numbered-key.service", "active", 20);
+    // As it is while its owner's account is not there yet.
+    run(&["chown", "root:root", "/run/keys/token"]);
+    run(&["systemctl", "restart", "--no-block", "token-key.service"]);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(state("token-key.service"), "activating");
+    run(&["chown", "daemon:root", "/run/keys/token"]);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(state("token-key.service"), "activating", "the group is not right");
+    run(&["chown", "daemon:daemon", "/run/keys/token"]);
+    becomes("token-key.service", "active", 20);
+    // An owner that never comes holds nothing up for ever.
+    run(&["chown", "root:root", "/run/keys/token"]);
+    run(&["systemctl", "restart", "--no-block", "token-key.service"]);
+    becomes("token-key.service", "activating", 20);
+    becomes("token-key.service", "active", 120);
+    assert!(run(&["journalctl", "-u", "token-key.service"]).contains("does not belong to daemon:daemon"));
+}
+
 #[test]
 fn keys_written_in_a_specification_are_sent_and_seen_nowhere_else() {
     let world = world(&["web"]);

@@ -25,3 +25,4 @@ mod secret_files;
 mod secrets;
 mod support;
 mod trouble;
+mod warnings;
