@@ -145,10 +145,13 @@ pub struct Key {
     /// Its mode in octal digits.
     pub permissions: String,
     /// `keyFile`.
+    #[serde(default)]
     pub file: Option<PathBuf>,
     /// `keyCommand`.
+    #[serde(default)]
     pub command: Option<Vec<String>>,
     /// Whether its content is in the specification itself; see [`Evaluator::texts`].
+    #[serde(default)]
     pub text: bool,
 }
 

@@ -4,3 +4,5 @@ pub(crate) mod deployment;
 pub(crate) mod ec2_key_pair;
 pub(crate) mod machine;
 pub(crate) mod s3_bucket;
+#[cfg(test)]
+mod states;

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::resource::private::{open, seal};
+use crate::resource::private::{open_own, seal};
 use crate::resource::{own_value, typed};
 use crate::{Cx, Diagnostics, Schema, Value};
 
@@ -136,7 +136,7 @@ impl<D: Send + Sync + 'static, E: EphemeralResource<D>> DynEphemeralResource<D> 
             let opened = self.ephemeral.open(cx, typed(E::TYPE, &config)?).await?;
             Ok(Opened {
                 value: own_value(E::TYPE, &opened.value)?,
-                private: seal(E::TYPE, opened.private, None)?,
+                private: seal(E::TYPE, 0, opened.private, None)?,
                 renew_at: opened.renew_at,
             })
         })
@@ -148,12 +148,12 @@ impl<D: Send + Sync + 'static, E: EphemeralResource<D>> DynEphemeralResource<D> 
         private: Vec<u8>,
     ) -> BoxFuture<'a, Result<Renewed<Vec<u8>>, Diagnostics>> {
         Box::pin(async move {
-            let renewed = self.ephemeral.renew(cx, open(E::TYPE, &private)?.data).await?;
-            Ok(Renewed { private: seal(E::TYPE, renewed.private, None)?, renew_at: renewed.renew_at })
+            let renewed = self.ephemeral.renew(cx, open_own(E::TYPE, &private)?).await?;
+            Ok(Renewed { private: seal(E::TYPE, 0, renewed.private, None)?, renew_at: renewed.renew_at })
         })
     }
 
     fn close<'a>(&'a self, cx: &'a Cx<D>, private: Vec<u8>) -> BoxFuture<'a, Result<(), Diagnostics>> {
-        Box::pin(async move { self.ephemeral.close(cx, open(E::TYPE, &private)?.data).await })
+        Box::pin(async move { self.ephemeral.close(cx, open_own(E::TYPE, &private)?).await })
     }
 }

@@ -46,7 +46,7 @@ pub use path::{Path, Step};
 pub use provider::{ConfigureCx, Provider, problems};
 pub use resource::{
     Applied, ApplyRequest, DynResource, Failed, MoveRequest, PlanRequest, PlanResponse, Resource, State,
-    resource,
+    StoredPrivate, resource,
 };
 pub use schema::{
     Attribute, Block, IdentityAttribute, IdentitySchema, Nested, Schema, Validator, validators,

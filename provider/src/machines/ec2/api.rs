@@ -4,12 +4,14 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::ProvideErrorMetadata;
 use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types::{
-    BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification, Image, Instance,
-    InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest, InstanceNetworkInterfaceSpecification,
-    InstanceStateName, MarketType, Placement, ResourceType, SpotMarketOptions, TagSpecification,
+    BlockDeviceMapping, EbsBlockDevice, Filter, HttpTokensState, IamInstanceProfileSpecification, Image,
+    Instance, InstanceLifecycleType, InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest,
+    InstanceNetworkInterfaceSpecification, InstanceStateName, MarketType, Placement, ResourceType,
+    SpotMarketOptions, TagSpecification,
 };
 use base64::Engine as _;
 use nixos_activator::Secret;
+use tfplugin::Attr;
 
 use super::block::{Ec2Block, MetadataOptions, RootVolume, Spot};
 use crate::aws::{
@@ -317,6 +319,35 @@ impl<'a> Ec2<'a> {
         Ok(answer.disable_api_termination().and_then(|value| value.value()).unwrap_or(false))
     }
 
+    /// The user data of the instance, where they are text.
+    pub(super) async fn user_data(&self, id: &str) -> Result<Option<String>, AwsError> {
+        let attribute = aws_sdk_ec2::types::InstanceAttributeName::UserData;
+        let call = self.client.describe_instance_attribute().instance_id(id).attribute(attribute);
+        let answer = call.send().await.map_err(AwsError::of("ec2:DescribeInstanceAttribute"))?;
+        let encoded = answer.user_data().and_then(|data| data.value()).unwrap_or_default();
+        let bytes = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).ok();
+        Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()).filter(|text| !text.is_empty()))
+    }
+
+    /// What the instance was asked for with, where it is a spot instance.
+    pub(super) async fn spot(&self, instance: &Instance) -> Result<Option<Spot>, AwsError> {
+        if instance.instance_lifecycle() != Some(&InstanceLifecycleType::Spot) {
+            return Ok(None);
+        }
+        let Some(id) = instance.spot_instance_request_id() else { return Ok(Some(Spot::default())) };
+        let by_id = Filter::builder().name("spot-instance-request-id").values(id).build();
+        let found = self.client.describe_spot_instance_requests().filters(by_id).send().await;
+        let found = found.map_err(AwsError::of("ec2:DescribeSpotInstanceRequests"))?;
+        let Some(request) = found.spot_instance_requests().first() else { return Ok(Some(Spot::default())) };
+        Ok(Some(Spot {
+            max_price: Attr::from(request.spot_price().map(short_price)),
+            kind: Attr::from(request.r#type().map(|kind| kind.as_str().to_owned())),
+            interruption_behavior: Attr::from(
+                request.instance_interruption_behavior().map(|what| what.as_str().to_owned()),
+            ),
+        }))
+    }
+
     /// Something was changed.
     pub(crate) async fn changed(&self) {
         self.aws.fleet.forget(&self.region).await;
@@ -334,6 +365,12 @@ pub(crate) fn machine_tags(block: &Ec2Block, name: &str) -> Tags {
     tags.entry("Name".to_owned()).or_insert_with(|| name.to_owned());
     tags.insert(MACHINE.to_owned(), name.to_owned());
     tags
+}
+
+/// A price as people write it: EC2 says 0.050000 for 0.05.
+fn short_price(price: &str) -> String {
+    let short = if price.contains('.') { price.trim_end_matches('0').trim_end_matches('.') } else { price };
+    short.to_owned()
 }
 
 /// A profile by name or by ARN.
@@ -393,5 +430,16 @@ fn state_word(state: &InstanceStateName) -> &'static str {
         InstanceStateName::Stopped => "stopped",
         InstanceStateName::Terminated => "terminated",
         _ => "settled",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prices_are_as_people_write_them() {
+        let prices = ["0.050000", "1.000000", "10", "0.0104"].map(short_price);
+        assert_eq!(prices, ["0.05", "1", "10", "0.0104"]);
     }
 }

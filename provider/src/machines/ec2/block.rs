@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tfplugin::Attr;
+use tfplugin::{Attr, Path};
 
+use super::found::Found;
 use crate::machines::Bastion;
 use crate::machines::ssh::SshBlock;
 use crate::settings::List;
@@ -119,8 +120,10 @@ impl Ec2Block {
         }
     }
 
-    /// What the schema cannot choose: defaults that depend on something else. `old` is the block in state.
-    pub(crate) fn settle_choices(&mut self, configured: &Self, old: Option<&Self>) {
+    /// What the schema cannot choose: defaults that depend on something else. `old` is the block in state, and `found` what of it
+    /// came with an import.
+    pub(crate) fn settle_choices(&mut self, configured: &Self, old: Option<&Self>, found: &Found) {
+        found.settle(self, configured, old);
         if self.host_key.is_unknown() && configured.host_key.is_null() {
             self.host_key = match &configured.user_data {
                 Attr::Null => Attr::Known("nixos".to_owned()),
@@ -137,21 +140,29 @@ impl Ec2Block {
             };
         }
         if let Some(old) = old {
-            keep!(self, configured, old; availability_zone key_name subnet_id security_group_ids instance_profile
-                placement_group tenancy ebs_optimized source_dest_check client_token);
+            keep!(self, configured, old; availability_zone key_name subnet_id security_group_ids private_ip
+                associate_public_ip_address instance_profile placement_group tenancy ebs_optimized source_dest_check
+                client_token);
+            if let (Attr::Known(spot), Attr::Known(asked), Attr::Known(was)) =
+                (&mut self.spot, &configured.spot, &old.spot)
+            {
+                keep!(spot, asked, was; max_price kind interruption_behavior);
+            }
             if let (Attr::Known(root), Attr::Known(asked), Attr::Known(was)) =
                 (&mut self.root_volume, &configured.root_volume, &old.root_volume)
             {
                 keep!(root, asked, was; size kind iops throughput encrypted kms_key_id volume_id);
             }
+            let planned = self.volumes.known().cloned().unwrap_or_default();
             for (name, volume) in self.volumes.known_mut().into_iter().flatten() {
                 let asked = configured.volumes.known().and_then(|volumes| volumes.get(name));
-                let was = old.volumes.known().and_then(|volumes| volumes.get(name));
+                let was = old.earlier_volume(&planned, name, volume, found);
                 if let (Some(asked), Some(was)) = (asked, was.filter(|was| was.volume_id.is_known())) {
-                    keep!(volume, asked, was; size kind iops throughput encrypted kms_key_id volume_id client_token);
+                    keep!(volume, asked, was; size kind iops throughput snapshot_id encrypted kms_key_id volume_id client_token);
                 }
             }
         }
+        self.settle_new(configured);
         // Of another type, a volume has another speed unless one is asked for.
         let speed_follows =
             |kind: (&Attr<String>, &Attr<String>), asked: &Attr<i32>, speed: &mut Attr<i32>| {
@@ -165,10 +176,14 @@ impl Ec2Block {
             speed_follows((&root.kind, &was.kind), &asked.iops, &mut root.iops);
             speed_follows((&root.kind, &was.kind), &asked.throughput, &mut root.throughput);
         }
+        let planned = self.volumes.known().cloned().unwrap_or_default();
         for (name, volume) in self.volumes.known_mut().into_iter().flatten() {
-            let asked =
-                configured.volumes.known().and_then(|volumes| volumes.get(name)).cloned().unwrap_or_default();
-            let was = old.and_then(|old| old.volumes.known()?.get(name));
+            let asked = match configured.volumes.known().and_then(|volumes| volumes.get(name)) {
+                Some(asked) => asked.clone(),
+                // As an import has found it.
+                None => continue,
+            };
+            let was = old.and_then(|old| old.earlier_volume(&planned, name, volume, found));
             if !volume.is_ours() && asked.delete_on_termination.is_null() {
                 volume.delete_on_termination = Attr::Known(false);
             }
@@ -177,6 +192,79 @@ impl Ec2Block {
                 speed_follows((&volume.kind, &was.kind), &asked.throughput, &mut volume.throughput);
             }
         }
+    }
+
+    /// What EC2 does not tell of what it was not asked for.
+    fn settle_new(&mut self, configured: &Self) {
+        if let (Attr::Known(spot), Attr::Known(asked)) = (&mut self.spot, &configured.spot) {
+            let pairs = [
+                (&mut spot.max_price, &asked.max_price),
+                (&mut spot.kind, &asked.kind),
+                (&mut spot.interruption_behavior, &asked.interruption_behavior),
+            ];
+            for (planned, asked) in pairs {
+                if asked.is_null() && planned.is_unknown() {
+                    *planned = Attr::Null;
+                }
+            }
+        }
+    }
+
+    /// The volume here that will be `name`: the one of this name, or one at the same device that has no name in `planned`. A volume
+    /// is not another one because it is called otherwise.
+    pub(super) fn earlier_volume<'a>(
+        &'a self,
+        planned: &BTreeMap<String, Volume>,
+        name: &str,
+        volume: &Volume,
+        found: &Found,
+    ) -> Option<&'a Volume> {
+        let volumes = self.volumes.known()?;
+        volumes.get(name).or_else(|| {
+            let mut unnamed = volumes.iter().filter(|(other, _)| !planned.contains_key(*other));
+            unnamed.find(|(_, was)| was.can_become(volume, found)).map(|(_, was)| was)
+        })
+    }
+
+    /// Gives volumes the names they have in a plan; those that get another one, by id.
+    pub(crate) fn rename_volumes(&mut self, planned: &Self) -> BTreeMap<String, String> {
+        let mut renamed = BTreeMap::new();
+        let (Attr::Known(there), Attr::Known(planned)) = (&mut self.volumes, &planned.volumes) else {
+            return renamed;
+        };
+        for (name, volume) in planned.iter().filter(|(_, volume)| volume.volume_id.is_known()) {
+            let before = there.iter().find(|(_, was)| was.volume_id == volume.volume_id);
+            let Some(before) = before.map(|(before, _)| before.clone()).filter(|before| before != name)
+            else {
+                continue;
+            };
+            if let (Some(volume), Attr::Known(id)) = (there.remove(&before), &volume.volume_id) {
+                renamed.insert(id.clone(), name.clone());
+                there.insert(name.clone(), volume);
+            }
+        }
+        renamed
+    }
+
+    /// Attributes that differ from those of `old`, were known there, and cannot be changed in place.
+    pub(crate) fn replaced(&self, old: &Self) -> Vec<Path> {
+        let differs = |before: &Attr<String>, after: &Attr<String>| before.is_known() && before != after;
+        let public = (&old.associate_public_ip_address, &self.associate_public_ip_address);
+        let spot = match (&old.spot, &self.spot) {
+            (Attr::Known(old), Attr::Known(new)) => {
+                differs(&old.max_price, &new.max_price)
+                    || differs(&old.kind, &new.kind)
+                    || differs(&old.interruption_behavior, &new.interruption_behavior)
+            }
+            (old, new) => old != new,
+        };
+        let replaced = [
+            ("private_ip", differs(&old.private_ip, &self.private_ip)),
+            ("associate_public_ip_address", public.0.is_known() && public.0 != public.1),
+            ("spot", spot),
+        ];
+        let replaced = replaced.into_iter().filter(|(_, replaced)| *replaced);
+        replaced.map(|(name, _)| Path::root().attribute("ec2").attribute(name)).collect()
     }
 
     /// What an instance has that was just launched: all but what it gets when it runs.
@@ -193,6 +281,30 @@ impl Ec2Block {
     /// The region, which every state has.
     pub(crate) fn region(&self) -> &str {
         self.region.known().map_or("", String::as_str)
+    }
+}
+
+impl Volume {
+    /// Whether this volume, which is there, may be the one that `planned` asks for at its device.
+    fn can_become(&self, planned: &Self, found: &Found) -> bool {
+        let (Attr::Known(here), Attr::Known(there)) = (&self.device, &planned.device) else { return false };
+        let fits = |asked: &Attr<String>, now: &Attr<String>| !asked.is_known() || asked == now;
+        device_letter(here) == device_letter(there)
+            && self.volume_id.is_known()
+            && self.may_be_owned_as(planned, found)
+            && fits(&planned.snapshot_id, &self.snapshot_id)
+            && (!planned.encrypted.is_known() || planned.encrypted == self.encrypted)
+            && planned.size.known().is_none_or(|size| self.size.known().is_none_or(|now| now <= size))
+    }
+
+    /// Whether it belongs to the machine as planned: as now, or to nobody from now on. That somebody else's becomes the machine's,
+    /// and so goes with it, is meant only where an import could not know whose it is.
+    pub(super) fn may_be_owned_as(&self, planned: &Self, found: &Found) -> bool {
+        match &planned.existing_volume_id {
+            Attr::Known(id) => self.volume_id.known() == Some(id),
+            Attr::Null => self.existing_volume_id.is_null() || found.has(self),
+            Attr::Unknown => true,
+        }
     }
 }
 

@@ -5,7 +5,8 @@ use tfplugin::{Attr, Diagnostic, Diagnostics, Path};
 
 use super::Ec2;
 use super::api::{machine_tags, profile_specification};
-use super::block::{Ec2Block, RootVolume};
+use super::block::{Ec2Block, RootVolume, device_letter};
+use super::found::Found;
 use super::volumes::{self, Owner, VolumeChange, keep_or_delete, modify_volume};
 use crate::aws::{AwsError, Patience, difference, retag_ec2};
 use crate::settings::known_elements;
@@ -16,8 +17,8 @@ pub(crate) fn needs_stop(before: &Ec2Block, after: &Ec2Block) -> bool {
         || (after.ebs_optimized.is_known() && before.ebs_optimized != after.ebs_optimized)
 }
 
-/// What about a plan cannot be done.
-pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool) -> Diagnostics {
+/// What about a plan cannot be done. `found` is what of the machine came with an import.
+pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool, found: &Found) -> Diagnostics {
     let mut problems = Diagnostics::default();
     let block = || Path::root().attribute("ec2");
     let mut say = |path: Path, summary: String, detail: String| {
@@ -57,20 +58,29 @@ pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool) -> D
         shrinks(block().attribute("root_volume"), "the root volume", &old.size, &new.size);
     }
     let none = std::collections::BTreeMap::new();
-    let (old, new) = (before.volumes.known().unwrap_or(&none), after.volumes.known().unwrap_or(&none));
+    let new = after.volumes.known().unwrap_or(&none);
     let mut fixed = vec![];
     for (name, volume) in new {
-        let Some(was) = old.get(name).filter(|was| was.volume_id.is_known()) else { continue };
+        let was = before.earlier_volume(new, name, volume, found).filter(|was| was.volume_id.is_known());
+        let Some(was) = was else { continue };
         let path = block().attribute("volumes").key(name);
         shrinks(path.clone(), &format!("volume \"{name}\""), &was.size, &volume.size);
         let differs = |before: &Attr<String>, after: &Attr<String>| before != after && !after.is_unknown();
         // A volume that was detached behind our back has no device any more; it gets it back.
-        let moved = was.device.is_known() && differs(&was.device, &volume.device);
+        // `sdX` and `xvdX` are one device.
+        let letter = |device: &Attr<String>| device.known().map(|device| device_letter(device));
+        let moved = was.device.is_known()
+            && volume.device.is_known()
+            && letter(&was.device) != letter(&volume.device);
         let checks = [
             ("device", moved),
             ("snapshot_id", differs(&was.snapshot_id, &volume.snapshot_id)),
-            ("existing_volume_id", differs(&was.existing_volume_id, &volume.existing_volume_id)),
-            ("kms_key_id", differs(&was.kms_key_id, &volume.kms_key_id)),
+            ("existing_volume_id", !was.may_be_owned_as(volume, found)),
+            (
+                "kms_key_id",
+                differs(&was.kms_key_id, &volume.kms_key_id)
+                    && !same_key(&was.kms_key_id, &volume.kms_key_id),
+            ),
             ("encrypted", was.encrypted != volume.encrypted && !volume.encrypted.is_unknown()),
         ];
         fixed.extend(
@@ -91,6 +101,16 @@ pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool) -> D
         );
     }
     problems
+}
+
+/// A key by id, and the same by ARN.
+fn same_key(one: &Attr<String>, other: &Attr<String>) -> bool {
+    match (one, other) {
+        (Attr::Known(one), Attr::Known(other)) => {
+            one.ends_with(other.as_str()) || other.ends_with(one.as_str())
+        }
+        _ => false,
+    }
 }
 
 /// Changes what only a stopped instance takes.
@@ -142,6 +162,9 @@ pub(crate) async fn become_(
     step!(source_dest_check, source_dest_check(ec2, id, planned));
     step!(disable_api_termination, protection(ec2, id, planned));
     step!(metadata_options, metadata(ec2, id, planned));
+    if same_profile(&there.instance_profile, &planned.instance_profile) {
+        there.instance_profile = planned.instance_profile.clone();
+    }
     step!(instance_profile, profile(ec2, id, planned));
     step!(elastic_ip, elastic_ip(ec2, id, there.elastic_ip.known(), planned));
     if let (Attr::Known(now), Attr::Known(wanted)) = (&there.root_volume, &planned.root_volume) {
@@ -211,6 +234,15 @@ async fn metadata(ec2: &Ec2<'_>, id: &str, planned: &Ec2Block) -> Result<(), Aws
         .http_put_response_hop_limit(options.http_put_response_hop_limit.known().copied().unwrap_or(1))
         .instance_metadata_tags(text(&options.instance_metadata_tags, "disabled").as_str().into());
     call.send().await.map(drop).map_err(AwsError::of("ec2:ModifyInstanceMetadataOptions"))
+}
+
+/// A profile by name, and the same by ARN.
+fn same_profile(one: &Attr<String>, other: &Attr<String>) -> bool {
+    let is = |arn: &str, name: &str| arn.starts_with("arn:") && arn.ends_with(&format!("/{name}"));
+    match (one, other) {
+        (Attr::Known(one), Attr::Known(other)) => is(one, other) || is(other, one),
+        _ => false,
+    }
 }
 
 async fn profile(ec2: &Ec2<'_>, id: &str, planned: &Ec2Block) -> Result<(), AwsError> {
@@ -305,6 +337,11 @@ mod tests {
         Attr::Known(text.to_owned())
     }
 
+    /// Nothing of the machine came with an import.
+    fn none() -> Found {
+        Found::default()
+    }
+
     fn with_volume(volume: Volume) -> Ec2Block {
         Ec2Block { volumes: Attr::Known([("data".to_owned(), volume)].into()), ..Ec2Block::default() }
     }
@@ -317,10 +354,13 @@ mod tests {
     fn only_who_allows_it_has_a_running_machine_stopped() {
         let before = Ec2Block { instance_type: known("t3.nano"), ..Ec2Block::default() };
         let after = Ec2Block { instance_type: known("t3.micro"), ..Ec2Block::default() };
-        assert_eq!(summaries(&check_change(&before, &after, true)), ["The change would stop the machine"]);
-        assert!(check_change(&before, &after, false).is_empty());
+        assert_eq!(
+            summaries(&check_change(&before, &after, true, &none())),
+            ["The change would stop the machine"]
+        );
+        assert!(check_change(&before, &after, false, &none()).is_empty());
         let allowed = Ec2Block { allow_stopping_for_update: Attr::Known(true), ..after };
-        assert!(check_change(&before, &allowed, true).is_empty());
+        assert!(check_change(&before, &allowed, true, &none()).is_empty());
     }
 
     #[test]
@@ -331,8 +371,10 @@ mod tests {
             volume_id: known("vol-1"),
             ..Volume::default()
         };
-        let change = |after: Volume| check_change(&with_volume(volume.clone()), &with_volume(after), true);
+        let change =
+            |after: Volume| check_change(&with_volume(volume.clone()), &with_volume(after), true, &none());
         assert!(change(Volume { size: Attr::Known(20), ..volume.clone() }).is_empty());
+        assert!(change(Volume { device: known("/dev/xvdf"), ..volume.clone() }).is_empty());
         assert_eq!(
             summaries(&change(Volume { size: Attr::Known(5), ..volume.clone() })),
             ["A volume cannot shrink"]
@@ -345,8 +387,19 @@ mod tests {
             summaries(&change(Volume { snapshot_id: known("snap-1"), ..volume.clone() })),
             ["`snapshot_id` of a volume cannot be changed"]
         );
+        // Somebody else's volume is not the machine's because nobody says any more that it is not.
+        let others = Volume { existing_volume_id: known("vol-1"), ..volume.clone() };
+        let summaries_of = |found: &Found| {
+            let found = check_change(&with_volume(others.clone()), &with_volume(volume.clone()), true, found);
+            summaries(&found).len()
+        };
+        assert_eq!(
+            (summaries_of(&none()), summaries_of(&Found::in_block(&with_volume(others.clone())))),
+            (1, 0)
+        );
+        assert!(change(others.clone()).is_empty(), "it may be left to itself");
         // One that was detached behind our back gets its device back.
         let detached = with_volume(Volume { device: Attr::Null, ..volume.clone() });
-        assert!(check_change(&detached, &with_volume(volume.clone()), true).is_empty());
+        assert!(check_change(&detached, &with_volume(volume.clone()), true, &none()).is_empty());
     }
 }

@@ -1,11 +1,18 @@
 //! What EC2 says about an instance, in the words of the block.
 
-use aws_sdk_ec2::types::{AttachmentStatus, Instance, InstanceStateName, VolumeState};
+use std::collections::BTreeMap;
+
+use aws_sdk_ec2::types::{
+    AttachmentStatus, Instance, InstanceBlockDeviceMapping, InstanceStateName, VolumeState,
+};
 use tfplugin::Attr;
 
+use super::Ec2;
 use super::block::{Ec2Block, MetadataOptions, RootVolume, Volume};
+use super::host_key::hands_over;
+use super::schema::is_device;
 use super::volumes::made_with;
-use crate::aws::{Seen, TagModel, Tags, ec2_tags};
+use crate::aws::{AwsError, Seen, TagModel, Tags, ec2_tags};
 
 /// Whether the instance is over and done with.
 pub(crate) fn is_gone(instance: &Instance) -> bool {
@@ -42,6 +49,10 @@ impl Ec2Block {
         self.source_dest_check = Attr::Known(instance.source_dest_check().unwrap_or(true));
         self.public_dns = text(instance.public_dns_name());
         self.client_token = text(instance.client_token());
+        self.private_ip = text(instance.private_ip_address());
+        if !self.associate_public_ip_address.is_known() {
+            self.associate_public_ip_address = has_public_address(instance);
+        }
         let mut groups: Vec<String> = instance
             .security_groups()
             .iter()
@@ -106,13 +117,7 @@ impl Ec2Block {
             found.next().map(|(device, ebs)| (device.to_owned(), ebs.delete_on_termination()))
         };
         if let Attr::Known(root) = &mut self.root_volume {
-            let device = seen.instance.root_device_name().map(str::to_owned);
-            let mappings = seen.instance.block_device_mappings();
-            let mapping = mappings
-                .iter()
-                .find(|mapping| mapping.device_name() == device.as_deref())
-                .or(mappings.first());
-            if let Some(ebs) = mapping.and_then(|mapping| mapping.ebs()) {
+            if let Some(ebs) = root_mapping(&seen.instance).and_then(|mapping| mapping.ebs()) {
                 root.take(ebs.volume_id().and_then(|id| seen.volumes.get(id)), ebs.delete_on_termination());
             }
         }
@@ -173,6 +178,11 @@ impl RootVolume {
 impl Volume {
     fn take(&mut self, found: &aws_sdk_ec2::types::Volume) {
         take_shape!(self, found);
+        match found.snapshot_id().filter(|id| !id.is_empty()) {
+            Some(id) => self.snapshot_id = Attr::Known(id.to_owned()),
+            None if self.snapshot_id.is_unknown() => self.snapshot_id = Attr::Null,
+            None => {}
+        }
         if !self.client_token.is_known() {
             self.client_token = Attr::from(made_with(found).filter(|_| self.is_ours()));
         }
@@ -187,18 +197,124 @@ fn key(known: &Attr<String>, found: Option<&str>) -> Attr<String> {
     }
 }
 
-/// The block of an instance that was there before the resource.
-pub(crate) fn imported(region: &str, seen: &Seen, name: &str, defaults: &Tags) -> Ec2Block {
+/// Whether the instance got a public address of its own, as far as it shows: not while it is stopped or has an elastic one.
+fn has_public_address(instance: &Instance) -> Attr<bool> {
+    let interfaces = instance.network_interfaces().iter();
+    let mut addresses = interfaces.filter_map(|interface| interface.association());
+    let own = addresses.any(|address| address.ip_owner_id() == Some("amazon"));
+    let none = power(instance) == "running" && instance.public_ip_address().is_none_or(str::is_empty);
+    match (own, none) {
+        (true, _) => Attr::Known(true),
+        (_, true) => Attr::Known(false),
+        _ => Attr::Null,
+    }
+}
+
+/// The block of an instance that was there before the resource: all that EC2 tells of it.
+pub(crate) async fn import(ec2: &Ec2<'_>, seen: &Seen, name: &str) -> Result<Ec2Block, AwsError> {
+    let instance = &seen.instance;
+    let id = instance.instance_id().unwrap_or_default();
     let no = Attr::Known(false);
+    let (host_key, user_data) = told(ec2.user_data(id).await?.as_deref());
+    let has_root = root_mapping(instance).is_some_and(|mapping| mapping.ebs().is_some());
     let mut block = Ec2Block {
-        region: Attr::Known(region.to_owned()),
-        ami: Attr::from(seen.instance.image_id().map(str::to_owned)),
+        region: Attr::Known(ec2.region.clone()),
+        ami: Attr::from(instance.image_id().map(str::to_owned)),
         elastic_ip: Attr::from(seen.elastic_ips.first().cloned()),
         allow_stopping_for_update: no.clone(),
         use_private_address: no,
-        host_key: Attr::Known("none".to_owned()),
+        spot: Attr::from(ec2.spot(instance).await?),
+        disable_api_termination: Attr::Known(ec2.is_protected(id).await?),
+        metadata_options: Attr::from(instance.metadata_options().map(|_| MetadataOptions::default())),
+        user_data: Attr::from(user_data),
+        host_key: Attr::Known(host_key.to_owned()),
+        root_volume: Attr::from(has_root.then(RootVolume::default)),
+        volumes: Attr::from(Some(attached(seen, name)).filter(|volumes| !volumes.is_empty())),
         ..Ec2Block::default()
     };
-    block.take(seen, name, defaults);
-    block
+    block.take(seen, name, ec2.default_tags());
+    // The name of a profile is what configurations say most often; its ARN counts as the same.
+    block.instance_profile = match block.instance_profile {
+        Attr::Known(arn) => Attr::from(arn.rsplit('/').next().map(str::to_owned)),
+        none => none,
+    };
+    let has_address = instance.public_ip_address().is_some_and(|address| !address.is_empty());
+    if block.associate_public_ip_address.is_null() && has_address && seen.elastic_ips.is_empty() {
+        block.associate_public_ip_address = Attr::Known(true);
+    }
+    Ok(block)
+}
+
+/// What user data tell: how the instance got its host key, and, where they are the user's own, they themselves. Those with a private
+/// key are not for the state.
+fn told(user_data: Option<&str>) -> (&'static str, Option<String>) {
+    match (user_data, user_data.and_then(hands_over)) {
+        (_, Some(how)) => (how, None),
+        (Some(text), None) if !text.is_empty() && !text.contains("PRIVATE KEY") => {
+            ("none", Some(text.to_owned()))
+        }
+        _ => ("none", None),
+    }
+}
+
+/// The volumes beside the root, by the names that this provider gave them, or by their devices. Those that were attached by somebody
+/// who keeps them are somebody else's.
+fn attached(seen: &Seen, machine: &str) -> BTreeMap<String, Volume> {
+    let mut volumes = BTreeMap::new();
+    let root = root_mapping(&seen.instance).and_then(|mapping| mapping.device_name());
+    for mapping in seen.instance.block_device_mappings() {
+        let (Some(device), Some(ebs)) = (mapping.device_name(), mapping.ebs()) else { continue };
+        let found = ebs.volume_id().and_then(|id| seen.volumes.get(id));
+        let (Some(id), Some(found), true) = (ebs.volume_id(), found, is_device(device)) else { continue };
+        if Some(device) == root {
+            continue;
+        }
+        let token = made_with(found);
+        let goes = ebs.delete_on_termination().unwrap_or(false);
+        let existing = (token.is_none() && !goes).then(|| id.to_owned());
+        let tags = ec2_tags(found.tags());
+        let own = tags.get("Name").and_then(|tag| tag.strip_prefix(machine)?.strip_prefix(' '));
+        let by_device = device.rsplit('/').next().unwrap_or(device);
+        let name = own.filter(|own| token.is_some() && !own.is_empty() && !volumes.contains_key(*own));
+        let volume = Volume {
+            device: Attr::Known(device.to_owned()),
+            existing_volume_id: Attr::from(existing),
+            delete_on_termination: Attr::Known(goes),
+            volume_id: Attr::Known(id.to_owned()),
+            ..Volume::default()
+        };
+        volumes.insert(name.unwrap_or(by_device).to_owned(), volume);
+    }
+    volumes
+}
+
+/// Where the root volume is attached.
+fn root_mapping(instance: &Instance) -> Option<&InstanceBlockDeviceMapping> {
+    let mappings = instance.block_device_mappings();
+    match instance.root_device_name() {
+        Some(device) => mappings.iter().find(|mapping| mapping.device_name() == Some(device)),
+        None => mappings.first(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nixos_activator::Secret;
+    use nixos_activator::ssh::KeyPair;
+
+    use super::super::host_key::user_data;
+    use super::*;
+
+    #[test]
+    fn user_data_come_into_the_state_where_they_hold_no_private_key() {
+        let private =
+            Secret::new("-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n");
+        let pair = KeyPair { public: "ssh-ed25519 AAAA".into(), private };
+        for how in ["nixos", "cloud_init"] {
+            assert_eq!(told(Some(&user_data(how, &pair))), (how, None));
+        }
+        assert_eq!(told(Some("#!/bin/sh\n")), ("none", Some("#!/bin/sh\n".to_owned())));
+        assert_eq!(told(Some(&format!("key: {}", pair.private.expose()))), ("none", None));
+        assert_eq!(told(None), ("none", None));
+    }
 }

@@ -5,6 +5,10 @@
 
 use nixos_activator::ssh::{Connection, KeyPair, SshError, normalized_public_key};
 
+/// How user data begin that hand over a host key: for NixOS' images, and for cloud-init.
+const FOR_NIXOS: &str = "SSH_HOST_ED25519_KEY_PUB:";
+const FOR_CLOUD_INIT: &str = "#cloud-config\nssh_deletekeys: true\nssh_keys:\n  ed25519_private: |\n";
+
 /// User data that give the machine this host key, as the image reads them.
 ///
 /// NixOS' images look for the two lines of `ec2-data.nix`, in which `|` stands for the end of a line; cloud-init reads `ssh_keys`.
@@ -13,17 +17,18 @@ pub(crate) fn user_data(image: &str, pair: &KeyPair) -> String {
     match image {
         "cloud_init" => {
             let private: String = private.lines().map(|line| format!("    {line}\n")).collect();
-            format!(
-                "#cloud-config\nssh_deletekeys: true\nssh_keys:\n  ed25519_private: |\n{private}  ed25519_public: {}\n",
-                pair.public
-            )
+            format!("{FOR_CLOUD_INIT}{private}  ed25519_public: {}\n", pair.public)
         }
-        _ => format!(
-            "SSH_HOST_ED25519_KEY_PUB:{}\nSSH_HOST_ED25519_KEY:{}\n",
-            pair.public,
-            private.replace('\n', "|") + "|"
-        ),
+        _ => {
+            format!("{FOR_NIXOS}{}\nSSH_HOST_ED25519_KEY:{}\n", pair.public, private.replace('\n', "|") + "|")
+        }
     }
+}
+
+/// As what these user data hand over a host key, if they do.
+pub(super) fn hands_over(user_data: &str) -> Option<&'static str> {
+    let known = [(FOR_NIXOS, "nixos"), (FOR_CLOUD_INIT, "cloud_init")];
+    known.into_iter().find(|(beginning, _)| user_data.starts_with(beginning)).map(|(_, how)| how)
 }
 
 /// Makes a new host key beside the old one, puts it in its place and tells sshd. The old one comes back when sshd does not
@@ -86,6 +91,14 @@ mod tests {
                 "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n-----END OPENSSH PRIVATE KEY-----\n",
             ),
         }
+    }
+
+    #[test]
+    fn what_was_handed_over_is_recognised() {
+        for how in ["nixos", "cloud_init"] {
+            assert_eq!(hands_over(&user_data(how, &pair())), Some(how));
+        }
+        assert_eq!(hands_over("#cloud-config\nusers: []\n"), None);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(crate) fn attribute() -> Attribute {
     let settled = |attribute: Attribute| attribute.optional().computed().use_state_for_unknown();
     let at_creation = |attribute: Attribute| settled(attribute).requires_replace();
     let text = Attribute::string;
+    // Null where it is not set, but for what an import has found.
+    let found = |attribute: Attribute| attribute.optional().computed().use_state_for_unknown();
     let nested = Nested::new()
         .attribute("region", region_attribute().use_state_for_unknown())
         .attribute("availability_zone", at_creation(text()).description("The availability zone, e.g. `eu-west-1a`. Default: that of the subnet, else EC2 chooses."))
@@ -27,8 +29,8 @@ pub(crate) fn attribute() -> Attribute {
         .attribute("key_name", at_creation(text()).description("The EC2 key pair that may log in: `nixos_ec2_key_pair.admin.key_name`."))
         .attribute("subnet_id", at_creation(text()).description("Id of the subnet. Default: the account's default subnet."))
         .attribute("security_group_ids", settled(Attribute::set(Type::String)).validate(validators::non_null_elements()).description("Ids of the security groups. Default: the default group of the VPC."))
-        .attribute("private_ip", text().optional().requires_replace().validate(validators::matches(|text| text.parse::<std::net::Ipv4Addr>().is_ok(), "an IPv4 address")).description("The address in the subnet. Default: EC2 chooses."))
-        .attribute("associate_public_ip_address", Attribute::bool().optional().requires_replace().description("Whether the machine gets a public address of its own. Default: as the subnet says."))
+        .attribute("private_ip", settled(text()).validate(validators::matches(|text| text.parse::<std::net::Ipv4Addr>().is_ok(), "an IPv4 address")).description("The address in the subnet. Default: EC2 chooses. Another one is another machine."))
+        .attribute("associate_public_ip_address", settled(Attribute::bool()).description("Whether the machine gets a public address of its own when it is created. Default: as the subnet says. A change of it is another machine."))
         .attribute("elastic_ip", text().optional().validate(validators::matches(|text| text.starts_with("eipalloc-"), "the allocation id of an elastic address: `aws_eip.web.allocation_id`")).description("The allocation id of an elastic address for the machine: `aws_eip.web.allocation_id`."))
         .attribute("use_private_address", Attribute::bool().optional().computed().default(false).description("Whether SSH connects to the private address even where there is a public one. Default: false."))
         .attribute("instance_profile", settled(text()).validate(validators::not_empty()).description("Name or ARN of the IAM instance profile."))
@@ -37,9 +39,9 @@ pub(crate) fn attribute() -> Attribute {
         .attribute("spot", spot())
         .attribute("ebs_optimized", settled(Attribute::bool()).description("Whether the machine has bandwidth of its own for volumes. A change stops the machine."))
         .attribute("source_dest_check", settled(Attribute::bool()).description("Whether packets must be from or for the machine; false for routers. Default: true."))
-        .attribute("disable_api_termination", Attribute::bool().optional().description("Termination protection. While it is on, destroying the machine fails."))
+        .attribute("disable_api_termination", found(Attribute::bool()).description("Termination protection. While it is on, destroying the machine fails."))
         .attribute("metadata_options", metadata_options())
-        .attribute("user_data", text().optional().description("User data of your own. It takes the place of the host key that is otherwise handed over there, see `host_key`, and counts when the machine is created. It is stored in state and the machine's users can read it: no place for secrets."))
+        .attribute("user_data", found(text()).description("User data of your own. It takes the place of the host key that is otherwise handed over there, see `host_key`, and counts when the machine is created. It is stored in state and the machine's users can read it: no place for secrets."))
         .attribute("host_key", text().optional().computed().use_state_for_unknown().validate(validators::one_of(HOST_KEYS)).description("How the machine learns the SSH host key that is made for it, so that the first login already is to the right machine: `nixos` (in user data, as NixOS' images read it), `cloud_init` (in user data for cloud-init) or `none` (no key is made; then `host_public_key` or `host_key_policy = \"accept_new\"` is needed). The key is replaced at the first login, because the machine's users can read user data. Default: `none` where `user_data` is set, else `nixos`."))
         .attribute("root_volume", root_volume())
         .attribute("volumes", volumes())
@@ -54,14 +56,17 @@ pub(crate) fn attribute() -> Attribute {
 }
 
 fn spot() -> Attribute {
+    // What an import has found stays where the block does not say it.
+    let text = || Attribute::string().optional().computed().use_state_for_unknown();
     let nested = Nested::new()
-        .attribute("max_price", Attribute::string().optional().validate(validators::matches(|text| text.parse::<f64>().is_ok_and(|price| price > 0.0), "a price in US dollars an hour such as `0.05`")).description("The most to pay, in US dollars an hour. Default: the on-demand price."))
-        .attribute("type", Attribute::string().optional().validate(validators::one_of(&["one-time", "persistent"])).description("`one-time` (the default) or `persistent`."))
-        .attribute("interruption_behavior", Attribute::string().optional().validate(validators::one_of(&["terminate", "stop", "hibernate"])).description("What happens when EC2 wants the capacity back: `terminate` (the default), or with `type = \"persistent\"` also `stop` and `hibernate`."));
+        .attribute("max_price", text().validate(validators::matches(|text| text.parse::<f64>().is_ok_and(|price| price > 0.0), "a price in US dollars an hour such as `0.05`")).description("The most to pay, in US dollars an hour. Default: the on-demand price."))
+        .attribute("type", text().validate(validators::one_of(&["one-time", "persistent"])).description("`one-time` (the default) or `persistent`."))
+        .attribute("interruption_behavior", text().validate(validators::one_of(&["terminate", "stop", "hibernate"])).description("What happens when EC2 wants the capacity back: `terminate` (the default), or with `type = \"persistent\"` also `stop` and `hibernate`."));
     Attribute::nested_single(nested)
         .optional()
-        .requires_replace()
-        .description("Ask for a spot instance. It is asked for until `timeouts.create` while there is no capacity at the price.")
+        .computed()
+        .use_state_for_unknown()
+        .description("Ask for a spot instance. Another request is another machine. It is asked for until `timeouts.create` while there is no capacity at the price.")
 }
 
 fn metadata_options() -> Attribute {
@@ -102,6 +107,8 @@ fn metadata_options() -> Attribute {
         );
     Attribute::nested_single(nested)
         .optional()
+        .computed()
+        .use_state_for_unknown()
         .description("The instance metadata service. Machines are created with `http_tokens = \"required\"` also without this block.")
 }
 
@@ -152,26 +159,29 @@ fn volume_attributes(nested: Nested, kind: &str) -> Nested {
 fn root_volume() -> Attribute {
     Attribute::nested_single(volume_attributes(Nested::new(), "as the image says"))
         .optional()
+        .computed()
+        .use_state_for_unknown()
         .description("The volume the machine boots from, where it is to differ from what the image says.")
 }
 
 fn volumes() -> Attribute {
     let nested = volume_attributes(Nested::new(), "`gp3`")
         .attribute("device", Attribute::string().required().validate(validators::matches(is_device, "`/dev/sdf` to `/dev/sdz` or `/dev/xvdf` to `/dev/xvdz`")).description("Where it is attached: `/dev/sdf` to `/dev/sdz`, or `/dev/xvdf` to `/dev/xvdz`. On machines with NVMe they appear as `/dev/nvme1n1` and so on, in the order of their devices; `/dev/disk/by-id` has the volume's id."))
-        .attribute("snapshot_id", Attribute::string().optional().description("The snapshot that it starts as."))
+        .attribute("snapshot_id", Attribute::string().optional().computed().use_state_for_unknown().description("The snapshot that it starts as."))
         .attribute("existing_volume_id", Attribute::string().optional().validate(validators::matches(|text| text.starts_with("vol-"), "the id of a volume: `vol-…`")).description("A volume that exists already is attached, and never deleted: `aws_ebs_volume.data.id`. Beside it only `device` is set: what it is like is decided by whoever made it."));
     let nested = nested.attribute(
         "client_token",
         computed("The token of the call that made the volume, by which it is found where no answer came. Null with `existing_volume_id`.")
             .use_state_for_unknown(),
     );
-    Attribute::nested_map(nested).optional().description(
-        "Further volumes by a name of your own, each with at least one of `size`, `snapshot_id` and `existing_volume_id`. They are created and attached in the order of their devices. One that is taken out \
+    Attribute::nested_map(nested).optional().computed().use_state_for_unknown().description(
+        "Further volumes by a name of your own (under another name at its device it is the same volume), each with at least one of `size`, `snapshot_id` and `existing_volume_id`. They are created and attached in the order of their devices. One that is taken out \
          must not be mounted any more: deploy without it first.",
     )
 }
 
-fn is_device(text: &str) -> bool {
+/// Whether a volume beside the root may be attached there.
+pub(super) fn is_device(text: &str) -> bool {
     let letter = text.strip_prefix("/dev/sd").or_else(|| text.strip_prefix("/dev/xvd"));
     matches!(letter.map(str::as_bytes), Some([b'f'..=b'z']))
 }
@@ -226,25 +236,7 @@ impl Ec2Block {
                     ),
                 );
             }
-            let made = [
-                volume.size.is_known(),
-                volume.kind.is_known(),
-                volume.iops.is_known(),
-                volume.throughput.is_known(),
-                volume.encrypted.is_known(),
-                volume.kms_key_id.is_known(),
-                volume.snapshot_id.is_known(),
-            ];
-            if volume.existing_volume_id.is_known() && made.contains(&true) {
-                say(
-                    path.attribute("existing_volume_id"),
-                    "A volume that exists already is as it is",
-                    "Found `existing_volume_id` together with what a new volume would be like; expected only `device` beside it.",
-                );
-            } else if volume.existing_volume_id.is_null()
-                && volume.size.is_null()
-                && volume.snapshot_id.is_null()
-            {
+            if volume.existing_volume_id.is_null() && volume.size.is_null() && volume.snapshot_id.is_null() {
                 say(
                     path.attribute("size"),
                     "A volume without a size",
@@ -253,6 +245,27 @@ impl Ec2Block {
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// What a configuration says of volumes that somebody else has made; to say what they are like, as `old` has it, is no harm.
+    pub(crate) fn check_existing(&self, old: Option<&Self>) -> Diagnostics {
+        let mut problems = Diagnostics::default();
+        for (name, volume) in self.volumes.known().into_iter().flatten() {
+            let was = old.and_then(|old| old.volumes.known()?.get(name)).cloned().unwrap_or_default();
+            macro_rules! differs {
+                ($($field:ident)*) => { [$(volume.$field.is_known() && volume.$field != was.$field),*] };
+            }
+            let differs = differs!(size kind iops throughput encrypted kms_key_id snapshot_id);
+            if volume.existing_volume_id.is_known() && differs.contains(&true) {
+                let path = Path::root().attribute("ec2").attribute("volumes").key(name);
+                problems.push(
+                    Diagnostic::error("A volume that exists already is as it is")
+                        .detail("Found `existing_volume_id` together with what a new volume would be like; expected only `device` beside it.")
+                        .at(path.attribute("existing_volume_id")),
+                );
+            }
+        }
+        problems
     }
 }
 
@@ -290,8 +303,15 @@ mod tests {
         assert_eq!(problems(&volumes(&[("a", bare.clone())])), ["A volume without a size"]);
         let existing = Volume { existing_volume_id: known("vol-1"), ..bare };
         assert_eq!(problems(&volumes(&[("a", existing.clone())])), Vec::<String>::new());
-        let both = Volume { size: Attr::Known(10), ..existing };
-        assert_eq!(problems(&volumes(&[("a", both)])), ["A volume that exists already is as it is"]);
+        let both = volumes(&[("a", Volume { size: Attr::Known(10), ..existing.clone() })]);
+        let said = |old: Option<&Ec2Block>| {
+            let found = both.check_existing(old);
+            found.iter().map(|one| one.summary.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(said(None), ["A volume that exists already is as it is"]);
+        assert_eq!(said(Some(&volumes(&[("a", existing)]))), ["A volume that exists already is as it is"]);
+        // As `terraform plan -generate-config-out` writes what an import has found.
+        assert_eq!(said(Some(&both)), [""; 0]);
         // What is not known yet may still turn out right.
         let later = Volume { device: Attr::Unknown, size: Attr::Unknown, ..Volume::default() };
         assert_eq!(problems(&volumes(&[("a", later.clone()), ("b", later)])), Vec::<String>::new());

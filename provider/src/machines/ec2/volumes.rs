@@ -11,7 +11,7 @@ use tfplugin::{Attr, Diagnostic, Path};
 use super::Ec2;
 use super::api::machine_tags;
 use super::block::{Ec2Block, Volume, device_letter};
-use crate::aws::{AwsError, Backoff, Patience, to_ec2};
+use crate::aws::{AwsError, Backoff, Patience, Tags, retag_ec2, to_ec2};
 use crate::settings::unique;
 
 /// The tag that a volume is found by when the answer to the call that made it got lost.
@@ -88,7 +88,7 @@ pub(super) async fn become_(
         }
         owner.modify(name, &now, wanted, patience).await?;
         if now.delete_on_termination != wanted.delete_on_termination {
-            owner.delete_on_termination(name, wanted).await?;
+            owner.delete_on_termination(name, &now, wanted).await?;
         }
         let (volume_id, client_token) = (now.volume_id, now.client_token);
         there.insert(name.clone(), Volume { volume_id, client_token, ..wanted.clone() });
@@ -179,12 +179,19 @@ impl Owner<'_> {
     }
 
     async fn is_attached(&self, id: &str) -> Result<bool, AwsError> {
+        Ok(self.device(id).await?.is_some())
+    }
+
+    /// Where it is attached, as EC2 says it: that may be `/dev/sdf` where the configuration has `/dev/xvdf`.
+    async fn device(&self, id: &str) -> Result<Option<String>, AwsError> {
         let found = self.ec2.client.describe_volumes().volume_ids(id).send().await;
         let found = found.map_err(AwsError::of("ec2:DescribeVolumes"))?;
-        Ok(found.volumes().iter().flat_map(|volume| volume.attachments()).any(|attachment| {
+        let mut attachments = found.volumes().iter().flat_map(|volume| volume.attachments());
+        let attached = attachments.find(|attachment| {
             attachment.instance_id() == Some(self.id)
                 && attachment.state() == Some(&VolumeAttachmentState::Attached)
-        }))
+        });
+        Ok(attached.map(|attachment| attachment.device().unwrap_or_default().to_owned()))
     }
 
     /// Grows it or makes it faster, while it is in use.
@@ -209,8 +216,15 @@ impl Owner<'_> {
             .map_err(self.problem(name, "change"))
     }
 
-    async fn delete_on_termination(&self, name: &str, wanted: &Volume) -> Result<(), Diagnostic> {
-        let device = wanted.device.known().cloned().unwrap_or_default();
+    async fn delete_on_termination(
+        &self,
+        name: &str,
+        now: &Volume,
+        wanted: &Volume,
+    ) -> Result<(), Diagnostic> {
+        let device =
+            self.device(now.id().unwrap_or_default()).await.map_err(self.problem(name, "look for"))?;
+        let device = device.or_else(|| wanted.device.known().cloned()).unwrap_or_default();
         keep_or_delete(self.ec2, self.id, &device, wanted.goes_with_machine())
             .await
             .map_err(self.problem(name, "change"))
@@ -272,6 +286,23 @@ impl Owner<'_> {
 
 fn none_if_gone<T>(none: T) -> impl FnOnce(AwsError) -> Result<T, AwsError> {
     move |error| if error.is(NOT_FOUND) { Ok(none) } else { Err(error) }
+}
+
+/// Tells EC2 the new names of volumes, by their ids.
+pub(crate) async fn name_volumes(
+    ec2: &Ec2<'_>,
+    machine: &str,
+    block: &Ec2Block,
+    renamed: &BTreeMap<String, String>,
+) -> Result<(), AwsError> {
+    for (id, name) in renamed {
+        let volume = block.volumes.known().and_then(|volumes| volumes.get(name));
+        if volume.is_some_and(Volume::is_ours) {
+            let tags = Tags::from([("Name".to_owned(), format!("{machine} {name}"))]);
+            retag_ec2(&ec2.client, &[id.clone()], &tags, &[]).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The volume that a call with this token made. Unlike instances, volumes do not show their client token.

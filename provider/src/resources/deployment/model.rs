@@ -77,7 +77,7 @@ pub(crate) struct System {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Private {
     /// Per machine, what is in the system that it runs, or boots with `action = "boot"` (or that is planned for it).
-    #[serde(default)]
+    #[serde(default, deserialize_with = "readable")]
     pub(crate) deployed: BTreeMap<MachineName, Deployed>,
     /// What fingerprints of secrets are made with; drawn at the first apply.
     #[serde(default)]
@@ -86,10 +86,10 @@ pub(crate) struct Private {
     #[serde(default, skip_serializing_if = "Planned::is_empty")]
     pub(crate) planned: Planned,
     /// Per machine that is to run an earlier generation, what that is.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "readable")]
     pub(crate) earlier: BTreeMap<MachineName, Earlier>,
     /// Per machine, which one it was.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "readable")]
     pub(crate) met: BTreeMap<MachineName, Met>,
 }
 
@@ -103,11 +103,27 @@ impl Private {
     }
 }
 
+/// The entries that this version can read. Without one a plan knows less of what it changes; without any of the rest it would take
+/// every secret for a changed one.
+fn readable<'de, D, T>(deserializer: D) -> Result<BTreeMap<MachineName, T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::de::DeserializeOwned,
+{
+    let entries = BTreeMap::<String, serde_json::Value>::deserialize(deserializer)?;
+    let read = |(name, entry): (String, serde_json::Value)| {
+        Some((name.parse().ok()?, serde_json::from_value(entry).ok()?))
+    };
+    Ok(entries.into_iter().filter_map(read).collect())
+}
+
 /// A system that was evaluated here.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Deployed {
     pub(crate) toplevel: StorePath,
+    #[serde(default)]
     pub(crate) system: Option<String>,
+    #[serde(default)]
     pub(crate) inventory: Inventory,
     /// Its `deployment.keys`, without contents.
     #[serde(default)]
@@ -302,5 +318,27 @@ fn paths(network: &Value) -> Option<Vec<PathBuf>> {
     match network {
         Value::List(items) if !items.is_empty() => items.iter().map(path).collect(),
         value => path(value).map(|path| vec![path]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_entry_that_another_version_wrote_otherwise_costs_that_entry() {
+        let toplevel = "/nix/store/0123456789abcdfghijklmnpqrsvwxyz-nixos";
+        let stored = json!({
+            "deployed": { "web": { "toplevel": toplevel, "later": 1 }, "db": { "path": toplevel }, "a b": {} },
+            "earlier": { "web": 7 },
+            "secrets_key": "k",
+            "later": {}
+        });
+        let private: Private = serde_json::from_value(stored).unwrap();
+        let names: Vec<_> = private.deployed.keys().map(MachineName::as_str).collect();
+        assert_eq!((names, private.earlier.len()), (vec!["web"], 0));
+        assert!(private.secrets_key.is_some());
     }
 }

@@ -28,6 +28,7 @@ const WRITTEN_WITHIN: u64 = 60;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Planned {
     /// What each machine's system is built from.
+    #[serde(default)]
     pub(super) drvs: BTreeMap<MachineName, StorePath>,
     /// The fingerprint of each machine's secrets.
     #[serde(default)]

@@ -27,6 +27,38 @@ pub(super) async fn find(client: &Client, name: &str) -> Result<Option<KeyPairIn
     Ok(answer.key_pairs().iter().find(|pair| pair.key_name() == Some(name)).cloned())
 }
 
+/// The instances that were launched with the key pair of this name and are not ended: their users go on having its public key,
+/// whatever becomes of the key pair. By name, where they have one, and id.
+pub(super) async fn launched_with(client: &Client, name: &str) -> Result<Vec<String>, AwsError> {
+    let by = |filter: &str, values: &[&str]| {
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        Filter::builder().name(filter).set_values(Some(values)).build()
+    };
+    let pages = client
+        .describe_instances()
+        .filters(by("key-name", &[name]))
+        .filters(by("instance-state-name", &["pending", "running", "stopping", "stopped"]))
+        .into_paginator();
+    let mut pages = pages.send();
+    let mut found = vec![];
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(AwsError::of("ec2:DescribeInstances"))?;
+        for instance in page.reservations().iter().flat_map(|reservation| reservation.instances()) {
+            let id = instance.instance_id().unwrap_or_default();
+            // Filters know wildcards; names may contain them.
+            if instance.key_name() == Some(name) {
+                let tag = instance.tags().iter().find(|tag| tag.key() == Some("Name"));
+                found.push(match tag.and_then(|tag| tag.value()).filter(|name| !name.is_empty()) {
+                    Some(name) => format!("{name} ({id})"),
+                    None => id.to_owned(),
+                });
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 impl Model {
     /// Whether this is what was made here: by its id, or by its key as long as the id is not known.
     pub(super) fn is(&self, found: &KeyPairInfo) -> bool {

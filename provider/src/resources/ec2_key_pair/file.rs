@@ -29,27 +29,52 @@ pub(super) fn move_private(from: &str, to: &str) -> io::Result<()> {
     fs::remove_file(from)
 }
 
-/// What has become of a file that was to be removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What has become of a file that was to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Removal {
     /// There is none now.
     Gone,
+    /// It has this name now.
+    Kept(String),
     /// It holds something else, and stays.
     NotOurs,
 }
 
 /// Removes the file with the private half of `public`. What somebody has put in its place is not touched.
 pub(super) fn remove_private(path: &str, public: &str) -> io::Result<Removal> {
+    match holds(path, public)? {
+        None => Ok(Removal::Gone),
+        Some(false) => Ok(Removal::NotOurs),
+        Some(true) => fs::remove_file(path).map(|()| Removal::Gone),
+    }
+}
+
+/// Gives the same file another name, because machines can be reached with that key only: `FILE.old`, or the first free one of
+/// `FILE.old.2` and so on. An earlier one may be what other machines need.
+pub(super) fn put_aside(path: &str, public: &str) -> io::Result<Removal> {
+    match holds(path, public)? {
+        None => return Ok(Removal::Gone),
+        Some(false) => return Ok(Removal::NotOurs),
+        Some(true) => {}
+    }
+    let mut number = 1;
+    loop {
+        let name = if number == 1 { format!("{path}.old") } else { format!("{path}.old.{number}") };
+        match move_private(path, &name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            moved => return moved.map(|()| Removal::Kept(name)),
+        }
+    }
+}
+
+/// Whether the file holds the private half of `public`; `None` where there is no file.
+fn holds(path: &str, public: &str) -> io::Result<Option<bool>> {
     let text = match fs::read(path) {
         Ok(bytes) => Secret::new(String::from_utf8_lossy(&bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Removal::Gone),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    if public_half(text.expose()).as_deref() != Some(public) {
-        return Ok(Removal::NotOurs);
-    }
-    fs::remove_file(path)?;
-    Ok(Removal::Gone)
+    Ok(Some(public_half(text.expose()).as_deref() == Some(public)))
 }
 
 /// The public half of a private key in OpenSSH's format, which has it in clear, also where there is a passphrase.
@@ -102,6 +127,24 @@ mod tests {
             ("key", false)
         );
         move_private(&path("a"), &path("d")).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_put_aside_overwrites_no_earlier_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key").display().to_string();
+        let pair = KeyPair::generate(KeyType::Ed25519).await.unwrap();
+        assert_eq!(put_aside(&path, &pair.public).unwrap(), Removal::Gone, "there is none");
+        for name in ["old", "old.2", "old.3"] {
+            write_private(&path, &pair.private).unwrap();
+            let kept = format!("{path}.{name}");
+            assert_eq!(put_aside(&path, &pair.public).unwrap(), Removal::Kept(kept.clone()));
+            assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+            assert!(!Path::new(&path).exists());
+        }
+        fs::write(&path, "mine").unwrap();
+        assert_eq!(put_aside(&path, &pair.public).unwrap(), Removal::NotOurs);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }
 
     #[tokio::test]

@@ -17,8 +17,8 @@ use tfplugin::{
     Schema, State, Value,
 };
 
-use self::calls::find;
-use self::file::{Removal, move_private, remove_private, write_private};
+use self::calls::{find, launched_with};
+use self::file::{Removal, move_private, put_aside, remove_private, write_private};
 use crate::aws::{
     Aws, AwsError, TagModel, Tags, aws_unknown, difference, import_id, planned_region, regional_id,
 };
@@ -55,6 +55,7 @@ struct Generate {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Private {
     /// The public half of the key that was generated: the one that the private half belongs to, whatever EC2 has by now.
+    #[serde(default)]
     generated: Option<String>,
 }
 
@@ -108,6 +109,10 @@ impl Resource<Context> for KeyPairResource {
                 // Nobody knows of one; if a refresh had found it, it would have an id.
                 planned.key_pair_id = Attr::Unknown;
                 requires_replace.push(Path::root().attribute("key_pair_id"));
+            }
+            let other_key = !requires_replace.is_empty() || prior.value.generate != planned.generate;
+            if other_key && prior.value.key_name == planned.key_name && prior.value.region == planned.region {
+                prior.value.warn_of_machines(cx).await;
             }
         } else {
             planned.id = planned.key_name.clone();
@@ -232,6 +237,7 @@ impl Resource<Context> for KeyPairResource {
         // What has its name by now may be somebody else's.
         let found = model.find(&client, &cx.cancel).await.map_err(model.problem("look for"))?;
         let ours = found.filter(|found| model.is(found));
+        let needed = model.is_needed(&client).await?;
         if ours.is_some() {
             let deleted = client.delete_key_pair().key_name(model.name()).send().await;
             match deleted.map_err(AwsError::of("ec2:DeleteKeyPair")) {
@@ -242,8 +248,13 @@ impl Resource<Context> for KeyPairResource {
         if let Some(public) = state.private.generated.or_else(|| model.generated())
             && !model.file().is_empty()
         {
-            match remove_private(model.file(), &public) {
+            let removed = match &needed {
+                None => remove_private(model.file(), &public),
+                Some(_) => put_aside(model.file(), &public),
+            };
+            match removed {
                 Ok(Removal::Gone) => {}
+                Ok(Removal::Kept(name)) => cx.warn(model.file_kept(&name, &needed.unwrap_or_default())),
                 Ok(Removal::NotOurs) => cx.warn(model.file_stays()),
                 Err(error) => cx.warn(Diagnostic {
                     severity: tfplugin::Severity::Warning,
@@ -343,6 +354,51 @@ impl Model {
         };
         Diagnostic::error(format!("The private key cannot be {verb}"))
             .detail(format!("{}: {error}. {advice}", self.file()))
+            .at(Path::root().attribute("private_key_file"))
+    }
+
+    /// Who still lets the key in that goes: as a text where there are such machines, or may be.
+    async fn is_needed(&self, client: &Client) -> Result<Option<String>, Diagnostic> {
+        if self.is_open() {
+            return Ok(None);
+        }
+        match launched_with(client, self.name()).await {
+            Ok(machines) if machines.is_empty() => Ok(None),
+            Ok(machines) => Ok(Some(machines.join(", "))),
+            // Whose permissions end at key pairs cannot say that nobody needs it.
+            Err(error) if error.is_denied() => Ok(Some(format!("perhaps some ({error})"))),
+            Err(error) => Err(self.problem("look for the machines of")(error)),
+        }
+    }
+
+    /// Says in a plan that replaces the key under its name which machines do not follow.
+    async fn warn_of_machines(&self, cx: &Cx<Context>) {
+        let Some(aws) = cx.data.aws.as_ref() else { return };
+        let Ok(client) = self.client(aws).await else { return };
+        let needed = match self.is_needed(&client).await {
+            Ok(None) => return,
+            Ok(Some(machines)) => machines,
+            Err(error) => format!("perhaps some ({})", error.detail),
+        };
+        let kept = match self.file() {
+            "" => String::new(),
+            file => format!(" {file} becomes {file}.old, so that they can be reached until then."),
+        };
+        cx.warn(
+            Diagnostic::warning(format!("Machines keep the public key of key pair \"{}\"", self.name())).detail(format!(
+                "EC2 gives a machine its key when it is launched, and a new key under the same name never reaches it. Launched with the \
+                 one that is replaced: {needed}. Deploy the new public key to them before the old private key is given up.{kept}"
+            )),
+        );
+    }
+
+    fn file_kept(&self, name: &str, machines: &str) -> Diagnostic {
+        Diagnostic::warning(format!("The private key of key pair \"{}\" is kept as {name}", self.name()))
+            .detail(format!(
+                "Machines that were launched with it let no other in: {machines}. Log in to them with `private_key_file = \"{name}\"` \
+                 (the first time with `terraform apply -refresh=false`) until a deployment has put another public key there; then delete \
+                 the file."
+            ))
             .at(Path::root().attribute("private_key_file"))
     }
 

@@ -10,11 +10,11 @@ use nixos_activator::MachineName;
 use serde::{Deserialize, Serialize};
 use tfplugin::{
     ApplyRequest, Attr, Attribute, Cx, Diagnostics, Failed, PlanRequest, PlanResponse, Resource, Schema,
-    State, validators,
+    State, StoredPrivate, validators,
 };
 
 use crate::context::Context;
-use crate::machines::ec2::Ec2Block;
+use crate::machines::ec2::{Ec2Block, Found};
 use crate::machines::ssh::SshBlock;
 use crate::machines::{Direction, TARGET_ENV, Target, target_attributes, target_env_values};
 use crate::settings::{Timeouts, computed, timeouts_attribute};
@@ -55,7 +55,7 @@ pub(crate) struct Machine {
 impl Resource<Context> for MachineResource {
     const TYPE: &'static str = "nixos_machine";
     type Model = Machine;
-    type Private = ();
+    type Private = Found;
 
     fn schema(&self) -> Schema {
         Schema::new(0)
@@ -95,42 +95,48 @@ impl Resource<Context> for MachineResource {
     async fn plan(
         &self,
         cx: &Cx<Context>,
-        request: PlanRequest<Machine>,
-    ) -> Result<PlanResponse<Machine>, Diagnostics> {
+        request: PlanRequest<Machine, Found>,
+    ) -> Result<PlanResponse<Machine, Found>, Diagnostics> {
+        let found = request.prior.as_ref().map(|state| state.private.clone()).unwrap_or_default();
         let prior = request.prior.as_ref().map(|state| &state.value);
         let planned = if request.config.ec2.is_null() {
             // Nobody here powers a machine that is there already.
             let proposed = Machine { power_state: Attr::Null, ..request.proposed };
             ssh::planned(cx.data.ssh.as_ref(), prior, &request.config, proposed)
         } else {
-            Box::pin(ec2::planned(cx, prior, &request.config, request.proposed)).await?
+            Box::pin(ec2::planned(cx, prior, &request.config, request.proposed, &found)).await?
         };
         // A machine does not move from one place to another; that is another machine.
-        let moves = prior.is_some_and(|prior| prior.ec2.is_null() != planned.ec2.is_null());
-        let requires_replace = if moves { vec![planned.block_path()] } else { vec![] };
-        Ok(PlanResponse { planned, private: (), requires_replace })
+        let moves = prior.is_some_and(|prior| prior.block_path() != planned.block_path());
+        let mut requires_replace = if moves { vec![planned.block_path()] } else { vec![] };
+        if let (Some(Attr::Known(old)), Attr::Known(new)) = (prior.map(|prior| &prior.ec2), &planned.ec2) {
+            requires_replace.extend(new.replaced(old));
+        }
+        let private =
+            request.config.ec2.known().map(|configured| found.beside(configured)).unwrap_or_default();
+        Ok(PlanResponse { planned, private, requires_replace })
     }
 
     async fn read(
         &self,
         cx: &Cx<Context>,
-        state: State<Machine>,
-    ) -> Result<Option<State<Machine>>, Diagnostics> {
-        let mut machine = state.value;
+        state: State<Machine, Found>,
+    ) -> Result<Option<State<Machine, Found>>, Diagnostics> {
+        let State { value: mut machine, private } = state;
         if !machine.ec2.is_null() && !ec2::read(cx, &mut machine).await? {
             return Ok(None);
         }
         if machine.runs() {
             ssh::read(cx, &mut machine).await?;
         }
-        Ok(Some(stored(machine)))
+        Ok(Some(State { value: machine, private }))
     }
 
     async fn create(
         &self,
         cx: &Cx<Context>,
-        request: ApplyRequest<Machine>,
-    ) -> Result<State<Machine>, Failed<Machine>> {
+        request: ApplyRequest<Machine, Found>,
+    ) -> Result<State<Machine, Found>, Failed<Machine, Found>> {
         let mut machine = request.planned;
         if machine.ec2.is_null() {
             ssh::create(cx, &mut machine).await?;
@@ -149,22 +155,25 @@ impl Resource<Context> for MachineResource {
     async fn update(
         &self,
         cx: &Cx<Context>,
-        prior: State<Machine>,
-        request: ApplyRequest<Machine>,
-    ) -> Result<State<Machine>, Failed<Machine>> {
+        prior: State<Machine, Found>,
+        request: ApplyRequest<Machine, Found>,
+    ) -> Result<State<Machine, Found>, Failed<Machine, Found>> {
         let mut machine = request.planned;
         if machine.ec2.is_null() {
             ssh::update(cx, &prior.value, &mut machine).await?;
             return Ok(stored(machine));
         }
         let mut there = prior.value;
-        match Box::pin(ec2::update(cx, &mut there, machine)).await {
-            Ok(machine) => Ok(stored(machine)),
-            Err(diagnostics) => Err(Failed { diagnostics, partial: Some(stored(there)) }),
+        match Box::pin(ec2::update(cx, &mut there, machine, &prior.private)).await {
+            Ok(machine) => Ok(State { value: machine, private: request.private }),
+            Err(diagnostics) => {
+                let there = State { value: there, private: prior.private };
+                Err(Failed { diagnostics, partial: Some(there) })
+            }
         }
     }
 
-    async fn delete(&self, cx: &Cx<Context>, state: State<Machine>) -> Result<(), Diagnostics> {
+    async fn delete(&self, cx: &Cx<Context>, state: State<Machine, Found>) -> Result<(), Diagnostics> {
         if state.value.ec2.is_null() {
             // The machine was there before us and stays as it is.
             return Ok(());
@@ -172,14 +181,23 @@ impl Resource<Context> for MachineResource {
         Box::pin(ec2::delete(cx, state.value)).await
     }
 
-    async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Machine>, Diagnostics> {
-        let machine = if ec2::is_id(id) { ec2::import(cx, id).await? } else { ssh::import(cx, id).await? };
-        Ok(stored(machine))
+    async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Machine, Found>, Diagnostics> {
+        if !ec2::is_id(id) {
+            return Ok(stored(ssh::import(cx, id).await?));
+        }
+        let machine = ec2::import(cx, id).await?;
+        let private = machine.ec2.known().map(Found::in_block).unwrap_or_default();
+        Ok(State { value: machine, private })
+    }
+
+    fn upgrade_private(&self, stored: StoredPrivate) -> Option<Found> {
+        // Before there was anything to remember, nothing was.
+        matches!(stored, StoredPrivate::Version(_, serde_json::Value::Null)).then(Found::default)
     }
 }
 
-fn stored(machine: Machine) -> State<Machine> {
-    State { value: machine, private: () }
+fn stored(machine: Machine) -> State<Machine, Found> {
+    State { value: machine, private: Found::default() }
 }
 
 fn is_machine_name(text: &str) -> bool {

@@ -67,6 +67,7 @@ pub(crate) struct Model {
 pub(crate) struct Private {
     /// Somebody's bucket that was to be taken over, and was not completely: Terraform destroys what was not created completely,
     /// and this must not be.
+    #[serde(default)]
     half_adopted: bool,
 }
 

@@ -7,8 +7,11 @@ use crate::resource::mistake;
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Diagnostics, Path, Schema, Step, Value};
 
-/// Attributes that differ and, by the schema, cannot be changed in place. An element of a list or map that comes or goes is a
-/// change of the list or map, not of the element.
+/// Attributes that differ and, by the schema, cannot be changed in place.
+///
+/// An element of a list or map that comes or goes is a change of the list or map, not of the element. A single object that comes or
+/// goes is a change of each of its attributes. What is unknown may become anything: a plan that did not replace, and then does when
+/// the value is known, is one that Terraform takes for a mistake of the provider.
 pub(crate) fn replaced(schema: &Schema, prior: &Value, planned: &Value) -> Vec<Path> {
     let mut paths = vec![];
     if !prior.is_null() && !planned.is_null() {
@@ -25,9 +28,7 @@ fn object(
     found: &mut Vec<Path>,
 ) {
     for (name, attribute) in attributes {
-        let (Some(before), Some(after)) = (prior.get(name), planned.get(name)) else {
-            continue;
-        };
+        let (before, after) = (within(prior, name), within(planned, name));
         if before == after {
             continue;
         }
@@ -42,16 +43,18 @@ fn object(
         let attributes = &nested.attributes;
         match (nesting, before, after) {
             (Nesting::Single, ..) => object(attributes, before, after, &path, found),
-            (Nesting::Map, Value::Map(before), Value::Map(after)) => {
-                for (key, after) in after {
-                    if let Some(before) = before.get(key) {
+            (Nesting::Map, Value::Map(before), after) => {
+                for (key, before) in before.iter().filter(|(_, before)| !before.is_null()) {
+                    if let Some(after) = element(after, after.get(key)) {
                         object(attributes, before, after, &path.clone().key(key), found);
                     }
                 }
             }
-            (Nesting::List, Value::List(before), Value::List(after)) => {
-                for (index, (before, after)) in before.iter().zip(after).enumerate() {
-                    object(attributes, before, after, &path.clone().index(index), found);
+            (Nesting::List, Value::List(before), after) => {
+                for (index, before) in before.iter().enumerate().filter(|(_, before)| !before.is_null()) {
+                    if let Some(after) = element(after, at(after, index)) {
+                        object(attributes, before, after, &path.clone().index(index), found);
+                    }
                 }
             }
             // Elements of sets have no path; what they have that cannot be changed must be there before and after.
@@ -63,16 +66,38 @@ fn object(
                     found.push(path);
                 }
             }
+            (Nesting::Set, Value::List(_), Value::Unknown) if has_fixed_part(attributes) => found.push(path),
             _ => {}
         }
+    }
+}
+
+/// The attribute `name` of an object: null where there is none, unknown where the object is.
+fn within<'v>(value: &'v Value, name: &str) -> &'v Value {
+    if value.is_unknown() { value } else { part(value, name) }
+}
+
+/// An element, if there is one or may be one.
+fn element<'v>(all: &'v Value, known: Option<&'v Value>) -> Option<&'v Value> {
+    if all.is_unknown() { Some(all) } else { known.filter(|element| !element.is_null()) }
+}
+
+fn at(value: &Value, index: usize) -> Option<&Value> {
+    match value {
+        Value::List(items) => items.get(index),
+        _ => None,
     }
 }
 
 /// Those attributes of an element that cannot be changed in place.
 fn fixed_part(attributes: &BTreeMap<String, Attribute>, value: &Value) -> Option<Value> {
     let fixed = attributes.iter().filter(|(_, attribute)| attribute.requires_replace);
-    let fixed: BTreeMap<_, _> = fixed.map(|(name, _)| (name.clone(), part(value, name).clone())).collect();
+    let fixed: BTreeMap<_, _> = fixed.map(|(name, _)| (name.clone(), within(value, name).clone())).collect();
     (!fixed.is_empty()).then_some(Value::Map(fixed))
+}
+
+fn has_fixed_part(attributes: &BTreeMap<String, Attribute>) -> bool {
+    attributes.values().any(|attribute| attribute.requires_replace)
 }
 
 /// Paths that lead nowhere in either value: Terraform refuses them.
@@ -149,6 +174,37 @@ mod tests {
         assert_eq!(paths(Attribute::nested_set, list(old.clone()), list(grown)), [""; 0]);
         assert_eq!(paths(Attribute::nested_set, list(old.clone()), list(moved)), ["disks"]);
         assert_eq!(paths(Attribute::nested_map, map(old), Value::Map(BTreeMap::new())), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_unknown_may_become_what_cannot_be_changed_in_place() {
+        let map = |disk: Value| Value::Map([("a".to_owned(), disk)].into());
+        let list = |disk: Value| Value::List(vec![disk]);
+        let (old, none) = (disk("1", 1), || Value::Map(BTreeMap::new()));
+        let unknown = || Value::Unknown;
+        assert_eq!(paths(Attribute::nested_single, old.clone(), unknown()), ["disks.zone"]);
+        assert_eq!(paths(Attribute::nested_single, Value::Null, unknown()), ["disks.zone"]);
+        for after in [unknown(), map(unknown())] {
+            assert_eq!(paths(Attribute::nested_map, map(old.clone()), after), [r#"disks["a"].zone"#]);
+        }
+        for after in [unknown(), list(unknown())] {
+            assert_eq!(paths(Attribute::nested_list, list(old.clone()), after), ["disks[0].zone"]);
+        }
+        for after in [unknown(), list(unknown())] {
+            assert_eq!(paths(Attribute::nested_set, list(old.clone()), after), ["disks"]);
+        }
+        // Elements only come, whatever there will be.
+        for before in [Value::Null, none()] {
+            assert_eq!(paths(Attribute::nested_map, before, unknown()), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn an_object_that_comes_or_goes_changes_what_is_in_it() {
+        assert_eq!(paths(Attribute::nested_single, Value::Null, disk("1", 1)), ["disks.zone"]);
+        assert_eq!(paths(Attribute::nested_single, disk("1", 1), Value::Null), ["disks.zone"]);
+        let without = Value::Map([("zone".to_owned(), Value::Null), ("size".to_owned(), 1i64.into())].into());
+        assert_eq!(paths(Attribute::nested_single, Value::Null, without), [""; 0]);
     }
 
     #[test]

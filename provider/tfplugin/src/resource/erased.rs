@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use futures::future::BoxFuture;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use super::private::{Envelope, open, open_prior, seal};
+use super::private::{Opened, open, seal};
 use super::{ApplyRequest, Failed, MoveRequest, PlanRequest, Resource, State, own_value, typed};
 use crate::{Cx, Diagnostics, Path, Schema, Value};
 
@@ -132,19 +130,15 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
     ) -> BoxFuture<'a, Result<RawPlan, Diagnostics>> {
         Box::pin(async move {
             let prior_private = prior.private.clone();
-            let prior = if prior.value.is_null() {
-                None
-            } else {
-                Some(open_state::<R::Model, R::Private>(R::TYPE, &prior)?)
-            };
+            let prior = if prior.value.is_null() { None } else { Some(self.state(cx, &prior)?) };
             // A replacement is planned twice, the second time without the prior state but with the private data of the first
             // plan: what belongs to the old object must not get lost, for deleting it comes first.
             let prior_private = match &prior {
                 Some(state) => Some(state.private.clone()),
                 // What a failed create has left is replaced without its private data; those of the plan are not its own.
-                None => Some(open::<R::Private>(R::TYPE, &prior_private)?.prior.unwrap_or_default()),
+                None => Some(self.opened(cx, &prior_private).prior.unwrap_or_default()),
             };
-            let planned = if planned.is_empty() { None } else { Some(open(R::TYPE, planned)?.data) };
+            let planned = if planned.is_empty() { None } else { Some(self.opened(cx, planned).data) };
             let request = PlanRequest {
                 prior,
                 config: typed(R::TYPE, &config)?,
@@ -154,14 +148,14 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
             let response = self.resource.plan(cx, request).await?;
             Ok(RawPlan {
                 planned: own_value(R::TYPE, &response.planned)?,
-                private: seal(R::TYPE, response.private, prior_private)?,
+                private: seal(R::TYPE, R::PRIVATE_VERSION, response.private, prior_private)?,
                 requires_replace: response.requires_replace,
             })
         })
     }
 
     fn plan_destroy<'a>(&'a self, cx: &'a Cx<D>, prior: RawState) -> BoxFuture<'a, Result<(), Diagnostics>> {
-        Box::pin(async move { self.resource.plan_destroy(cx, open_state(R::TYPE, &prior)?).await })
+        Box::pin(async move { self.resource.plan_destroy(cx, self.state(cx, &prior)?).await })
     }
 
     fn read<'a>(
@@ -170,8 +164,8 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
         state: RawState,
     ) -> BoxFuture<'a, Result<Option<RawState>, Diagnostics>> {
         Box::pin(async move {
-            let state = self.resource.read(cx, open_state(R::TYPE, &state)?).await?;
-            state.map(|state| seal_state(R::TYPE, state)).transpose()
+            let state = self.resource.read(cx, self.state(cx, &state)?).await?;
+            state.map(seal_state::<D, R>).transpose()
         })
     }
 
@@ -195,19 +189,18 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
 
     fn delete<'a>(&'a self, cx: &'a Cx<D>, state: RawState) -> BoxFuture<'a, Result<(), Diagnostics>> {
         Box::pin(async move {
-            let private = open_prior(R::TYPE, &state.private)?;
+            let private = self.opened(cx, &state.private).existing();
             self.resource.delete(cx, State { value: typed(R::TYPE, &state.value)?, private }).await
         })
     }
 
     fn prior_private(&self, planned: &[u8]) -> Vec<u8> {
-        let sealed =
-            open_prior::<R::Private>(R::TYPE, planned).and_then(|private| seal(R::TYPE, private, None));
-        sealed.unwrap_or_else(|_| planned.to_vec())
+        let existing = self.open(planned).existing();
+        seal(R::TYPE, R::PRIVATE_VERSION, existing, None).unwrap_or_else(|_| planned.to_vec())
     }
 
     fn import<'a>(&'a self, cx: &'a Cx<D>, id: &'a str) -> BoxFuture<'a, Result<RawState, Diagnostics>> {
-        Box::pin(async move { seal_state(R::TYPE, self.resource.import(cx, id).await?) })
+        Box::pin(async move { seal_state::<D, R>(self.resource.import(cx, id).await?) })
     }
 
     fn import_identity<'a>(
@@ -215,13 +208,13 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
         cx: &'a Cx<D>,
         identity: BTreeMap<String, Value>,
     ) -> BoxFuture<'a, Result<RawState, Diagnostics>> {
-        Box::pin(async move { seal_state(R::TYPE, self.resource.import_identity(cx, identity).await?) })
+        Box::pin(async move { seal_state::<D, R>(self.resource.import_identity(cx, identity).await?) })
     }
 
     fn move_state(&self, request: MoveRequest) -> BoxFuture<'_, Result<Option<RawState>, Diagnostics>> {
         Box::pin(async move {
             let moved = self.resource.move_state(request).await?;
-            moved.map(|state| seal_state(R::TYPE, state)).transpose()
+            moved.map(seal_state::<D, R>).transpose()
         })
     }
 
@@ -246,6 +239,37 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
 }
 
 impl<R> Erased<R> {
+    /// Private data, whoever wrote them.
+    fn open<D: Send + Sync>(&self, bytes: &[u8]) -> Opened<R::Private>
+    where
+        R: Resource<D>,
+    {
+        open(R::TYPE, R::PRIVATE_VERSION, bytes, |stored| self.resource.upgrade_private(stored))
+    }
+
+    /// The same; the user hears of what is left out.
+    fn opened<D: Send + Sync>(&self, cx: &Cx<D>, bytes: &[u8]) -> Opened<R::Private>
+    where
+        R: Resource<D>,
+    {
+        let mut opened = self.open(bytes);
+        if let Some(warning) = opened.left_out.take() {
+            cx.warn(warning);
+        }
+        opened
+    }
+
+    fn state<D: Send + Sync>(
+        &self,
+        cx: &Cx<D>,
+        state: &RawState,
+    ) -> Result<State<R::Model, R::Private>, Diagnostics>
+    where
+        R: Resource<D>,
+    {
+        Ok(State { value: typed(R::TYPE, &state.value)?, private: self.opened(cx, &state.private).data })
+    }
+
     /// Creates or updates. A failure that says nothing of the state leaves the prior one, with the private data that belong
     /// to it and not those of the plan.
     async fn try_apply<D: Send + Sync + 'static>(
@@ -258,17 +282,17 @@ impl<R> Erased<R> {
     where
         R: Resource<D>,
     {
-        let envelope: Envelope<R::Private> = open(R::TYPE, &planned.private)?;
-        let own = envelope.data.clone();
+        let opened: Opened<R::Private> = self.opened(cx, &planned.private);
+        let own = opened.data.clone();
         let request = ApplyRequest {
             planned: typed(R::TYPE, &planned.value)?,
             config: typed(R::TYPE, config)?,
-            private: envelope.data,
+            private: opened.data,
         };
         let outcome = if prior.is_null() {
             self.resource.create(cx, request).await
         } else {
-            let private = envelope.prior.unwrap_or_default();
+            let private = opened.prior.unwrap_or_default();
             let state = State { value: typed(R::TYPE, prior)?, private: private.clone() };
             self.resource.update(cx, state, request).await.map_err(|failed| {
                 let unchanged = || typed(R::TYPE, prior).ok().map(|value| State { value, private });
@@ -278,13 +302,13 @@ impl<R> Erased<R> {
         match outcome {
             // What was made exists, also where the provider cannot say what it is like. It is as planned, and has nothing of the
             // private data of what was there before.
-            Ok(state) => seal_state(R::TYPE, state).map_err(|diagnostics| {
+            Ok(state) => seal_state::<D, R>(state).map_err(|diagnostics| {
                 let value = crate::plan::known_only(planned.value.clone());
-                let private = seal(R::TYPE, own, None).unwrap_or_default();
+                let private = seal(R::TYPE, R::PRIVATE_VERSION, own, None).unwrap_or_default();
                 Failed { diagnostics, partial: Some(State { value, private }) }
             }),
             Err(Failed { mut diagnostics, partial }) => {
-                let partial = partial.and_then(|state| match seal_state(R::TYPE, state) {
+                let partial = partial.and_then(|state| match seal_state::<D, R>(state) {
                     Ok(state) => Some(State { value: state.value, private: state.private }),
                     Err(more) => {
                         diagnostics.extend(more);
@@ -297,20 +321,12 @@ impl<R> Erased<R> {
     }
 }
 
-fn open_state<M: DeserializeOwned, P: DeserializeOwned + Default>(
-    type_name: &str,
-    state: &RawState,
-) -> Result<State<M, P>, Diagnostics> {
-    Ok(State { value: typed(type_name, &state.value)?, private: open::<P>(type_name, &state.private)?.data })
-}
-
-fn seal_state<M: Serialize, P: Serialize>(
-    type_name: &str,
-    state: State<M, P>,
+fn seal_state<D: Send + Sync, R: Resource<D>>(
+    state: State<R::Model, R::Private>,
 ) -> Result<RawState, Diagnostics> {
     Ok(RawState {
-        value: own_value(type_name, &state.value)?,
-        private: seal(type_name, state.private, None)?,
+        value: own_value(R::TYPE, &state.value)?,
+        private: seal(R::TYPE, R::PRIVATE_VERSION, state.private, None)?,
     })
 }
 
@@ -323,7 +339,7 @@ mod tests {
     use super::super::PlanResponse;
     use super::*;
     use crate::{Attribute, Diagnostic};
-    use serde::Deserialize;
+    use serde::{Deserialize, Serialize};
 
     /// Remembers its name in private data, and only deletes what it remembers rightly.
     struct Thing;
@@ -392,7 +408,7 @@ mod tests {
     #[tokio::test]
     async fn a_replacement_deletes_with_the_old_private_data() {
         let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
-        let old = RawState { value: named("old"), private: seal("t", "old".to_owned(), None).unwrap() };
+        let old = RawState { value: named("old"), private: seal("t", 0, "old".to_owned(), None).unwrap() };
         // As Terraform plans a replacement: once with the old state, once without it but with the first plan's private data.
         let first = thing.plan(&cx, old, named("new"), named("new"), &[]).await.unwrap();
         let none = RawState { value: Value::Null, private: first.private };
@@ -401,7 +417,7 @@ mod tests {
         thing.delete(&cx, doomed).await.unwrap();
         let planned = RawState { value: named("new"), private: second.private };
         let created = thing.apply(&cx, Value::Null, planned, named("new")).await.state.unwrap();
-        assert_eq!(open_prior::<String>("t", &created.private).unwrap(), "new");
+        assert_eq!(open::<String>("t", 0, &created.private, |_| None).existing(), "new");
     }
 
     #[tokio::test]
@@ -416,7 +432,7 @@ mod tests {
     #[tokio::test]
     async fn what_replaces_another_and_cannot_be_told_has_its_own_private_data() {
         let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
-        let old = RawState { value: named("old"), private: seal("t", "old".to_owned(), None).unwrap() };
+        let old = RawState { value: named("old"), private: seal("t", 0, "old".to_owned(), None).unwrap() };
         let first = thing.plan(&cx, old, named("huge"), named("huge"), &[]).await.unwrap();
         let none = RawState { value: Value::Null, private: first.private };
         let second = thing.plan(&cx, none, named("huge"), named("huge"), &[]).await.unwrap();
@@ -429,13 +445,13 @@ mod tests {
     #[tokio::test]
     async fn a_failed_update_keeps_state_and_private_data_together() {
         let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
-        let old = RawState { value: named("old"), private: seal("t", "old".to_owned(), None).unwrap() };
+        let old = RawState { value: named("old"), private: seal("t", 0, "old".to_owned(), None).unwrap() };
         let plan = thing.plan(&cx, old, named("new"), named("new"), &[]).await.unwrap();
         let planned = RawState { value: plan.planned, private: plan.private };
         let applied = thing.apply(&cx, named("old"), planned, named("new")).await;
         assert!(applied.diagnostics.has_errors());
         let state = applied.state.unwrap();
         assert_eq!(state.value.get("name"), Some(&"old".into()));
-        assert_eq!(open_prior::<String>("t", &state.private).unwrap(), "old");
+        assert_eq!(open::<String>("t", 0, &state.private, |_| None).existing(), "old");
     }
 }

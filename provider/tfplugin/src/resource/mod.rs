@@ -14,6 +14,7 @@ use crate::{Cx, Diagnostic, Diagnostics, Path, Schema, Value};
 
 pub(crate) use erased::RawState;
 pub use erased::{DynResource, resource};
+pub use private::StoredPrivate;
 
 /// Something that Terraform manages. The order of methods is the order of a resource's life.
 pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
@@ -22,7 +23,12 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
     /// Configuration and state.
     type Model: Serialize + DeserializeOwned + Clone + Send + Sync;
     /// What is remembered beside the state and shown to nobody. No place for secrets.
+    ///
+    /// States live longer than versions of a provider: a new field gets `#[serde(default)]`, and another layout a new
+    /// [`PRIVATE_VERSION`](Self::PRIVATE_VERSION). Fields that a newer version has added are ignored.
     type Private: Serialize + DeserializeOwned + Default + Clone + Send + Sync;
+    /// The version of what [`Private`](Self::Private) is like.
+    const PRIVATE_VERSION: u32 = 0;
 
     /// Its schema.
     fn schema(&self) -> Schema;
@@ -146,7 +152,16 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         .into())
     }
 
-    /// The same for an identity, as JSON.
+    /// Makes something of private data that are older than [`PRIVATE_VERSION`](Self::PRIVATE_VERSION), that do not fit
+    /// [`Private`](Self::Private), or that were written with another SDK. `None`: of the resource's own they are read as they are,
+    /// where they fit; else the resource goes on with the default, and the user gets a warning. It never makes the resource
+    /// unusable.
+    fn upgrade_private(&self, stored: StoredPrivate) -> Option<Self::Private> {
+        drop(stored);
+        None
+    }
+
+    /// Brings the identity of an older version of its schema into the shape of this one, as JSON.
     fn upgrade_identity(
         &self,
         version: i64,

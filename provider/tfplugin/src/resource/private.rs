@@ -1,50 +1,216 @@
 //! The private part of a resource: what is remembered beside the state, as bytes that only we read.
+//!
+//! Whatever the bytes are, the resource can be read, planned and deleted: they may come from an older or a newer version of the
+//! provider, or from one that was written with another SDK. What cannot be made use of is left out, with a warning.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use super::mistake;
 use crate::{Diagnostic, Diagnostics};
 
-/// The private part on the wire: versioned, so that a later layout can tell. The prior private part travels with the plan,
-/// because apply gets the planned one only.
+/// Private data that are not in the form the resource has today; see [`Resource::upgrade_private`](super::Resource::upgrade_private).
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoredPrivate {
+    /// Written by this resource when [`Resource::PRIVATE_VERSION`](super::Resource::PRIVATE_VERSION) was this.
+    Version(u32, Json),
+    /// Written with another SDK; the bytes as they are.
+    Foreign(Vec<u8>),
+}
+
+/// The private part on the wire. The prior private part travels with the plan, because apply gets the planned one only.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Envelope<P> {
+struct Envelope<P> {
     format: u32,
-    pub(crate) data: P,
+    /// The version of the resource's own layout.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    version: u32,
+    data: P,
     #[serde(default = "Option::default", skip_serializing_if = "Option::is_none")]
-    pub(crate) prior: Option<P>,
+    prior: Option<P>,
 }
 
 const FORMAT: u32 = 1;
 
-pub(crate) fn seal<P: Serialize>(type_name: &str, data: P, prior: Option<P>) -> Result<Vec<u8>, Diagnostics> {
-    serde_json::to_vec(&Envelope { format: FORMAT, data, prior })
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(version: &u32) -> bool {
+    *version == 0
+}
+
+/// What was in the bytes.
+#[derive(Debug)]
+pub(crate) struct Opened<P> {
+    /// The private data; in a plan, those that are planned.
+    pub(crate) data: P,
+    /// In a plan, those of what exists.
+    pub(crate) prior: Option<P>,
+    /// Why some of it was left out.
+    pub(crate) left_out: Option<Diagnostic>,
+}
+
+impl<P> Opened<P> {
+    /// The private data that belong to what exists, also where the bytes come from a plan to replace it.
+    pub(crate) fn existing(self) -> P {
+        self.prior.unwrap_or(self.data)
+    }
+}
+
+pub(crate) fn seal<P: Serialize>(
+    type_name: &str,
+    version: u32,
+    data: P,
+    prior: Option<P>,
+) -> Result<Vec<u8>, Diagnostics> {
+    serde_json::to_vec(&Envelope { format: FORMAT, version, data, prior })
         .map_err(|error| mistake(type_name, &format!("its private data cannot be written: {error}")).into())
 }
 
-/// The private data that belong to what exists, also where `bytes` come from a plan to replace it.
-pub(crate) fn open_prior<P: DeserializeOwned + Default>(
+/// Reads `bytes` as they are, or by way of `upgrade`; or goes on without them.
+pub(crate) fn open<P: DeserializeOwned + Default>(
+    type_name: &str,
+    version: u32,
+    bytes: &[u8],
+    upgrade: impl Fn(StoredPrivate) -> Option<P>,
+) -> Opened<P> {
+    if bytes.is_empty() {
+        return Opened { data: P::default(), prior: None, left_out: None };
+    }
+    // Nearly always they are as this version writes them. What a newer one has added is ignored.
+    if let Ok(envelope) = serde_json::from_slice::<Envelope<P>>(bytes)
+        && envelope.version >= version
+    {
+        return Opened { data: envelope.data, prior: envelope.prior, left_out: None };
+    }
+    let mut why = None;
+    let mut or_none = |read: Result<P, String>| {
+        read.unwrap_or_else(|found| {
+            // A type without values has nothing to lose.
+            if size_of::<P>() > 0 {
+                why = Some(left_out(type_name, &found));
+            }
+            P::default()
+        })
+    };
+    let (data, prior) = match serde_json::from_slice::<Envelope<Json>>(bytes) {
+        Ok(stored) => {
+            let one = |data| upgraded(stored.version, data, &upgrade);
+            (or_none(one(stored.data)), stored.prior.map(|prior| or_none(one(prior))))
+        }
+        Err(_) => {
+            let foreign = upgrade(StoredPrivate::Foreign(bytes.to_vec()));
+            (
+                or_none(foreign.ok_or_else(|| "bytes that another provider or SDK has written".to_owned())),
+                None,
+            )
+        }
+    };
+    Opened { data, prior, left_out: why }
+}
+
+fn upgraded<P: DeserializeOwned>(
+    version: u32,
+    data: Json,
+    upgrade: impl Fn(StoredPrivate) -> Option<P>,
+) -> Result<P, String> {
+    match upgrade(StoredPrivate::Version(version, data.clone())) {
+        Some(data) => Ok(data),
+        None => serde_json::from_value(data)
+            .map_err(|error| format!("data of version {version}, which this version cannot read: {error}")),
+    }
+}
+
+fn left_out(type_name: &str, found: &str) -> Diagnostic {
+    Diagnostic::warning(format!("What {type_name} remembers beside its state cannot be read")).detail(format!(
+        "Found {found}. The resource is used without it; the state itself is complete. The next apply that changes the resource \
+         writes it anew. To keep it, go back to the version of the provider that wrote it."
+    ))
+}
+
+/// The same for what does not outlive one run of Terraform, and so comes from this very version.
+pub(crate) fn open_own<P: DeserializeOwned + Default>(
     type_name: &str,
     bytes: &[u8],
 ) -> Result<P, Diagnostics> {
-    let envelope: Envelope<P> = open(type_name, bytes)?;
-    Ok(envelope.prior.unwrap_or(envelope.data))
-}
-
-pub(crate) fn open<P: DeserializeOwned + Default>(
-    type_name: &str,
-    bytes: &[u8],
-) -> Result<Envelope<P>, Diagnostics> {
     if bytes.is_empty() {
-        return Ok(Envelope { format: FORMAT, data: P::default(), prior: None });
+        return Ok(P::default());
     }
     let envelope: Envelope<P> = serde_json::from_slice(bytes)
         .map_err(|error| mistake(type_name, &format!("its private data cannot be read: {error}")))?;
-    if envelope.format != FORMAT {
-        return Err(Diagnostic::error(format!("The state of {type_name} was written by a newer provider"))
-            .detail(format!("Its private data has format {}, this version reads {FORMAT}.", envelope.format))
-            .into());
+    Ok(envelope.data)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What version 2 remembers. Version 1 had a number only; an SDK before that had a text.
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Memory {
+        count: u32,
+        #[serde(default)]
+        note: String,
     }
-    Ok(envelope)
+
+    fn upgrade(stored: StoredPrivate) -> Option<Memory> {
+        let count = match stored {
+            StoredPrivate::Version(1, data) => u32::try_from(data.as_u64()?).ok()?,
+            StoredPrivate::Version(..) => return None,
+            StoredPrivate::Foreign(bytes) => std::str::from_utf8(&bytes).ok()?.parse().ok()?,
+        };
+        Some(Memory { count, note: "upgraded".to_owned() })
+    }
+
+    fn opened(bytes: &[u8]) -> Opened<Memory> {
+        open("t", 2, bytes, upgrade)
+    }
+
+    fn memory(count: u32, note: &str) -> Memory {
+        Memory { count, note: note.to_owned() }
+    }
+
+    #[test]
+    fn what_any_version_wrote_is_read_or_left_out() {
+        let bytes = seal("t", 2, memory(3, "x"), Some(memory(2, "w"))).unwrap();
+        let found = opened(&bytes);
+        assert_eq!((&found.data, &found.prior), (&memory(3, "x"), &Some(memory(2, "w"))));
+        assert_eq!(found.existing(), memory(2, "w"));
+
+        let stored = |version: u32, data: Json| json!({ "format": 1, "version": version, "data": data });
+        let cases = [
+            (stored(1, json!(7)), memory(7, "upgraded"), false),
+            (stored(3, json!({ "count": 4, "later": { "deep": [1] } })), memory(4, ""), false),
+            (json!({ "format": 2, "version": 3, "data": { "count": 4 }, "more": 1 }), memory(4, ""), false),
+            // A layout that nobody has raised the version for, and one that no version has.
+            (json!({ "format": 1, "data": { "count": 5 } }), memory(5, ""), false),
+            (stored(2, json!({ "count": "many" })), memory(0, ""), true),
+            (stored(3, json!([])), memory(0, ""), true),
+            (json!({ "schema_version": "1" }), memory(0, ""), true),
+            (json!(12), memory(12, "upgraded"), false),
+        ];
+        for (bytes, expected, warns) in cases {
+            let found = opened(bytes.to_string().as_bytes());
+            assert_eq!((&found.data, found.left_out.is_some()), (&expected, warns), "{bytes}");
+        }
+        assert_eq!(opened(b"").left_out, None);
+        assert!(opened(&[0xff, 0, 1]).left_out.unwrap().detail.contains("another provider or SDK"));
+    }
+
+    #[test]
+    fn of_a_plan_that_cannot_be_read_the_other_half_stays() {
+        let plan = json!({ "format": 1, "version": 2, "data": { "count": 3 }, "prior": { "count": null } });
+        let found = opened(plan.to_string().as_bytes());
+        assert_eq!((&found.data, &found.prior), (&memory(3, ""), &Some(memory(0, ""))));
+        assert!(found.left_out.unwrap().detail.contains("version 2"));
+    }
+
+    #[test]
+    fn nothing_is_missed_where_nothing_is_remembered() {
+        for bytes in [&b"{\"schema_version\":\"1\"}"[..], b"\x00", b"{\"format\":1,\"data\":{\"a\":1}}"] {
+            let found: Opened<()> = open("t", 0, bytes, |_| None);
+            assert_eq!(found.left_out, None, "{bytes:?}");
+        }
+    }
 }

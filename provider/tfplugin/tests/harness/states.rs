@@ -42,3 +42,16 @@ async fn what_was_of_another_type_is_taken_over() {
     let errors = terraform.move_state(&from("kitchen_spoon"), "kitchen_pot").await.unwrap_err();
     assert!(said(&errors).contains("kitchen_spoon cannot become kitchen_pot"), "{}", said(&errors));
 }
+
+#[tokio::test]
+async fn a_resource_with_private_data_of_a_later_version_is_read_planned_changed_and_deleted() {
+    let (terraform, _) = kitchen().await;
+    let config = object([("name", "wok".into()), ("size", number(2))]);
+    let mut pot = terraform.create("kitchen_pot", &config).await;
+    pot.private = br#"{"format":1,"version":7,"data":{"owner":{"name":"wok"},"recipes":3}}"#.to_vec();
+    let pot = terraform.refresh(&pot).await.unwrap().expect("it is there");
+    assert_eq!(terraform.plan("kitchen_pot", Some(&pot), &config).await.unwrap().action, Action::NoOp);
+    let mut pot = terraform.update(&pot, &object([("name", "wok".into()), ("size", number(3))])).await;
+    pot.private = b"{\"format\":9}".to_vec();
+    terraform.destroy(&pot).await;
+}

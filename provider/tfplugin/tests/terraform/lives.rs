@@ -138,3 +138,45 @@ fn modules_tell_what_they_cook() {
     site.apply();
     assert!(site.done().contains(&"plan by soup".to_owned()), "{:?}", site.done());
 }
+
+#[test]
+fn what_is_unknown_in_the_plan_is_replaced_in_the_plan_already() {
+    let main = |input: &str, stand: &str| {
+        format!(
+            "resource \"terraform_data\" \"x\" {{ input = \"{input}\" }}\nresource \"kitchen_pot\" \"wok\" {{\n  name = \"wok\"\n  {stand}\n}}\n"
+        )
+    };
+    let late =
+        |wood: &str, other: &str| format!("stand = terraform_data.x.output == \"wood\" ? {wood} : {other}");
+    let kinds = late("{ kind = \"wood\" }", "{ kind = \"steel\" }");
+    let site = Site::new(&main("wood", &kinds));
+    site.apply();
+    // Whatever it turns out to be, apply does what was planned.
+    for input in ["steel", "steel again", "wood"] {
+        site.write(&main(input, &kinds));
+        site.run(&["plan"]).succeeds().says(&["1 to add, 1 to change, 1 to destroy", "forces replacement"]);
+        site.apply();
+        site.no_changes();
+    }
+    // One that may come, and one that may go.
+    site.write(&main("wood", ""));
+    site.apply();
+    let maybe = late("null", "{ kind = \"steel\" }");
+    for input in ["steel", "wood"] {
+        site.write(&main(input, &maybe));
+        site.apply();
+        site.no_changes();
+    }
+    // A whole map of them.
+    let parts = |input: &str| {
+        main(
+            input,
+            &late("{ a = { kind = \"wood\" } }", "{ a = { kind = \"steel\" } }").replace("stand", "parts"),
+        )
+    };
+    for input in ["wood", "steel"] {
+        site.write(&parts(input));
+        site.apply();
+        site.no_changes();
+    }
+}

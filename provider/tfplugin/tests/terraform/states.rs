@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use base64::Engine as _;
 use serde_json::{Value as Json, json};
 
 use crate::site::Site;
@@ -60,4 +61,45 @@ fn what_was_of_another_type_is_moved() {
     );
     data.apply().says(&["0 added, 0 changed, 0 destroyed"]);
     assert_eq!(data.resource("kitchen_pot.new")["name"], "pan");
+}
+
+#[test]
+fn private_data_of_others_make_no_resource_unusable() {
+    let main =
+        |size: u32| format!("resource \"kitchen_pot\" \"wok\" {{\n  name = \"wok\"\n  size = {size}\n}}");
+    let site = Site::new(&main(1));
+    site.apply();
+    let remembered = || {
+        let state: Json = serde_json::from_str(&site.state_file()).unwrap();
+        let text = state["resources"][0]["instances"][0]["private"].as_str().unwrap().to_owned();
+        base64::engine::general_purpose::STANDARD.decode(text).unwrap()
+    };
+    let remember = |bytes: &[u8]| {
+        let mut state: Json = serde_json::from_str(&site.state_file()).unwrap();
+        let text = base64::engine::general_purpose::STANDARD.encode(bytes);
+        state["resources"][0]["instances"][0]["private"] = text.into();
+        fs::write(site.path("terraform.tfstate"), state.to_string()).unwrap();
+    };
+    let lost = "What kitchen_pot remembers beside its state cannot be read";
+    let cases: [(&[u8], bool); 5] = [
+        // A newer version's, an older one's, and what the Go SDK writes.
+        (br#"{"format":2,"version":9,"data":{"owner":"wok","plans":1,"later":[1]},"more":{}}"#, false),
+        (br#"{"format":1,"data":"wok"}"#, false),
+        (br#"{"cook":"wok"}"#, false),
+        (br#"{"schema_version":"1","e2bfb730-ecaa-11e6-8f88-34363bc7c4c0":{"create":60}}"#, true),
+        (b"\x00\xff", true),
+    ];
+    for (size, (bytes, warns)) in (2..).zip(cases) {
+        remember(bytes);
+        site.no_changes();
+        site.write(&main(size));
+        let run = site.apply().says(&["1 changed"]);
+        assert_eq!(run.text.contains(lost), warns, "{}", run.text);
+        let now = String::from_utf8(remembered()).unwrap();
+        assert!(now.contains(r#""version":1"#) && now.contains("plans"), "{now}");
+        site.no_changes();
+    }
+    remember(b"nonsense");
+    site.run(&["destroy", "-auto-approve", "-refresh=false"]).succeeds().says(&[lost]);
+    assert_eq!(site.shelf()["pots"], json!({}));
 }

@@ -17,8 +17,8 @@ use super::visit::{VisitError, connect, settle};
 use crate::aws::{AwsError, Patience, TagModel, aws_unknown, import_id};
 use crate::context::Context;
 use crate::machines::ec2::{
-    Ec2, Ec2Block, WaitError, become_, delete_volume, imported, is_gone, needs_stop, power, rotate,
-    user_data, while_stopped,
+    Ec2, Ec2Block, Found, WaitError, become_, delete_volume, import as import_block, is_gone, name_volumes,
+    needs_stop, power, rotate, user_data, while_stopped,
 };
 use crate::machines::{not_refreshed, provider_unknown};
 use crate::settings::{completed, duration_or, unique};
@@ -157,6 +157,7 @@ pub(super) async fn update(
     cx: &Cx<Context>,
     there: &mut Machine,
     planned: Machine,
+    found: &Found,
 ) -> Result<Machine, Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
     let limit = duration_or(planned.timeouts.known().map(|timeouts| &timeouts.update), LIMIT);
@@ -169,6 +170,9 @@ pub(super) async fn update(
     let ec2 = Ec2::new(aws, now.region()).await;
     let id = there.instance_id();
 
+    found.let_go(&mut now, &block);
+    let renamed = now.rename_volumes(&block);
+    there.ec2 = Attr::Known(now.clone());
     check_removed_volumes(cx, there, &now, &block).await?;
     let stops = needs_stop(&now, &block);
     if prior.runs() && (stops || !machine.runs()) {
@@ -180,6 +184,9 @@ pub(super) async fn update(
         there.ec2 = Attr::Known(now.clone());
         changed.map_err(there.problem("change"))?;
     }
+    name_volumes(&ec2, machine.label(), &now, &renamed)
+        .await
+        .map_err(there.problem("name the volumes of"))?;
     let names = (prior.label(), machine.label());
     let changed = become_(&ec2, &id, names, &mut now, &block, &patience).await;
     there.ec2 = Attr::Known(now.clone());
@@ -270,7 +277,8 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<Machine, Diagno
     };
     let name = seen.instance.tags().iter().find(|tag| tag.key() == Some("Name")).and_then(|tag| tag.value());
     let name = name.unwrap_or(id).to_owned();
-    machine.ec2 = Attr::Known(imported(&region, &seen, &name, aws.default_tags()));
+    let block = import_block(&ec2, &seen, &name).await.map_err(machine.problem("describe"))?;
+    machine.ec2 = Attr::Known(block);
     machine.name = Attr::Known(name);
     machine.power_state = Attr::Known(power(&seen.instance).to_owned());
     machine.take_addresses(&seen);

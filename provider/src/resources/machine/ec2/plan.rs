@@ -6,7 +6,7 @@ use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 use super::Machine;
 use crate::aws::{Aws, TagModel, planned_region};
 use crate::context::Context;
-use crate::machines::ec2::{Ec2Block, check_change, needs_stop};
+use crate::machines::ec2::{Ec2Block, Found, check_change, needs_stop};
 use crate::machines::host_key_policy;
 
 /// Completes a proposed state by what the configuration and the prior state tell.
@@ -15,11 +15,14 @@ pub(crate) async fn planned(
     prior: Option<&Machine>,
     config: &Machine,
     proposed: Machine,
+    found: &Found,
 ) -> Result<Machine, Diagnostics> {
     let mut planned = proposed;
     let (Attr::Known(configured), Attr::Known(mut block)) = (&config.ec2, planned.ec2.clone()) else {
         return Ok(planned);
     };
+    // What Terraform has put in place of what EC2 tells.
+    (planned.public_ipv4, planned.private_ipv4) = (Attr::Unknown, Attr::Unknown);
     let aws = cx.data.aws.as_ref();
     let path = || Path::root().attribute("ec2");
     let old = prior.and_then(|prior| prior.ec2.known());
@@ -28,12 +31,14 @@ pub(crate) async fn planned(
         _ => planned_region(aws, &configured.region, &path().attribute("region")).await?,
     };
     block.tags_all = TagModel::planned_all(&configured.tags, aws.map(Aws::default_tags));
-    block.settle_choices(configured, old);
+    block.settle_choices(configured, old, found);
     // Also where somebody has stopped it.
     if config.power_state.is_null() {
         planned.power_state = Attr::Known("running".to_owned());
     }
     let Some((prior, old)) = prior.and_then(|prior| Some((prior, prior.ec2.known()?))) else {
+        errors_of(check_addresses(config, &planned))?;
+        errors_of(configured.check_existing(None))?;
         check_host_key(cx, &block)?;
         planned.ec2 = Attr::Known(block);
         planned.port = planned.login_port(cx.data.ssh.as_ref(), None);
@@ -41,9 +46,10 @@ pub(crate) async fn planned(
         planned.point_target();
         return Ok(planned);
     };
-    let problems = check_change(old, &block, prior.runs() && planned.runs());
-    if !problems.is_empty() {
-        return Err(problems);
+    errors_of(check_change(old, &block, prior.runs() && planned.runs(), found))?;
+    errors_of(configured.check_existing(Some(old)))?;
+    for warning in found.warnings(planned.label(), old, &block) {
+        cx.warn(warning);
     }
     if prior.ec2 == Attr::Known(block.clone())
         && prior.power_state == planned.power_state
@@ -54,6 +60,7 @@ pub(crate) async fn planned(
         kept.user = kept.login_user(cx.data.ssh.as_ref(), Some(prior));
         kept.port = kept.login_port(cx.data.ssh.as_ref(), Some(prior));
         kept.point_target();
+        errors_of(check_addresses(config, &kept))?;
         return Ok(kept);
     }
     let restarts = planned.runs() && (!prior.runs() || needs_stop(old, &block));
@@ -71,6 +78,7 @@ pub(crate) async fn planned(
     planned.host = if_not(other_address, &prior.host);
     planned.public_ipv4 = if_not(moves, &prior.public_ipv4);
     planned.private_ipv4 = prior.private_ipv4.clone();
+    errors_of(check_addresses(config, &planned))?;
     planned.host_public_key = configured_or(&block.host_public_key, &prior.host_public_key);
     planned.system = configured_or(&config.system, &prior.system);
     planned.state_version = configured_or(&config.state_version, &prior.state_version);
@@ -84,6 +92,10 @@ pub(crate) async fn planned(
     planned.user = planned.login_user(cx.data.ssh.as_ref(), Some(prior));
     planned.point_target();
     Ok(planned)
+}
+
+fn errors_of(problems: Diagnostics) -> Result<(), Diagnostics> {
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// A new machine whose host key nobody knows cannot be logged in to.
@@ -105,6 +117,25 @@ fn check_host_key(cx: &Cx<Context>, block: &Ec2Block) -> Result<(), Diagnostic> 
         .at(Path::root().attribute("ec2").attribute("host_key")))
 }
 
+/// EC2 gives the machine its addresses. A configuration may have them as they are: `terraform plan -generate-config-out` writes it so.
+fn check_addresses(config: &Machine, planned: &Machine) -> Diagnostics {
+    let addresses = [
+        ("public_ipv4", &config.public_ipv4, &planned.public_ipv4),
+        ("private_ipv4", &config.private_ipv4, &planned.private_ipv4),
+    ];
+    let wrong = addresses.into_iter().filter(|(_, said, planned)| said.is_known() && said != planned);
+    let problem = |(name, said, _): (&str, &Attr<String>, _)| {
+        let said = said.known().map_or("", String::as_str);
+        Diagnostic::error("EC2 gives the machine its addresses")
+            .detail(format!(
+                "Found {said}; expected nothing here for a machine with `ec2`. Remove it; `ec2.private_ip` and `ec2.elastic_ip` choose \
+                 addresses."
+            ))
+            .at(Path::root().attribute(name))
+    };
+    wrong.map(problem).collect()
+}
+
 /// Checks that the schema cannot express.
 pub(crate) fn validate(config: &Machine) -> Result<(), Diagnostics> {
     let mut problems = Diagnostics::default();
@@ -119,17 +150,8 @@ pub(crate) fn validate(config: &Machine) -> Result<(), Diagnostics> {
                 "Found `power_state` with `ssh`; expected it only with `ec2`. Remove it.",
             );
         }
-    } else {
-        let addresses = [("public_ipv4", &config.public_ipv4), ("private_ipv4", &config.private_ipv4)];
-        for (name, _) in addresses.iter().filter(|(_, value)| value.is_known()) {
-            say(
-                name,
-                "EC2 gives the machine its addresses",
-                "Found an address for a machine with `ec2`; expected none. Remove it; `ec2.private_ip` and `ec2.elastic_ip` choose addresses.",
-            );
-        }
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    errors_of(problems)
 }
 
 impl Machine {

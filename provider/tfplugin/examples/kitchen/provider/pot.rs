@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tfplugin::{
     Applied, ApplyRequest, Attr, Attribute, Block, Cx, Deferral, Diagnostic, Diagnostics, Found,
     IdentityAttribute, IdentitySchema, ListRequest, ListResource, Listed, MoveRequest, Nested, Path,
-    PlanRequest, PlanResponse, Resource, Schema, State, Type, Value, to_value, validators,
+    PlanRequest, PlanResponse, Resource, Schema, State, StoredPrivate, Type, Value, to_value, validators,
 };
 
 use super::{Cook, Meta, json};
@@ -24,6 +24,7 @@ pub(super) struct Model {
     tags: Attr<Vec<Attr<String>>>,
     parts: Attr<BTreeMap<String, Attr<Part>>>,
     lids: Attr<Vec<Attr<Part>>>,
+    stand: Attr<Part>,
     any: Attr<Value>,
     stamp: Attr<String>,
     rule: Attr<Vec<Attr<Rule>>>,
@@ -44,7 +45,9 @@ struct Rule {
 /// How often it was planned and applied, to see that private data go the right way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Private {
+    #[serde(default)]
     owner: String,
+    #[serde(default)]
     plans: u32,
 }
 
@@ -64,7 +67,8 @@ impl Model {
         fill(&mut self.stamp, || cook.on_shelf(|shelf| format!("stamp {}", shelf.done.len())));
         let parts = self.parts.known_mut().into_iter().flat_map(|parts| parts.values_mut());
         let lids = self.lids.known_mut().into_iter().flatten();
-        for part in parts.chain(lids).filter_map(Attr::known_mut) {
+        let loose = parts.chain(lids).filter_map(Attr::known_mut);
+        for part in loose.chain(self.stand.known_mut()) {
             let kind = part.kind.known().cloned().unwrap_or_default();
             fill(&mut part.serial, || format!("{name}/{kind}"));
         }
@@ -85,6 +89,13 @@ impl Model {
     }
 }
 
+impl Private {
+    /// Nobody's are those of a pot whose creation failed, or those that could not be read.
+    fn is_of(&self, name: &str) {
+        assert!(self.owner.is_empty() || self.owner == name, "private data are those of this pot");
+    }
+}
+
 fn fill(attribute: &mut Attr<String>, value: impl FnOnce() -> String) {
     if attribute.is_unknown() {
         *attribute = Attr::Known(value());
@@ -95,6 +106,7 @@ impl Resource<Cook> for Pot {
     const TYPE: &'static str = "kitchen_pot";
     type Model = Model;
     type Private = Private;
+    const PRIVATE_VERSION: u32 = 1;
 
     fn schema(&self) -> Schema {
         let part = || {
@@ -146,6 +158,7 @@ impl Resource<Cook> for Pot {
             .attribute("tags", Attribute::set(Type::String).optional().description("Words."))
             .attribute("parts", Attribute::nested_map(part()).optional().description("By name."))
             .attribute("lids", Attribute::nested_set(part()).optional().description("Each once."))
+            .attribute("stand", Attribute::nested_single(part()).optional().description("What it stands on."))
             .attribute("any", Attribute::dynamic().optional().description("Anything."))
             .attribute("stamp", Attribute::string().computed().description("Another one with each change."))
             .block("rule", Block::list(rule).description("What to keep to."))
@@ -224,17 +237,14 @@ impl Resource<Cook> for Pot {
         prior: State<Model, Private>,
         request: ApplyRequest<Model, Private>,
     ) -> Applied<Model, Private> {
-        assert_eq!(prior.private.owner, prior.value.name(), "private data are those of this pot");
+        prior.private.is_of(prior.value.name());
         let value = Model { secret: request.config.secret, ..request.planned };
         Ok(value.put(&cx.data, "update", request.private))
     }
 
     async fn delete(&self, cx: &Cx<Cook>, state: State<Model, Private>) -> Result<(), Diagnostics> {
         let name = state.value.name();
-        assert!(
-            state.private.owner.is_empty() || state.private.owner == name,
-            "private data are those of this pot"
-        );
+        state.private.is_of(name);
         cx.data.on_shelf(|shelf| {
             shelf.done.push(format!("delete {name}"));
             shelf.pots.remove(name);
@@ -281,6 +291,19 @@ impl Resource<Cook> for Pot {
             }
             _ => Err(Diagnostic::error("This state is not of version 0").into()),
         }
+    }
+
+    fn upgrade_private(&self, stored: StoredPrivate) -> Option<Private> {
+        // Version 0 had the owner only, and the SDK before this one had it under another name.
+        let owner = match &stored {
+            StoredPrivate::Version(0, data) => data.as_str().map(str::to_owned),
+            StoredPrivate::Version(..) => None,
+            StoredPrivate::Foreign(bytes) => {
+                let found: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+                found["cook"].as_str().map(str::to_owned)
+            }
+        };
+        Some(Private { owner: owner?, plans: 0 })
     }
 
     fn upgrade_identity(

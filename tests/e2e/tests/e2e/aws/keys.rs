@@ -251,3 +251,63 @@ fn somebody_elses_key_pair_of_the_name_outlives_one_that_never_came_to_be() {
     assert_eq!(key_names(&cloud), ["admin"]);
     assert!(world.lab.control().read_file(FILE).is_err(), "the file stays behind");
 }
+
+#[test]
+fn a_key_that_is_replaced_locks_nobody_out() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &["eu-west-1"]).unwrap();
+    let (subnet, ami) =
+        (cloud.subnet("eu-west-1", 1), cloud.image("eu-west-1", "nixos/24.11.1-x86_64-linux"));
+    let main = |kind: &str, file: &str| {
+        format!(
+            "{}resource \"nixos_ec2_key_pair\" \"admin\" {{\n  key_name = \"admin\"\n  generate = {{ type = \"{kind}\" }}\n  private_key_file \
+             = \"${{path.root}}/admin.key\"\n}}\nresource \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  ec2 = {{\n    ami = \"{ami}\"\n    \
+             instance_type = \"t3.nano\"\n    subnet_id = \"{subnet}\"\n    key_name = nixos_ec2_key_pair.admin.key_name\n    \
+             private_key_file = \"${{path.root}}/{file}\"\n  }}\n}}\n",
+            head(&cloud)
+        )
+    };
+    set_up(&world, &main("ed25519", "admin.key"), "");
+    succeeds(&apply(&world));
+    let id = world.resource("nixos_machine.db")["id"].as_str().unwrap().to_owned();
+    let control = world.lab.control();
+    let first = control.read_file(FILE).unwrap();
+
+    // The plan says which machine does not get the new key.
+    world.write("main.tf", &main("rsa", "admin.key")).unwrap();
+    let run = plan(&world);
+    succeeds(&run);
+    let machine = format!("db ({id})");
+    says(
+        &run,
+        &["Machines keep the public key of key pair \"admin\"", &machine, "admin.key.old", "1 to add"],
+    );
+    let run = apply(&world);
+    succeeds(&run);
+    says(&run, &["The private key of key pair \"admin\" is kept as", &machine]);
+    both_halves_are_there(&world, &cloud);
+    let old = format!("{FILE}.old");
+    assert_eq!(control.read_file(&old).unwrap(), first);
+    assert_eq!(control.exec(&["stat", "-c", "%a", &old]).unwrap().stdout.trim(), "600");
+
+    // The machine is reached with it, from the moment the state has it.
+    world.write("main.tf", &main("rsa", "admin.key.old")).unwrap();
+    let run = world.terraform(&["apply", "-auto-approve", "-refresh=false"]);
+    succeeds(&run);
+    says(&run, &["0 added, 1 changed, 0 destroyed"]);
+    assert!(!run.text.contains("Warning"), "nothing is replaced: {}", run.text);
+    no_changes(&world);
+
+    // The next one does not overwrite it.
+    let second = control.read_file(FILE).unwrap();
+    world.write("main.tf", &main("ed25519", "admin.key.old")).unwrap();
+    succeeds(&apply(&world));
+    assert_eq!(control.read_file(&old).unwrap(), first);
+    assert_eq!(control.read_file(&format!("{old}.2")).unwrap(), second);
+    no_changes(&world);
+
+    // A key that no machine needs goes with its key pair.
+    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+    assert!(control.read_file(FILE).is_err(), "the private key stays behind");
+    assert_eq!(control.read_file(&old).unwrap(), first);
+}

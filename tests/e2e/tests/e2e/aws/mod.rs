@@ -5,6 +5,7 @@ mod buckets;
 mod drift;
 mod errors;
 mod faults;
+mod importing;
 mod keys;
 mod launch;
 mod machines;
