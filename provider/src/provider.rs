@@ -257,7 +257,7 @@ fn ssh_attribute() -> Attribute {
         .attribute("private_keys", Attribute::map(Type::String).optional().sensitive().description("Private keys by name, without a passphrase; machines name the one to use. They may come from an ephemeral resource and never reach state or a disk."))
         .attribute("private_key_file", Attribute::string().optional().description("A private key file on the machine where Terraform runs. Default: agent and `ssh_config`."))
         .attribute("bastion", Attribute::nested_single(bastion_attributes(Direction::Input)).optional().description("A host to jump over to every machine that names none itself."))
-        .attribute("host_key_policy", Attribute::string().optional().validate(policy).description("What to do with a host key that is not known: `strict` (refuse, the default), `accept_new` (trust on first use, then pin) or `off` (never check)."))
+        .attribute("host_key_policy", Attribute::string().optional().validate(policy).description("What to do with a host key that is not known: `strict` (refuse, the default), `accept_new` (accept the first one that is seen, and only that one from then on) or `off` (never check)."))
         .attribute("connect_timeout", Attribute::string().optional().validate(validators::duration()).description("How long one attempt to connect may take. Default: `10s`."))
         .attribute("options", strings_attribute("Further lines for `ssh_config`, each as `Keyword=value`."))
         .attribute("elevate", strings_attribute(ELEVATE))

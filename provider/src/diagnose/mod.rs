@@ -66,7 +66,11 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
             format!("The connection to machine \"{machine}\" broke"),
             "Run the operation again; what was done on the machine is detected.",
         ),
-        SshError::Other { .. } | SshError::Local { .. } => {
+        SshError::Other { .. } => (
+            format!("No connection to machine \"{machine}\""),
+            "The message above is from `ssh`, or from the shell of the login: `user` needs a POSIX shell on the machine.",
+        ),
+        SshError::Local { .. } => {
             (format!("No connection to machine \"{machine}\""), "The message above is from `ssh`.")
         }
         SshError::Cancelled => {

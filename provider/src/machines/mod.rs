@@ -42,7 +42,7 @@ pub(crate) struct Target {
 
 /// Whether two targets are one machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Same {
+pub(crate) enum Sameness {
     /// It is the same machine, wherever it is reached by now.
     Same,
     /// It is another one; nothing that is known about the first holds for it.
@@ -174,7 +174,7 @@ pub(crate) fn connection_attributes(nested: Nested, direction: Direction) -> Nes
         .attribute("user", text().description(described("The user who logs in.", "the provider's `ssh.user`, else `root`")))
         .attribute("key", text().description(described("The name of a private key in the provider's `ssh.private_keys`.", "`private_key_file`")))
         .attribute("private_key_file", text().description(described("A private key file on the machine where Terraform runs.", "the provider's `ssh.private_key_file`, else agent and `ssh_config`")))
-        .attribute("host_key_policy", text().validate(policy).description(described("What to do with a host key that is not known: `strict` (refuse), `accept_new` (trust on first use and only that key from then on) or `off` (never check).", "the provider's `ssh.host_key_policy`")))
+        .attribute("host_key_policy", text().validate(policy).description(described("What to do with a host key that is not known: `strict` (refuse), `accept_new` (accept the first one that is seen, and only that one from then on) or `off` (never check). With `accept_new`, `nixos_machine` keeps the key in `host_public_key` and a deployment in its private state; a data source, which keeps nothing, holds to it until Terraform ends.", "the provider's `ssh.host_key_policy`")))
         .attribute("bastion", bastion.description(described("A host to jump over.", "the provider's `ssh.bastion`")))
         .attribute("options", list().description("Further lines for `ssh_config`, each as `Keyword=value`, before those of the provider's `ssh.options`."))
         .attribute("elevate", list().description(described(ELEVATE, "the provider's `ssh.elevate`")))
@@ -284,29 +284,29 @@ impl Target {
     ///
     /// An instance stays one when it gets another host key. Without an instance, machine id and host key must both be the same where both
     /// targets have them, because images may bring a machine id that all their machines share. What has neither is its address.
-    pub(crate) fn sameness(&self, prior: &Self) -> Same {
+    pub(crate) fn sameness(&self, prior: &Self) -> Sameness {
         let is_equal = |one: &String, other: &String| one == other;
         let instance = compared(&self.instance_id, &prior.instance_id, is_equal);
         let machine = compared(&self.machine_id, &prior.machine_id, is_equal);
         match (instance, machine) {
             // With another root volume an instance is another machine.
-            (Some(Same::Same), Some(Same::Other)) => return Same::Other,
+            (Some(Sameness::Same), Some(Sameness::Other)) => return Sameness::Other,
             (Some(instance), _) => return instance,
             (None, _) => {}
         }
         let host_key =
             compared(&self.host_public_key, &prior.host_public_key, |one, other| is_same_key(one, other));
         let found = [machine, host_key];
-        if found.contains(&Some(Same::Other)) {
-            Same::Other
-        } else if found.contains(&Some(Same::Open)) {
-            Same::Open
-        } else if found.contains(&Some(Same::Same)) || self.is_at_address_of(prior) {
-            Same::Same
+        if found.contains(&Some(Sameness::Other)) {
+            Sameness::Other
+        } else if found.contains(&Some(Sameness::Open)) {
+            Sameness::Open
+        } else if found.contains(&Some(Sameness::Same)) || self.is_at_address_of(prior) {
+            Sameness::Same
         } else if self.host.is_unknown() || self.port.is_unknown() || self.bastion.is_unknown() {
-            Same::Open
+            Sameness::Open
         } else {
-            Same::Other
+            Sameness::Other
         }
     }
 
@@ -324,11 +324,11 @@ fn compared(
     now: &Attr<String>,
     prior: &Attr<String>,
     is_equal: impl Fn(&String, &String) -> bool,
-) -> Option<Same> {
+) -> Option<Sameness> {
     match (now, prior) {
-        (Attr::Known(now), Attr::Known(prior)) if is_equal(now, prior) => Some(Same::Same),
-        (Attr::Known(_), Attr::Known(_)) => Some(Same::Other),
-        (Attr::Unknown, Attr::Known(_)) => Some(Same::Open),
+        (Attr::Known(now), Attr::Known(prior)) if is_equal(now, prior) => Some(Sameness::Same),
+        (Attr::Known(_), Attr::Known(_)) => Some(Sameness::Other),
+        (Attr::Unknown, Attr::Known(_)) => Some(Sameness::Open),
         _ => None,
     }
 }
@@ -469,27 +469,27 @@ mod tests {
         };
         for (now, prior, expected) in [
             // Nothing but an address.
-            (["a", "", "", ""], ["a", "", "", ""], Same::Same),
-            (["b", "", "", ""], ["a", "", "", ""], Same::Other),
-            (["?", "", "", ""], ["a", "", "", ""], Same::Open),
+            (["a", "", "", ""], ["a", "", "", ""], Sameness::Same),
+            (["b", "", "", ""], ["a", "", "", ""], Sameness::Other),
+            (["?", "", "", ""], ["a", "", "", ""], Sameness::Open),
             // What only one side knows says nothing.
-            (["a", "", "m", "k"], ["a", "", "", ""], Same::Same),
-            (["a", "", "", ""], ["a", "", "m", "k"], Same::Same),
-            (["b", "", "m", ""], ["a", "", "", "k"], Same::Other),
+            (["a", "", "m", "k"], ["a", "", "", ""], Sameness::Same),
+            (["a", "", "", ""], ["a", "", "m", "k"], Sameness::Same),
+            (["b", "", "m", ""], ["a", "", "", "k"], Sameness::Other),
             // The same machine with another address, and another one with the same.
-            (["b", "", "m", "k"], ["a", "", "m", "k"], Same::Same),
-            (["a", "", "n", "k"], ["a", "", "m", "k"], Same::Other),
-            (["a", "", "m", "l"], ["a", "", "m", "k"], Same::Other),
-            (["a", "", "?", "k"], ["a", "", "m", "k"], Same::Open),
-            (["a", "", "?", "?"], ["a", "", "m", "k"], Same::Open),
-            (["a", "", "?", "l"], ["a", "", "m", "k"], Same::Other),
-            (["a", "", "m", "t k"], ["a", "", "m", "t k comment"], Same::Same),
+            (["b", "", "m", "k"], ["a", "", "m", "k"], Sameness::Same),
+            (["a", "", "n", "k"], ["a", "", "m", "k"], Sameness::Other),
+            (["a", "", "m", "l"], ["a", "", "m", "k"], Sameness::Other),
+            (["a", "", "?", "k"], ["a", "", "m", "k"], Sameness::Open),
+            (["a", "", "?", "?"], ["a", "", "m", "k"], Sameness::Open),
+            (["a", "", "?", "l"], ["a", "", "m", "k"], Sameness::Other),
+            (["a", "", "m", "t k"], ["a", "", "m", "t k comment"], Sameness::Same),
             // An instance has its host key renewed, or its root volume replaced.
-            (["a", "i", "m", "l"], ["a", "i", "m", "k"], Same::Same),
-            (["?", "i", "m", "k"], ["a", "i", "m", "k"], Same::Same),
-            (["a", "i", "n", "k"], ["a", "i", "m", "k"], Same::Other),
-            (["a", "j", "m", "k"], ["a", "i", "m", "k"], Same::Other),
-            (["a", "?", "?", "?"], ["a", "i", "m", "k"], Same::Open),
+            (["a", "i", "m", "l"], ["a", "i", "m", "k"], Sameness::Same),
+            (["?", "i", "m", "k"], ["a", "i", "m", "k"], Sameness::Same),
+            (["a", "i", "n", "k"], ["a", "i", "m", "k"], Sameness::Other),
+            (["a", "j", "m", "k"], ["a", "i", "m", "k"], Sameness::Other),
+            (["a", "?", "?", "?"], ["a", "i", "m", "k"], Sameness::Open),
         ] {
             assert_eq!(target(now).sameness(&target(prior)), expected, "{now:?} after {prior:?}");
         }

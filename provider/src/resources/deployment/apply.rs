@@ -21,7 +21,7 @@ use super::secrets::{Fingerprints, Wanted};
 use super::{generations, health, identity, look, plan, rollout, texts};
 use crate::context::Context;
 use crate::diagnose;
-use crate::machines::{Same, provider_unknown};
+use crate::machines::{Sameness, provider_unknown};
 use crate::settings::{self, duration_or};
 
 /// The limit for a whole create or update.
@@ -63,7 +63,7 @@ pub(super) async fn apply(
     // What another machine had is nothing that this one has.
     let same = |name: &str| {
         let prior = prior.as_ref();
-        prior.filter(|prior| identity::sameness(prior, &deployment, name) == Same::Same)
+        prior.filter(|prior| identity::sameness(prior, &deployment, name) == Sameness::Same)
     };
     let before = |name: &str| same(name).and_then(|prior| prior.system(name)).cloned();
     let (mut jobs, stuck) = jobs(cx, &deployment, &private, prior.as_ref())?;
@@ -294,8 +294,9 @@ fn jobs(
                 let endpoint = private.pinned(name, endpoint);
                 let (checks, checks_from_here) = health::of_machine(&deployment.health_checks, name);
                 // Only where the state says what ran on this very machine.
-                let same = prior
-                    .filter(|prior| identity::sameness(prior, deployment, machine.as_str()) == Same::Same);
+                let same = prior.filter(|prior| {
+                    identity::sameness(prior, deployment, machine.as_str()) == Sameness::Same
+                });
                 let met = same.and_then(|_| private.met_id(machine.as_str(), &endpoint));
                 let machine_id = target.machine_id.known().cloned().or(met);
                 let planned_from = same

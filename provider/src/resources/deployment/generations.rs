@@ -16,7 +16,7 @@ use super::identity;
 use super::model::{Deployment, Private, System};
 use crate::context::Context;
 use crate::diagnose;
-use crate::machines::{NoEndpoint, Same};
+use crate::machines::{NoEndpoint, Sameness};
 
 /// The attribute: numbers by the names of machines.
 pub(super) type Generations = Attr<BTreeMap<String, Attr<u64>>>;
@@ -89,13 +89,13 @@ pub(super) async fn find(
             };
             let told = private.earlier.get(&machine).filter(|earlier| earlier.generation == *number);
             let same = prior.map(|prior| identity::sameness(prior, deployment, name));
-            if same == Some(Same::Open) {
+            if same == Some(Sameness::Open) {
                 // The numbers of one machine mean nothing on another.
                 return Ok((machine, None));
             }
             // What it runs need not be asked for; what it is to run may be gone, or be another machine's.
             let runs_it = |told: &&Earlier| {
-                let runs = prior.filter(|_| same == Some(Same::Same));
+                let runs = prior.filter(|_| same == Some(Sameness::Same));
                 let runs = runs.and_then(|prior| prior.system(name)?.toplevel.known());
                 runs.is_some_and(|runs| runs == told.toplevel.as_str())
             };

@@ -9,7 +9,7 @@ use nixos_activator::ssh::{Endpoint, HostKeyPolicy};
 use serde::{Deserialize, Serialize};
 
 use super::model::{Deployment, Private};
-use crate::machines::{Same, Target};
+use crate::machines::{Sameness, Target};
 
 /// What is remembered of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,13 +26,13 @@ pub(crate) struct Met {
 }
 
 /// Whether a machine of the configuration is the one that a prior state knows by this name.
-pub(super) fn sameness(prior: &Deployment, config: &Deployment, name: &str) -> Same {
+pub(super) fn sameness(prior: &Deployment, config: &Deployment, name: &str) -> Sameness {
     match (prior.target(name), config.target(name)) {
         (Some(before), Some(now)) => now.sameness(before),
         (Some(_), None) if config.machines.known().is_some_and(|machines| machines.contains_key(name)) => {
-            Same::Open
+            Sameness::Open
         }
-        _ => Same::Other,
+        _ => Sameness::Other,
     }
 }
 

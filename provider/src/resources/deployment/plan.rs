@@ -18,7 +18,7 @@ use super::secrets::{self, Fingerprints, Wanted};
 use super::texts;
 use crate::context::Context;
 use crate::diagnose;
-use crate::machines::Same;
+use crate::machines::Sameness;
 
 pub(super) async fn plan(
     cx: &Cx<Context>,
@@ -217,22 +217,22 @@ struct Now<'a> {
     /// Its entry there.
     runs: Option<&'a System>,
     /// Whether that entry is of this machine.
-    same: Same,
+    same: Sameness,
 }
 
 impl<'a> Now<'a> {
     fn of(name: &MachineName, prior: Option<&'a Deployment>, config: &Deployment) -> Self {
         let runs = prior.and_then(|prior| prior.system(name.as_str()));
         let prior = prior.filter(|_| runs.is_some());
-        let same = prior.map_or(Same::Other, |prior| identity::sameness(prior, config, name.as_str()));
+        let same = prior.map_or(Sameness::Other, |prior| identity::sameness(prior, config, name.as_str()));
         Self { prior, runs, same }
     }
 
     /// The secrets that it has.
     fn secrets(&self) -> Fingerprints {
         match (self.runs, self.same) {
-            (None, _) | (_, Same::Other) => Attr::Null,
-            (Some(runs), Same::Open) if !runs.secrets.is_null() => Attr::Unknown,
+            (None, _) | (_, Sameness::Other) => Attr::Null,
+            (Some(runs), Sameness::Open) if !runs.secrets.is_null() => Attr::Unknown,
             (Some(runs), _) => runs.secrets.clone(),
         }
     }
@@ -282,7 +282,7 @@ fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &De
             && is_settled(runs, config.action.known().map(String::as_str))
             && was_activated(prior, config)
     });
-    if let Some((prior, runs)) = stays.filter(|_| now.same == Same::Same) {
+    if let Some((prior, runs)) = stays.filter(|_| now.same == Sameness::Same) {
         let reboot = match config.reboots() {
             When::Never => "",
             _ if runs.reboot_required.known() == Some(&true) => "reboot",
@@ -307,7 +307,7 @@ fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &De
     let new_secrets = if secrets.is_unknown() {
         String::new()
     } else {
-        let has = now.runs.filter(|_| now.same != Same::Other);
+        let has = now.runs.filter(|_| now.same != Sameness::Other);
         secrets::changes(has.map_or(&Attr::Null, |runs| &runs.secrets), &secrets)
     };
     let reboot = match config.reboots() {
@@ -328,7 +328,7 @@ fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &De
         secrets,
         changes: Attr::Known(changes),
     };
-    if now.same != Same::Open {
+    if now.same != Sameness::Open {
         return new;
     }
     // Known is what holds either way: for the machine that has it, and for another one that gets it.
@@ -384,7 +384,7 @@ fn changes(name: &MachineName, system: &evaluate::System, now: &Now<'_>, private
     let Some(runs) = now.runs.and_then(|runs| runs.toplevel.known()) else {
         return summary();
     };
-    if now.same == Same::Other {
+    if now.same == Sameness::Other {
         return joined(["another machine".to_owned(), summary()]);
     }
     let deployed = private.deployed.get(name);

@@ -29,7 +29,7 @@ pub(super) fn schema() -> Schema {
     .attribute("keep_generations", Attribute::number().optional().validate(validators::integer_between(2, 1_000_000)).description("How many generations of the system profile stay on a machine, of those that were deployed from here; older ones are removed once a new one is confirmed. At least 2. What the machine runs, was booted with or would go back to always stays, and so do generations that others made. Default: all."))
     .attribute("generations", generations::attribute())
     .attribute("copy", Attribute::nested_single(copy_attributes()).optional().description("How systems travel to the machines."))
-    .attribute("on_unreachable", Attribute::string().optional().computed().default("warn").validate(validators::one_of(&["warn", "fail"])).description("What a refresh does about a machine that cannot be reached: `warn` (keep its last known state; the default) or `fail`."))
+    .attribute("on_unreachable", Attribute::string().optional().computed().default("warn").validate(validators::one_of(&["warn", "fail"])).description("What a refresh does about a machine that cannot be asked, because it does not answer, refuses the login or shows another host key: `warn` (keep its last known state; the default) or `fail`."))
     .attribute("timeouts", timeouts_attribute("Default for `create` and `update`: `60m`. `read` is how long a refresh tries again to reach a machine that does not answer; default: one try. There is nothing to wait for in `delete`."))
     .attribute("systems", Attribute::nested_map(system_attributes()).computed().description("What each machine runs; in a plan, what it will run."))
 }

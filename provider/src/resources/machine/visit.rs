@@ -163,6 +163,11 @@ impl Machine {
         }
         let Attr::Known(mut target) = self.target.clone() else { return };
         target.machine_id = self.machine_id.clone();
+        // The first key that was accepted is the only one from then on.
+        if let (Attr::Null, Some(key)) = (&target.host_public_key, &seen.host_key) {
+            target.host_public_key = Attr::Known(key.clone());
+            self.host_public_key = target.host_public_key.clone();
+        }
         if is_another {
             target.system = Attr::from(facts.system.clone());
             target.state_version = Attr::from(facts.nixos_release.clone());

@@ -11,6 +11,7 @@ mod evaluation;
 mod expressions;
 mod faults;
 mod generations;
+mod identity;
 mod importing;
 mod keeping;
 mod keys;
