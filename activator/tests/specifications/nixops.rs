@@ -257,7 +257,7 @@ fn mistakes_are_in_files() {
         ),
         (
             "{ require = [ ./b.nix ]; a = { BASE }; }".to_owned(),
-            format!("{{ a = {{ imports = [ ./c.nix ]; }}; }}"),
+            "{ a = { imports = [ ./c.nix ]; }; }".to_owned(),
             "c.nix",
         ),
     ] {

@@ -165,12 +165,20 @@ fn every_broken_machine_is_named_and_the_others_too() {
     ];
     fails_saying(&run, &expected);
     assert!(!run.text.contains("machine \"a\""), "{}", run.text);
-    // What Nix can catch is said, too, but not that a single option has no value.
-    let broken = network("throw \"b is to blame\"", "{ deployment.targetHost = throw \"nobody needs it\"; }");
+    // What Nix can catch is said, too, also of a single option.
+    let broken = network("throw \"b is to blame\"", "{ deployment.targetHost = throw \"and so is c\"; }");
     world.write("network.nix", &broken).unwrap();
     let run = plan(&world);
-    fails_saying(&run, &["machine \"b\" does not evaluate", "b is to blame"]);
-    assert!(!run.text.contains("machine \"c\""), "{}", run.text);
+    fails_saying(
+        &run,
+        &[
+            "machine \"b\" does not evaluate",
+            "b is to blame",
+            "machine \"c\" does not evaluate",
+            "and so is c",
+        ],
+    );
+    assert!(!run.text.contains("machine \"a\""), "{}", run.text);
 
     // One that all share is said once.
     let shared = network("{ }", "{ }").replacen(
