@@ -116,10 +116,10 @@ impl Ec2Block {
             });
             found.next().map(|(device, ebs)| (device.to_owned(), ebs.delete_on_termination()))
         };
-        if let Attr::Known(root) = &mut self.root_volume {
-            if let Some(ebs) = root_mapping(&seen.instance).and_then(|mapping| mapping.ebs()) {
-                root.take(ebs.volume_id().and_then(|id| seen.volumes.get(id)), ebs.delete_on_termination());
-            }
+        if let Attr::Known(root) = &mut self.root_volume
+            && let Some(ebs) = root_mapping(&seen.instance).and_then(|mapping| mapping.ebs())
+        {
+            root.take(ebs.volume_id().and_then(|id| seen.volumes.get(id)), ebs.delete_on_termination());
         }
         for volume in self.volumes.known_mut().into_iter().flat_map(|volumes| volumes.values_mut()) {
             let Attr::Known(id) = volume.volume_id.clone() else { continue };

@@ -299,7 +299,7 @@ pub(crate) async fn name_volumes(
         let volume = block.volumes.known().and_then(|volumes| volumes.get(name));
         if volume.is_some_and(Volume::is_ours) {
             let tags = Tags::from([("Name".to_owned(), format!("{machine} {name}"))]);
-            retag_ec2(&ec2.client, &[id.clone()], &tags, &[]).await?;
+            retag_ec2(&ec2.client, std::slice::from_ref(id), &tags, &[]).await?;
         }
     }
     Ok(())

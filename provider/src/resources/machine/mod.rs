@@ -185,7 +185,7 @@ impl Resource<Context> for MachineResource {
         if !ec2::is_id(id) {
             return Ok(stored(ssh::import(cx, id).await?));
         }
-        let machine = ec2::import(cx, id).await?;
+        let machine = Box::pin(ec2::import(cx, id)).await?;
         let private = machine.ec2.known().map(Found::in_block).unwrap_or_default();
         Ok(State { value: machine, private })
     }

@@ -92,18 +92,12 @@ pub(crate) fn open<P: DeserializeOwned + Default>(
             P::default()
         })
     };
-    let (data, prior) = match serde_json::from_slice::<Envelope<Json>>(bytes) {
-        Ok(stored) => {
-            let one = |data| upgraded(stored.version, data, &upgrade);
-            (or_none(one(stored.data)), stored.prior.map(|prior| or_none(one(prior))))
-        }
-        Err(_) => {
-            let foreign = upgrade(StoredPrivate::Foreign(bytes.to_vec()));
-            (
-                or_none(foreign.ok_or_else(|| "bytes that another provider or SDK has written".to_owned())),
-                None,
-            )
-        }
+    let (data, prior) = if let Ok(stored) = serde_json::from_slice::<Envelope<Json>>(bytes) {
+        let one = |data| upgraded(stored.version, data, &upgrade);
+        (or_none(one(stored.data)), stored.prior.map(|prior| or_none(one(prior))))
+    } else {
+        let foreign = upgrade(StoredPrivate::Foreign(bytes.to_vec()));
+        (or_none(foreign.ok_or_else(|| "bytes that another provider or SDK has written".to_owned())), None)
     };
     Opened { data, prior, left_out: why }
 }

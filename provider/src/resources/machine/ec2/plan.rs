@@ -138,20 +138,13 @@ fn check_addresses(config: &Machine, planned: &Machine) -> Diagnostics {
 
 /// Checks that the schema cannot express.
 pub(crate) fn validate(config: &Machine) -> Result<(), Diagnostics> {
-    let mut problems = Diagnostics::default();
-    let mut say = |name: &str, summary: &str, detail: &str| {
-        problems.push(Diagnostic::error(summary).detail(detail).at(Path::root().attribute(name)));
-    };
-    if config.ec2.is_null() {
-        if config.power_state.is_known() {
-            say(
-                "power_state",
-                "Only machines that are made here can be powered",
-                "Found `power_state` with `ssh`; expected it only with `ec2`. Remove it.",
-            );
-        }
+    if config.ec2.is_null() && config.power_state.is_known() {
+        let found = Diagnostic::error("Only machines that are made here can be powered")
+            .detail("Found `power_state` with `ssh`; expected it only with `ec2`. Remove it.")
+            .at(Path::root().attribute("power_state"));
+        return Err(found.into());
     }
-    errors_of(problems)
+    Ok(())
 }
 
 impl Machine {
