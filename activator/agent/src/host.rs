@@ -1,5 +1,6 @@
 //! The machine: its systems, units and programs. Thin; every decision is made elsewhere.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -159,6 +160,21 @@ pub(crate) fn units() -> Option<Units> {
         }
     }
     Some(units)
+}
+
+/// How often systemd has started each of these services again by itself since it was last told to. Those that it does not know are left out.
+pub(crate) fn restarts(units: &[&str]) -> BTreeMap<String, u32> {
+    let services: Vec<&str> = units.iter().copied().filter(|unit| unit.ends_with(".service")).collect();
+    if services.is_empty() {
+        return BTreeMap::new();
+    }
+    let text =
+        output("systemctl", &[&["show", "-p", "Id", "-p", "NRestarts", "--"], services.as_slice()].concat());
+    let of_one = |block: &str| {
+        let value = |key: &str| block.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        Some((value("Id")?.to_owned(), value("NRestarts")?.parse().ok()?))
+    };
+    text.unwrap_or_default().split("\n\n").filter_map(of_one).collect()
 }
 
 /// What a machine is about, in systemd's words.

@@ -116,11 +116,11 @@ fn is_of_a_user(line: &str) -> bool {
 /// `Job for UNIT failed` and `A dependency job for UNIT failed`.
 fn failed_job(line: &str) -> Option<&str> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let unit = match words[..] {
-        ["Failed", "to", "start" | "restart" | "reload" | "stop", unit, ..] => unit,
-        ["Job", "for", unit, "failed" | "failed." | "timed" | "canceled." | "invalid.", ..] => unit,
-        ["A", "dependency", "job", "for", unit, "failed" | "failed.", ..] => unit,
-        _ => return None,
+    let (["Failed", "to", "start" | "restart" | "reload" | "stop", unit, ..]
+    | ["Job", "for", unit, "failed" | "failed." | "timed" | "canceled." | "invalid.", ..]
+    | ["A", "dependency", "job", "for", unit, "failed" | "failed.", ..]) = words[..]
+    else {
+        return None;
     };
     let unit = unit.trim_end_matches([':', '.']);
     is_unit(unit).then_some(unit)

@@ -48,7 +48,7 @@ const WHILE_BOOTING: Duration = Duration::from_secs(30);
 /// How long systemd may be busy before a step is run without it.
 const WITHOUT_SYSTEMD: Duration = Duration::from_secs(15);
 /// How much longer than its limit systemd may take to end a program.
-const MARGIN: Duration = Duration::from_secs(60);
+const MARGIN: Duration = Duration::from_mins(1);
 
 /// What is to be run.
 pub(crate) struct Step<'a> {

@@ -100,7 +100,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
         Some("systemd did not say which units failed".to_owned())
     } else {
         match exit {
-            Exit::Code(0) => None,
+            Exit::Code(0) | Exit::Killed => None,
             Exit::Code(3) if !said.reload_failed => {
                 warnings.push(
                     "`systemd-tmpfiles` failed while the system was activated (exit code 3).".to_owned(),
@@ -113,7 +113,6 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
             }
             Exit::Code(4) => Some("Units failed, and `switch-to-configuration` did not say which".to_owned()),
             Exit::Code(code) => Some(format!("Activation failed with exit code {code}")),
-            Exit::Killed => None,
         }
     };
     match why {

@@ -90,7 +90,7 @@ impl Transaction<'_> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let left = self.leave_emergency(old);
+            let left = leave_emergency(old);
             if let Err(why) = &left {
                 println!("{why}");
             }
@@ -103,36 +103,6 @@ impl Transaction<'_> {
                 let _ = systemctl(&["restart", LOGIND]);
             }
             std::thread::sleep(Duration::from_secs(1));
-        }
-    }
-
-    /// Brings a machine that is in emergency or rescue mode back into the mode that it boots into, with the files of a system.
-    pub(super) fn leave_emergency(&mut self, system: &str) -> Result<(), String> {
-        if host::mode() != Mode::Emergency {
-            return Ok(());
-        }
-        println!("the machine is in emergency mode: activating {system} and starting everything again");
-        // `switch-to-configuration` needs D-Bus, which is not there. What this script says against it is not decisive.
-        let mut script = host::command(&format!("{system}/activate"));
-        if let Err(why) = host::output_of(script.env("NIXOS_ACTION", "test").current_dir("/"), Some(ACTIVATE))
-        {
-            println!("{why}");
-        }
-        systemctl(&["daemon-reload"])?;
-        systemctl(&["reset-failed"])?;
-        systemctl(&["isolate", "--no-block", "default.target"])?;
-        let start = Instant::now();
-        while start.elapsed() < LEAVE {
-            std::thread::sleep(Duration::from_millis(300));
-            let boots = host::jobs().iter().any(|job| job.kind == "start");
-            if host::mode() != Mode::Emergency && !boots {
-                return Ok(());
-            }
-        }
-        match host::mode() {
-            Mode::Emergency => Err("The machine does not come out of emergency mode".to_owned()),
-            // Some unit takes long to start; what counts is that the others do.
-            _ => Ok(()),
         }
     }
 
@@ -214,6 +184,35 @@ impl Transaction<'_> {
     }
 }
 
+/// Brings a machine that is in emergency or rescue mode back into the mode that it boots into, with the files of a system.
+pub(super) fn leave_emergency(system: &str) -> Result<(), String> {
+    if host::mode() != Mode::Emergency {
+        return Ok(());
+    }
+    println!("the machine is in emergency mode: activating {system} and starting everything again");
+    // `switch-to-configuration` needs D-Bus, which is not there. What this script says against it is not decisive.
+    let mut script = host::command(&format!("{system}/activate"));
+    if let Err(why) = host::output_of(script.env("NIXOS_ACTION", "test").current_dir("/"), Some(ACTIVATE)) {
+        println!("{why}");
+    }
+    systemctl(&["daemon-reload"])?;
+    systemctl(&["reset-failed"])?;
+    systemctl(&["isolate", "--no-block", "default.target"])?;
+    let start = Instant::now();
+    while start.elapsed() < LEAVE {
+        std::thread::sleep(Duration::from_millis(300));
+        let boots = host::jobs().iter().any(|job| job.kind == "start");
+        if host::mode() != Mode::Emergency && !boots {
+            return Ok(());
+        }
+    }
+    match host::mode() {
+        Mode::Emergency => Err("The machine does not come out of emergency mode".to_owned()),
+        // Some unit takes long to start; what counts is that the others do.
+        _ => Ok(()),
+    }
+}
+
 /// Asks systemd over its own socket, which may be gone for a moment.
 pub(super) fn systemctl(words: &[&str]) -> Result<String, String> {
     const ANSWER: Duration = Duration::from_secs(90);
@@ -224,14 +223,14 @@ pub(super) fn systemctl(words: &[&str]) -> Result<String, String> {
     })
 }
 
-/// An interrupted switch leaves lists of units for the next one, which may name units that the old system does not have.
-fn forget_pending(old: &str) {
+/// An interrupted switch leaves lists of units for the next one, which may name units that a system does not have: that one would fail.
+pub(super) fn forget_pending(system: &str) {
     for list in ["start-list", "restart-list", "reload-list"] {
         let path = Path::new("/run/nixos").join(list);
         let Ok(text) = std::fs::read_to_string(&path) else {
             continue;
         };
-        let known = |unit: &&str| Path::new(old).join("etc/systemd/system").join(unit).exists();
+        let known = |unit: &&str| Path::new(system).join("etc/systemd/system").join(unit).exists();
         let kept: Vec<&str> = text.lines().filter(known).collect();
         let _ = std::fs::write(&path, kept.join("\n"));
     }

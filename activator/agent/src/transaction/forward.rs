@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nixos_agent::{Action, Outcome, Phase, Word};
 
-use super::back::{LOGIND, systemctl};
+use super::back::{LOGIND, forget_pending, systemctl};
 use super::{End, Transaction, time_limit, with_journals};
 use crate::examine;
 use crate::files::{REACHABLE, VERDICT};
@@ -42,6 +42,7 @@ impl Transaction<'_> {
             ));
             return self.restore_secrets(end);
         }
+        forget_pending(toplevel);
         let ran = self.switch(ACTIVATE, toplevel, "test");
         self.activated(toplevel, ran)
     }
@@ -194,7 +195,11 @@ impl Transaction<'_> {
             return Some(End { exit: Some(exit), ..self.roll_back(EMERGENCY) });
         }
         let (said, then) = self.switched.as_ref()?;
-        let failed = failed_since(said, then, &host::units()?, &self.request.tolerated_units);
+        let tolerated = &self.request.tolerated_units;
+        let mut failed = failed_since(said, then, &host::units()?, tolerated);
+        let touched = said.touched.iter().filter(|unit| !tolerated.contains(unit) && !failed.contains(unit));
+        let crashing = crashing(&touched.map(String::as_str).collect::<Vec<_>>());
+        failed.extend(crashing);
         if failed.is_empty() {
             return None;
         }
@@ -274,4 +279,27 @@ impl Transaction<'_> {
         // It runs, with its secrets.
         self.keep_secrets(End { exit, ..End::new(Outcome::NotPersisted, message) })
     }
+}
+
+/// Those of these services that systemd starts again and again. One that came up at its second try is none of them: it is watched until it has
+/// run for some time.
+fn crashing(units: &[&str]) -> Vec<String> {
+    const STABLE: Duration = Duration::from_secs(3);
+    const PATIENCE: Duration = Duration::from_secs(15);
+    let begun = Instant::now();
+    let mut known = host::restarts(units);
+    known.retain(|_, restarts| *restarts > 0);
+    let mut since = Instant::now();
+    while !known.is_empty() && since.elapsed() < STABLE {
+        if begun.elapsed() > PATIENCE {
+            return known.into_keys().collect();
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        let names: Vec<&str> = known.keys().map(String::as_str).collect();
+        let now = host::restarts(&names);
+        if now != known {
+            (known, since) = (now, Instant::now());
+        }
+    }
+    vec![]
 }

@@ -289,7 +289,7 @@ impl Transaction<'_> {
             return;
         }
         let Some(current) = host::state().current else { return };
-        if let Err(why) = self.leave_emergency(&current) {
+        if let Err(why) = back::leave_emergency(&current) {
             end.message.push_str(&format!(" {why}; it reboots now."));
             end.reboots = true;
         }

@@ -12,7 +12,7 @@ use super::Transaction;
 use crate::host::{self, Job, Mode};
 
 /// How long the jobs of a boot may stay the same, where the units that are being started have no limit of time of their own.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(500);
 
 impl Transaction<'_> {

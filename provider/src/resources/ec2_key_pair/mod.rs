@@ -396,8 +396,7 @@ impl Model {
         Diagnostic::warning(format!("The private key of key pair \"{}\" is kept as {name}", self.name()))
             .detail(format!(
                 "Machines that were launched with it let no other in: {machines}. Log in to them with `private_key_file = \"{name}\"` \
-                 (the first time with `terraform apply -refresh=false`) until a deployment has put another public key there; then delete \
-                 the file."
+                 until a deployment has put another public key there; then delete the file."
             ))
             .at(Path::root().attribute("private_key_file"))
     }

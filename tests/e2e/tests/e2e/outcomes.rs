@@ -216,3 +216,21 @@ fn a_dry_run_says_what_would_happen() {
     );
     says(&plan(&world), &["1 to change"]);
 }
+
+#[test]
+fn a_service_that_crashes_soon_after_its_start_is_a_failed_one() {
+    let (world, before) = deployed("", "");
+    // Most of the time it runs: whether a single look sees it fail depends on the moment.
+    let crashing = "systemd.services.crashing = { wantedBy = [ \"multi-user.target\" ]; script = \"sleep 0.6; echo again; exit 9\"; \
+        serviceConfig = { Restart = \"always\"; RestartSec = \"100ms\"; }; unitConfig.StartLimitIntervalSec = 0; };";
+    world.write("network.nix", &one(crashing)).unwrap();
+    fails_saying(&apply(&world), &["was rolled back on machine \"web\"", "crashing.service failed"]);
+    assert_eq!(world.current_system("web"), before);
+    // One that comes up at its second try is well.
+    let second = "systemd.services.second = { wantedBy = [ \"multi-user.target\" ]; \
+        script = \"[ -e /run/tried ] || { : > /run/tried; sleep 0.6; exit 1; }; exec sleep 1000000\"; \
+        serviceConfig = { Restart = \"always\"; RestartSec = \"100ms\"; }; };";
+    world.write("network.nix", &one(second)).unwrap();
+    succeeds(&apply(&world));
+    no_changes(&world);
+}

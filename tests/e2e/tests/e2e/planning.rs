@@ -161,7 +161,9 @@ fn mistakes_in_the_configuration_name_the_attribute() {
         &["`timeouts.create`", "a duration such as \"90s\""],
     );
     fails_saying(&with("flake = \".\""), &["Only one of `network`, `flake`, `configuration` can be set"]);
-    world.write("main.tf", &machine(&world, "web", "").replace("ssh =", "tags =")).unwrap();
+    let unknown = format!("{HEAD}{}", machine(&world, "web", "").replace("ssh =", "tags ="));
+    world.write("main.tf", &unknown).unwrap();
+    fails_saying(&plan(&world), &["An argument named \"tags\" is not expected here"]);
     let bad = format!("{HEAD}resource \"nixos_machine\" \"web\" {{ name = \"web 1\" }}\n");
     world.write("main.tf", &bad).unwrap();
     fails_saying(

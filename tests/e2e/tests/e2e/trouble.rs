@@ -209,11 +209,17 @@ fn an_activation_survives_the_death_of_terraform_and_the_provider() {
     set_up(&world, &site(&world, &["web"], "confirm_timeout = \"0s\""), &one(""));
     succeeds(&apply(&world));
     let before = world.current_system("web");
-    world.write("network.nix", &one(SLOW)).unwrap();
-    let child = apply_until(&world, || runs(world.lab.host("web"), "sleep 6"));
+    let web = world.lab.host("web");
+    web.write_file("/root/hold", "").unwrap();
+    let held =
+        "system.activationScripts.held = \"while [ -e /root/hold ]; do : > /root/held; sleep 0.1; done\";";
+    world.write("network.nix", &one(held)).unwrap();
+    let child =
+        apply_until(&world, || web.exec(&["test", "-e", "/root/held"]).is_ok_and(|held| held.success));
     interrupt(&world, "terraform", "-KILL");
     child.wait_with_output().unwrap();
-    assert_eq!(world.current_system("web"), before, "it is not done yet");
+    assert_eq!(world.current_system("web"), before, "its activation is held up");
+    web.exec(&["rm", "/root/hold"]).unwrap();
     let start = Instant::now();
     while world.current_system("web") == before || runs(world.lab.host("web"), "nixos-agent run") {
         assert!(start.elapsed() < Duration::from_secs(30), "the agent goes on by itself");
@@ -519,4 +525,17 @@ fn an_agent_that_is_not_whole_is_brought_again_and_old_ones_go() {
     let left = web.exec(&["sh", "-c", "cd /var/lib/nixos-agent/bin && ls -d [nor]*"]).unwrap().stdout;
     assert_eq!(left, "needed\nrecent\n");
     no_changes(&world);
+}
+
+#[test]
+fn users_of_a_machine_cannot_keep_deployments_away() {
+    let world = world(&["web"]);
+    let web = world.lab.host("web");
+    set_up(&world, &site(&world, &["web"], ""), &one(""));
+    succeeds(&apply(&world));
+    let hold = "for lock in /run/nixos-agent/lock /run/nixos-agent.lock; do [ -e $lock ] || exit 0; flock -n $lock true && exit 9; done; true";
+    let as_user = ["setpriv", "--reuid=daemon", "--regid=daemon", "--clear-groups", "sh", "-c", hold];
+    assert!(web.exec(&as_user).unwrap().success, "a user could hold the lock");
+    let looks = web.exec(&["stat", "-c", "%a", "/run/nixos-agent", "/run/nixos-agent/lock"]).unwrap().stdout;
+    assert_eq!(looks, "700\n600\n");
 }
