@@ -134,7 +134,7 @@ impl SshError {
 /// The lines of `ssh` that say something: without the frame around the warning of a changed key, and without advice about the
 /// `known_hosts` of one connection, which is gone with it.
 fn said(stderr: &str) -> String {
-    let of_no_use = ["@@@", "Add correct host key in ", "Offending ", "remove with:", "ssh-keygen "];
+    let of_no_use = ["@", "Add correct host key in ", "Offending ", "remove with:", "ssh-keygen "];
     let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty());
     let lines = lines.filter(|line| !of_no_use.iter().any(|text| line.starts_with(text)));
     let text = lines.take(LINES).collect::<Vec<_>>().join("\n");
