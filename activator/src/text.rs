@@ -64,12 +64,19 @@ pub(crate) struct Lines<R> {
     stream: BufReader<R>,
     /// How many bytes may still come.
     left: usize,
+    /// How much of a line is kept.
+    longest: usize,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     /// All of its lines, up to `limit` bytes together.
     pub(crate) fn of(stream: R, limit: usize) -> Self {
-        Self { stream: BufReader::new(stream), left: limit }
+        Self { stream: BufReader::new(stream), left: limit, longest: LONGEST_LINE }
+    }
+
+    /// The same, with lines of up to `bytes`.
+    pub(crate) fn longest(self, bytes: usize) -> Self {
+        Self { longest: bytes, ..self }
     }
 
     /// The next line, without its end; `None` at the end, or when more has come than may.
@@ -84,7 +91,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             let read = read.get(..read.len().min(self.left)).unwrap_or(read);
             let end = memchr::memchr(b'\n', read);
             let part = read.get(..end.unwrap_or(read.len())).unwrap_or(read);
-            let room = LONGEST_LINE.saturating_sub(line.len()).min(part.len());
+            let room = self.longest.saturating_sub(line.len()).min(part.len());
             line.extend_from_slice(part.get(..room).unwrap_or(part));
             ended = end.is_some();
             let used = end.map_or(read.len(), |end| end + 1);

@@ -23,6 +23,9 @@ use crate::text::{Lines, plain};
 pub use log::{Log, Note, parts_of};
 pub use settings::{NixSettings, mistake};
 
+/// The longest message that is taken as one: with the trace of an endless recursion it has a few mebibytes.
+const LONGEST_MESSAGE: usize = 64 << 20;
+
 /// The oldest Nix that works.
 pub const OLDEST: Version = Version { major: 2, minor: 8 };
 
@@ -254,7 +257,7 @@ impl Nix {
             let mut log = Log::default();
             if let Some(stderr) = stderr {
                 // A machine that something is copied to speaks here, too.
-                let mut lines = Lines::of(stderr, usize::MAX);
+                let mut lines = Lines::of(stderr, usize::MAX).longest(LONGEST_MESSAGE);
                 while let Some(line) = lines.next().await? {
                     log.take(&line, on_line);
                 }
