@@ -180,21 +180,28 @@ impl Client<'_> {
                     let told = self.tell(&connection, Word::Reachable).await;
                     connection.close().await;
                     match told {
-                        Ok(None) => None,
-                        Ok(Some(message)) => Some(format!("the login worked, and the agent said: {message}")),
-                        Err(error) => Some(format!("the login worked, but {error}")),
+                        Ok(None) => {
+                            *self.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                            return;
+                        }
+                        Ok(Some(message)) => {
+                            // Most likely it has stopped waiting: what kept us from it before is the reason.
+                            let said = || format!("the login worked, and the agent said: {message}");
+                            self.obstacle
+                                .lock()
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .get_or_insert_with(said);
+                            tracing::warn!(message, "the new system is not confirmed yet");
+                            tokio::time::sleep(Duration::from_millis(300)).await;
+                            continue;
+                        }
+                        Err(error) => format!("the login worked, but {error}"),
                     }
                 }
-                Err(error) => Some(error.to_string()),
+                Err(error) => error.to_string(),
             };
-            if let Some(why) = &why {
-                tracing::warn!(why, "the new system is not confirmed yet");
-            }
-            let is_confirmed = why.is_none();
-            *self.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = why;
-            if is_confirmed {
-                return;
-            }
+            tracing::warn!(why, "the new system is not confirmed yet");
+            *self.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }

@@ -123,6 +123,8 @@ pub(crate) fn run(deployment: &Deployment, step: &Step<'_>, watcher: &mut dyn Wa
     let child = loop {
         match start() {
             Ok(_) => break None,
+            // It was asked to, and the answer came too late.
+            Err(_) if host::any_unit_is_alive(&[&unit(deployment, step.name)]) == Ok(true) => break None,
             // PID 1 may be starting itself anew.
             Err(_) if asked.elapsed() < WITHOUT_SYSTEMD => std::thread::sleep(Duration::from_millis(300)),
             Err(why) if !step.at_any_price => return never(format!("could not be started: {why}")),

@@ -71,6 +71,9 @@ pub(crate) enum Verdict {
     },
 }
 
+/// Exit codes that leave it to other evidence what has become of the switch.
+const TOLD_OTHERWISE: [i32; 4] = [0, 2, 3, 4];
+
 /// Exit codes: 2 says that the activation script failed, 3 that temporary files or units could not be set up, 4 that units failed; 100 that only a reboot leads to
 /// the system. What any other code means depends on whether the program had begun to change something: it ends with 1 or with an
 /// error number, such as 11 for a lock that another process holds, both before and after that.
@@ -94,14 +97,18 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
         Some("The activation script failed".to_owned())
     } else if !units.is_empty() {
         Some("Units failed".to_owned())
+    } else if let Exit::Code(code) = exit
+        && !TOLD_OTHERWISE.contains(&code)
+    {
+        Some(format!("Activation failed with exit code {code}"))
     } else if runs != Runs::New {
         Some("`switch-to-configuration` ended without making the new system the one that runs".to_owned())
     } else if evidence.before.is_none() || evidence.after.is_none() {
         Some("systemd did not say which units failed".to_owned())
     } else {
         match exit {
-            Exit::Code(0) | Exit::Killed => None,
-            Exit::Code(3) if !said.reload_failed => {
+            Exit::Code(3) if said.reload_failed => Some("systemd could not read its units anew".to_owned()),
+            Exit::Code(3) => {
                 warnings.push(
                     "`systemd-tmpfiles` failed while the system was activated (exit code 3).".to_owned(),
                 );
@@ -112,7 +119,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
                 None
             }
             Exit::Code(4) => Some("Units failed, and `switch-to-configuration` did not say which".to_owned()),
-            Exit::Code(code) => Some(format!("Activation failed with exit code {code}")),
+            _ => None,
         }
     };
     match why {

@@ -43,7 +43,8 @@ ssh-keygen -q -t ed25519 -N '' -C "$(uname -n)" -f "$new" >&2
 cp -p "$key" "$key.old"; cp -p "$key.pub" "$key.pub.old"
 mv -f "$new" "$key"; mv -f "$new.pub" "$key.pub"
 unit=sshd; systemctl cat sshd.service >/dev/null 2>&1 || unit=ssh
-if systemctl reload-or-restart "$unit.service" >&2; then
+# Not a reload, which ends before the server has read the new key: the next login would be answered with the old one.
+if systemctl restart "$unit.service" >&2; then
   rm -f "$key.old" "$key.pub.old"
 else
   mv -f "$key.old" "$key"; mv -f "$key.pub.old" "$key.pub"
