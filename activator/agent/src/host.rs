@@ -1,7 +1,7 @@
 //! The machine: its systems, units and programs. Thin; every decision is made elsewhere.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,12 @@ pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env("PATH", format!("{path}:{ALSO}")).stdin(Stdio::null());
     command
+}
+
+/// The agent's own program, also where its file was removed while it runs.
+pub(crate) fn own() -> std::io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    Ok(if own.exists() { own } else { format!("/proc/{}/exe", std::process::id()).into() })
 }
 
 /// What the machine runs.
@@ -298,7 +304,7 @@ pub(crate) fn keep(name: &str, path: &str) -> Result<(), AgentError> {
 
 /// Makes systemd end the activation if nobody else does within `limit`.
 pub(crate) fn arm(deployment: &Deployment, limit: Duration) -> Result<(), String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let own = own().map_err(|error| error.to_string())?;
     let own = own.to_str().ok_or("the agent's path is not text")?;
     let unit = format!("--unit=nixos-agent-rescue-{}", deployment.id());
     let after = format!("--on-active={}", limit.as_secs());

@@ -92,7 +92,7 @@ fn unit(deployment: &Deployment, step: &str) -> String {
 /// Runs `SYSTEM/bin/switch-to-configuration ACTION` to its end.
 pub(crate) fn run(deployment: &Deployment, step: &Step<'_>, watcher: &mut dyn Watcher) -> Ran {
     let never = |why: String| Ran { exit: Exit::Killed, said: Said::default(), stopped: Some(why) };
-    let Ok(own) = std::env::current_exe() else {
+    let Ok(own) = host::own() else {
         return never("could not be started: the agent does not know its own path".to_owned());
     };
     if host::any_unit_is_alive(&[&unit(deployment, step.name)]) == Ok(true) {

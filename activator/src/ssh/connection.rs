@@ -1,5 +1,7 @@
 //! An open connection and the commands that run over it.
 
+use futures::FutureExt as _;
+use futures::future::FusedFuture as _;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -409,9 +411,17 @@ async fn wait_until_ready(master: &mut Child, endpoint: &Endpoint) -> Result<(),
     // `ssh` bounds the connection, but not a shell that never starts.
     let limit = endpoint.connect_timeout * 2 + Duration::from_secs(10);
     let outcome = tokio::time::timeout(limit, async {
+        let greeted = greeted.fuse();
+        tokio::pin!(greeted);
         tokio::select! {
-            Some(()) = greeted => None,
-            text = &mut said => Some(text.unwrap_or_default()),
+            Some(()) = &mut greeted => None,
+            text = &mut said => {
+                if !greeted.is_terminated() {
+                    // What a shell printed may not have been read yet.
+                    let _ = tokio::time::timeout(Duration::from_secs(1), &mut greeted).await;
+                }
+                Some(text.unwrap_or_default())
+            }
         }
     })
     .await;

@@ -465,8 +465,7 @@ fn a_private_key_given_as_a_value_is_seen_nowhere() {
     let left = control.exec(&["find", "/tmp", "-mindepth", "1", "-not", "-name", ".*"]).unwrap();
     assert_eq!(left.stdout, "", "nothing is left in /tmp");
     let wrong = world.terraform_with(&[("TF_VAR_key", "no key at all")], &["plan"]);
-    succeeds(&wrong);
-    says(&wrong, &["Warning:", "what `private_keys` has for it is not a private key without a passphrase"]);
+    fails_saying(&wrong, &["what `private_keys` has for it is not a private key without a passphrase"]);
 }
 
 #[test]
