@@ -219,7 +219,9 @@ fn a_dry_run_says_what_would_happen() {
 
 #[test]
 fn a_service_that_crashes_soon_after_its_start_is_a_failed_one() {
-    let (world, before) = deployed("", "");
+    // Until it is kept a system has some seconds to show what it is worth.
+    let check = "health_checks = { some_time = { command = [\"sleep\", \"3\"], deadline = \"20s\", timeout = \"20s\" } }";
+    let (world, before) = deployed(check, "");
     // Most of the time it runs: whether a single look sees it fail depends on the moment.
     let crashing = "systemd.services.crashing = { wantedBy = [ \"multi-user.target\" ]; script = \"sleep 0.6; echo again; exit 9\"; \
         serviceConfig = { Restart = \"always\"; RestartSec = \"100ms\"; }; unitConfig.StartLimitIntervalSec = 0; };";
