@@ -10,7 +10,8 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::{host, lockout, room};
 
-/// Names the activation that holds it. Root alone can open it: whoever can open a file can lock it, and keep everybody else out.
+/// Names the activation that holds it. Only root can open it: any user who can open a file can lock it, and so could block every
+/// deployment.
 pub(crate) const LOCK: &str = "/run/nixos-agent/lock";
 
 /// One activation at a time. The kernel gives the lock back whatever becomes of us.

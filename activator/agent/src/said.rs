@@ -19,7 +19,7 @@ pub(crate) struct Said {
     pub(crate) touched: BTreeSet<String>,
     /// Lines about units of logged-in users, and about users' own activations, that failed.
     pub(crate) of_users: Vec<String>,
-    /// systemd could not read its units anew.
+    /// `systemctl daemon-reload` failed.
     pub(crate) reload_failed: bool,
     /// A pre-switch check of the new system did not pass.
     pub(crate) check_failed: bool,

@@ -28,7 +28,8 @@ use crate::host;
 pub(super) const MEMORY: &str = "/run/nixos-agent-secrets";
 /// Where secrets are by default; NixOS mounts a ramfs there.
 const KEYS: &str = "/run/keys";
-/// Directories of secrets can be entered by everybody, who has to know the name of a file there and be allowed to read it.
+/// The mode of directories of secrets: any user may enter them, but only root and the group may list them, and each file has
+/// permissions of its own.
 const ENTER: u32 = 0o751;
 /// How many links a path may lead through.
 const LINKS: usize = 40;
@@ -141,7 +142,7 @@ impl Place {
         (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then(|| looks(&stat))
     }
 
-    /// Replaces the file as a whole; nobody sees it half-written or with the wrong owner.
+    /// Replaces the file in one step: a reader finds the old file or the new one, never a part or another owner.
     pub(super) fn write(&self, content: &[u8], Looks { mode, uid, gid }: Looks) -> Result<(), AgentError> {
         let new = self.beside("");
         let _ = unlinkat(&self.directory, &new, AtFlags::empty());
@@ -291,7 +292,7 @@ fn only_root_changes(directory: &Stat) -> bool {
     directory.st_uid == 0 && mode & 0o002 == 0 && (directory.st_gid == 0 || mode & 0o020 == 0)
 }
 
-/// Whether somebody with these groups can come to a file: may enter every directory on the way.
+/// Whether a user with these groups may enter every directory on the way to a file.
 pub(super) fn can_enter(path: &Path, uid: u32, groups: &[u32]) -> bool {
     let mut enters = true;
     let mut see = |stat: &Stat| {
@@ -308,7 +309,7 @@ pub(super) fn can_enter(path: &Path, uid: u32, groups: &[u32]) -> bool {
     uid == 0 || (found && enters)
 }
 
-/// Lets everybody enter the directory of secrets, which NixOS gives to the group `keys` alone.
+/// Lets all users enter `/run/keys`, which NixOS opens to the group `keys` only, so that owners of secrets reach their files.
 pub(super) fn open_keys() {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if let Ok(keys) = openat(CWD, KEYS, flags, Mode::empty())
@@ -412,7 +413,7 @@ mod tests {
     fn a_link_on_the_way_is_followed_only_where_it_is_roots() {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path().canonicalize().unwrap();
-        // Everybody may make links there.
+        // Any user may make links there.
         let open = directory.join("open");
         std::fs::create_dir(&open).unwrap();
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();

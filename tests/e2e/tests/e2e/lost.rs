@@ -5,17 +5,8 @@ use std::time::{Duration, Instant};
 use e2e::World;
 
 use crate::support::{
-    SLEEPER, apply, fails_saying, no_changes, one, plan, says, set_up, site, succeeds, world,
+    SLEEPER, apply, boot_id, deployed, fails_saying, no_changes, one, plan, says, succeeds,
 };
-
-/// A world in which `web` runs a first system.
-fn deployed(more: &str, body: &str) -> (World, String) {
-    let world = world(&["web"]);
-    set_up(&world, &site(&world, &["web"], more), &one(body));
-    succeeds(&apply(&world));
-    let before = world.current_system("web");
-    (world, before)
-}
 
 /// The machine is as it was: it runs and boots the old system, and its units run.
 #[track_caller]
@@ -28,10 +19,6 @@ fn is_back(world: &World, before: &str) {
     let mode = web.exec(&["systemctl", "is-system-running"]).unwrap().stdout;
     assert!(["running", "degraded"].contains(&mode.trim()), "{mode}");
     assert_eq!(world.resource("nixos_deployment.site")["systems"]["web"]["toplevel"], before);
-}
-
-fn boot_id(world: &World) -> String {
-    world.lab.host("web").exec(&["cat", "/proc/sys/kernel/random/boot_id"]).unwrap().stdout
 }
 
 #[test]

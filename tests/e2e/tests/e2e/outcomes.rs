@@ -1,20 +1,8 @@
 //! What has become of a switch: it is judged by what the machine is in, and by what `switch-to-configuration` said of it.
 
-use e2e::World;
-
-use crate::support::{apply, fails_saying, no_changes, one, plan, says, set_up, site, succeeds, world};
-
-fn deployed(more: &str, body: &str) -> (World, String) {
-    let world = world(&["web"]);
-    set_up(&world, &site(&world, &["web"], more), &one(body));
-    succeeds(&apply(&world));
-    let before = world.current_system("web");
-    (world, before)
-}
-
-fn boot_id(world: &World) -> String {
-    world.lab.host("web").exec(&["cat", "/proc/sys/kernel/random/boot_id"]).unwrap().stdout
-}
+use crate::support::{
+    apply, boot_id, deployed, fails_saying, no_changes, one, plan, says, set_up, site, succeeds, world,
+};
 
 /// A unit that fails in every switch, and never in a way that matters.
 const FAILS: &str = "systemd.services.fails = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \"oneshot\"; \

@@ -136,3 +136,17 @@ pub(crate) fn output(world: &World, name: &str) -> serde_json::Value {
 pub(crate) fn cat(world: &World, host: &str, path: &str) -> String {
     world.lab.host(host).exec(&["cat", path]).unwrap().stdout
 }
+
+/// A world in which `web` runs a first system, and that system.
+pub(crate) fn deployed(more: &str, body: &str) -> (World, String) {
+    let world = world(&["web"]);
+    set_up(&world, &site(&world, &["web"], more), &one(body));
+    succeeds(&apply(&world));
+    let before = world.current_system("web");
+    (world, before)
+}
+
+/// What changes with every boot of `web`.
+pub(crate) fn boot_id(world: &World) -> String {
+    world.lab.host("web").exec(&["cat", "/proc/sys/kernel/random/boot_id"]).unwrap().stdout
+}
