@@ -96,7 +96,9 @@ impl Transaction<'_> {
             }
             let Ran { exit, said, stopped } = self.switch(BACK, old, "test");
             let is_back = host::state().current.as_deref() == Some(old) && host::mode() != Mode::Emergency;
-            if tries == TRIES || (is_back && exit != Exit::Killed) {
+            // What else ended a switch may pass; half of the old system's units may not have been started yet.
+            let is_done = is_back && matches!(exit, Exit::Code(0 | 2 | 3 | 4));
+            if tries == TRIES || is_done {
                 return Back { exit, is_back, stopped: stopped.or(left.err()) };
             }
             if said.lost_logind {
@@ -231,7 +233,8 @@ pub(super) fn forget_pending(system: &str) {
             continue;
         };
         let known = |unit: &&str| Path::new(system).join("etc/systemd/system").join(unit).exists();
-        let kept: Vec<&str> = text.lines().filter(known).collect();
-        let _ = std::fs::write(&path, kept.join("\n"));
+        // The program appends to it: each name ends its line.
+        let kept: String = text.lines().filter(known).map(|unit| format!("{unit}\n")).collect();
+        let _ = std::fs::write(&path, kept);
     }
 }

@@ -196,16 +196,34 @@ impl Transaction<'_> {
         }
         let (said, then) = self.switched.as_ref()?;
         let tolerated = &self.request.tolerated_units;
-        let mut failed = failed_since(said, then, &host::units()?, tolerated);
-        let touched = said.touched.iter().filter(|unit| !tolerated.contains(unit) && !failed.contains(unit));
-        let crashing = crashing(&touched.map(String::as_str).collect::<Vec<_>>());
-        failed.extend(crashing);
+        let touched = said.touched.iter().filter(|unit| !tolerated.contains(unit));
+        let mut failed = crashing(&touched.map(String::as_str).collect::<Vec<_>>());
+        // Behind that: one that systemd has given up meanwhile is not started again any more, and has failed.
+        match host::units() {
+            Some(now) => {
+                let given_up = failed_since(said, then, &now, tolerated);
+                failed.extend(given_up.into_iter().filter(|unit| !failed.contains(unit)).collect::<Vec<_>>());
+            }
+            None => self
+                .warnings
+                .push("systemd did not say which units had failed when the system was kept.".to_owned()),
+        }
         if failed.is_empty() {
             return None;
         }
         let failed_units = with_journals(&failed);
         let end = self.roll_back("Units failed soon after they had been started");
         Some(End { exit: Some(exit), failed_units, ..end })
+    }
+
+    /// What fails from now on does not undo anything any more, but somebody should know.
+    fn warn_of_late_failures(&mut self) {
+        let Some((said, then)) = &self.switched else { return };
+        let now = host::units().unwrap_or_default();
+        let failed = failed_since(said, then, &now, &self.request.tolerated_units);
+        if !failed.is_empty() {
+            self.warnings.push(format!("Units failed after the system was kept: {}.", failed.join(", ")));
+        }
     }
 
     pub(super) fn keep_secrets(&self, end: End) -> End {
@@ -262,6 +280,7 @@ impl Transaction<'_> {
         let Err(mut why) = result else {
             host::mark_committed();
             trial::forget();
+            self.warn_of_late_failures();
             let end = End::new(Outcome::Activated, "The machine runs the system, and boots it.");
             return self.keep_secrets(End { exit, ..end });
         };

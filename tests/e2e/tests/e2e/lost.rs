@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use e2e::World;
 
 use crate::support::{
-    SLEEPER, apply, boot_id, deployed, fails_saying, no_changes, one, plan, says, succeeds,
+    SLEEPER, apply, boot_id, deployed, fails_saying, no_changes, one, plan, runs, says, succeeds,
 };
 
 /// The machine is as it was: it runs and boots the old system, and its units run.
@@ -74,6 +74,22 @@ fn a_login_manager_that_does_not_answer_is_started_again_on_the_way_back() {
     is_back(&world, &before);
     let active = web.exec(&["loginctl", "list-users"]).unwrap();
     assert!(active.success, "{}", active.stderr);
+}
+
+/// The way back that ends half-way has activated the old system, and started nothing.
+#[test]
+fn a_way_back_that_ends_half_way_is_gone_once_more() {
+    let (world, before) = deployed("", SLEEPER);
+    let web = world.lab.host("web");
+    let logind = "systemctl unmask systemd-logind.service && systemctl start systemd-logind.service";
+    web.exec(&["sh", "-c", logind]).unwrap();
+    // Lost after the new system has asked it, so that only the way back notices.
+    let boom = "systemd.services.boom = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \"oneshot\";
+        ExecStart = \"/bin/sh -c '/usr/bin/systemctl kill -s STOP systemd-logind.service; exit 1'\"; }; };";
+    world.write("network.nix", &one(&format!("{}{boom}", SLEEPER.replace("1000000", "2000000")))).unwrap();
+    fails_saying(&apply(&world), &["was rolled back on machine \"web\"", "boom.service", "went back to"]);
+    is_back(&world, &before);
+    assert!(runs(web, "sleep 1000000"), "what the old system has runs again");
 }
 
 #[test]

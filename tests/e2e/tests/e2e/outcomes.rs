@@ -216,6 +216,12 @@ fn a_service_that_crashes_soon_after_its_start_is_a_failed_one() {
     world.write("network.nix", &one(crashing)).unwrap();
     fails_saying(&apply(&world), &["was rolled back on machine \"web\"", "crashing.service failed"]);
     assert_eq!(world.current_system("web"), before);
+    // systemd gives up on one that crashes often enough, and starts it no more.
+    let given_up = "systemd.services.given-up = { wantedBy = [ \"multi-user.target\" ]; script = \"sleep 0.8; exit 9\"; \
+        serviceConfig = { Restart = \"always\"; RestartSec = \"100ms\"; }; unitConfig = { StartLimitIntervalSec = 60; StartLimitBurst = 5; }; };";
+    world.write("network.nix", &one(given_up)).unwrap();
+    fails_saying(&apply(&world), &["was rolled back on machine \"web\"", "given-up.service failed"]);
+    assert_eq!(world.current_system("web"), before);
     // One that comes up at its second try is well.
     let second = "systemd.services.second = { wantedBy = [ \"multi-user.target\" ]; \
         script = \"[ -e /run/tried ] || { : > /run/tried; sleep 0.6; exit 1; }; exec sleep 1000000\"; \

@@ -15,26 +15,29 @@ use super::unit;
 /// Whether connections to a TCP port are certainly refused.
 pub(super) fn refuses(system: &Path, port: u16) -> bool {
     if unit(system, "firewall.service").is_some() {
-        return started(system, "firewall.service").is_some_and(|text| iptables::refuses(&text, port));
+        return started(system, "firewall.service")
+            .is_some_and(|programs| iptables::refuses(&programs.concat(), port));
     }
-    started(system, "nftables.service").is_some_and(|text| nftables::refuses(&text, port))
+    started(system, "nftables.service").is_some_and(|programs| nftables::refuses(&programs, port))
 }
 
-/// What a unit of the system starts, with the files that this includes. `None`: no target starts the unit, or a program of it cannot
-/// be read.
-fn started(system: &Path, name: &str) -> Option<String> {
+/// The programs that a unit of the system starts, with the files that they include. `None`: no target starts the unit, or a program of it
+/// cannot be read.
+fn started(system: &Path, name: &str) -> Option<Vec<String>> {
     let unit = unit(system, name).filter(|_| is_wanted(system, name))?;
-    let mut text = String::new();
+    let mut programs = vec![];
     for program in starters(&unit) {
         let script = std::fs::read(program).ok()?;
+        let mut text = String::new();
         for line in String::from_utf8_lossy(&script).lines() {
             let included = line.trim().strip_prefix("include \"").and_then(|rest| rest.strip_suffix('"'));
             let included = included.and_then(|path| std::fs::read_to_string(path).ok());
             text.push_str(included.as_deref().unwrap_or(line));
             text.push('\n');
         }
+        programs.push(text);
     }
-    (!text.is_empty()).then_some(text)
+    (!programs.is_empty()).then_some(programs)
 }
 
 /// The programs that run when a unit starts.
@@ -105,6 +108,7 @@ mod tests {
                 let key = match program {
                     "firewall-reload" => "ExecReload",
                     "firewall-stop" => "ExecStop",
+                    "nftables-save-deletions" => "ExecStartPost",
                     _ => "ExecStart",
                 };
                 unit.push_str(&format!("{key}=@{} {program}\n", path.display()));
@@ -150,11 +154,26 @@ mod tests {
             let (program, rules) = (system.path().join("nftables-rules"), system.path().join("rules.nft"));
             std::fs::rename(&program, &rules).unwrap();
             // As NixOS 22.11 has it.
-            std::fs::write(&program, format!("flush ruleset\ninclude \"{}\"\n", rules.display())).unwrap();
+            let script = format!("#! /nft/bin/nft -f\nflush ruleset\ninclude \"{}\"\n", rules.display());
+            std::fs::write(&program, script).unwrap();
             assert_eq!(refuses(system.path(), 22), expected);
             std::fs::remove_file(&rules).unwrap();
             assert!(!refuses(system.path(), 22), "what cannot be read says nothing");
         }
+    }
+
+    #[test]
+    fn another_program_of_the_unit_may_let_anything_in() {
+        let plain = shapes("nftables").into_iter().find(|shape| shape.name == "plain").unwrap();
+        let refuses_with = |line: &str| {
+            let (mark, text) = ("=== nftables-save-deletions\n", plain.text.clone());
+            assert!(text.contains(mark));
+            let text = text.replace(mark, &format!("{mark}  {line}\n"));
+            refuses(Shape { name: line.to_owned(), tool: "nftables", text }.install('-').path(), 22)
+        };
+        assert!(refuses_with("# nothing"));
+        assert!(!refuses_with("nft add rule inet nixos-fw input-allow tcp dport 22 accept"));
+        assert!(!refuses_with("cp /nix/store/x /var/lib/nftables/deletions.nft; nft -f /more"));
     }
 
     #[test]

@@ -5,7 +5,36 @@
 
 use super::may_have;
 
-pub(super) fn refuses(rules: &str, port: u16) -> bool {
+/// `programs` are those of the unit: rules for `nft`, and scripts that keep what takes the tables away again.
+pub(super) fn refuses(programs: &[String], port: u16) -> bool {
+    let is_for_nft = |program: &&String| {
+        program
+            .lines()
+            .next()
+            .is_some_and(|line| line.starts_with("#!") && line.trim_end().ends_with("/nft -f"))
+    };
+    let (rules, scripts): (Vec<&String>, Vec<&String>) = programs.iter().partition(is_for_nft);
+    scripts.into_iter().all(|script| only_keeps_deletions(script))
+        && rules_refuse(&rules.into_iter().map(String::as_str).collect::<String>(), port)
+}
+
+/// Whether a shell script handles the file of deletions and does nothing else.
+fn only_keeps_deletions(script: &str) -> bool {
+    script.lines().map(str::trim).all(|line| {
+        let mut words = line.split_whitespace();
+        let is_plain = !line.contains([';', '|', '&', '$', '`', '(', '<', '>']);
+        line.is_empty()
+            || line.starts_with('#')
+            || is_plain
+                && words.next().is_some_and(|program| ["touch", "chmod", "cp", "rm"].contains(&program))
+                && words.last() == Some(DELETIONS)
+    })
+}
+
+/// Where the module keeps what takes away the tables of the rules that hold.
+const DELETIONS: &str = "/var/lib/nftables/deletions.nft";
+
+fn rules_refuse(rules: &str, port: u16) -> bool {
     let rules = without_comments(rules);
     let Some(top) = block(&rules) else { return false };
     let is_ours = |head: &str| head.split_whitespace().eq(["table", "inet", "nixos-fw"]);
@@ -40,7 +69,7 @@ pub(super) fn refuses(rules: &str, port: u16) -> bool {
 /// What takes the tables of the system before away.
 fn is_deletion(head: &str) -> bool {
     head.starts_with("include ") && head.trim_end_matches('"').ends_with("deletions")
-        || head.contains("/var/lib/nftables/deletions.nft")
+        || head.contains(DELETIONS)
         || head == "flush ruleset"
         || head.starts_with("delete table ")
         || head.starts_with("table ") && head.split_whitespace().count() == 3
