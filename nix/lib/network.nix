@@ -40,20 +40,14 @@ let
     network = load (/. + toString path);
   };
 
-  /* `network.nixpkgs`: a path, or nixpkgs already imported; the last one counts. */
+  /* `network.nixpkgs`: a path, or nixpkgs already imported; the first one counts. */
   declared = builtins.concatMap (file: if file ? network.nixpkgs then [ file.network.nixpkgs ] else [ ]) files;
-  nixpkgs =
-    if declared == [ ] then
-      <nixpkgs>
-    else
-      let
-        last = builtins.elemAt declared (builtins.length declared - 1);
-      in
-      if builtins.isAttrs last then last.path or last.outPath else last;
+  first = if declared == [ ] then <nixpkgs> else builtins.head declared;
+  nixpkgs = if builtins.isAttrs first then first.path or first.outPath else first;
 in
 import ./nodes.nix request {
   inherit files;
   lib = import (nixpkgs + "/lib");
   evalConfig = import (nixpkgs + "/nixos/lib/eval-config.nix");
-  pkgs = import nixpkgs { };
+  pkgs = if builtins.isAttrs first && first ? lib then first else import nixpkgs { };
 }

@@ -88,11 +88,22 @@ let
         inherit (request) arguments;
       };
       arguments = {
-        inherit resources nodes pkgs;
+        inherit resources pkgs;
+        nodes = builtins.mapAttrs (_: asResource) nodes;
         inherit (request.deployment) uuid;
         deploymentName = request.deployment.name;
       };
     };
+
+  /* Resources of NixOps 1.7 said `nodes.web.targetHost` and `nodes.web.publicIPv4`, where machines say `nodes.web.config.…`. */
+  asResource =
+    node:
+    (node.config.deployment or { })
+    // {
+      inherit (node.config.networking) publicIPv4;
+      nixosRelease = node.config.system.nixos.release or node.config.system.nixosRelease;
+    }
+    // node;
 
   declared =
     let
@@ -108,6 +119,82 @@ let
       )
     );
 
+  /* Those that NixOps knew: a network may ask for all resources of a type, and there may be none. */
+  types = [
+    "awsVPNConnectionRoutes"
+    "awsVPNConnections"
+    "awsVPNGateways"
+    "azureAvailabilitySets"
+    "azureBlobContainers"
+    "azureBlobs"
+    "azureDNSRecordSets"
+    "azureDNSZones"
+    "azureDirectories"
+    "azureExpressRouteCircuits"
+    "azureFiles"
+    "azureGatewayConnections"
+    "azureLoadBalancers"
+    "azureLocalNetworkGateways"
+    "azureQueues"
+    "azureReservedIPAddresses"
+    "azureResourceGroups"
+    "azureSecurityGroups"
+    "azureShares"
+    "azureStorages"
+    "azureTables"
+    "azureTrafficManagerProfiles"
+    "azureVirtualNetworkGateways"
+    "azureVirtualNetworks"
+    "cloudwatchLogGroups"
+    "cloudwatchLogStreams"
+    "cloudwatchMetricAlarms"
+    "commandOutput"
+    "datadogMonitors"
+    "datadogScreenboards"
+    "datadogTimeboards"
+    "ebsVolumes"
+    "ec2KeyPairs"
+    "ec2PlacementGroups"
+    "ec2SecurityGroups"
+    "elasticFileSystemMountTargets"
+    "elasticFileSystems"
+    "elasticIPs"
+    "gceDisks"
+    "gceForwardingRules"
+    "gceHTTPHealthChecks"
+    "gceImages"
+    "gceNetworks"
+    "gceRoutes"
+    "gceStaticIPs"
+    "gceTargetPools"
+    "gseBuckets"
+    "iamRoles"
+    "rdsDbInstances"
+    "rdsDbSecurityGroups"
+    "route53HealthChecks"
+    "route53HostedZones"
+    "route53RecordSets"
+    "s3Buckets"
+    "snsTopics"
+    "sqsQueues"
+    "sshKeyPairs"
+    "vaultApprole"
+    "vpc"
+    "vpcCustomerGateways"
+    "vpcDhcpOptions"
+    "vpcEgressOnlyInternetGateways"
+    "vpcEndpoints"
+    "vpcInternetGateways"
+    "vpcNatGateways"
+    "vpcNetworkAcls"
+    "vpcNetworkInterfaceAttachments"
+    "vpcNetworkInterfaces"
+    "vpcRouteTableAssociations"
+    "vpcRouteTables"
+    "vpcRoutes"
+    "vpcSubnets"
+  ];
+
   /* What Terraform knows wins over what the network declares, attribute by attribute. */
   overlay =
     depth: below: above:
@@ -121,7 +208,7 @@ let
         value
     ) above;
   known = overlay 2 declared request.resources;
-  resources = known // {
+  resources = builtins.listToAttrs (map (name: { inherit name; value = { }; }) types) // known // {
     # `_name` and `_type`, as NixOps' machines have them: what refers to one says its name.
     machines = builtins.mapAttrs (
       _name: node:
@@ -135,6 +222,22 @@ let
 
   /* Until 22.05 `eval-config.nix` wanted to be told the platform; later ones leave it to the configuration. */
   telling = !(lib ? trivial.release) || builtins.compareVersions lib.trivial.release "22.05" < 0;
+
+  /* A machine's name and kind, which NixOps put into its configuration. */
+  asNixOpsNames = name: {
+    options = {
+      _name = lib.mkOption {
+        internal = true;
+        default = name;
+        description = "The machine's name in the network.";
+      };
+      _type = lib.mkOption {
+        internal = true;
+        default = "machine";
+        description = "What it is.";
+      };
+    };
+  };
 
   evaluate =
     name:
@@ -150,7 +253,15 @@ let
               network = places;
             })
           ]
-          ++ (if places then [ (import ../modules/ec2.nix request name) ] else [ ]);
+          ++ (
+            if places then
+              [
+                (import ../modules/ec2.nix request name)
+                (asNixOpsNames name)
+              ]
+            else
+              [ ]
+          );
         specialArgs = {
           inherit name nodes resources;
           inherit (request) arguments;
@@ -168,5 +279,5 @@ in
 {
   inherit nodes;
   resources = known;
-  description = if descriptions == [ ] then null else builtins.head descriptions;
+  description = if descriptions == [ ] then null else builtins.elemAt descriptions (builtins.length descriptions - 1);
 }

@@ -72,6 +72,7 @@ let
     "apiKey"
     "vaultToken"
     "secretId"
+    "sharedKey"
   ];
   isSecret =
     path: name:
@@ -115,6 +116,7 @@ let
       # In older versions of nixpkgs the module system's own is part of every submodule.
       names = builtins.filter (name: name != "_module" && !(isSecret path name)) (builtins.attrNames known);
       parts = f: builtins.genList f (builtins.length known);
+      undefinedOf = children: builtins.filter (name: children.${name}.isUndefined or false) (builtins.attrNames children);
       together = children: builtins.concatMap (child: child.unsaid) children;
     in
     if !seen.success then
@@ -123,7 +125,9 @@ let
         unsaid = if isUnset path then [ ] else [ (probe path value) ];
       }
     else if builtins.isAttrs known then
-      if isDerivation known then
+      if typeOf known == "undefined" then
+        at null // { isUndefined = true; }
+      else if isDerivation known then
         again (plain known.outPath)
       else if isConfiguration known then
         again (nameOf known)
@@ -149,7 +153,7 @@ let
           );
         in
         {
-          value = builtins.mapAttrs (_: child: child.value) children;
+          value = builtins.mapAttrs (_: child: child.value) (builtins.removeAttrs children (undefinedOf children));
           unsaid = together (builtins.attrValues children);
         }
     else if builtins.isList known then
@@ -195,9 +199,31 @@ let
   /* The value there; null where there is none. */
   step = value: name: if builtins.isAttrs value && value ? ${name} then value.${name} else null;
 
+  places = [
+    "azure"
+    "container"
+    "digitalOcean"
+    "droplet"
+    "ec2"
+    "gce"
+    "hetzner"
+    "libvirtd"
+    "virtualbox"
+  ];
+
   /* What is reported about a node, as it is. */
   rootOf = options: evaluated: {
-    deployment = builtins.removeAttrs (evaluated.config.deployment or { }) [ "arguments" ];
+    deployment =
+      let
+        deployment = builtins.removeAttrs (evaluated.config.deployment or { }) [ "arguments" ];
+        place = try null (deployment.targetEnv or null);
+      in
+      # NixOps asked only about the place that a machine is meant for. What is said of others may be wrong there, as are resources
+      # that are declared for another place only.
+      if builtins.elem place places then
+        builtins.mapAttrs (name: value: if name != place && builtins.elem name places then { } else value) deployment
+      else
+        deployment;
     options = import ./gen-attrs.nix options (path: builtins.foldl' step evaluated.config (parse path));
   };
 
@@ -206,6 +232,7 @@ let
     evaluated: path:
     let
       kind = builtins.elemAt path 1;
+
       rest = builtins.tail (builtins.tail path);
       names =
         if kind == "deployment" then

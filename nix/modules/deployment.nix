@@ -32,7 +32,10 @@ in
       defaultText = "the first of services.openssh.ports";
       description = "The port of its SSH server.";
     };
-    hasFastConnection = option types.bool false "Whether the connection to the machine is fast.";
+    hasFastConnection = option types.bool (builtins.elem config.deployment.targetEnv [
+      "libvirtd"
+      "virtualbox"
+    ]) "Whether the connection to the machine is fast.";
     alwaysActivate =
       option types.bool true
         "Accepted for old networks; a machine is activated when its system changes.";

@@ -72,8 +72,10 @@ let
       // encryption;
     }
   );
-  gceDisk = several (
+  gceDisk = types.submodule (
+    { config, ... }:
     {
+      options = {
       disk_name = maybe types.str;
       disk = option (types.nullOr nameType) null;
       snapshot = maybe types.str;
@@ -82,9 +84,10 @@ let
       diskType = text "standard";
       readOnly = flag false;
       bootDisk = flag false;
-      deleteOnTermination = maybe types.bool;
+      deleteOnTermination = flag (config.disk == null);
     }
-    // encryption
+    // encryption;
+    }
   );
 
   azureDisk = several (
@@ -199,12 +202,13 @@ in
         description = described;
       };
       elasticIPv4 = reference "";
-      physicalProperties = option any { };
+      # NixOps knew them by the type of the instance.
+      physicalProperties = maybe any;
       spotInstancePrice = number 0;
       spotInstanceTimeout = number 0;
       spotInstanceRequestType = text "one-time";
       spotInstanceInterruptionBehavior = text "terminate";
-      ebsOptimized = flag false;
+      ebsOptimized = maybe types.bool;
     };
 
     virtualbox = {

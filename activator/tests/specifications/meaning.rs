@@ -101,10 +101,10 @@ fn arguments_and_files() -> Vec<Row> {
         row(
             "module arguments",
             "{ a = { name, nodes, resources, uuid, deploymentName, ... }: { BASE environment.etc.x.text = \
-             \"${name} ${uuid} ${deploymentName} ${toString (builtins.attrNames nodes)} ${toString (builtins.attrNames resources)}\"; }; \
+             \"${name} ${uuid} ${deploymentName} ${toString (builtins.attrNames nodes)} ${toString (builtins.attrNames resources.machines)}\"; }; \
              b = { BASE }; }",
         )
-        .gives(X, json!("a 00000000-0000-4000-8000-000000000000 default a b machines")),
+        .gives(X, json!("a 00000000-0000-4000-8000-000000000000 default a b a b")),
     ]
 }
 

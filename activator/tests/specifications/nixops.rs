@@ -63,6 +63,115 @@ fn references() -> Vec<Row> {
     ]
 }
 
+/// Resources are modules, as machines are.
+fn modules_of_resources() -> Vec<Row> {
+    vec![
+        row(
+            "modules of resources are files, functions, sets with imports, and what `mkIf` and `mkMerge` make",
+            "{ a = { BASE };
+               resources.sshKeyPairs = {
+                 file = ./key.nix;
+                 imported = { lib, ... }: { imports = [ ./key.nix ./key.nix ]; };
+                 required = { require = [ ./key.nix ]; };
+                 merged = { lib, ... }: lib.mkMerge [ { publicKey = lib.mkDefault \"weak\"; } { publicKey = \"strong\"; } ];
+                 none = { lib, ... }: lib.mkIf false { publicKey = \"no\"; };
+                 some = { lib, ... }: lib.mkIf true { publicKey = \"yes\"; };
+               }; }",
+        )
+        .file("key.nix", "{ config, name, ... }: { publicKey = \"file of ${name}\"; }")
+        .gives("/described/resources/sshKeyPairs/file/publicKey", json!("file of file"))
+        .gives("/described/resources/sshKeyPairs/imported/publicKey", json!("file of imported"))
+        .gives("/described/resources/sshKeyPairs/imported/imports", Value::Null)
+        .gives("/described/resources/sshKeyPairs/required/publicKey", json!("file of required"))
+        .gives("/described/resources/sshKeyPairs/merged/publicKey", json!("strong"))
+        .gives("/described/resources/sshKeyPairs/none/_name", json!("none"))
+        .gives("/described/resources/sshKeyPairs/some/publicKey", json!("yes")),
+        row(
+            "what modules of a resource define is merged as options are",
+            "{ require = [ ./more.nix ]; a = { BASE };
+               resources.ec2SecurityGroups.g = { lib, ... }: { rules = lib.mkBefore [ \"first\" ]; description = lib.mkOverride 10 \"d\"; };
+               resources.ec2SecurityGroups.h = { rules = [ \"here\" ]; };
+               resources.vpc.v = { lib, ... }: { tags.W = \"strong\"; tags.C = lib.mkIf false \"no\"; tags.Y = lib.mkIf true \"yes\"; }; }",
+        )
+        .file(
+            "more.nix",
+            "{ resources.ec2SecurityGroups.g = { rules = [ \"second\" ]; description = \"other\"; };
+               resources.ec2SecurityGroups.h = { rules = [ \"there\" ]; };
+               resources.vpc.v = { lib, ... }: { tags.W = lib.mkDefault \"weak\"; tags.Z = \"z\"; }; }",
+        )
+        .gives("/described/resources/ec2SecurityGroups/g/rules", json!(["first", "second"]))
+        .gives("/described/resources/ec2SecurityGroups/g/description", json!("d"))
+        // As nixpkgs merges lists of machines.
+        .gives("/described/resources/ec2SecurityGroups/h/rules", json!(["there", "here"]))
+        .gives("/described/resources/vpc/v/tags", json!({ "W": "strong", "Y": "yes", "Z": "z" })),
+        row(
+            "a machine sees a resource that a condition has made",
+            "{ a = { resources, ... }: { BASE environment.etc.x.text = resources.sshKeyPairs.k.publicKey; };
+               resources.sshKeyPairs.k = { lib, ... }: lib.mkIf true { imports = [ ]; publicKey = \"pub\"; }; }",
+        )
+        .gives("a:environment.etc.x.text", json!("pub")),
+        row(
+            "resources of NixOps 1.7 say of machines what it had found out",
+            "{ a = { BASE deployment.targetHost = \"a.example.org\"; networking.publicIPv4 = \"198.51.100.7\"; };
+               resources.sshKeyPairs.k = { nodes, ... }: { publicKey = \"${nodes.a.targetHost} ${nodes.a.publicIPv4} ${nodes.a.config.networking.publicIPv4}\";
+                 machine = nodes.a; }; }",
+        )
+        .gives("/described/resources/sshKeyPairs/k/publicKey", json!("a.example.org 198.51.100.7 198.51.100.7"))
+        .gives("/described/resources/sshKeyPairs/k/machine", json!("a")),
+        row(
+            "names of resources are those that NixOps gave them",
+            "{ a = { BASE }; resources = { gceNetworks.n = { }; gceRoutes.n = { }; vpc.n = { }; ec2KeyPairs.n = { }; azureTables.n = { };
+                 vaultApprole.n = { }; datadogMonitors.n = { }; }; }",
+        )
+        .gives("/described/resources/gceNetworks/n/name", json!("n-00000000000040008000000000000000-n"))
+        .gives("/described/resources/gceRoutes/n/name", json!("route-00000000-0000-4000-8000-000000000000-n"))
+        .gives("/described/resources/vpc/n/name", json!("nixops-00000000-0000-4000-8000-000000000000-n"))
+        .gives("/described/resources/ec2KeyPairs/n/name", json!("charon-00000000-0000-4000-8000-000000000000-n"))
+        .gives("/described/resources/azureTables/n/name", json!("nixops00000000000040008000000000000000n"))
+        .gives(
+            "/described/resources/vaultApprole/n/name",
+            json!("vault-approle-00000000-0000-4000-8000-000000000000-n"),
+        )
+        .gives(
+            "/described/resources/datadogMonitors/n/name",
+            json!("datadog-monitor-00000000-0000-4000-8000-000000000000-n"),
+        ),
+        row(
+            "a machine may say anything about places that it is not meant for",
+            "{ a = { resources, ... }: { BASE deployment.targetEnv = \"virtualbox\"; deployment.virtualbox.memorySize = 1024;
+                 deployment.ec2.elasticIPv4 = resources.elasticIPs.balancer; deployment.gce.region = throw \"not on Google's\"; }; }",
+        )
+        .gives("/described/nodes/a/deployment/virtualbox/memorySize", json!(1024))
+        .gives("/described/nodes/a/deployment/ec2", json!({}))
+        .gives("/described/nodes/a/deployment/hasFastConnection", json!(true)),
+        row(
+            "there may be no resources of a type, and they may be asked for",
+            "{ a = { lib, resources, ... }: { BASE environment.etc.x.text = toString (lib.attrNames resources.elasticIPs); }; }",
+        )
+        .gives("a:environment.etc.x.text", json!(""))
+        .gives("/described/resources", json!({})),
+        row(
+            "a machine knows its name in the network",
+            "{ a = { config, nodes, ... }: { BASE environment.etc.x.text = \"${config._name} ${config._type} ${nodes.a.config._name}\"; }; }",
+        )
+        .gives("a:environment.etc.x.text", json!("a machine a")),
+        row(
+            "of what several files say about the network NixOps took the last description and the first nixpkgs",
+            "{ require = [ ./more.nix ]; network.description = \"first\"; network.nixpkgs = import <nixpkgs> { } // { marker = \"mine\"; };
+               a = { BASE }; resources.sshKeyPairs.k = { pkgs, ... }: { publicKey = pkgs.marker; }; }",
+        )
+        .file("more.nix", "{ network.description = \"second\"; network.nixpkgs = throw \"not asked for\"; }")
+        .gives("/described/description", json!("second"))
+        .gives("/described/resources/sshKeyPairs/k/publicKey", json!("mine")),
+        row(
+            "a shared key is a secret",
+            "{ a = { BASE }; resources.azureGatewayConnections.c = { sharedKey = \"hidden\"; kind = \"IPsec\"; }; }",
+        )
+        .gives("/described/resources/azureGatewayConnections/c/kind", json!("IPsec"))
+        .gives("/described/resources/azureGatewayConnections/c/sharedKey", Value::Null),
+    ]
+}
+
 fn disks() -> Vec<Row> {
     vec![
         row(
@@ -80,6 +189,14 @@ fn disks() -> Vec<Row> {
             "{ a = { resources, ... }: { BASE fileSystems.\"/data/db\" = { fsType = \"ext4\"; gce.size = 10; };
                  fileSystems.\"/shared\".gce.disk = resources.gceDisks.shared; deployment.gce.machineName = \"m\"; };
                b = { BASE fileSystems.\"/data\".gce = { disk_name = \"d\"; size = 1; }; }; resources.gceDisks.shared = { name = \"s\"; }; }",
+        )
+        .gives(
+            "/described/nodes/a/deployment/gce/blockDeviceMapping/~1dev~1disk~1by-id~1scsi-0Google_PersistentDisk_m-data-db/deleteOnTermination",
+            json!(true),
+        )
+        .gives(
+            "/described/nodes/a/deployment/gce/blockDeviceMapping/~1dev~1disk~1by-id~1scsi-0Google_PersistentDisk_s/deleteOnTermination",
+            json!(false),
         )
         .gives("a:fileSystems.\"/data/db\".device", json!("/dev/disk/by-id/scsi-0Google_PersistentDisk_m-data-db"))
         .gives("a:fileSystems.\"/shared\".device", json!("/dev/disk/by-id/scsi-0Google_PersistentDisk_s"))
@@ -146,7 +263,8 @@ fn without_machines() -> Vec<Row> {
 #[test]
 fn networks_of_nixops_refer_to_what_they_did() {
     for nix in installations() {
-        for mut row in references().into_iter().chain(disks()).chain(without_machines()) {
+        let rows = [references(), modules_of_resources(), disks(), without_machines()];
+        for mut row in rows.into_iter().flatten() {
             for (_, expected) in &mut row.expected {
                 if let Some(package) = expected.get_mut("package") {
                     *package = hello(&nix);

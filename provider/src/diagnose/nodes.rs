@@ -69,6 +69,12 @@ impl Mistake<'_> {
             ),
         };
         let mut detail = self.trace.explained();
+        if detail.contains("does not specify your root file system") {
+            detail.push_str(
+                "\n\nNixOps gave its machines on EC2 a root file system and a boot loader. For a machine on EC2, set `target_env = \"ec2\"` in its \
+                 nixos_machine; for another one, import its `hardware-configuration.nix`.",
+            );
+        }
         if !self.others.is_empty() {
             let others: Vec<String> = self.others.iter().map(|name| format!("\"{name}\"")).collect();
             detail.push_str(&format!(
@@ -123,6 +129,10 @@ mod tests {
             "The configuration of machine \"b\" does not evaluate",
         ];
         assert_eq!(summaries, expected);
+        let root =
+            "error: Failed assertions:\n- The ‘fileSystems’ option does not specify your root file system.";
+        let root = mistakes([("a", root)]);
+        assert!(root[0].diagnostic().detail.contains("target_env = \"ec2\""), "{:?}", root[0].diagnostic());
         assert!(said[0].detail.ends_with("of machine \"a\"; it is the same for \"c\", \"d\"."), "{said:?}");
     }
 }

@@ -373,6 +373,13 @@ impl SecretConfig {
 
 /// A key of a specification; `text` is its content, where the specification has that itself.
 fn declared_key(name: &str, key: &evaluate::Key, text: Option<&Content>) -> Result<Declared, Diagnostic> {
+    let given = [("text", key.text), ("keyFile", key.file.is_some()), ("keyCommand", key.command.is_some())];
+    let given: Vec<String> =
+        given.iter().filter(|(_, given)| *given).map(|(option, _)| format!("`{option}`")).collect();
+    if given.len() > 1 {
+        return Err(Diagnostic::error(format!("`deployment.keys.{name}` has more than one content"))
+            .detail(format!("Found {}, expected one of them.", given.join(" and "))));
+    }
     let source = match (&key.command, &key.file) {
         (Some(words), _) => Source::Command(words.clone()),
         (None, Some(file)) => Source::File(file.clone()),
