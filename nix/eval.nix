@@ -48,12 +48,32 @@ let
     spec: name:
     spec.nodes.${name} or (throw "the specification has no node `${name}`");
 
+  /* A node as it is to run: one of its specialisations, where one is asked for. */
+  wanted =
+    name:
+    let
+      evaluated = get spec name;
+      specialisation = input.exact.specialisations.${name} or null;
+      available = evaluated.config.specialisation or { };
+    in
+    if specialisation == null then
+      system.of evaluated
+    else if available ? ${specialisation} then
+      system.specialised specialisation evaluated
+    else
+      throw "`specialisations` names `${specialisation}` for machine `${name}`, whose configuration has ${
+        if available == { } then
+          "no specialisations"
+        else
+          "only ${builtins.concatStringsSep ", " (map (one: "`${one}`") (builtins.attrNames available))}"
+      }: set one in its NixOS option `specialisation`, or name another";
+
   # One after the other in their order: when an error that cannot be caught ends that, Nix' trace has the name of the node it was in.
   inOrder =
-    spec: f:
+    f:
     map (name: {
       inherit name;
-      value = builtins.addErrorContext "nixos-node:${name}:" (done name (f name (get spec name)));
+      value = builtins.addErrorContext "nixos-node:${name}:" (done name (f name));
     }) nodes;
 
   /* What could not be reported; fails as it did. */
@@ -68,10 +88,10 @@ let
 in
 {
   names = caught (builtins.attrNames spec.nodes);
-  nodes = inOrder spec (name: evaluated: logged name (caught (system.describe evaluated)));
+  nodes = inOrder (name: logged name (caught (system.describe (wanted name))));
   outline = builtins.attrNames spec.nodes;
-  node = system.describe (get spec (builtins.head nodes));
-  descriptions = inOrder said (name: evaluated: report.node name request.options evaluated);
+  node = system.describe (wanted (builtins.head nodes));
+  descriptions = inOrder (name: report.node name request.options (get said name));
   network = {
     names = builtins.attrNames said.nodes;
     description = caught said.description;
@@ -80,5 +100,5 @@ in
   probes = map (path: report.probe path (valueAt path)) paths;
   reason = builtins.seq (valueAt (builtins.head paths)) true;
   # For the agent that sends them, and for nothing else.
-  texts = import ./lib/gen-attrs.nix nodes (name: system.texts (get spec name));
+  texts = import ./lib/gen-attrs.nix nodes (name: system.texts (wanted name));
 }

@@ -37,6 +37,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut known: Option<BTreeMap<MachineName, BTreeMap<String, String>>> = None;
     let mut options = vec![];
     let mut json = false;
+    let mut specialisations = BTreeMap::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or("a value is missing");
@@ -52,6 +53,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             "--memory" => evaluation.memory_mib = Some(value()?.parse()?),
             "--arguments" => given = serde_json::from_str(&value()?)?,
             "--machines" => known = Some(serde_json::from_str(&value()?)?),
+            "--specialisations" => specialisations = serde_json::from_str(&value()?)?,
             "--options" => options = value()?.split(',').map(str::to_owned).collect(),
             "--json" => json = true,
             "--path" => settings.nix_path.push(value()?),
@@ -68,6 +70,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         machines: BTreeMap::new(),
         arguments: given,
         resources: serde_json::json!({}),
+        specialisations: specialisations
+            .into_iter()
+            .map(|(name, wanted): (_, Option<String>)| (name, Fact::from(wanted)))
+            .collect(),
         nodes: None,
         options,
         import_from_derivation: false,

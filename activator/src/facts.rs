@@ -31,6 +31,8 @@ pub struct Facts {
     pub booted_system: Option<StorePath>,
     /// What the system profile points at.
     pub profile: Option<StorePath>,
+    /// Which specialisation of the system profile's system it runs; `None` also where it runs that system itself, or another one.
+    pub specialisation: Option<String>,
     /// The number of the system profile's current generation; `None` also where that is not yet the one that boots.
     pub generation: Option<u64>,
     /// Whether the kernel, its modules or the initial RAM disk are others than those booted.
@@ -81,6 +83,9 @@ goal() { [ ! -e "$1" ] || readlink -f "$1"; }
   line boot_id /proc/sys/kernel/random/boot_id
   current="$(goal /run/current-system)"; booted="$(goal /run/booted-system)"; profile="$(goal /nix/var/nix/profiles/system)"
   say current_system "$current"; say booted_system "$booted"; say profile "$profile"
+  [ -z "$current" ] || [ "$current" = "$profile" ] || for one in "$profile"/specialisation/*; do
+    [ "$(goal "$one")" != "$current" ] || say specialisation "${one##*/}"
+  done
   uncommitted=/var/lib/nixos-agent/uncommitted
   [ -e "$uncommitted" ] && [ "$(cat "$uncommitted")" = "$profile" ] || say generation "$(readlink /nix/var/nix/profiles/system)"
   [ "$current" = "$booted" ] || for part in kernel kernel-modules initrd; do
@@ -129,6 +134,7 @@ fn parse(text: &str) -> Option<Facts> {
             "current_system" => facts.current_system = value.parse().ok(),
             "booted_system" => facts.booted_system = value.parse().ok(),
             "profile" => facts.profile = value.parse().ok(),
+            "specialisation" => facts.specialisation = text(),
             "generation" => facts.generation = generation(value),
             "reboot_required" => facts.reboot_required = true,
             "failed_unit" => facts.failed_units.push(value.to_owned()),

@@ -67,6 +67,8 @@ pub struct Request {
     pub arguments: Value,
     /// Results of other resources; see [`unknown`].
     pub resources: Value,
+    /// Machines that get one of their specialisations instead of the base system, and its name.
+    pub specialisations: BTreeMap<MachineName, Fact<String>>,
     /// Which nodes are wanted; `None`: all.
     pub nodes: Option<Vec<MachineName>>,
     /// Option values to report, as dotted paths (`services.openssh.ports`).
@@ -138,12 +140,18 @@ impl Request {
     pub(crate) fn to_input(&self, spec: &Value) -> Value {
         let machines: serde_json::Map<_, _> =
             self.machines.iter().map(|(name, facts)| (name.to_string(), facts.to_input(name))).collect();
+        let specialisation = |(name, wanted): (&MachineName, &Fact<String>)| {
+            (name.to_string(), wanted.to_input(&format!("specialisations.{name}")))
+        };
+        let specialisations: serde_json::Map<_, _> =
+            self.specialisations.iter().map(specialisation).collect();
         json!({
             "spec": spec,
             "deployment": { "name": self.deployment_name, "uuid": self.uuid.to_input("the deployment's id") },
             "machines": machines,
             "arguments": self.arguments,
             "resources": self.resources,
+            "specialisations": specialisations,
             "options": self.options,
         })
     }

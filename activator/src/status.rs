@@ -82,6 +82,9 @@ fn parse(text: &str) -> Status {
             }
             ("systemd", [state]) => status.systemd = Some((*state).to_owned()),
             ("memory", [total, available]) => status.memory = kibibytes(total).zip(kibibytes(available)),
+            // What a container's host has put there is not its own.
+            ("mount", [_, place, ..]) if place.starts_with("/run/host/") => {}
+            ("df", [.., place]) if place.starts_with("/run/host/") => {}
             ("mount", [_, place, _, options, ..]) if options.split(',').any(|option| option == "ro") => {
                 read_only.push(unescaped(place));
             }
@@ -125,6 +128,7 @@ mod tests {
         let status = parse(
             "load=0.50 0.25 1.00 2/345 678\nuptime=61.50 100.0\nsystemd=degraded\nmemory=2048 1024\n\
              mount=/dev/vda1 / ext4 rw,relatime 0 0\nmount=/dev/vdb /data\\040set ext4 ro,relatime 0 0\n\
+             mount=/dev/vdc /run/host/os-release ext4 ro 0 0\ndf=/dev/vdc 10 10 0 100% /run/host/os-release\n\
              df=/dev/vda1 1000 400 600 40% /\ndf=/dev/vda1 1000 400 600 40% /nix/store\ndf=tmpfs 10 0 10 0% /run\n\
              df=/dev/vdb 2000 2000 0 100% /data set\nend=yes\n",
         );

@@ -61,6 +61,7 @@ let
     deployment = lazy raw.deployment;
     arguments = lazy raw.arguments;
     resources = lazy raw.resources;
+    specialisations = lazy raw.specialisations;
   };
   with' =
     facts:

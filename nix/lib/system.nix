@@ -150,16 +150,33 @@ let
     }) (config.deployment.keys or { });
 in
 {
+  /* The system of an evaluated node. */
+  of = evaluated: {
+    inherit evaluated;
+    inherit (evaluated) config;
+    specialisation = null;
+  };
+
+  /* One of its specialisations, which is a whole system of its own. */
+  specialised = specialisation: evaluated: {
+    inherit evaluated specialisation;
+    config = evaluated.config.specialisation.${specialisation}.configuration;
+  };
+
   /* The system itself and what is in it. Only the derivation and its secrets may fail; the rest is left out where it does. */
   describe =
-    evaluated:
+    {
+      evaluated,
+      config,
+      specialisation,
+    }:
     let
-      inherit (evaluated) config;
       inherit (config.system.build) toplevel;
       found = sources config;
       without = settled config found;
     in
-    {
+    # When it does not evaluate, its own error is the one to show, and not that of a part which is reported about.
+    builtins.seq toplevel.drvPath {
       drv = plain toplevel.drvPath;
       # Not `outPath`: an attribute of that name would make the whole set print as a string.
       toplevel = plain toplevel.outPath;
@@ -172,7 +189,8 @@ in
       units = or' { } (units without config);
       files = or' { } (files without found);
       scripts = or' { } (scripts without config);
-      specialisations = or' { } (specialisations config);
+      inherit specialisation;
+      specialisations = or' { } (specialisations evaluated.config);
       users = or' { } (users config);
       ports = or' { } (ports config);
       # NixOS also prints them, but not where it remembers the system.
@@ -183,9 +201,9 @@ in
 
   /* The contents of those keys that have them in the specification. */
   texts =
-    evaluated:
+    { config, ... }:
     let
-      keys = evaluated.config.deployment.keys or { };
+      keys = config.deployment.keys or { };
       isText = name: keys.${name}.text != null && keys.${name}.keyFile == null && keys.${name}.keyCommand == null;
     in
     genAttrs (builtins.filter isText (builtins.attrNames keys)) (name: plain keys.${name}.text);

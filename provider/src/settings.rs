@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value as Json;
-use tfplugin::{Attr, Attribute, Nested, Type, Value, validators};
+use tfplugin::{Attr, Attribute, Diagnostic, Nested, Type, Value, validators};
 
 /// The `timeouts` attribute of a resource.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -48,6 +48,18 @@ pub(crate) fn completed<M: Clone + serde::Serialize + serde::de::DeserializeOwne
 ) -> M {
     // Models are made of values and go back to them.
     tfplugin::completed(planned, actual).unwrap_or_else(|_| planned.clone())
+}
+
+/// The configuration in the id of an import that is one, written by `jsonencode`; `None` for an id of another kind.
+pub(crate) fn configuration_in(id: &str) -> Result<Option<serde_json::Map<String, Json>>, Diagnostic> {
+    if !id.trim_start().starts_with('{') {
+        return Ok(None);
+    }
+    serde_json::from_str(id).map(Some).map_err(|error| {
+        Diagnostic::error("The id is not JSON").detail(format!(
+            "It begins with `{{`, as a configuration does that `jsonencode` writes, but: {error}."
+        ))
+    })
 }
 
 /// The schema of a string that only the provider sets.

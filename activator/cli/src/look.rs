@@ -107,13 +107,18 @@ fn row(seen: &Seen) -> Vec<String> {
         return [&[seen.machine.clone(), state.to_owned()][..], &vec![unknown(); 5]].concat();
     };
     let current = status.facts.current_system.as_ref().map(ToString::to_string);
-    let system = match (&current, &seen.deployed_system) {
-        (Some(current), Some(deployed)) if current == deployed => "as deployed",
-        (Some(_), Some(_)) => "another one",
-        (_, None) => "not deployed",
-        _ => "-",
+    let mut system = match (&current, &seen.deployed_system) {
+        (Some(current), Some(deployed)) if current == deployed => "as deployed".to_owned(),
+        (Some(_), Some(_)) => match &status.facts.specialisation {
+            Some(name) => format!("specialisation {name}"),
+            None => "another one".to_owned(),
+        },
+        (_, None) => "not deployed".to_owned(),
+        _ => unknown(),
     };
-    let system = if status.facts.reboot_required { format!("{system}, reboot") } else { system.to_owned() };
+    if status.facts.reboot_required {
+        system.push_str(", reboot");
+    }
     let fullest = status
         .disks
         .iter()
@@ -200,7 +205,13 @@ pub(crate) async fn generations(machine: &Machine, cancel: &CancellationToken) -
                 (facts.current_system.as_ref() == Some(&generation.toplevel), "runs"),
                 (facts.booted_system.as_ref() == Some(&generation.toplevel), "was booted"),
             ];
-            let marks: Vec<&str> = marks.iter().filter_map(|(is, mark)| is.then_some(*mark)).collect();
+            let marks = marks.iter().filter(|(is, _)| *is);
+            let mut marks: Vec<String> = marks.map(|(_, mark)| (*mark).to_owned()).collect();
+            if let Some(name) = &facts.specialisation
+                && facts.profile.as_ref() == Some(&generation.toplevel)
+            {
+                marks.push(format!("runs specialisation {name}"));
+            }
             let age = now.saturating_sub(Duration::from_secs(generation.made));
             vec![
                 generation.number.to_string(),

@@ -122,6 +122,9 @@ pub struct System {
     /// E.g. `24.11.20250101.abcdef`.
     #[serde(rename = "nixosVersion")]
     pub nixos_version: Option<String>,
+    /// Which of the configuration's specialisations it is; `None`: its base system.
+    #[serde(default)]
+    pub specialisation: Option<String>,
     /// Its `deployment.keys` by name.
     #[serde(default)]
     pub keys: BTreeMap<String, Key>,

@@ -30,11 +30,8 @@ fn with_packages(packages: &str, bus: &str, more: &str) -> String {
 fn changes_name_what_was_changed_and_not_what_always_changes() {
     const HELLO: &str = "pkgs.hello";
     const REBUILT: &str = "(pkgs.runCommand \"hello-2.12.1\" { patched = 1; } \"\" // { pname = \"hello\"; version = \"2.12.1\"; })";
-    let special = |patch: &str| {
-        format!(
-            "specialisation.s.configuration.system.build.toplevel = pkgs.runCommand \"s\" {{ x = \"{patch}\"; }} \"\";"
-        )
-    };
+    let special =
+        |patch: &str| format!("specialisation.s.configuration.environment.etc.x.text = \"{patch}\";");
     for nix in installations() {
         let inventory =
             |packages, bus, more: &str| system(&nix, &with_packages(packages, bus, more)).inventory;
@@ -110,5 +107,51 @@ fn a_full_stack_is_said_before_what_was_printed() {
         assert!(error.contains("stack overflow") && !error.contains("trace: "), "{trace}");
         assert!(printed.contains("trace: Obsolete option") && printed.contains("old"), "{trace}");
         assert!(outcome.result["nodes"]["b"].get("exact").is_some(), "{:#}", outcome.result);
+    }
+}
+
+#[test]
+fn a_specialisation_is_a_system_of_its_own() {
+    let network = complete(
+        "{ a = { config, lib, pkgs, ... }: { BASE
+             environment.etc.of.text = lib.mkDefault \"base\"; deployment.keys.both.text = \"b\";
+             specialisation.calm.configuration = { lib, ... }: { environment.etc.of.text = \"calm\"; deployment.keys.more.text = \"m\"; };
+             specialisation.loud.configuration.environment.etc.of.text = \"loud\"; };
+           b = { config, lib, pkgs, nodes, ... }: { BASE environment.etc.of-a.text = nodes.a.config.environment.etc.of.text; }; }",
+    );
+    for nix in installations() {
+        let site = Site::new(&[("network.nix", network.clone())]);
+        let node = |specialisations: &str, name: &str| {
+            let given = ["--machines", r#"{"a":{},"b":{}}"#, "--specialisations", specialisations];
+            site.evaluate(&nix, &given).result["nodes"][name].clone()
+        };
+        let system = |specialisations: &str, name: &str| -> System {
+            serde_json::from_value(node(specialisations, name)["exact"].clone()).unwrap()
+        };
+        let (base, calm, loud) =
+            (system("{}", "a"), system(r#"{"a":"calm"}"#, "a"), system(r#"{"a":"loud"}"#, "a"));
+        assert_eq!(base.specialisation, None);
+        assert_eq!(calm.specialisation.as_deref(), Some("calm"));
+        assert_eq!(
+            base.inventory.changes(&calm.inventory),
+            "units added: more-key.service; files changed: /etc/of"
+        );
+        let systems = [&base.toplevel, &calm.toplevel, &loud.toplevel];
+        assert_eq!(systems.iter().collect::<std::collections::BTreeSet<_>>().len(), 3, "{systems:?}");
+        let keys = |system: &System| system.keys.keys().cloned().collect::<Vec<_>>().join(" ");
+        assert_eq!(
+            (keys(&base), keys(&calm), keys(&loud)),
+            ("both".into(), "both more".into(), "both".into())
+        );
+        // Others see the configuration, whatever the machine runs.
+        assert_eq!(system(r#"{"a":"calm"}"#, "b").toplevel, system("{}", "b").toplevel);
+
+        let wrong = node(r#"{"a":"clam"}"#, "a")["broken"]["trace"].as_str().unwrap().to_owned();
+        assert!(
+            wrong.contains("names `clam` for machine `a`, whose configuration has only `calm`, `loud`"),
+            "{wrong}"
+        );
+        let without = node(r#"{"b":"calm"}"#, "b")["broken"]["trace"].as_str().unwrap().to_owned();
+        assert!(without.contains("whose configuration has no specialisations"), "{without}");
     }
 }

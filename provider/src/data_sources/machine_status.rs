@@ -22,6 +22,7 @@ pub(crate) struct Model {
     reachable: Attr<bool>,
     problem: Attr<String>,
     current_system: Attr<String>,
+    specialisation: Attr<String>,
     booted_system: Attr<String>,
     profile: Attr<String>,
     generation: Attr<u64>,
@@ -70,6 +71,7 @@ impl DataSource<Context> for MachineStatus {
             .attribute("reachable", flag("Whether somebody can log in and run a command."))
             .attribute("problem", text("Why the machine cannot be reached; null where it can."))
             .attribute("current_system", text("The system that the machine runs: a store path."))
+            .attribute("specialisation", text("Which specialisation of its system profile's system the machine runs; null where it runs that system itself, or another one."))
             .attribute("booted_system", text("The system that the machine was booted with: a store path."))
             .attribute("profile", text("The system that `/nix/var/nix/profiles/system` leads to, normally the one that boots next: a store path."))
             .attribute("generation", number("The number of the generation that `profile` is; null where a deployment has not made it the one that boots yet."))
@@ -137,6 +139,7 @@ impl Model {
             reachable: Attr::Known(true),
             problem: Attr::Null,
             current_system: path(facts.current_system),
+            specialisation: Attr::from(facts.specialisation),
             booted_system: path(facts.booted_system),
             profile: path(facts.profile),
             generation: Attr::from(facts.generation),

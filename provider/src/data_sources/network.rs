@@ -86,6 +86,7 @@ impl DataSource<Context> for NetworkDataSource {
             machines: &config.machines,
             arguments: &config.arguments,
             resources: &config.resources,
+            specialisations: &Attr::Null,
         };
         let path = spec.path();
         let Some(request) = evaluation_request(&spec, Fact::Unknown, None)? else {

@@ -229,7 +229,7 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
                     "The new system did not boot, or nobody could log in to it in time. The machine boots the old one: `journalctl -b -1` \
                      there says what happened, as far as it came."
                 }
-                _ => "Its new system was activated and is the one that it is to boot. The next plan shows what it runs.",
+                _ => "Its new system is the one that it boots next. The next plan shows what it runs.",
             };
             failed(summary).detail(format!("{error}.\n\n{then}"))
         }
@@ -279,10 +279,13 @@ fn report_detail(report: &Report) -> String {
         text.push_str(&format!("\n\nHealth check \"{}\":\n", check.name));
         text.push_str(&indented(&check.reason.lines().map(str::to_owned).collect::<Vec<_>>()));
     }
+    // `systemctl status` of the units that failed, which the program prints at its end, is their journal once more.
+    let is_status = |line: &String| !report.failed_units.is_empty() && line.starts_with(['×', '●']);
+    let said: Vec<String> = report.output_tail.iter().take_while(|line| !is_status(line)).cloned().collect();
     // What the activation said is of no interest where it succeeded.
-    if !report.output_tail.is_empty() && report.failed_checks.is_empty() {
+    if !said.is_empty() && report.failed_checks.is_empty() {
         text.push_str("\n\nThe activation said:\n");
-        text.push_str(&indented(&report.output_tail));
+        text.push_str(&indented(&said));
     }
     text
 }

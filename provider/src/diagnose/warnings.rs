@@ -99,6 +99,7 @@ mod tests {
             toplevel: "/nix/store/00000000000000000000000000000000-x".parse().unwrap(),
             system: None,
             nixos_version: None,
+            specialisation: None,
             keys: BTreeMap::new(),
             warnings: warnings.to_vec(),
             inventory: Inventory::default(),

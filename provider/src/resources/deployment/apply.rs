@@ -183,6 +183,7 @@ async fn complete(
                     Attr::Known(System {
                         toplevel: Attr::Known(system.toplevel.to_string()),
                         drv: Attr::Known(system.drv.to_string()),
+                        specialisation: Attr::from(system.specialisation.clone()),
                         nixos_version: Attr::from(system.nixos_version.clone()),
                         kernel: Attr::from(system.inventory.kernel.clone()),
                         changes: Attr::Known(system.inventory.summary()),

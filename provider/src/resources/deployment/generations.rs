@@ -37,6 +37,7 @@ impl Earlier {
         System {
             toplevel: Attr::Known(self.toplevel.to_string()),
             drv: Attr::Null,
+            specialisation: Attr::Null,
             nixos_version: Attr::from(self.nixos_version.clone()),
             kernel: Attr::Null,
             changes: Attr::Known(format!("back to generation {}", self.generation)),

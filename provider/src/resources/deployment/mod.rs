@@ -7,6 +7,7 @@ mod apply;
 mod generations;
 mod health;
 mod identity;
+mod import;
 mod look;
 mod model;
 mod pin;
@@ -15,6 +16,7 @@ mod read;
 mod rollout;
 mod schema;
 mod secrets;
+mod specialisations;
 mod texts;
 
 use nixos_activator::agent::{DeploymentId, NoRandomness};
@@ -88,6 +90,11 @@ impl Resource<Context> for DeploymentResource {
         }
         found.extend(secrets::problems(&config.secrets, names.as_deref()));
         found.extend(generations::problems(&config.generations, names.as_deref()));
+        found.extend(specialisations::problems(
+            &config.specialisations,
+            names.as_deref(),
+            &config.generations,
+        ));
         if found.is_empty() { Ok(()) } else { Err(found) }
     }
 
@@ -137,7 +144,7 @@ impl Resource<Context> for DeploymentResource {
     }
 
     async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Deployment, Private>, Diagnostics> {
-        read::import(cx, id).await
+        import::import(cx, &self.schema(), id).await
     }
 }
 

@@ -18,6 +18,7 @@ use super::identity::Met;
 use super::pin::Planned;
 use super::rollout::Rollout;
 use super::secrets::{Fingerprints, SecretConfigs};
+use super::specialisations::{self, Specialisations};
 use crate::machines::Target;
 use crate::settings::{List, Timeouts, to_json};
 
@@ -34,6 +35,7 @@ pub(crate) struct Deployment {
     pub(crate) machines: Attr<BTreeMap<String, Attr<Target>>>,
     pub(crate) arguments: Value,
     pub(crate) resources: Value,
+    pub(crate) specialisations: Specialisations,
     pub(crate) action: Attr<String>,
     pub(crate) reboot: Attr<String>,
     pub(crate) reboot_timeout: Attr<String>,
@@ -66,6 +68,7 @@ pub(crate) struct System {
     pub(crate) toplevel: Attr<String>,
     pub(crate) drv: Attr<String>,
     pub(crate) generation: Attr<u64>,
+    pub(crate) specialisation: Attr<String>,
     pub(crate) nixos_version: Attr<String>,
     pub(crate) kernel: Attr<String>,
     pub(crate) reboot_required: Attr<bool>,
@@ -148,6 +151,7 @@ impl System {
             toplevel: Attr::Unknown,
             drv: Attr::Unknown,
             generation: Attr::Unknown,
+            specialisation: Attr::Unknown,
             nixos_version: Attr::Unknown,
             kernel: Attr::Unknown,
             reboot_required: Attr::Unknown,
@@ -168,6 +172,7 @@ pub(crate) struct SpecAttributes<'a> {
     pub(crate) machines: &'a Attr<BTreeMap<String, Attr<Target>>>,
     pub(crate) arguments: &'a Value,
     pub(crate) resources: &'a Value,
+    pub(crate) specialisations: &'a Specialisations,
 }
 
 impl Deployment {
@@ -181,6 +186,7 @@ impl Deployment {
             machines: &self.machines,
             arguments: &self.arguments,
             resources: &self.resources,
+            specialisations: &self.specialisations,
         }
     }
 
@@ -274,6 +280,7 @@ fn request(
     uuid: Fact<String>,
     nodes: Option<Vec<MachineName>>,
 ) -> Request {
+    let specialisations = specialisations::facts(spec.specialisations, machines.keys());
     let object = |value: &Value, name: &str| match untyped(value) {
         Value::Null => serde_json::json!({}),
         value => to_json(value, name),
@@ -285,6 +292,7 @@ fn request(
         machines,
         arguments: object(spec.arguments, "arguments"),
         resources: object(spec.resources, "resources"),
+        specialisations,
         nodes,
         options: vec![],
         import_from_derivation: spec.import_from_derivation.known().copied().unwrap_or_default(),

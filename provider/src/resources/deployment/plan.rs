@@ -15,6 +15,7 @@ use super::identity;
 use super::model::{Deployed, Deployment, Private, System, evaluation_request};
 use super::pin::{self, Planned};
 use super::secrets::{self, Fingerprints, Wanted};
+use super::specialisations;
 use super::texts;
 use crate::context::Context;
 use crate::diagnose;
@@ -243,6 +244,7 @@ struct Next {
     toplevel: StorePath,
     /// `None`: nothing is built.
     drv: Option<StorePath>,
+    specialisation: Option<String>,
     nixos_version: Option<String>,
     kernel: Option<String>,
     keys: BTreeMap<String, Key>,
@@ -255,6 +257,7 @@ impl Next {
         Self {
             toplevel: system.toplevel.clone(),
             drv: Some(system.drv.clone()),
+            specialisation: system.specialisation.clone(),
             nixos_version: system.nixos_version.clone(),
             kernel: system.inventory.kernel.clone(),
             keys: system.keys.clone(),
@@ -267,6 +270,7 @@ impl Next {
         Self {
             toplevel: earlier.toplevel.clone(),
             drv: None,
+            specialisation: None,
             nixos_version: earlier.nixos_version.clone(),
             kernel: None,
             keys: last.map(|last| last.keys.clone()).unwrap_or_default(),
@@ -322,6 +326,7 @@ fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &De
         toplevel: Attr::Known(next.toplevel.to_string()),
         drv: Attr::from(next.drv.as_ref().map(ToString::to_string)),
         generation: Attr::Unknown,
+        specialisation: Attr::from(next.specialisation.clone()),
         nixos_version: Attr::from(next.nixos_version.clone()),
         kernel: Attr::from(next.kernel.clone()),
         reboot_required: Attr::Unknown,
@@ -339,6 +344,7 @@ fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &De
     let old = stays.map(|(_, runs)| runs);
     System {
         drv: either(new.drv, old.map(|old| &old.drv)),
+        specialisation: either(new.specialisation, old.map(|old| &old.specialisation)),
         nixos_version: either(new.nixos_version, old.map(|old| &old.nixos_version)),
         kernel: either(new.kernel, old.map(|old| &old.kernel)),
         changes: Attr::Unknown,
@@ -397,10 +403,19 @@ fn changes(name: &MachineName, system: &evaluate::System, now: &Now<'_>, private
         };
     }
     let earlier = private.earlier.get(name).filter(|earlier| earlier.toplevel.as_str() == runs);
+    let ran = now.runs.and_then(|runs| runs.specialisation.known()).map(String::as_str);
+    let specialisation = specialisations::changes(ran, system.specialisation.as_deref());
     match deployed {
         _ if runs == system.toplevel.as_str() => "same system, activated again".to_owned(),
         _ if earlier.is_some() => "what is specified, in place of an earlier generation".to_owned(),
-        Some(before) if before.toplevel.as_str() == runs => before.inventory.changes(&system.inventory),
+        Some(before) if before.toplevel.as_str() == runs => {
+            joined([specialisation, before.inventory.changes(&system.inventory)])
+        }
+        // Somebody has chosen it on the machine, of what was deployed from here.
+        Some(before) if ran.is_some() && before.toplevel == system.toplevel => specialisation,
+        Some(before) if ran.is_some() => {
+            joined([specialisation, before.inventory.changes(&system.inventory)])
+        }
         _ => {
             let foreign =
                 runs.parse::<StorePath>().map_or_else(|_| runs.clone(), |path| path.name().to_owned());

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
-use nixos_activator::MachineName;
 use nixos_activator::agent::DeploymentId;
 use nixos_activator::facts::{self, Facts, FactsError};
 use nixos_activator::secrets;
 use nixos_activator::ssh::{Endpoint, SshError};
-use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, State, Value};
+use nixos_activator::{MachineName, StorePath};
+use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, State};
 
 use super::model::{Deployment, Private, System};
+use super::plan::runs_now;
 use super::secrets::Fingerprints;
 use crate::context::Context;
 use crate::diagnose;
 use crate::machines::{NoEndpoint, Target, not_refreshed, provider_unknown};
-use crate::resources::machine::parse_id;
 use crate::settings::duration_or;
 
 /// How many machines are asked at once.
@@ -192,6 +192,18 @@ pub(super) fn refreshed(before: System, facts: &Facts, deployment: &Deployment) 
     let generation = facts.generation.filter(|_| facts.profile.is_some() && facts.profile == *found);
     let known = if before.toplevel.known() == toplevel.as_ref() {
         before
+    } else if let Some(specialisation) = facts.specialisation.as_ref().filter(|_| runs_now(deployment)) {
+        let deployed = facts.profile.as_ref().map(StorePath::as_str);
+        let whose = if before.toplevel.known().map(String::as_str) == deployed {
+            "of the system that was deployed"
+        } else {
+            "of a system that was not deployed from here"
+        };
+        System {
+            specialisation: Attr::Known(specialisation.clone()),
+            changes: Attr::Known(format!("specialisation {specialisation} {whose}")),
+            ..System::default()
+        }
     } else {
         System { changes: Attr::Known("not deployed from here".to_owned()), ..System::default() }
     };
@@ -201,66 +213,4 @@ pub(super) fn refreshed(before: System, facts: &Facts, deployment: &Deployment) 
         reboot_required: Attr::Known(facts.reboot_required || deployment.reboots().is_due(facts)),
         ..known
     }
-}
-
-/// Imports what the machines run; the configuration brings the rest.
-pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<State<Deployment, Private>, Diagnostics> {
-    let mut machines = BTreeMap::new();
-    for item in id.split(',').map(str::trim) {
-        let Some((name, place)) = item.split_once('=') else {
-            return Err(Diagnostic::error("This is not the id of a deployment")
-                .detail(format!(
-                    "Found \"{item}\", expected name=[user@]host[:port], several separated by commas."
-                ))
-                .into());
-        };
-        let mut target = parse_id(place)?.target();
-        // Only what leads to the machine; the configuration has the facts.
-        for open in [
-            &mut target.host_public_key,
-            &mut target.system,
-            &mut target.state_version,
-            &mut target.public_ipv4,
-            &mut target.private_ipv4,
-            &mut target.machine_id,
-        ] {
-            *open = Attr::Null;
-        }
-        machines.insert(name.to_owned(), Attr::Known(target));
-    }
-    let bare = Deployment {
-        id: Attr::Known(super::new_id()?),
-        name: Attr::Null,
-        network: Value::Null,
-        flake: Attr::Null,
-        configuration: Attr::Null,
-        import_from_derivation: Attr::Null,
-        machines: Attr::Known(machines),
-        arguments: Value::Null,
-        resources: Value::Null,
-        action: Attr::Known("switch".to_owned()),
-        reboot: Attr::Known("never".to_owned()),
-        reboot_timeout: Attr::Null,
-        rollback: Attr::Known(true),
-        confirm_timeout: Attr::Null,
-        activation_timeout: Attr::Null,
-        tolerated_units: Attr::Null,
-        switch_environment: Attr::Null,
-        health_checks: Attr::Null,
-        rollout: Attr::Null,
-        secrets: Attr::Null,
-        keep_generations: Attr::Null,
-        generations: Attr::Null,
-        copy: Attr::Null,
-        on_unreachable: Attr::Known("fail".to_owned()),
-        timeouts: Attr::Null,
-        systems: Attr::Known(BTreeMap::new()),
-    };
-    if cx.data.ssh.is_none() {
-        return Err(provider_unknown().into());
-    }
-    // What cannot be seen cannot be imported: machines that do not answer are errors here.
-    let mut state = read(cx, State { value: bare, private: Private::default() }).await?;
-    state.value.on_unreachable = Attr::Known("warn".to_owned());
-    Ok(state)
 }

@@ -2,7 +2,7 @@
 
 use tfplugin::{Attribute, Nested, Schema, Type, validators};
 
-use super::{generations, health, rollout, secrets};
+use super::{generations, health, rollout, secrets, specialisations};
 use crate::machines::{Direction, target_attributes};
 use crate::settings::timeouts_attribute;
 
@@ -15,6 +15,7 @@ pub(super) fn schema() -> Schema {
     )
     .attribute("id", Attribute::string().computed().use_state_for_unknown().description("Identity of the deployment: `uuid` in modules."))
     .attribute("machines", machines_attribute().required().validate(validators::non_null_elements()))
+    .attribute("specialisations", specialisations::attribute())
     .attribute("action", Attribute::string().optional().computed().default("switch").validate(validators::one_of(&["switch", "boot", "test", "dry_activate", "push"])).description("What to do with a system once it is on its machine, as in `switch-to-configuration`: `switch` (activate now and at boot; the default), `boot` (at the next boot), `test` (now, not at boot), `dry_activate` (only say what would happen), `push` (nothing)."))
     .attribute("reboot", Attribute::string().optional().computed().default("never").validate(validators::one_of(&["never", "if_needed", "always"])).description("Whether a machine is rebooted once it boots its new system: `never` (the default); `if_needed`, when it was booted with another kernel, initial RAM disk or set of modules, when the new system cannot take over from the running one, or with `action = \"boot\"`; `always`, when it was booted with any other system. It has to come back with the new system; then it gets its secrets and has to pass its health checks. Needs `action` `switch` or `boot`."))
     .attribute("reboot_timeout", Attribute::string().optional().validate(validators::duration()).description("How long a machine may be away when it reboots. Default: `10m`. Where it goes back by itself if the new system does not come up, Terraform waits for twice that and a minute. `timeouts` have to leave room for it."))
@@ -89,6 +90,7 @@ fn system_attributes() -> Nested {
         .attribute("toplevel", text("The system: its store path."))
         .attribute("drv", text("The derivation that builds it; null for a system that was not deployed from here."))
         .attribute("generation", Attribute::number().computed().description("The generation of the machine's system profile that is this system; null where the profile is another one."))
+        .attribute("specialisation", text("Which specialisation of its configuration the system is; null for the base system."))
         .attribute("nixos_version", text("The NixOS version, e.g. `24.11.20250101.abcdef`."))
         .attribute("kernel", text("The version of the kernel in it."))
         .attribute("reboot_required", Attribute::bool().computed().description("Whether the machine was booted with another kernel, initial RAM disk or set of modules, or is still to be rebooted for another reason that `reboot` names."))

@@ -183,7 +183,7 @@ impl Resource<Context> for MachineResource {
 
     async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Machine, Found>, Diagnostics> {
         if !ec2::is_id(id) {
-            return Ok(stored(ssh::import(cx, id).await?));
+            return Ok(stored(ssh::import(cx, &self.schema(), id).await?));
         }
         let machine = Box::pin(ec2::import(cx, id)).await?;
         let private = machine.ec2.known().map(Found::in_block).unwrap_or_default();

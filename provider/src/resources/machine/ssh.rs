@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tfplugin::{Attr, Cx, Diagnostic, Diagnostics};
+use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Schema, Severity};
 
-use super::visit::{settle, visit};
+use super::visit::{connect, settle, visit};
 use super::{CREATE, Machine};
 use crate::context::{Context, SshDefaults};
 use crate::machines::ssh::SshBlock;
 use crate::machines::{Target, is_same_key, provider_unknown};
-use crate::settings::duration_or;
+use crate::settings::{self, duration_or};
 
 /// Completes a proposed state: what the configuration tells already, what the prior state still tells, and what only the
 /// machine can tell.
@@ -108,7 +108,8 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
     settle(cx, machine, None, limit).await
 }
 
-/// Logs in where something is to be learned.
+/// Logs in where something is to be learned, and where it is done in another way than before. Nothing is learned there: that it does not
+/// work is a warning, so that other machines are deployed to all the same.
 pub(super) async fn update(
     cx: &Cx<Context>,
     prior: &Machine,
@@ -116,20 +117,39 @@ pub(super) async fn update(
 ) -> Result<(), Diagnostics> {
     if machine.is_open() {
         let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.update), CREATE);
-        settle(cx, machine, Some(prior), limit).await?;
+        return settle(cx, machine, Some(prior), limit).await;
     }
-    Ok(())
+    let Some(defaults) = cx.data.ssh.as_ref().filter(|_| machine.ssh != prior.ssh) else {
+        return Ok(());
+    };
+    match connect(cx, defaults, machine, Duration::ZERO).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.concerns_machine() => {
+            cx.warn(Diagnostic { severity: Severity::Warning, ..error.diagnostic(machine) });
+            Ok(())
+        }
+        Err(error) => Err(error.diagnostic(machine).into()),
+    }
 }
 
-/// The machine at an address.
-pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<Machine, Diagnostics> {
-    let block = parse_id(id)?;
+/// The machine at an address, or that of a configuration.
+pub(super) async fn import(cx: &Cx<Context>, schema: &Schema, id: &str) -> Result<Machine, Diagnostics> {
+    let config: Machine = match settings::configuration_in(id)? {
+        Some(written) if written.get("ec2").is_some_and(|block| !block.is_null()) => {
+            return Err(Diagnostic::error("A machine on EC2 is imported by the id of its instance")
+                .detail("Found a configuration with `ec2`, expected an id such as i-0123456789abcdef0.")
+                .into());
+        }
+        Some(written) => schema.read_configuration(&written.into())?,
+        None => Machine { ssh: Attr::Known(parse_id(id)?), ..Machine::default() },
+    };
     let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
-    let bare = Machine { ssh: Attr::Known(block), ..Machine::default() };
-    let mut machine = planned(Some(defaults), None, &bare.clone(), bare);
+    let mut machine = planned(Some(defaults), None, &config, config.clone());
     let seen = visit(cx, defaults, &machine, CREATE).await.map_err(|error| error.diagnostic(&machine))?;
     machine.settle(&seen, None)?;
-    machine.name = Attr::from(seen.facts.hostname);
+    if machine.name.is_null() {
+        machine.name = Attr::from(seen.facts.hostname);
+    }
     Ok(machine)
 }
 

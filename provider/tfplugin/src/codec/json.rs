@@ -11,27 +11,36 @@ use crate::{Number, Type, Value};
 pub(crate) fn decode(bytes: &[u8], ty: &Type) -> Result<Value, CodecError> {
     let json =
         serde_json::from_slice(bytes).map_err(|error| CodecError::new(format!("not JSON: {error}")))?;
-    from_json(&json, ty, Missing::Error, 0)
+    from_json(&json, ty, Shape::Exact, 0)
 }
 
 /// The same for state of an object type that may have lost or gained attributes since it was written.
 pub(crate) fn decode_state(json: &Json, ty: &Type) -> Result<Value, CodecError> {
-    from_json(json, ty, Missing::Null, 0)
+    from_json(json, ty, Shape::State, 0)
 }
 
-/// What becomes of attributes that are not there, and of those that should not be.
+/// Reads a configuration of an object type as `jsonencode` writes it: what is not there is null, and a dynamic value is just the value.
+pub(crate) fn decode_configuration(json: &Json, ty: &Type) -> Result<Value, CodecError> {
+    from_json(json, ty, Shape::Configuration, 0)
+}
+
+/// Where values come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Missing {
-    Error,
-    Null,
+enum Shape {
+    /// From Terraform: all attributes are there, and no other ones.
+    Exact,
+    /// From an older state: some may be missing, and others there.
+    State,
+    /// From a user: some may be missing, and others are mistakes.
+    Configuration,
 }
 
-fn from_json(json: &Json, ty: &Type, missing: Missing, depth: usize) -> Result<Value, CodecError> {
+fn from_json(json: &Json, ty: &Type, shape: Shape, depth: usize) -> Result<Value, CodecError> {
     if depth > MAX_DEPTH {
         return Err(CodecError::new("values are nested too deeply"));
     }
     let inside = |json: &Json, ty: &Type, step| {
-        from_json(json, ty, missing, depth + 1).map_err(|error| error.inside(step))
+        from_json(json, ty, shape, depth + 1).map_err(|error| error.inside(step))
     };
     match (json, ty) {
         (Json::Null, _) => Ok(Value::Null),
@@ -61,14 +70,14 @@ fn from_json(json: &Json, ty: &Type, missing: Missing, depth: usize) -> Result<V
             .collect::<Result<_, _>>()
             .map(Value::Map),
         (Json::Object(entries), Type::Object(attributes)) => {
-            if missing == Missing::Error
+            if shape != Shape::State
                 && let Some(name) = entries.keys().find(|name| !attributes.contains_key(*name))
             {
                 return Err(CodecError::new(format!("there is no attribute {name:?}")));
             }
             let value = |name: &String, ty: &Type| match entries.get(name) {
                 Some(value) => inside(value, ty, Step::Attribute(name.clone())),
-                None if missing == Missing::Null => Ok(Value::Null),
+                None if shape != Shape::Exact => Ok(Value::Null),
                 None => Err(CodecError::new(format!("the attribute {name:?} is missing"))),
             };
             attributes
@@ -77,12 +86,13 @@ fn from_json(json: &Json, ty: &Type, missing: Missing, depth: usize) -> Result<V
                 .collect::<Result<_, _>>()
                 .map(Value::Map)
         }
+        (json, Type::Dynamic) if shape == Shape::Configuration => Ok(Value::from_json(json).into_dynamic()),
         (Json::Object(entries), Type::Dynamic) => {
             let ty = entries.get("type").and_then(Type::from_json);
             let (Some(ty), Some(value)) = (ty, entries.get("value")) else {
                 return Err(CodecError::new("a dynamic value needs `type` and `value`"));
             };
-            let value = from_json(value, &ty, missing, depth + 1)?;
+            let value = from_json(value, &ty, shape, depth + 1)?;
             Ok(Value::Dynamic(Box::new((ty, value))))
         }
         (json, ty) => Err(CodecError::expected(ty, kind(json))),

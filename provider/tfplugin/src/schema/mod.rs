@@ -4,6 +4,7 @@ mod check;
 mod identity;
 pub(crate) mod validate;
 mod wire;
+mod written;
 
 /// Checks of single values.
 pub mod validators;

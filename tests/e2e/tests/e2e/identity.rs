@@ -330,8 +330,12 @@ fn a_wrong_login_is_corrected_where_it_is_written() {
     succeeds(&apply(&world));
     let before = world.current_system("web");
     world.write("main.tf", &right.replace("ssh = {", "ssh = { user = \"nobody-here\",")).unwrap();
+    // Also said where nothing else is to be done.
+    let run = apply(&world);
+    succeeds(&run);
+    says(&run, &["Warning: Machine \"web\" refused the login", "2 changed"]);
     world.write("network.nix", &one(SLEEPER)).unwrap();
-    fails_saying(&apply(&world), &["Machine \"web\" refused the login", "`user`"]);
+    fails_saying(&apply(&world), &["Error: Machine \"web\" refused the login", "`user`"]);
     assert_eq!(world.current_system("web"), before);
 
     world.write("main.tf", &right).unwrap();

@@ -63,3 +63,82 @@ fn a_deployment_of_nixops_is_taken_over() {
     let state = world.lab.control().read_file(&format!("{}/terraform.tfstate", e2e::DIRECTORY)).unwrap();
     assert!(state.contains("19.09"));
 }
+
+/// What the configuration says, as the id of its import, so that nothing is left to do afterwards.
+#[test]
+fn importing_a_configuration_leaves_nothing_to_change() {
+    let world = world(&["web"]);
+    let host = world.lab.host("web");
+    let (address, key) = (host.address(), host.host_public_key());
+    let main = |imports: &str| {
+        format!(
+            "{HEAD}
+locals {{
+  web = {{
+    name       = \"web\"
+    ssh        = {{ host = \"{address}\", user = \"root\", host_public_key = \"{key}\" }}
+    target_env = \"none\"
+  }}
+  site = {{
+    network         = [\"${{path.module}}/network.nix\"]
+    arguments       = {{ word = \"hello\", ports = [80, 443] }}
+    machines        = {{ web = nixos_machine.web.target }}
+    confirm_timeout = \"20s\"
+    health_checks   = {{ up = {{ tcp = \"127.0.0.1:22\" }} }}
+    specialisations = {{ web = \"loud\" }}
+  }}
+}}
+resource \"nixos_machine\" \"web\" {{
+  name       = local.web.name
+  ssh        = local.web.ssh
+  target_env = local.web.target_env
+}}
+resource \"nixos_deployment\" \"site\" {{
+  network         = local.site.network
+  arguments       = local.site.arguments
+  machines        = local.site.machines
+  confirm_timeout = local.site.confirm_timeout
+  health_checks   = local.site.health_checks
+  specialisations = local.site.specialisations
+}}
+{imports}"
+        )
+    };
+    let network = one(
+        "environment.etc.word.text = arguments.word; environment.etc.id.text = config.deployment.arguments.word;
+         specialisation.loud.configuration.environment.etc.loud.text = \"!\";",
+    );
+    set_up(&world, &main(""), &network.replace("{ ... }: { web", "{ word, ports }: { web"));
+    succeeds(&apply(&world));
+    no_changes(&world);
+    let id = world.resource("nixos_deployment.site")["id"].as_str().unwrap().to_owned();
+    let system = world.current_system("web");
+    world.lab.control().exec(&["rm", &format!("{}/terraform.tfstate", e2e::DIRECTORY)]).unwrap();
+
+    let imports = format!(
+        "import {{\n  to = nixos_machine.web\n  id = jsonencode(local.web)\n}}\n\
+         import {{\n  to = nixos_deployment.site\n  id = jsonencode(merge(local.site, {{ id = \"{id}\" }}))\n}}\n"
+    );
+    world.write("main.tf", &main(&imports)).unwrap();
+    let run = plan(&world);
+    succeeds(&run);
+    says(&run, &["Plan: 2 to import, 0 to add, 0 to change, 0 to destroy."]);
+    succeeds(&apply(&world));
+    no_changes(&world);
+    assert_eq!(world.resource("nixos_deployment.site")["id"], id.as_str());
+    assert_eq!(world.current_system("web"), system);
+
+    for (written, said) in [
+        ("{", &["The id is not JSON"][..]),
+        ("{ \"name\": \"web\" }", &["ssh", "missing"]),
+        ("{ \"name\": \"web\", \"ssh\": { \"hots\": \"x\" } }", &["there is no attribute \"hots\""]),
+        (
+            "{ \"name\": \"web\", \"ec2\": { \"region\": \"r\", \"instance_type\": \"t\" } }",
+            &["A machine on EC2 is imported by the id of its instance"],
+        ),
+    ] {
+        world.terraform(&["state", "rm", "nixos_machine.web"]);
+        world.write("main.tf", &main("")).unwrap();
+        fails_saying(&world.terraform(&["import", "nixos_machine.web", written]), said);
+    }
+}

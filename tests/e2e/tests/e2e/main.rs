@@ -24,6 +24,7 @@ mod reboots;
 mod remembering;
 mod secret_files;
 mod secrets;
+mod specialisations;
 mod support;
 mod trouble;
 mod warnings;

@@ -133,6 +133,9 @@ fn nobodys_key_pair_is_replaced_and_one_can_be_imported() {
     says(&run, &["0 to add, 1 to change, 0 to destroy", "tags_all"]);
     succeeds(&apply(&world));
     no_changes(&world);
+    succeeds(&world.terraform(&["state", "rm", "nixos_ec2_key_pair.old"]));
+    succeeds(&world.terraform(&["import", "nixos_ec2_key_pair.old", "eu-west-1:old"]));
+    no_changes(&world);
 
     let wrong = format!(
         "{}resource \"nixos_ec2_key_pair\" \"old\" {{\n  key_name = \"old\"\n  generate = {{ type = \"ed25519\" }}\n}}\n",
