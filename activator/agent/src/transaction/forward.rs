@@ -197,7 +197,8 @@ impl Transaction<'_> {
         let (said, then) = self.switched.as_ref()?;
         let tolerated = &self.request.tolerated_units;
         let touched = said.touched.iter().filter(|unit| !tolerated.contains(unit));
-        let mut failed = crashing(&touched.map(String::as_str).collect::<Vec<_>>());
+        let (mut failed, settled) = crashing(&touched.map(String::as_str).collect::<Vec<_>>());
+        self.settled = settled;
         // Behind that: one that systemd has given up meanwhile is not started again any more, and has failed.
         match host::units() {
             Some(now) => {
@@ -220,9 +221,19 @@ impl Transaction<'_> {
     fn warn_of_late_failures(&mut self) {
         let Some((said, then)) = &self.switched else { return };
         let now = host::units().unwrap_or_default();
-        let failed = failed_since(said, then, &now, &self.request.tolerated_units);
-        if !failed.is_empty() {
-            self.warnings.push(format!("Units failed after the system was kept: {}.", failed.join(", ")));
+        let tolerated = &self.request.tolerated_units;
+        let failed = failed_since(said, then, &now, tolerated);
+        let touched: Vec<&str> =
+            said.touched.iter().filter(|unit| !tolerated.contains(unit)).map(String::as_str).collect();
+        // Those that had crashed before, and settled, were looked at when the system was kept.
+        let again = host::restarts(&touched).into_iter().filter(|(unit, restarts)| {
+            *restarts > 0 && !failed.contains(unit) && !self.settled.contains(unit)
+        });
+        let again: Vec<String> = again.map(|(unit, _)| unit).collect();
+        for (what, units) in [("Units failed", failed), ("Services crashed and were started again", again)] {
+            if !units.is_empty() {
+                self.warnings.push(format!("{what} after the system was kept: {}.", units.join(", ")));
+            }
         }
     }
 
@@ -300,9 +311,9 @@ impl Transaction<'_> {
     }
 }
 
-/// Those of these services that systemd starts again and again. One that came up at its second try is none of them: it is watched until it has
-/// run for some time.
-fn crashing(units: &[&str]) -> Vec<String> {
+/// Those of these services that systemd starts again and again, and those that it had to start again but that came up then: they are watched
+/// until they have run for some time.
+fn crashing(units: &[&str]) -> (Vec<String>, Vec<String>) {
     const STABLE: Duration = Duration::from_secs(3);
     const PATIENCE: Duration = Duration::from_secs(15);
     let begun = Instant::now();
@@ -311,7 +322,7 @@ fn crashing(units: &[&str]) -> Vec<String> {
     let mut since = Instant::now();
     while !known.is_empty() && since.elapsed() < STABLE {
         if begun.elapsed() > PATIENCE {
-            return known.into_keys().collect();
+            return (known.into_keys().collect(), vec![]);
         }
         std::thread::sleep(Duration::from_millis(300));
         let names: Vec<&str> = known.keys().map(String::as_str).collect();
@@ -320,5 +331,5 @@ fn crashing(units: &[&str]) -> Vec<String> {
             (known, since) = (now, Instant::now());
         }
     }
-    vec![]
+    (vec![], known.into_keys().collect())
 }

@@ -75,6 +75,7 @@ fn perform(
         events: &mut events,
         record,
         switched: None,
+        settled: vec![],
         warnings: vec![],
         decided_by: ACTIVATE,
     };
@@ -147,6 +148,8 @@ struct Transaction<'a> {
     record: Record,
     /// What the switch to the new system said, and the states of units right after it.
     switched: Option<(Said, Units)>,
+    /// Services that crashed after it and came up again.
+    settled: Vec<String>,
     warnings: Vec<String>,
     /// The step whose output tells most about how it ended.
     decided_by: &'static str,
