@@ -134,7 +134,8 @@ fn planned_attribute(
         return;
     }
     let free = attribute.computed && (!attribute.optional || config.is_null());
-    let as_before = planned == prior && !prior.is_null() && !config.is_null();
+    // Blocks are those of the configuration; only what is in them may be as before.
+    let as_before = attribute.block.is_none() && planned == prior && !prior.is_null() && !config.is_null();
     if free || as_before {
         return;
     }
@@ -167,11 +168,15 @@ fn planned_attribute(
         // An element may be a mixture of what is configured and what was there before, so nothing tells which is which; blocks
         // that have become equal are one.
         (Nesting::Set, Value::List(configured), Value::List(items))
-            if attribute.block.is_some()
-                || configured.len() == items.len()
-                || configured.iter().any(Value::contains_unknown) => {}
+            if attribute.block.is_some() || may_be_as_many(configured, items) => {}
         _ => broken.report(config, planned),
     }
+}
+
+/// Whether two sets may turn out to have the same number of elements: what is not known yet may turn out to be equal.
+fn may_be_as_many(one: &[Value], other: &[Value]) -> bool {
+    let least = |set: &[Value]| if set.iter().any(Value::contains_unknown) { 1 } else { set.len() };
+    least(one) <= other.len() && least(other) <= one.len()
 }
 
 /// An element of a list or map.
@@ -211,7 +216,9 @@ fn applied_object(
                     planned, actual,
                 ) {
                     (Value::Map(_), Value::Map(_)) => applied_object(attributes, planned, actual, broken),
-                    _ => applied(&Type::Dynamic, planned, actual, broken),
+                    (Value::Unknown, _) => known(actual, broken),
+                    _ if planned == actual => {}
+                    _ => broken.report(planned, actual),
                 });
             }
         });

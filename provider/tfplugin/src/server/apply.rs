@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tonic::Status;
 
 use super::identity::{encode_identity, identity_of};
+use super::judged;
 use super::proto;
 use super::rpc::{Call, Rpc, Shared};
 use super::wire::{Answer as _, decode, encode, encode_type, to_wire, too_large};
@@ -76,10 +77,14 @@ impl<P: Provider> Shared<P> {
         let mut value = settle(schema, retyped(state.value, &planned));
         let must_be_complete = !found.has_errors() && !value.is_null();
         if must_be_complete {
-            found.extend(check_applied(resource.type_name(), schema, &planned, &value));
+            let mut broken = check_applied(resource.type_name(), schema, &planned, &value);
+            judged::note("apply", &value, &mut broken);
+            found.extend(broken);
         }
         // A failed apply may not have come to know everything; what it does not know is not there.
-        value = known_only(value);
+        if !judged::is_on() {
+            value = known_only(value);
+        }
         let identity = identity_of(schema, &value);
         if must_be_complete && identity.is_none() {
             found.extend(incomplete(resource));

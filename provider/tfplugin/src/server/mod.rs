@@ -3,6 +3,7 @@
 mod apply;
 mod handshake;
 mod identity;
+mod judged;
 mod listen;
 mod log;
 mod others;

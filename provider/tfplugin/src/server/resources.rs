@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::identity::{decode_identity, encode_identity, identity_of, known_identity, same_identity};
+use super::judged;
 use super::proto;
 use super::rpc::{Shared, outcome};
 use super::wire::{decode, encode, path_to_wire, to_wire};
@@ -66,6 +67,7 @@ impl<P: Provider> Shared<P> {
             broken.extend(check_planned(name, schema, &prior, &config, &value));
             broken.extend(check_paths(name, &plan.requires_replace, &prior, &value));
         }
+        judged::note("plan", &value, &mut broken);
         let mut replace = replaced(schema, &prior, &value);
         replace.extend(plan.requires_replace);
         let mut seen = std::collections::HashSet::new();

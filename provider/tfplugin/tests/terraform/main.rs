@@ -5,6 +5,7 @@
 #[path = "../../examples/kitchen/provider/mod.rs"]
 mod provider;
 
+mod judged;
 mod lives;
 mod messages;
 mod others;

@@ -1,5 +1,6 @@
 //! The kitchen: pots that last, a rogue that breaks every rule, and one of each other kind.
 
+mod mimic;
 mod others;
 mod pot;
 mod rogue;
@@ -106,6 +107,7 @@ impl Provider for Kitchen {
             tfplugin::resource(pot::Pot),
             tfplugin::resource(pot::Kettle),
             tfplugin::resource(rogue::Rogue),
+            tfplugin::resource(mimic::Mimic),
             tfplugin::resource(others::Brigade),
         ]
     }
