@@ -55,7 +55,7 @@ impl Said {
         self.anything |= !line.is_empty();
         self.began |= shows_a_change(line);
         if is_of_a_user(line) {
-            self.of_users.push(line.to_owned());
+            self.of_users.push(line.trim_start_matches("warning: ").to_owned());
         } else if line.starts_with("Failed to run activate script")
             || (line.starts_with("Activation script snippet ") && line.contains(" failed"))
         {

@@ -94,6 +94,7 @@ impl Transaction<'_> {
             if let Err(why) = &left {
                 println!("{why}");
             }
+            restart_deaf_logind();
             let Ran { exit, said, stopped } = self.switch(BACK, old, "test");
             let is_back = host::state().current.as_deref() == Some(old) && host::mode() != Mode::Emergency;
             // What else ended a switch may pass; half of the old system's units may not have been started yet.
@@ -212,6 +213,20 @@ pub(super) fn leave_emergency(system: &str) -> Result<(), String> {
         Mode::Emergency => Err("The machine does not come out of emergency mode".to_owned()),
         // Some unit takes long to start; what counts is that the others do.
         _ => Ok(()),
+    }
+}
+
+/// After the message bus was lost, systemd-logind runs on without it: `switch-to-configuration` ends half-way then, and every login waits for
+/// half a minute.
+fn restart_deaf_logind() {
+    const ANSWER: Duration = Duration::from_secs(5);
+    let runs = host::output("systemctl", &["is-active", LOGIND]).is_ok_and(|state| state.trim() == "active");
+    let answers = || {
+        host::output_of(host::command("loginctl").args(["list-users", "--no-legend"]), Some(ANSWER)).is_ok()
+    };
+    if runs && !answers() {
+        println!("{LOGIND} does not answer: it is started again");
+        let _ = systemctl(&["restart", LOGIND]);
     }
 }
 

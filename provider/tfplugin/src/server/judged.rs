@@ -3,7 +3,7 @@
 
 use std::io::Write as _;
 
-use crate::{Diagnostics, Value};
+use crate::{Diagnostics, Schema, Value};
 
 /// Where findings go. Set by a test.
 const FILE: &str = "TFPLUGIN_JUDGED";
@@ -18,8 +18,32 @@ pub(super) fn note(phase: &str, value: &Value, broken: &mut Diagnostics) {
     if !is_on() {
         return;
     }
-    let Some(case) = value.get("case").and_then(Value::as_str) else { return };
     let found: Vec<String> = std::mem::take(broken).into_iter().map(|one| one.detail).collect();
+    write(phase, value, &found);
+}
+
+/// Notes whether what Terraform proposes is what the harness would have proposed.
+#[cfg(feature = "testing")]
+pub(super) fn note_proposal(schema: &Schema, prior: &Value, config: &Value, proposed: &Value) {
+    if !is_on() {
+        return;
+    }
+    let ours = crate::testing::core::proposed_new(schema, prior, config);
+    let differs = |name: &&String| crate::plan::part(&ours, name) != crate::plan::part(proposed, name);
+    let shown = |name: &String| {
+        let [prior, config, ours, theirs] =
+            [prior, config, &ours, proposed].map(|value| crate::plan::part(value, name));
+        format!("{name}: prior {prior:?}, config {config:?}, ours {ours:?}, theirs {theirs:?}")
+    };
+    let found: Vec<String> = schema.attributes.keys().filter(differs).map(shown).collect();
+    write("propose", proposed, &found);
+}
+
+#[cfg(not(feature = "testing"))]
+pub(super) fn note_proposal(_: &Schema, _: &Value, _: &Value, _: &Value) {}
+
+fn write(phase: &str, value: &Value, found: &[String]) {
+    let Some(case) = value.get("case").and_then(Value::as_str) else { return };
     let line = serde_json::json!({ "phase": phase, "case": case, "found": found });
     let file = std::env::var_os(FILE)
         .and_then(|path| std::fs::OpenOptions::new().append(true).create(true).open(path).ok());

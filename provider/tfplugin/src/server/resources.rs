@@ -68,6 +68,7 @@ impl<P: Provider> Shared<P> {
             broken.extend(check_paths(name, &plan.requires_replace, &prior, &value));
         }
         judged::note("plan", &value, &mut broken);
+        judged::note_proposal(schema, &prior, &config, &proposed);
         let mut replace = replaced(schema, &prior, &value);
         replace.extend(plan.requires_replace);
         let mut seen = std::collections::HashSet::new();

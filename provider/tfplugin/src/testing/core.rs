@@ -154,17 +154,42 @@ fn proposed_attribute(attribute: &Attribute, prior: &Value, config: &Value) -> V
             items.iter().enumerate().map(|(index, config)| inner(item(prior, index), config)).collect(),
         ),
         (Nesting::Set, Value::List(items)) => {
-            let mut free: Vec<&Value> = match prior {
-                Value::List(priors) => priors.iter().collect(),
+            let mut free = match prior {
+                Value::List(priors) => as_visited(priors),
                 _ => vec![],
             };
             let mut paired = |config: &Value| {
                 let place = free.iter().position(|prior| derives(attributes, config, prior));
                 inner(place.map_or(&NULL, |place| free.remove(place)), config)
             };
-            Value::set(items.iter().map(&mut paired).collect())
+            Value::set(as_visited(items).into_iter().map(&mut paired).collect())
         }
         (_, config) => config.clone(),
+    }
+}
+
+/// Elements of a set in the order in which Terraform visits them: where two derive from the same prior element, the first gets it.
+fn as_visited(items: &[Value]) -> Vec<&Value> {
+    let mut sorted: Vec<&Value> = items.iter().collect();
+    sorted.sort_by_cached_key(|item| written(item));
+    sorted
+}
+
+/// The text by which Terraform's library `cty` orders objects (`makeSetHashBytes`).
+fn written(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Unknown => "?".to_owned(),
+        Value::Bool(bool) => if *bool { "T" } else { "F" }.to_owned(),
+        Value::Number(number) => number.to_string(),
+        Value::String(text) => format!("{text:?}"),
+        Value::List(items) => {
+            format!("[{}]", items.iter().map(|item| written(item) + ";").collect::<String>())
+        }
+        Value::Map(entries) => {
+            format!("<{}>", entries.values().map(|value| written(value) + ";").collect::<String>())
+        }
+        Value::Dynamic(typed) => written(&typed.1),
     }
 }
 

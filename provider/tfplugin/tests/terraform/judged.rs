@@ -206,6 +206,11 @@ impl Court {
         let mut ours = BTreeMap::new();
         for line in fs::read_to_string(&judged).unwrap_or_default().lines() {
             let line: Json = serde_json::from_str(line).unwrap();
+            assert!(
+                line["phase"] != "propose" || line["found"] == json!([]),
+                "another proposal: {}",
+                line["found"][0]
+            );
             let found = line["found"].as_array().unwrap();
             if line["phase"] == phase && !found.is_empty() {
                 ours.insert(line["case"].as_str().unwrap().to_owned(), line["found"].to_string());
