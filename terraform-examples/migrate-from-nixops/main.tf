@@ -56,7 +56,10 @@ resource "nixos_machine" "this" {
 import {
   for_each = local.hosts
   to       = nixos_machine.this[each.key]
-  id       = "root@${each.value}"
+  id = jsonencode({
+    name = each.key
+    ssh  = { host = each.value, host_public_key = var.host_public_keys[each.key] }
+  })
 }
 
 resource "nixos_deployment" "site" {
@@ -68,7 +71,10 @@ resource "nixos_deployment" "site" {
 
 import {
   to = nixos_deployment.site
-  id = join(",", [for name, host in local.hosts : "${name}=root@${host}"])
+  id = jsonencode({
+    network  = "${path.module}/network.nix"
+    machines = { for name, host in local.hosts : name => { host = host, host_public_key = var.host_public_keys[name] } }
+  })
 }
 
 output "instance_types" {

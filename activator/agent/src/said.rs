@@ -27,8 +27,6 @@ pub(crate) struct Said {
     pub(crate) is_inhibited: bool,
     /// Another process holds its lock.
     pub(crate) is_locked: bool,
-    /// It could not talk to systemd-logind.
-    pub(crate) lost_logind: bool,
     /// It has said anything at all.
     pub(crate) anything: bool,
 }
@@ -62,8 +60,6 @@ impl Said {
             self.activation_failed = true;
         } else if line.starts_with("Failed to reload daemon") {
             self.reload_failed = true;
-        } else if line.starts_with("Unable to list users with logind") {
-            self.lost_logind = true;
         } else if line.starts_with("Could not acquire lock") {
             self.is_locked = true;
         } else if line.starts_with("Pre-switch check") && line.contains("failed") {
@@ -186,7 +182,6 @@ mod tests {
         assert!(Said::all("Activation script snippet 'boom' failed (1)").activation_failed);
         assert!(Said::all("Failed to run activate script").activation_failed);
         assert!(Said::all("Failed to reload daemon: Connection reset by peer").reload_failed);
-        assert!(Said::all("Unable to list users with logind: no reply").lost_logind);
         let check = Said::all("hostname changes\nPre-switch checks failed");
         assert!(check.check_failed && !check.is_inhibited);
         let inhibited =

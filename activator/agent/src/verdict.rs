@@ -149,6 +149,11 @@ fn newly_failed(evidence: &Evidence<'_>) -> (Vec<String>, Vec<String>) {
             new.push(unit.clone());
         }
     }
+    // A target fails with what it requires, which is the unit to name.
+    let is_target = |unit: &String| unit.ends_with(".target");
+    if !new.iter().all(is_target) {
+        new.retain(|unit| !is_target(unit));
+    }
     let mut warnings = vec![];
     if !old.is_empty() {
         warnings.push(format!("Units that had failed before still fail: {}.", old.join(", ")));
@@ -287,6 +292,21 @@ mod tests {
         assert!(old.is_good(), "it was down before, for the same reason");
         let first = Case { before: Some(units(&[], &[])), ..old };
         assert_eq!(first.failed(), ["a.service", "b.service"]);
+    }
+
+    #[test]
+    fn targets_that_fail_with_a_unit_are_not_named() {
+        let words = "activating the configuration...\nwarning: the following units failed: local-fs.target, nope.mount";
+        let both = Case {
+            exit: Exit::Code(4),
+            words,
+            after: Some(units(&["local-fs.target", "nope.mount"], &[])),
+            ..fine()
+        };
+        assert_eq!(both.failed(), ["nope.mount"]);
+        let alone =
+            Case { words: "activating the configuration...", after: Some(units(&["x.target"], &[])), ..both };
+        assert_eq!(alone.failed(), ["x.target"]);
     }
 
     #[test]

@@ -4,27 +4,28 @@
 //! on disk about them is their names, places and owners, and for those whose place is on disk too, a digest.
 
 mod manifest;
+mod owners;
 mod place;
 mod sealed;
 mod undo;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use nixos_agent::{FailedUnit, Request, SecretEntry, SecretFile};
+use nixos_agent::{Request, SecretEntry, SecretFile};
 use serde::{Deserialize, Serialize};
 
 use crate::AgentError;
 use crate::files::{Deployment, failed, read_secret, replace};
 use crate::host;
 use manifest::{Published, digest};
-use place::{
-    Found, Looks, MEMORY, Place, can_enter, group, groups, in_memory, number, open_keys, user, write_new,
-};
+use owners::looks_of;
+use place::{Found, Looks, MEMORY, Place, in_memory, open_keys, write_new};
 
+pub(crate) use owners::Orphans;
 pub(crate) use sealed::put_back;
 pub(crate) use undo::undo;
 
@@ -55,23 +56,6 @@ const BEFORE: &str = "before.json";
 const PUBLISHED: &str = "published";
 const REFRESHED: &str = "refreshed";
 const RESTORED: &str = "restored";
-
-/// What makes a unit see a new content.
-#[derive(Clone, Copy)]
-enum Refresh {
-    Restart,
-    Reload,
-}
-
-impl Refresh {
-    /// The verb of `systemctl` that does so where the unit runs.
-    fn tried(self) -> &'static str {
-        match self {
-            Self::Restart => "try-restart",
-            Self::Reload => "try-reload-or-restart",
-        }
-    }
-}
 
 /// Whether a copy of it has to outlive a reboot. What is on disk does so by itself.
 fn persists(file: &SecretFile) -> bool {
@@ -209,120 +193,6 @@ impl<'a> Secrets<'a> {
         self.mark(PUBLISHED)
     }
 
-    /// Gives files to users that the new system has brought. Returns what would still keep a user from a file.
-    pub(crate) fn own(&self) -> Result<Vec<String>, String> {
-        // The new system may have set up the directory as it has it.
-        open_keys();
-        let mut obstacles = vec![];
-        for (number, entry) in self.entries.iter().enumerate() {
-            let file = &entry.file;
-            let missing = |what: &str, name: &str| {
-                format!("The {what} `{name}` of secret \"{}\" does not exist", file.name)
-            };
-            let uid = user(&file.user).ok_or_else(|| missing("user", &file.user))?;
-            let gid = group(&file.group).ok_or_else(|| missing("group", &file.group))?;
-            self.give(number, entry, Looks { mode: file.mode, uid, gid })
-                .map_err(|error| error.to_string())?;
-            let groups = [groups(&file.user), vec![gid]].concat();
-            if !can_enter(Path::new(&file.path), uid, &groups) {
-                obstacles.push(format!(
-                    "The user `{}` of secret \"{}\" cannot come to {}: it may not enter a directory on the way.",
-                    file.user, file.name, file.path
-                ));
-            }
-        }
-        Ok(obstacles)
-    }
-
-    /// Gives a file to its owner. What has another owner yet is written anew, and not given away: users who can change its directory
-    /// may have put something else in its place.
-    fn give(&self, number: usize, entry: &SecretEntry, looks: Looks) -> Result<(), AgentError> {
-        let place = Place::find(Path::new(&entry.file.path))?;
-        if place.looks() == Some(looks) {
-            return Ok(());
-        }
-        let content = if entry.content.is_some() {
-            let staged = File::open(self.aside().join(number.to_string())).and_then(read_secret);
-            staged.map_err(failed("staged secret"))?
-        } else {
-            let published = manifest::read(self.owner);
-            let ours = |content: &[u8]| {
-                published
-                    .get(entry.file.name.as_str())
-                    .is_some_and(|published| published.digest == digest(content))
-            };
-            match place.look()? {
-                Some(Found::File { content, .. }) if ours(&content) => content,
-                _ => {
-                    let why = std::io::Error::other("something else is in its place");
-                    return Err(failed(&entry.file.path)(why));
-                }
-            }
-        };
-        place.write(&content, looks)
-    }
-
-    /// The files whose users do not exist yet.
-    pub(crate) fn orphans(&self) -> Orphans<'_> {
-        let waits = |entry: &&SecretEntry| entry.content.is_some() && looks_of(&entry.file).is_none();
-        let entries = self.entries.iter().enumerate().filter(|(_, entry)| waits(entry)).collect();
-        Orphans { secrets: self, entries, seen: [None; 2] }
-    }
-
-    /// Restarts and reloads the units that use what has changed, unless they have been started since. Returns those that fail.
-    pub(crate) fn refresh_units(&self) -> Vec<FailedUnit> {
-        let Some(published) = self.moment(PUBLISHED) else { return vec![] };
-        let due: Vec<_> = self
-            .users()
-            .into_iter()
-            .filter(|(_, unit)| host::active_since(unit).is_some_and(|since| since < published))
-            .collect();
-        // Known before it happens, so that it can be undone whatever becomes of us.
-        let names: Vec<&str> = due.iter().map(|(_, unit)| unit.as_str()).collect();
-        let _ = replace(&self.aside().join(REFRESHED), names.join("\n").as_bytes(), 0o600);
-        if due.is_empty() {
-            return vec![];
-        }
-        let before = host::units().unwrap_or_default().failed;
-        let refused =
-            due.into_iter().filter(|(verb, unit)| host::output("systemctl", &[verb.tried(), unit]).is_err());
-        let mut failed: BTreeSet<String> = refused.map(|(_, unit)| unit.clone()).collect();
-        // What requires a unit is restarted with it.
-        failed.extend(
-            host::units().unwrap_or_default().failed.into_iter().filter(|unit| !before.contains(unit)),
-        );
-        failed.into_iter().map(|name| FailedUnit { journal: host::journal(&name), name }).collect()
-    }
-
-    /// After `restore`: units that may have seen the new contents get to see the old ones.
-    pub(crate) fn refresh_units_again(&self) {
-        let (Some(published), Some(restored)) = (self.moment(PUBLISHED), self.moment(RESTORED)) else {
-            return;
-        };
-        let refreshed = std::fs::read_to_string(self.aside().join(REFRESHED)).unwrap_or_default();
-        for (verb, unit) in self.users() {
-            let touched = refreshed.lines().any(|line| line == unit);
-            let verb = match host::active_since(unit) {
-                Some(since) if since < restored && (touched || since >= published) => verb.tried(),
-                // It ran before, and could not live with what we gave it.
-                None if touched => "restart",
-                _ => continue,
-            };
-            let _ = host::output("systemctl", &["reset-failed", unit]);
-            let _ = host::output("systemctl", &[verb, unit]);
-        }
-    }
-
-    /// Who uses what has changed, and what it takes to make them see it.
-    fn users(&self) -> Vec<(Refresh, &'a String)> {
-        let changed = || self.entries.iter().filter(|entry| entry.content.is_some());
-        let restart: BTreeSet<&String> = changed().flat_map(|entry| &entry.file.restart).collect();
-        let reload: BTreeSet<&String> =
-            changed().flat_map(|entry| &entry.file.reload).filter(|unit| !restart.contains(unit)).collect();
-        let restart = restart.into_iter().map(|unit| (Refresh::Restart, unit));
-        restart.chain(reload.into_iter().map(|unit| (Refresh::Reload, unit))).collect()
-    }
-
     fn aside(&self) -> PathBuf {
         staged(self.deployment.id().as_str())
     }
@@ -435,52 +305,6 @@ impl<'a> Secrets<'a> {
         let changed = self.entries.iter().filter(|entry| entry.content.is_some());
         let changed = changed.map(|entry| PathBuf::from(&entry.file.path));
         changed.chain(self.undeclared().into_iter().map(|one| one.path)).collect()
-    }
-}
-
-/// Whose a file is to be, where its user and group exist.
-fn looks_of(file: &SecretFile) -> Option<Looks> {
-    Some(Looks { mode: file.mode, uid: user(&file.user)?, gid: group(&file.group)? })
-}
-
-/// Files that are root's until the users they are for exist.
-///
-/// The activation script makes the users, and a moment later `switch-to-configuration` starts the services that need the files. So the
-/// files are given away while it runs, as soon as the users are there.
-pub(crate) struct Orphans<'a> {
-    secrets: &'a Secrets<'a>,
-    entries: Vec<(usize, &'a SecretEntry)>,
-    /// When the lists of users and groups were seen to change last.
-    seen: [Option<SystemTime>; 2],
-}
-
-impl Orphans<'_> {
-    const LISTS: [&'static str; 2] = ["/etc/passwd", "/etc/group"];
-
-    /// Gives away what can be by now. Cheap where nothing has changed.
-    pub(crate) fn adopt(&mut self) {
-        if self.entries.is_empty() {
-            return;
-        }
-        let now = Self::LISTS.map(|list| std::fs::metadata(list).and_then(|meta| meta.modified()).ok());
-        if std::mem::replace(&mut self.seen, now) == now {
-            return;
-        }
-        let secrets = self.secrets;
-        self.entries.retain(|(index, entry)| {
-            let [users, groups] = Self::LISTS;
-            let (uid, gid) = (number(&entry.file.user, users), number(&entry.file.group, groups));
-            let Some((uid, gid)) = uid.zip(gid) else { return true };
-            open_keys();
-            match secrets.give(*index, entry, Looks { mode: entry.file.mode, uid, gid }) {
-                Ok(()) => false,
-                // The look after the switch tells what is wrong.
-                Err(error) => {
-                    println!("{error}");
-                    false
-                }
-            }
-        });
     }
 }
 

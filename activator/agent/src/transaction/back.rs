@@ -22,9 +22,6 @@ const ACTIVATE: Duration = Duration::from_mins(5);
 /// How long a machine may take to come out of emergency mode.
 const LEAVE: Duration = Duration::from_mins(2);
 
-/// Without it `switch-to-configuration` ends half-way.
-pub(super) const LOGIND: &str = "systemd-logind.service";
-
 /// How going back ended.
 struct Back {
     exit: Exit,
@@ -95,15 +92,14 @@ impl Transaction<'_> {
                 println!("{why}");
             }
             restart_deaf_logind();
-            let Ran { exit, said, stopped } = self.switch(BACK, old, "test");
+            let Ran { exit, stopped, .. } = self.switch(BACK, old, "test");
+            // The switch itself may bring another bus.
+            restart_deaf_logind();
             let is_back = host::state().current.as_deref() == Some(old) && host::mode() != Mode::Emergency;
             // What else ended a switch may pass; half of the old system's units may not have been started yet.
             let is_done = is_back && matches!(exit, Exit::Code(0 | 2 | 3 | 4));
             if tries == TRIES || is_done {
                 return Back { exit, is_back, stopped: stopped.or(left.err()) };
-            }
-            if said.lost_logind {
-                let _ = systemctl(&["restart", LOGIND]);
             }
             std::thread::sleep(Duration::from_secs(1));
         }
@@ -219,6 +215,7 @@ pub(super) fn leave_emergency(system: &str) -> Result<(), String> {
 /// After the message bus was lost, systemd-logind runs on without it: `switch-to-configuration` ends half-way then, and every login waits for
 /// half a minute.
 fn restart_deaf_logind() {
+    const LOGIND: &str = "systemd-logind.service";
     const ANSWER: Duration = Duration::from_secs(5);
     let runs = host::output("systemctl", &["is-active", LOGIND]).is_ok_and(|state| state.trim() == "active");
     let answers = || {

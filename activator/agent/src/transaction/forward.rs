@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nixos_agent::{Action, Outcome, Phase, Word};
 
-use super::back::{LOGIND, forget_pending, systemctl};
+use super::back::forget_pending;
 use super::{End, Transaction, time_limit, with_journals};
 use crate::examine;
 use crate::files::{REACHABLE, VERDICT};
@@ -114,10 +114,6 @@ impl Transaction<'_> {
             }
             Verdict::Bad { why, units } => {
                 let failed_units = with_journals(&units);
-                if said.lost_logind {
-                    // The way back needs it, too.
-                    let _ = systemctl(&["restart", LOGIND]);
-                }
                 let why = stopped.map_or(why, |stopped| format!("`switch-to-configuration` {stopped}"));
                 let end = self.roll_back(&why);
                 End { exit: Some(exit), failed_units, ..end }

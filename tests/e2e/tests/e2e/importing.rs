@@ -48,7 +48,6 @@ fn a_deployment_of_nixops_is_taken_over() {
     world
         .write("terraform.tfvars.json", &serde_json::json!({ "host_public_keys": keys }).to_string())
         .unwrap();
-    world.write("trust.tf", "provider \"nixos\" { ssh = { host_key_policy = \"accept_new\" } }\n").unwrap();
     succeeds(&world.terraform(&["init"]));
     let run = plan(&world);
     succeeds(&run);
