@@ -1,6 +1,7 @@
 //! New SSH keys, made by OpenSSH's own `ssh-keygen`.
 
 use std::io;
+use std::path::PathBuf;
 
 use tokio::process::Command;
 
@@ -42,13 +43,17 @@ pub enum KeyError {
 }
 
 impl KeyPair {
-    /// Draws a new key. It is on disk (0600, in a directory of its own) only until this returns.
+    /// Draws a new key. Until this returns it is in a file (0600, in a directory of its own): in memory, where the system has a place for
+    /// that, so that a process that is killed meanwhile leaves no key on a disk.
     ///
     /// # Errors
     ///
     /// Without `ssh-keygen` on PATH, or without a place for temporary files.
     pub async fn generate(kind: KeyType) -> Result<Self, KeyError> {
-        let directory = tempfile::Builder::new().prefix("nixos-key-").tempdir()?;
+        let mut place = tempfile::Builder::new();
+        let place = place.prefix("nixos-key-");
+        let in_memory = in_memory().into_iter().find_map(|memory| place.tempdir_in(memory).ok());
+        let directory = in_memory.map_or_else(|| place.tempdir(), Ok)?;
         let file = directory.path().join("key");
         let bits = match kind {
             KeyType::Ed25519 => None,
@@ -72,6 +77,12 @@ impl KeyPair {
         let private = Secret::new(std::fs::read_to_string(&file)?);
         Ok(Self { public: normalized(&public).unwrap_or_default(), private })
     }
+}
+
+/// Directories that are no disk, and that systems with systemd or with POSIX' shared memory have.
+fn in_memory() -> Vec<PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    runtime.into_iter().chain([PathBuf::from("/dev/shm")]).filter(|directory| directory.is_dir()).collect()
 }
 
 /// A public key as `TYPE BASE64`: without options before and comment behind it.
