@@ -58,19 +58,21 @@ pub(crate) fn follow(deployment: &Deployment, from: u64) -> Result<(), AgentErro
     }
 }
 
-/// The activation was killed. What can still be told is what the machine runs.
+/// The activation was killed, with the agent or with the whole machine. What can still be told is what the machine runs.
 fn orphaned(deployment: &Deployment, seq: u64) -> Result<(), AgentError> {
     let system = host::state();
     let request = deployment.request()?;
-    let runs = system.current.as_deref() == Some(request.toplevel.as_str());
-    let what = if runs {
-        "The new system runs, but its activation was not completed"
+    let is_current = |toplevel: &str| system.current.as_deref() == Some(toplevel);
+    let (outcome, what) = if is_current(&request.toplevel) {
+        (Outcome::NotPersisted, "The new system runs, but its activation was not completed")
+    } else if request.expected_system.as_deref().is_some_and(is_current) {
+        (Outcome::Interrupted, "It runs the system that it ran before")
     } else {
-        "The new system does not run"
+        (Outcome::RollbackFailed, "Neither the new system runs nor the one before")
     };
     let report = Report {
-        outcome: if runs { Outcome::NotPersisted } else { Outcome::RollbackFailed },
-        message: format!("{what}: the agent was killed on the machine."),
+        outcome,
+        message: format!("{what}. The agent was killed there, or the machine was restarted."),
         exit_code: None,
         system,
         old_system: request.expected_system,

@@ -297,6 +297,8 @@ pub enum Outcome {
     RolledBack,
     /// The new system failed, and the old one could not be brought back (or was not to be).
     RollbackFailed,
+    /// Agent or machine ended while the new system was activated; the old one runs.
+    Interrupted,
     /// Nothing was changed.
     Rejected,
     /// The new system runs, but the next boot will start the old one.

@@ -259,6 +259,7 @@ fn headline(report: &Report) -> &'static str {
     match report.outcome {
         Outcome::RolledBack => "The new system failed and was rolled back on",
         Outcome::RollbackFailed => "The new system failed, and so did going back, on",
+        Outcome::Interrupted => "The activation was interrupted on",
         Outcome::Rejected => "The new system was not accepted by",
         Outcome::RebootRequired => "The new system needs a reboot of",
         Outcome::NotPersisted => "The new system runs, but will not survive a reboot of",

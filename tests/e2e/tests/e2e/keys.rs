@@ -85,7 +85,7 @@ fn keys_written_in_a_specification_are_sent_and_seen_nowhere_else() {
              deployment.keys.password = {{ text = \"quotes \\\" and\\nlines\" + builtins.readFile /root/vault; user = \"daemon\"; permissions = \"0440\"; \
              destDir = \"/var/keys\"; }};\n\
              deployment.keys.bare = \"{canary}bare\";\n\
-             deployment.keys.command = {{ text = \"not this\"; keyCommand = [ \"printf\" \"printed\" ]; }};"
+             deployment.keys.command = {{ keyCommand = [ \"printf\" \"printed\" ]; }};"
         ))
     };
     control.write_file("/root/vault", format!("{canary}file")).unwrap();
@@ -170,4 +170,12 @@ fn keys_written_in_a_specification_are_sent_and_seen_nowhere_else() {
     succeeds(&apply(&world));
     assert!(!exists(&world, "/run/keys/token") && !exists(&world, "/var/keys/password"));
     no_changes(&world);
+
+    // NixOps took one content for a key, and refused more.
+    let both = "deployment.keys.both = { text = \"one\"; keyCommand = [ \"printf\" \"two\" ]; };";
+    world.write("network.nix", &one(both)).unwrap();
+    fails_saying(
+        &plan(&world),
+        &["`deployment.keys.both` has more than one content", "Found `text` and `keyCommand`"],
+    );
 }
