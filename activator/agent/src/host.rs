@@ -168,17 +168,33 @@ pub(crate) fn units() -> Option<Units> {
     Some(units)
 }
 
-/// How often systemd has started each of these services again by itself since it was last told to. Those that it does not know are left out.
-pub(crate) fn restarts(units: &[&str]) -> BTreeMap<String, u32> {
+/// What systemd says of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Service {
+    /// How often systemd has started it again by itself since it was last told to.
+    pub(crate) restarts: u32,
+    /// Whether systemd starts it again when it ends.
+    pub(crate) is_restarted: bool,
+    /// When it became active, in [`monotonic`] time.
+    pub(crate) active_since: Duration,
+}
+
+/// What systemd says of these services. Those that it does not know are left out, and so are units of other kinds.
+pub(crate) fn services(units: &[&str]) -> BTreeMap<String, Service> {
     let services: Vec<&str> = units.iter().copied().filter(|unit| unit.ends_with(".service")).collect();
     if services.is_empty() {
         return BTreeMap::new();
     }
-    let text =
-        output("systemctl", &[&["show", "-p", "Id", "-p", "NRestarts", "--"], services.as_slice()].concat());
+    let properties = "Id,NRestarts,Restart,ActiveEnterTimestampMonotonic";
+    let text = output("systemctl", &[&["show", "-p", properties, "--"], services.as_slice()].concat());
     let of_one = |block: &str| {
         let value = |key: &str| block.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        Some((value("Id")?.to_owned(), value("NRestarts")?.parse().ok()?))
+        let service = Service {
+            restarts: value("NRestarts")?.parse().ok()?,
+            is_restarted: value("Restart").is_some_and(|policy| policy != "no"),
+            active_since: Duration::from_micros(value("ActiveEnterTimestampMonotonic")?.parse().ok()?),
+        };
+        Some((value("Id")?.to_owned(), service))
     };
     text.unwrap_or_default().split("\n\n").filter_map(of_one).collect()
 }

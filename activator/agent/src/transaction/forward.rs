@@ -1,5 +1,6 @@
 //! The way to the new system: it takes over, proves itself, and becomes the one that boots.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nixos_agent::{Action, Outcome, Phase, Word};
@@ -222,8 +223,8 @@ impl Transaction<'_> {
         let touched: Vec<&str> =
             said.touched.iter().filter(|unit| !tolerated.contains(unit)).map(String::as_str).collect();
         // Those that had crashed before, and settled, were looked at when the system was kept.
-        let again = host::restarts(&touched).into_iter().filter(|(unit, restarts)| {
-            *restarts > 0 && !failed.contains(unit) && !self.settled.contains(unit)
+        let again = host::services(&touched).into_iter().filter(|(unit, service)| {
+            service.restarts > 0 && !failed.contains(unit) && !self.settled.contains(unit)
         });
         let again: Vec<String> = again.map(|(unit, _)| unit).collect();
         for (what, units) in [("Units failed", failed), ("Services crashed and were started again", again)] {
@@ -307,13 +308,25 @@ impl Transaction<'_> {
     }
 }
 
-/// Those of these services that systemd starts again and again, and those that it had to start again but that came up then: they are watched
-/// until they have run for some time.
+/// Looks for services that systemd starts again and again. Returns those that do not stop crashing, and those that crashed and came up then.
+///
+/// A service that has just been started is given a moment to crash. One that has crashed is watched until it has run for some time.
 fn crashing(units: &[&str]) -> (Vec<String>, Vec<String>) {
+    const MOMENT: Duration = Duration::from_millis(1500);
     const STABLE: Duration = Duration::from_secs(3);
     const PATIENCE: Duration = Duration::from_secs(15);
     let begun = Instant::now();
-    let mut known = host::restarts(units);
+    let restarts = |units: &[&str]| -> BTreeMap<String, u32> {
+        host::services(units).into_iter().map(|(unit, service)| (unit, service.restarts)).collect()
+    };
+    let services = host::services(units);
+    let youngest =
+        services.values().filter(|service| service.is_restarted).map(|service| service.active_since).max();
+    let rest = youngest.and_then(|since| (since + MOMENT).checked_sub(host::monotonic()));
+    if let Some(rest) = rest {
+        std::thread::sleep(rest);
+    }
+    let mut known = restarts(units);
     known.retain(|_, restarts| *restarts > 0);
     let mut since = Instant::now();
     while !known.is_empty() && since.elapsed() < STABLE {
@@ -322,7 +335,7 @@ fn crashing(units: &[&str]) -> (Vec<String>, Vec<String>) {
         }
         std::thread::sleep(Duration::from_millis(300));
         let names: Vec<&str> = known.keys().map(String::as_str).collect();
-        let now = host::restarts(&names);
+        let now = restarts(&names);
         if now != known {
             (known, since) = (now, Instant::now());
         }

@@ -206,6 +206,16 @@ fn a_dry_run_says_what_would_happen() {
 }
 
 #[test]
+fn a_service_that_has_just_been_started_is_given_a_moment_to_crash() {
+    let (world, before) = deployed("", "");
+    let crashing = "systemd.services.crashing = { wantedBy = [ \"multi-user.target\" ]; script = \"sleep 0.9; exit 9\"; \
+        serviceConfig.Restart = \"always\"; };";
+    world.write("network.nix", &one(crashing)).unwrap();
+    fails_saying(&apply(&world), &["was rolled back on machine \"web\"", "crashing.service failed"]);
+    assert_eq!(world.current_system("web"), before);
+}
+
+#[test]
 fn a_service_that_crashes_soon_after_its_start_is_a_failed_one() {
     // Until it is kept a system has some seconds to show what it is worth.
     let check = "health_checks = { some_time = { command = [\"sleep\", \"3\"], deadline = \"20s\", timeout = \"20s\" } }";
