@@ -222,22 +222,7 @@ fn cut(line: &str, columns: usize) -> String {
 
 /// A text in one line that does nothing to a terminal.
 fn clean(text: &str) -> String {
-    let mut clean = String::with_capacity(text.len());
-    let mut characters = text.trim_end().chars();
-    while let Some(character) = characters.next() {
-        match character {
-            // A sequence such as that for a colour ends with a letter.
-            '\u{1b}' => {
-                if characters.next() == Some('[') {
-                    characters.by_ref().find(|c| ('@'..='~').contains(c));
-                }
-            }
-            '\t' | '\n' => clean.push(' '),
-            c if c.is_control() => {}
-            c => clean.push(c),
-        }
-    }
-    clean
+    nixos_activator::text::plain(text.trim_end()).replace(['\t', '\n'], " ")
 }
 
 #[cfg(test)]
