@@ -13,6 +13,7 @@ mod faults;
 mod generations;
 mod identity;
 mod importing;
+mod interruptions;
 mod keeping;
 mod keys;
 mod lockout;
