@@ -7,7 +7,7 @@ use aws_sdk_s3::types as s3;
 use serde::{Deserialize, Serialize};
 use tfplugin::Attr;
 
-use super::{Bucket, Part, built, or_none, text};
+use super::{Bucket, Part, built, null_if, or_none, text};
 use crate::aws::AwsError;
 
 /// When objects move to cheaper storage and when they go.
@@ -108,6 +108,14 @@ impl LifecycleFilter {
             .build()
     }
 
+    /// The prefix of a rule that was written before S3 had filters. Without it the rule would come to mean the whole bucket when it is written
+    /// again.
+    fn before_filters(rule: &s3::LifecycleRule) -> Option<Self> {
+        #[expect(deprecated, reason = "S3 still returns it for rules that old tools have written")]
+        let prefix = rule.prefix().filter(|prefix| !prefix.is_empty())?;
+        Some(Self { prefix: Attr::Known(prefix.to_owned()), ..Self::default() })
+    }
+
     fn from_s3(filter: &s3::LifecycleRuleFilter) -> Option<Self> {
         let (prefix, tags, greater, less) = match filter.and() {
             Some(and) => (
@@ -192,6 +200,22 @@ impl LifecycleRule {
         built("s3:PutLifecycleConfiguration")(rule)
     }
 
+    /// The rule as S3 gives it back: what is empty is not there.
+    fn plain(&self) -> Self {
+        let mut plain = self.clone();
+        if plain.enabled.is_null() {
+            plain.enabled = Attr::Known(true);
+        }
+        if let Attr::Known(filter) = &mut plain.filter {
+            null_if(&mut filter.tags, BTreeMap::is_empty);
+            null_if(&mut filter.prefix, String::is_empty);
+        }
+        null_if(&mut plain.filter, |filter| *filter == LifecycleFilter::default());
+        null_if(&mut plain.transitions, Vec::is_empty);
+        null_if(&mut plain.noncurrent_version_transitions, Vec::is_empty);
+        plain
+    }
+
     fn from_s3(rule: &s3::LifecycleRule) -> Self {
         let transition = |transition: &s3::Transition| Transition {
             days: Attr::from(transition.days()),
@@ -208,7 +232,11 @@ impl LifecycleRule {
         Self {
             id: text(rule.id()),
             enabled: Attr::Known(rule.status().as_str() == "Enabled"),
-            filter: Attr::from(rule.filter().and_then(LifecycleFilter::from_s3)),
+            filter: Attr::from(
+                rule.filter()
+                    .and_then(LifecycleFilter::from_s3)
+                    .or_else(|| LifecycleFilter::before_filters(rule)),
+            ),
             expiration: Attr::from(rule.expiration().map(|expiration| Expiration {
                 days: Attr::from(expiration.days().filter(|days| *days > 0)),
                 date: date_text(expiration.date()),
@@ -260,7 +288,9 @@ impl Part for Lifecycle {
 
     /// S3 may give rules back in another order.
     fn same(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len() && self.0.iter().all(|rule| other.0.contains(rule))
+        let [ours, theirs] =
+            [self, other].map(|rules| rules.0.iter().map(LifecycleRule::plain).collect::<Vec<_>>());
+        ours.len() == theirs.len() && ours.iter().all(|rule| theirs.contains(rule))
     }
 }
 
@@ -306,6 +336,43 @@ mod tests {
             bare,
             "no filter is the empty prefix and back"
         );
+    }
+
+    #[test]
+    fn a_rule_from_before_there_were_filters_keeps_its_prefix() {
+        #[expect(deprecated, reason = "this is how they are")]
+        let old = s3::LifecycleRule::builder()
+            .id("logs")
+            .prefix("logs/")
+            .status("Enabled".into())
+            .expiration(s3::LifecycleExpiration::builder().days(1).build())
+            .build()
+            .unwrap();
+        let read = LifecycleRule::from_s3(&old);
+        let written = read.to_s3().unwrap();
+        assert_eq!(written.filter().and_then(s3::LifecycleRuleFilter::prefix), Some("logs/"));
+    }
+
+    #[test]
+    fn what_is_empty_means_the_same_as_what_is_not_there() {
+        let bare =
+            LifecycleRule { id: known("all".into()), enabled: known(true), ..LifecycleRule::default() };
+        let empty = LifecycleRule {
+            filter: known(LifecycleFilter {
+                prefix: known(String::new()),
+                tags: known(BTreeMap::new()),
+                ..LifecycleFilter::default()
+            }),
+            transitions: known(vec![]),
+            noncurrent_version_transitions: known(vec![]),
+            ..bare.clone()
+        };
+        assert!(Lifecycle(vec![bare.clone()]).same(&Lifecycle(vec![empty.clone()])));
+        let other = LifecycleRule {
+            filter: known(LifecycleFilter { prefix: known("a".into()), ..LifecycleFilter::default() }),
+            ..empty
+        };
+        assert!(!Lifecycle(vec![bare]).same(&Lifecycle(vec![other])));
     }
 
     #[test]

@@ -40,6 +40,13 @@ pub(super) trait Part: Clone + PartialEq + Send + Sync + Sized {
     }
 }
 
+/// Takes away what is as good as nothing.
+fn null_if<T>(value: &mut Attr<T>, is_nothing: impl Fn(&T) -> bool) {
+    if value.known().is_some_and(is_nothing) {
+        *value = Attr::Null;
+    }
+}
+
 /// `Ok(None)` for an error that says that there is nothing.
 fn or_none<T>(result: Result<T, AwsError>, nothing: &str) -> Result<Option<T>, AwsError> {
     match result {

@@ -4,7 +4,7 @@ use aws_sdk_s3::types as s3;
 use serde::{Deserialize, Serialize};
 use tfplugin::Attr;
 
-use super::{Bucket, Part, built, or_none, strings, text, vector};
+use super::{Bucket, Part, built, null_if, or_none, strings, text, vector};
 use crate::aws::AwsError;
 use crate::settings::List;
 
@@ -134,6 +134,17 @@ impl Part for Cors {
     async fn remove(bucket: &Bucket) -> Result<(), AwsError> {
         let call = bucket.client.delete_bucket_cors().bucket(&bucket.name);
         call.send().await.map(drop).map_err(AwsError::of("s3:PutBucketCORS"))
+    }
+
+    /// S3 gives an empty list back as none.
+    fn same(&self, other: &Self) -> bool {
+        let plain = |rule: &CorsRule| {
+            let mut plain = rule.clone();
+            null_if(&mut plain.allowed_headers, Vec::is_empty);
+            null_if(&mut plain.expose_headers, Vec::is_empty);
+            plain
+        };
+        self.0.iter().map(plain).eq(other.0.iter().map(plain))
     }
 }
 

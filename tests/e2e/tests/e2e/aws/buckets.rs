@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use aws_sdk_s3::types::{
+    BucketLifecycleConfiguration, CreateBucketConfiguration, ExpirationStatus, LifecycleExpiration,
+    LifecycleRule, LifecycleRuleFilter,
+};
 use e2e::{Cloud, Storm, Weather};
 
 use super::{head, once};
@@ -161,4 +165,53 @@ fn a_bucket_that_was_adopted_half_way_outlives_its_resource() {
     succeeds(&run);
     says(&run, &["Bucket \"heirloom\" stays"]);
     assert_eq!(buckets(&cloud), BTreeSet::from(["heirloom".to_owned()]));
+}
+
+/// Rules that old tools have written say a prefix, and no filter.
+#[test]
+fn old_lifecycle_rules_keep_their_prefix() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    cloud.ask_s3("eu-west-1", async |client| {
+        let place = CreateBucketConfiguration::builder().location_constraint("eu-west-1".into()).build();
+        client.create_bucket().bucket("old").create_bucket_configuration(place).send().await.unwrap();
+        let after = LifecycleExpiration::builder().days(1).build();
+        #[expect(deprecated, reason = "this is how they are")]
+        let rule = LifecycleRule::builder()
+            .id("logs")
+            .prefix("logs/")
+            .status(ExpirationStatus::Enabled)
+            .expiration(after);
+        let rules = BucketLifecycleConfiguration::builder().rules(rule.build().unwrap()).build().unwrap();
+        let put = client.put_bucket_lifecycle_configuration().bucket("old").lifecycle_configuration(rules);
+        put.send().await.unwrap();
+    });
+    let bucket = |rules: &str| {
+        format!(
+            "{}resource \"nixos_s3_bucket\" \"old\" {{\n  bucket = \"old\"\n  lifecycle_rules = [{rules}]\n}}\n",
+            head(&cloud)
+        )
+    };
+    let logs = "{ id = \"logs\", filter = { prefix = \"logs/\" }, expiration = { days = 1 } }";
+    set_up(&world, &bucket(logs), "");
+    succeeds(&world.terraform(&["import", "nixos_s3_bucket.old", "old"]));
+    let run = plan(&world);
+    says(&run, &["0 to add, 1 to change, 0 to destroy", "tags_all"]);
+    assert!(!run.text.contains("lifecycle_rules"), "{}", run.text);
+    // One that means all objects is not what there is.
+    world.write("main.tf", &bucket("{ id = \"logs\", expiration = { days = 1 } }")).unwrap();
+    says(&plan(&world), &["0 to add, 1 to change, 0 to destroy", "logs/"]);
+
+    let other =
+        "{ id = \"other\", filter = { prefix = \"tmp/\" }, transitions = [], expiration = { days = 7 } }";
+    world.write("main.tf", &bucket(&format!("{logs}, {other}"))).unwrap();
+    succeeds(&apply(&world));
+    no_changes(&world);
+    let prefixes = cloud.ask_s3("eu-west-1", async |client| {
+        let found = client.get_bucket_lifecycle_configuration().bucket("old").send().await.unwrap();
+        let prefix =
+            |rule: &LifecycleRule| rule.filter().and_then(LifecycleRuleFilter::prefix).map(str::to_owned);
+        found.rules().iter().map(prefix).collect::<Vec<_>>()
+    });
+    assert_eq!(prefixes, [Some("logs/".to_owned()), Some("tmp/".to_owned())]);
 }
