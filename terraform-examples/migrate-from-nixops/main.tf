@@ -58,7 +58,11 @@ import {
   to       = nixos_machine.this[each.key]
   id = jsonencode({
     name = each.key
-    ssh  = { host = each.value, host_public_key = var.host_public_keys[each.key] }
+    ssh = {
+      host            = each.value
+      user            = data.nixos_network.site.deployment[each.key].targetUser
+      host_public_key = var.host_public_keys[each.key]
+    }
   })
 }
 
@@ -72,8 +76,12 @@ resource "nixos_deployment" "site" {
 import {
   to = nixos_deployment.site
   id = jsonencode({
-    network  = "${path.module}/network.nix"
-    machines = { for name, host in local.hosts : name => { host = host, host_public_key = var.host_public_keys[name] } }
+    # NixOps' own: `uuid` in modules stays what it was.
+    id        = one(keys(jsondecode(file("${path.module}/nixops-export.json"))))
+    name      = local.nixops.name
+    network   = "${path.module}/network.nix"
+    machines  = { for name, machine in nixos_machine.this : name => machine.target }
+    arguments = { domain = var.domain }
   })
 }
 

@@ -83,7 +83,10 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
 /// What a refresh says where it leaves a machine as it was last known.
 pub(crate) fn kept(problem: Diagnostic) -> Diagnostic {
     let warning = Diagnostic { severity: Severity::Warning, ..problem };
-    warning.appended("Its last known state is kept; the plan may not show what has changed on it since.")
+    warning.appended(
+        "It was asked with the login that the state has; an apply uses the one of the configuration. Its last known state is kept; the plan may \
+         not show what has changed on it since.",
+    )
 }
 
 /// A machine that was connected to but did not say what it is.
@@ -280,13 +283,10 @@ fn report_detail(report: &Report) -> String {
         text.push_str(&format!("\n\nHealth check \"{}\":\n", check.name));
         text.push_str(&indented(&check.reason.lines().map(str::to_owned).collect::<Vec<_>>()));
     }
-    // `systemctl status` of the units that failed, which the program prints at its end, is their journal once more.
-    let is_status = |line: &String| !report.failed_units.is_empty() && line.starts_with(['×', '●']);
-    let said: Vec<String> = report.output_tail.iter().take_while(|line| !is_status(line)).cloned().collect();
     // What the activation said is of no interest where it succeeded.
-    if !said.is_empty() && report.failed_checks.is_empty() {
+    if !report.output_tail.is_empty() && report.failed_checks.is_empty() {
         text.push_str("\n\nThe activation said:\n");
-        text.push_str(&indented(&said));
+        text.push_str(&indented(&report.output_tail));
     }
     text
 }

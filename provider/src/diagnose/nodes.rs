@@ -22,7 +22,14 @@ pub(crate) fn nodes<'a>(nodes: impl IntoIterator<Item = (&'a MachineName, &'a No
                 );
                 found.push((name, Diagnostic::error(summary).detail(detail).at(machines.clone().key(name))));
             }
-            Node::Broken { trace } => broken.push((name, trace.as_str())),
+            Node::Broken { trace } => match no_specialisation(trace) {
+                Some(detail) => {
+                    let path = Path::root().attribute("specialisations").key(name);
+                    let summary = format!("Machine \"{name}\" has no such specialisation");
+                    found.push((name, Diagnostic::error(summary).detail(detail).at(path)));
+                }
+                None => broken.push((name, trace.as_str())),
+            },
         }
     }
     found.extend(mistakes(broken).iter().map(|mistake| {
@@ -32,6 +39,13 @@ pub(crate) fn nodes<'a>(nodes: impl IntoIterator<Item = (&'a MachineName, &'a No
     }));
     found.sort_by_key(|(name, _)| *name);
     found.into_iter().map(|(_, diagnostic)| diagnostic).collect()
+}
+
+/// What `eval.nix` says where a machine is to run a specialisation that its configuration does not have.
+fn no_specialisation(trace: &str) -> Option<String> {
+    let (_, message) = trace.rsplit_once("error: `specialisations` names ")?;
+    let line = message.lines().next()?;
+    Some(format!("`specialisations` names {line}."))
 }
 
 /// A mistake and the nodes that it breaks.

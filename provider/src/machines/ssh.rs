@@ -21,13 +21,22 @@ pub(crate) struct SshBlock {
     pub(crate) elevate: List<String>,
 }
 
+/// Whether this is a line such as `/etc/ssh/ssh_host_ed25519_key.pub` has: kind and key, with or without a comment.
+fn is_public_key(text: &str) -> bool {
+    let mut words = text.split_whitespace();
+    let is_kind = |word: &str| ["ssh-", "ecdsa-", "sk-"].iter().any(|prefix| word.starts_with(prefix));
+    let is_base64 =
+        |word: &str| word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '='));
+    words.next().is_some_and(is_kind) && words.next().is_some_and(is_base64)
+}
+
 /// The schema of the block.
 pub(crate) fn attribute() -> Attribute {
     let host = Attribute::string()
         .required()
         .validate(validators::not_empty())
         .description("Host name, address or alias of `ssh_config`. Another resource's address goes here: `aws_instance.web.public_ip`.");
-    let key = Attribute::string().optional().description(
+    let key = Attribute::string().optional().validate(validators::matches(is_public_key, "a public key such as `ssh-ed25519 AAAA…`")).description(
         "The machine's SSH host key, as in `known_hosts` (`ssh-ed25519 AAAA…`): the only one accepted. Default: any in `known_hosts` of the user who runs Terraform.",
     );
     let nested = connection_attributes(Nested::new().attribute("host", host), Direction::Input);

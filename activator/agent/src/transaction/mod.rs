@@ -331,5 +331,10 @@ fn time_limit(request: &Request) -> Duration {
 
 /// Units that failed, with what they wrote to the journal.
 fn with_journals(names: &[String]) -> Vec<FailedUnit> {
+    const SYNC: Duration = Duration::from_secs(5);
+    if !names.is_empty() {
+        // What a unit has just said may still be on its way.
+        let _ = host::output_of(host::command("journalctl").arg("--sync"), Some(SYNC));
+    }
     names.iter().map(|name| FailedUnit { name: name.clone(), journal: host::journal(name) }).collect()
 }

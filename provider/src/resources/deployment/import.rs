@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use nixos_activator::agent::DeploymentId;
 use serde_json::Value as Json;
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Schema, State, Value};
 
@@ -37,15 +36,22 @@ pub(super) async fn import(
     let wanted = deployment.on_unreachable.clone();
     // What cannot be seen cannot be imported: machines that do not answer are errors here.
     let strict = Deployment { on_unreachable: Attr::Known("fail".to_owned()), ..deployment };
-    let mut state = read::read(cx, State { value: strict, private: Private::default() }).await?;
+    let mut state =
+        read::read(cx, State { value: strict, private: Private::default() }).await.map_err(|found| {
+            found.into_iter().map(|one| one.appended(settings::IMPORT_KNOWS_ITS_ID)).collect::<Diagnostics>()
+        })?;
     state.value.on_unreachable = wanted;
     Ok(state)
 }
 
 /// The id that a deployment had before its state was lost: its machines know their secrets by it.
 fn known_id(id: &Json) -> Result<String, Diagnostic> {
-    let found = id.as_str().and_then(|id| id.parse::<DeploymentId>().ok());
-    found.map(|id| id.to_string()).ok_or_else(|| {
+    let is_uuid = |id: &&str| {
+        let groups: Vec<&str> = id.split('-').collect();
+        groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12])
+            && groups.concat().chars().all(|c| c.is_ascii_hexdigit())
+    };
+    id.as_str().filter(is_uuid).map(str::to_owned).ok_or_else(|| {
         Diagnostic::error("This is not the `id` of a deployment")
             .detail(format!("Found {id}, expected one such as \"3f2c8a52-6f1e-4f6e-9c53-2d1f0a7c9b1e\"."))
     })

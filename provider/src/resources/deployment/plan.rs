@@ -419,7 +419,12 @@ fn changes(name: &MachineName, system: &evaluate::System, now: &Now<'_>, private
         _ => {
             let foreign =
                 runs.parse::<StorePath>().map_or_else(|_| runs.clone(), |path| path.name().to_owned());
-            format!("replaces {foreign}, which was not deployed from here")
+            let whose = if deployed.is_some() {
+                "is not what was deployed last"
+            } else {
+                "was not deployed from here"
+            };
+            format!("replaces {foreign}, which {whose}")
         }
     }
 }

@@ -192,20 +192,16 @@ pub(super) fn refreshed(before: System, facts: &Facts, deployment: &Deployment) 
     let generation = facts.generation.filter(|_| facts.profile.is_some() && facts.profile == *found);
     let known = if before.toplevel.known() == toplevel.as_ref() {
         before
-    } else if let Some(specialisation) = facts.specialisation.as_ref().filter(|_| runs_now(deployment)) {
-        let deployed = facts.profile.as_ref().map(StorePath::as_str);
-        let whose = if before.toplevel.known().map(String::as_str) == deployed {
-            "of the system that was deployed"
-        } else {
-            "of a system that was not deployed from here"
-        };
+    } else if let Some(specialisation) = chosen_specialisation(&before, facts, deployment) {
         System {
-            specialisation: Attr::Known(specialisation.clone()),
-            changes: Attr::Known(format!("specialisation {specialisation} {whose}")),
+            changes: Attr::Known(format!("specialisation {specialisation} of the system that was deployed")),
+            specialisation: Attr::Known(specialisation),
             ..System::default()
         }
     } else {
-        System { changes: Attr::Known("not deployed from here".to_owned()), ..System::default() }
+        let what =
+            if before.toplevel.is_known() { "not what was deployed last" } else { "not deployed from here" };
+        System { changes: Attr::Known(what.to_owned()), ..System::default() }
     };
     System {
         toplevel: Attr::from(toplevel),
@@ -213,4 +209,11 @@ pub(super) fn refreshed(before: System, facts: &Facts, deployment: &Deployment) 
         reboot_required: Attr::Known(facts.reboot_required || deployment.reboots().is_due(facts)),
         ..known
     }
+}
+
+/// The specialisation of the deployed system that somebody has chosen on the machine.
+fn chosen_specialisation(before: &System, facts: &Facts, deployment: &Deployment) -> Option<String> {
+    let is_deployed =
+        facts.profile.as_ref().map(StorePath::as_str) == before.toplevel.known().map(String::as_str);
+    facts.specialisation.clone().filter(|_| is_deployed && runs_now(deployment))
 }

@@ -95,5 +95,5 @@ fn system_attributes() -> Nested {
         .attribute("kernel", text("The version of the kernel in it."))
         .attribute("reboot_required", Attribute::bool().computed().description("Whether the machine was booted with another kernel, initial RAM disk or set of modules, or is still to be rebooted for another reason that `reboot` names."))
         .attribute("secrets", Attribute::map(Type::String).computed().description("What stands for the content, place and owner of each secret the machine has (a keyed hash); null without secrets."))
-        .attribute("changes", text("What the system changes against the one before: kernel, packages, units, users, open ports, files in `/etc`."))
+        .attribute("changes", text("What the system changes against the one before: kernel, packages, units, users, open ports, files in `/etc`. In a plan, what stands before the arrow is about the deployment before."))
 }

@@ -145,7 +145,11 @@ pub(super) async fn import(cx: &Cx<Context>, schema: &Schema, id: &str) -> Resul
     };
     let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
     let mut machine = planned(Some(defaults), None, &config, config.clone());
-    let seen = visit(cx, defaults, &machine, CREATE).await.map_err(|error| error.diagnostic(&machine))?;
+    // Somebody waits for the answer, and does not see what it waits for.
+    let limit = duration_or(config.timeouts.known().map(|timeouts| &timeouts.create), Duration::ZERO);
+    let seen = visit(cx, defaults, &machine, limit)
+        .await
+        .map_err(|error| error.diagnostic(&machine).appended(settings::IMPORT_KNOWS_ITS_ID))?;
     machine.settle(&seen, None)?;
     if machine.name.is_null() {
         machine.name = Attr::from(seen.facts.hostname);
@@ -161,7 +165,8 @@ fn id(user: &str, host: &str, port: Option<u16>) -> String {
 pub(crate) fn parse_id(id: &str) -> Result<SshBlock, Diagnostics> {
     let wrong = || {
         Diagnostics::from(Diagnostic::error("This is not the id of a machine").detail(format!(
-            "Found \"{id}\", expected [user@]host[:port], e.g. `root@203.0.113.7` or `[2001:db8::7]:2222`."
+            "Found \"{id}\", expected [user@]host[:port], e.g. `root@203.0.113.7` or `[2001:db8::7]:2222`; a configuration, \
+             `jsonencode({{ name = …, ssh = {{ host = … }} }})`; or the id of an instance on EC2, `eu-west-1:i-0123456789abcdef0`."
         )))
     };
     let (user, rest) = id.split_once('@').map_or((None, id), |(user, rest)| (Some(user), rest));

@@ -73,7 +73,11 @@ fn from_json(json: &Json, ty: &Type, shape: Shape, depth: usize) -> Result<Value
             if shape != Shape::State
                 && let Some(name) = entries.keys().find(|name| !attributes.contains_key(*name))
             {
-                return Err(CodecError::new(format!("there is no attribute {name:?}")));
+                let known: Vec<&str> = attributes.keys().map(String::as_str).collect();
+                return Err(CodecError::new(format!(
+                    "there is no attribute {name:?}, only {}",
+                    known.join(", ")
+                )));
             }
             let value = |name: &String, ty: &Type| match entries.get(name) {
                 Some(value) => inside(value, ty, Step::Attribute(name.clone())),

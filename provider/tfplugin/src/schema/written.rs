@@ -22,8 +22,14 @@ impl Schema {
         &self,
         written: &serde_json::Value,
     ) -> Result<M, Diagnostics> {
-        let mut value = json::decode_configuration(written, &self.ty())
-            .map_err(|error| Diagnostic::error(TITLE).detail(format!("{error}.")))?;
+        let mut value = json::decode_configuration(written, &self.ty()).map_err(|error| {
+            let place = if error.path.steps().is_empty() {
+                "The configuration".to_owned()
+            } else {
+                format!("`{}`", error.path)
+            };
+            Diagnostic::error(TITLE).detail(format!("{place}: {}.", error.message))
+        })?;
         let mut found = Diagnostics::default();
         complete(&self.attributes, &mut value, &Path::root(), &mut found);
         found.extend(self.validate(&value, true));
@@ -150,7 +156,7 @@ mod tests {
         for (written, said) in [
             (json!({}), "`name` is missing"),
             (json!({ "name": "a", "names": "b" }), "there is no attribute \"names\""),
-            (json!({ "name": 1 }), "name: expected a string, found a number"),
+            (json!({ "name": 1 }), "`name`: expected a string, found a number"),
             (json!({ "name": "c" }), "name"),
             (json!({ "name": "a", "id": "i" }), "`id` cannot be set here"),
             (

@@ -207,7 +207,7 @@ fn drift_is_shown_and_repaired() {
     assert_ne!(world.current_system("web"), wanted);
     let run = plan(&world);
     succeeds(&run);
-    says(&run, &["not deployed from here", "1 to change"]);
+    says(&run, &["not what was deployed last", "1 to change"]);
     succeeds(&apply(&world));
     assert_eq!(world.current_system("web"), wanted);
     no_changes(&world);

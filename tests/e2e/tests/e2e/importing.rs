@@ -54,6 +54,8 @@ fn a_deployment_of_nixops_is_taken_over() {
     says(&run, &["3 to import", "0 to add", "0 to destroy", "which was not deployed from here"]);
     succeeds(&apply(&world));
     no_changes(&world);
+    let uuid = "3ae3c1d4-0f4c-11ef-8d7a-0242ac110002";
+    assert_eq!(world.resource("nixos_deployment.site")["id"], uuid, "modules see the uuid that NixOps gave");
     let cat = |host: &str, path: &str| world.lab.host(host).exec(&["cat", path]).unwrap().stdout;
     assert_eq!(cat("db", "/etc/release"), "19.09", "what NixOps remembered");
     assert_eq!(cat("web", "/etc/release"), "20.03", "what NixOps remembered");
@@ -130,7 +132,10 @@ resource \"nixos_deployment\" \"site\" {{
     for (written, said) in [
         ("{", &["The id is not JSON"][..]),
         ("{ \"name\": \"web\" }", &["ssh", "missing"]),
-        ("{ \"name\": \"web\", \"ssh\": { \"hots\": \"x\" } }", &["there is no attribute \"hots\""]),
+        (
+            "{ \"name\": \"web\", \"ssh\": { \"hots\": \"x\" } }",
+            &["`ssh`: there is no attribute \"hots\", only", "host_public_key"],
+        ),
         (
             "{ \"name\": \"web\", \"ec2\": { \"region\": \"r\", \"instance_type\": \"t\" } }",
             &["A machine on EC2 is imported by the id of its instance"],

@@ -217,7 +217,7 @@ fn a_machine_that_was_changed_after_the_plan_is_left_alone() {
     fails_saying(&run, &["Someone else has changed machine \"web\"", &first, "Plan again"]);
     assert_eq!(world.current_system("web"), first);
     let run = plan(&world);
-    says(&run, &["not deployed from here"]);
+    says(&run, &["not what was deployed last"]);
     succeeds(&apply(&world));
     no_changes(&world);
 }

@@ -99,7 +99,7 @@ fn a_specialisation_that_was_chosen_on_the_machine_is_recognised() {
             "base system instead of specialisation maintenance",
         ],
     );
-    assert!(!run.text.contains("not deployed from here"), "{}", run.text);
+    assert!(!run.text.contains("deployed last"), "{}", run.text);
     for (command, seen) in
         [("status", "specialisation maintenance"), ("generations", "runs specialisation maintenance")]
     {
@@ -130,7 +130,12 @@ fn mistakes_in_specialisations_are_named() {
     set_up(&world, &site(&world, &["web"], "specialisations = { web = \"maintainance\" }"), &one(VARIANTS));
     fails_saying(
         &plan(&world),
-        &["`specialisations` names `maintainance` for machine `web`", "has only `maintenance`"],
+        &[
+            "Error: Machine \"web\" has no such specialisation",
+            "names `maintainance` for machine `web`",
+            "has only `maintenance`",
+            "specialisations = {",
+        ],
     );
     wants(&world, "specialisations = { db = \"maintenance\" }");
     fails_saying(&plan(&world), &["No such machine", "Found \"db\""]);
