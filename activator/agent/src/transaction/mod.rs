@@ -333,7 +333,8 @@ fn time_limit(request: &Request) -> Duration {
 fn with_journals(names: &[String]) -> Vec<FailedUnit> {
     const SYNC: Duration = Duration::from_secs(5);
     if !names.is_empty() {
-        // What a unit has just said may still be on its way.
+        // What a unit has just said may still be on its way to the journal, and the journal knows only of what it has read.
+        std::thread::sleep(Duration::from_millis(200));
         let _ = host::output_of(host::command("journalctl").arg("--sync"), Some(SYNC));
     }
     names.iter().map(|name| FailedUnit { name: name.clone(), journal: host::journal(name) }).collect()
