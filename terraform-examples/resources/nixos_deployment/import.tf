@@ -1,4 +1,4 @@
-# With what the configuration says as its id, an import leaves nothing to change but secrets, which are sent anew.
+# The id is what the configuration says. After the import, the plan is empty, except for secrets: they are sent again.
 locals {
   site = {
     network  = "${path.module}/network.nix"

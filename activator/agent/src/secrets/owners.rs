@@ -38,8 +38,8 @@ impl Secrets<'_> {
         Ok(obstacles)
     }
 
-    /// Gives a file to its owner. What has another owner yet is written anew, and not given away: users who can change its directory
-    /// may have put something else in its place.
+    /// Gives a file to its owner. A file with another owner is written anew instead of being changed by `chown`, because a user who may
+    /// write to its directory may have put another file in its place.
     fn give(&self, number: usize, entry: &SecretEntry, looks: Looks) -> Result<(), AgentError> {
         let place = Place::find(Path::new(&entry.file.path))?;
         if place.looks() == Some(looks) {

@@ -212,8 +212,10 @@ pub(super) fn leave_emergency(system: &str) -> Result<(), String> {
     }
 }
 
-/// After the message bus was lost, systemd-logind runs on without it: `switch-to-configuration` ends half-way then, and every login waits for
-/// half a minute.
+/// Starts systemd-logind again where it runs but does not answer.
+///
+/// When D-Bus dies, systemd-logind runs on without a connection to it. Then `switch-to-configuration` ends half-way, and every login through
+/// `pam_systemd` takes half a minute or more.
 fn restart_deaf_logind() {
     const LOGIND: &str = "systemd-logind.service";
     const ANSWER: Duration = Duration::from_secs(5);

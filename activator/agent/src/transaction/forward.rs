@@ -214,7 +214,7 @@ impl Transaction<'_> {
         Some(End { exit: Some(exit), failed_units, ..end })
     }
 
-    /// What fails from now on does not undo anything any more, but somebody should know.
+    /// Warns of units that failed while the system was made the one that boots. The system stays: it is too late to go back.
     fn warn_of_late_failures(&mut self) {
         let Some((said, then)) = &self.switched else { return };
         let now = host::units().unwrap_or_default();

@@ -411,7 +411,7 @@ fn changes(name: &MachineName, system: &evaluate::System, now: &Now<'_>, private
         Some(before) if before.toplevel.as_str() == runs => {
             joined([specialisation, before.inventory.changes(&system.inventory)])
         }
-        // Somebody has chosen it on the machine, of what was deployed from here.
+        // The machine runs a specialisation of the deployed system, chosen by an administrator.
         Some(before) if ran.is_some() && before.toplevel == system.toplevel => specialisation,
         Some(before) if ran.is_some() => {
             joined([specialisation, before.inventory.changes(&system.inventory)])

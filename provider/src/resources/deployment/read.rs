@@ -211,7 +211,7 @@ pub(super) fn refreshed(before: System, facts: &Facts, deployment: &Deployment) 
     }
 }
 
-/// The specialisation of the deployed system that somebody has chosen on the machine.
+/// The specialisation of the deployed system that an administrator has chosen on the machine; `None` where it runs something else.
 fn chosen_specialisation(before: &System, facts: &Facts, deployment: &Deployment) -> Option<String> {
     let is_deployed =
         facts.profile.as_ref().map(StorePath::as_str) == before.toplevel.known().map(String::as_str);

@@ -145,7 +145,7 @@ pub(super) async fn import(cx: &Cx<Context>, schema: &Schema, id: &str) -> Resul
     };
     let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
     let mut machine = planned(Some(defaults), None, &config, config.clone());
-    // Somebody waits for the answer, and does not see what it waits for.
+    // One try by default: Terraform shows no progress during an import, and an import with a wrong address should fail at once.
     let limit = duration_or(config.timeouts.known().map(|timeouts| &timeouts.create), Duration::ZERO);
     let seen = visit(cx, defaults, &machine, limit)
         .await

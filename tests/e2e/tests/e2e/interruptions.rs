@@ -1,4 +1,4 @@
-//! When somebody or something interrupts an apply: Ctrl-C, a kill, a broken connection, a power cut.
+//! An apply that is interrupted: by Ctrl-C, a killed process, a broken connection or a power cut.
 
 use std::time::{Duration, Instant};
 
@@ -126,7 +126,7 @@ fn a_killed_agent_goes_on_where_it_was() {
         assert_eq!(boots.trim(), world.current_system("web"), "{at}");
     }
 
-    // Also with nobody left to wait for it; another one does not get in its way.
+    // The agent also goes on when Terraform and the provider are killed. A second apply meanwhile does not disturb it.
     world.write("network.nix", &one(&SLOW.replace("sleep 6", "sleep 6; true"))).unwrap();
     let child = apply_until(&world, || runs(web, "sleep 6"));
     kill();
