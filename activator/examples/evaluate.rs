@@ -90,6 +90,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                 system: Fact::Known("x86_64-linux".to_owned()),
                 public_ipv4: fact("public_ipv4"),
                 private_ipv4: fact("private_ipv4"),
+                public_ipv6: fact("public_ipv6"),
                 host_public_key: fact("host_public_key"),
                 state_version: fact("state_version"),
                 target_env: fact("target_env"),

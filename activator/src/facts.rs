@@ -190,6 +190,13 @@ pub fn is_private(address: std::net::Ipv4Addr) -> bool {
     address.is_private() || (a == 100 && (64..128).contains(&b))
 }
 
+/// Whether an IPv6 address can be reached on the internet: it is neither a local one of a site (RFC 4193), nor of a link, nor
+/// loopback.
+pub fn is_public(address: std::net::Ipv6Addr) -> bool {
+    let is_global_unicast = address.segments()[0] & 0xe000 == 0x2000;
+    is_global_unicast && !address.is_loopback()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,5 +234,13 @@ mod tests {
         assert!(is_private("10.1.2.3".parse().unwrap()));
         assert!(!is_private("100.128.0.1".parse().unwrap()));
         assert!(!is_private("198.51.100.7".parse().unwrap()));
+    }
+
+    #[test]
+    fn ipv6_addresses_of_a_site_or_link_are_not_public() {
+        assert!(is_public("2001:db8::7".parse().unwrap()));
+        for local in ["fd00::7", "fe80::1", "::1", "::", "ff02::1"] {
+            assert!(!is_public(local.parse().unwrap()), "{local}");
+        }
     }
 }

@@ -37,6 +37,7 @@ pub mod secrets;
 pub mod ssh;
 pub mod status;
 pub mod text;
+pub mod volume;
 
 pub use hash::sha256;
 pub use names::{MachineName, NameError, StorePath};

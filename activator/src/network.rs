@@ -42,6 +42,8 @@ pub struct MachineFacts {
     pub public_ipv4: Fact<String>,
     /// Its address in its own network.
     pub private_ipv4: Fact<String>,
+    /// Its IPv6 address on the internet.
+    pub public_ipv6: Fact<String>,
     /// Its public host key.
     pub host_public_key: Fact<String>,
     /// Nix' name of its platform.
@@ -165,6 +167,7 @@ impl MachineFacts {
             "port": self.port.to_input(&origin("port")),
             "public_ipv4": self.public_ipv4.to_input(&origin("public_ipv4")),
             "private_ipv4": self.private_ipv4.to_input(&origin("private_ipv4")),
+            "public_ipv6": self.public_ipv6.to_input(&origin("public_ipv6")),
             "host_public_key": self.host_public_key.to_input(&origin("host_public_key")),
             "system": self.system.to_input(&origin("system")),
             "state_version": self.state_version.to_input(&origin("state_version")),

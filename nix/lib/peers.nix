@@ -11,9 +11,18 @@ let
     let
       isNear = peer: private && facts.has peer "private_ipv4";
 
-      /* Whether there is an address can be told before it is known which. */
-      hasAddress = peer: isNear peer || facts.has peer "public_ipv4";
-      address = peer: facts.get peer (if isNear peer then "private_ipv4" else "public_ipv4");
+      /* Whether there is an address can be told before it is known which. IPv6 is for machines that have nothing else. */
+      isFar = peer: facts.has peer "public_ipv4";
+      hasAddress = peer: isNear peer || isFar peer || facts.has peer "public_ipv6";
+      kind =
+        peer:
+        if isNear peer then
+          "private_ipv4"
+        else if isFar peer then
+          "public_ipv4"
+        else
+          "public_ipv6";
+      address = peer: facts.get peer (kind peer);
       isIdentified = peer: facts.has peer "host_public_key";
       names = peer: "${peer},${peer}-unencrypted${if hasAddress peer then ",${address peer}" else ""}";
     in

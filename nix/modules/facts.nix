@@ -30,6 +30,12 @@ in
       defaultText = "the machine's public_ipv4";
       description = "The machine's address on the internet.";
     };
+    publicIPv6 = mkOption {
+      type = types.nullOr types.str;
+      default = if !(facts.hasMachine name) || facts.has name "public_ipv6" then facts.get name "public_ipv6" else null;
+      defaultText = "the machine's public_ipv6";
+      description = "The machine's IPv6 address on the internet.";
+    };
   };
 
   config = {

@@ -168,6 +168,24 @@ pub struct Message {
     pub word: Word,
 }
 
+/// Whether a machine uses a volume of its cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeUse {
+    /// The machine has no device that is the volume.
+    NotFound,
+    /// The kernel would give the device to anybody.
+    Free,
+    /// The kernel does not give the device away.
+    InUse {
+        /// The device, e.g. `/dev/nvme1n1`.
+        device: String,
+        /// What uses it, as far as that can be told: `mounted at /data`, `swap`, `/dev/mapper/secret`. Empty for a ZFS pool, of which
+        /// the kernel says nothing.
+        by: Vec<String>,
+    },
+}
+
 /// What a client can say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

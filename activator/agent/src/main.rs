@@ -20,6 +20,7 @@ mod switch;
 mod transaction;
 mod trial;
 mod verdict;
+mod volume;
 
 use std::io::Read as _;
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ const HELP: &str = "nixos-agent: activates NixOS systems on this machine
   confirm ID          say what is to become of an activation that waits for it, with the message on standard input
   running             print the id of the activation that runs and for how many seconds it has; nothing where none does
   status              print what this machine runs, as JSON
+  volume ID LETTER    print whether this machine uses a volume of EC2, which was attached as the device with this letter, as JSON
   run ID              (internal) the activation itself; goes on where it was when it was killed
   rescue ID           (internal) ends an activation that did not end by itself
   exec ID STEP PROGRAM ARGUMENT  (internal) one program of an activation
@@ -112,6 +114,7 @@ fn dispatch(arguments: &[&str]) -> Result<ExitCode, AgentError> {
                 println!("{id} {seconds}");
             }
         }
+        ["volume", id, letter] => print(&volume::look(id, letter)?)?,
         ["status"] => {
             print(&host::state())?;
         }

@@ -132,6 +132,10 @@ fn facts_and_resources() -> Vec<Row> {
                 r#"{"a":{"private_ipv4":"10.0.0.1"},"b":{"private_ipv4":"10.0.0.2"},"c":{"public_ipv4":"198.51.100.3"}}"#,
             ])
             .gives("a:networking.extraHosts", json!("10.0.0.1 a a-unencrypted\n127.0.0.1 a-encrypted\n10.0.0.2 b b-unencrypted\n198.51.100.3 c c-unencrypted")),
+        row("an IPv6 address", "{ a = { nodes, ... }: { BASE environment.etc.x.text = toString [ nodes.b.config.networking.publicIPv6 (nodes.a.config.networking.publicIPv6 == null) ]; }; b = { BASE }; c = { BASE }; }")
+            .with(&["--machines", r#"{"a":{},"b":{"public_ipv6":"2001:db8::2"},"c":{"public_ipv4":"198.51.100.3","public_ipv6":"2001:db8::3"}}"#])
+            .gives(X, json!("2001:db8::2 1"))
+            .gives("a:networking.extraHosts", json!("2001:db8::2 b b-unencrypted\n198.51.100.3 c c-unencrypted")),
         row("known hosts", "{ a = { BASE }; b = { BASE }; }")
             .with(&[
                 "--machines",

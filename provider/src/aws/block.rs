@@ -6,8 +6,8 @@ use nixos_activator::Secret;
 use serde::Deserialize;
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Type, validators};
 
-use super::{AssumeRole, AwsSettings, Endpoints, StaticKeys};
-use crate::settings::duration;
+use super::{AssumeRole, AwsSettings, Endpoints, IgnoredTags, StaticKeys, TagRules};
+use crate::settings::{List, duration, texts};
 
 /// The block as it is configured.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -21,6 +21,7 @@ pub(crate) struct AwsBlock {
     endpoints: Attr<EndpointsBlock>,
     s3_use_path_style: Attr<bool>,
     default_tags: Attr<BTreeMap<String, Attr<String>>>,
+    ignore_tags: Attr<IgnoreTagsBlock>,
     max_attempts: Attr<u32>,
 }
 
@@ -31,6 +32,12 @@ struct AssumeRoleBlock {
     external_id: Attr<String>,
     policy: Attr<String>,
     duration: Attr<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct IgnoreTagsBlock {
+    keys: List<String>,
+    key_prefixes: List<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -79,6 +86,15 @@ pub(crate) fn aws_attribute() -> Attribute {
         .attribute("ec2", url("EC2"))
         .attribute("s3", url("S3, or of a server that speaks its protocol"))
         .attribute("sts", url("STS"));
+    let keys = |description: &str| {
+        Attribute::set(Type::String)
+            .optional()
+            .validate(validators::non_null_elements())
+            .description(description)
+    };
+    let ignored = Nested::new()
+        .attribute("keys", keys("Keys of such tags."))
+        .attribute("key_prefixes", keys("What the keys of such tags begin with."));
     let nested = Nested::new()
         .attribute("region", text("The region of everything that names none, e.g. `eu-west-1`."))
         .attribute("profile", text("The profile in `~/.aws/config` to use, SSO profiles included."))
@@ -89,6 +105,7 @@ pub(crate) fn aws_attribute() -> Attribute {
         .attribute("endpoints", Attribute::nested_single(endpoints).optional().description("Where services are, when not where AWS has them."))
         .attribute("s3_use_path_style", Attribute::bool().optional().description("Address buckets as `https://HOST/BUCKET` instead of `https://BUCKET.HOST`: what most servers other than AWS want."))
         .attribute("default_tags", Attribute::map(Type::String).optional().validate(validators::non_null_elements()).description("Tags for everything made in AWS; tags of a resource win."))
+        .attribute("ignore_tags", Attribute::nested_single(ignored).optional().description("Tags that other tools set on what is made here, such as those of a backup or of cost allocation: they are neither shown nor removed. What a resource or `default_tags` sets is managed all the same."))
         .attribute("max_attempts", Attribute::number().optional().validate(validators::integer_between(1, 100)).description("How often a call is tried when AWS throttles or fails. Default: 10."));
     Attribute::nested_single(nested).optional().description(
         "How to reach AWS. Default: as AWS' own tools do: environment, shared configuration and SSO, web identity, container and \
@@ -150,6 +167,11 @@ impl AwsBlock {
         let default_tags = settled(&self.default_tags)?.unwrap_or_default();
         let default_tags =
             default_tags.into_iter().map(|(key, value)| Ok((key, value.into_known().ok_or(NotKnown)?)));
+        let ignored = settled(&self.ignore_tags)?.unwrap_or_default();
+        let ignored = IgnoredTags {
+            keys: texts(&ignored.keys).ok_or(NotKnown)?,
+            key_prefixes: texts(&ignored.key_prefixes).ok_or(NotKnown)?,
+        };
         Ok(AwsSettings {
             region: settled(&self.region)?,
             profile: settled(&self.profile)?,
@@ -157,7 +179,7 @@ impl AwsBlock {
             assume_role,
             endpoints,
             s3_use_path_style: settled(&self.s3_use_path_style)?.unwrap_or(false),
-            default_tags: default_tags.collect::<Result<_, NotKnown>>()?,
+            tags: TagRules { defaults: default_tags.collect::<Result<_, NotKnown>>()?, ignored },
             max_attempts: settled(&self.max_attempts)?,
         })
     }

@@ -18,8 +18,12 @@ pub(crate) struct AwsError {
     message: String,
     request_id: Option<String>,
     status: Option<u16>,
+    bucket_region: Option<String>,
     open: bool,
 }
+
+/// In which region a bucket is: S3 says it also to those who ask in another region, or must not see the bucket.
+const BUCKET_REGION: &str = "x-amz-bucket-region";
 
 /// What EC2 says with the status of a failure of its own when it has looked at the call and done nothing. Then an earlier try with the
 /// same client token has had no effect either; one that was throttled was not even looked at, so that it says nothing.
@@ -44,6 +48,9 @@ impl AwsError {
                 message,
                 request_id: error.request_id().map(str::to_owned),
                 status: error.raw_response().map(|response| response.status().as_u16()),
+                bucket_region: error
+                    .raw_response()
+                    .and_then(|response| response.headers().get(BUCKET_REGION).map(str::to_owned)),
                 open: may_have_happened(&error),
             }
         }
@@ -51,7 +58,15 @@ impl AwsError {
 
     /// An answer that is not the one the call's documentation promises.
     pub(crate) fn unexpected(action: &'static str, message: &str) -> Self {
-        Self { action, code: None, message: message.to_owned(), request_id: None, status: None, open: false }
+        Self {
+            action,
+            code: None,
+            message: message.to_owned(),
+            request_id: None,
+            status: None,
+            bucket_region: None,
+            open: false,
+        }
     }
 
     /// Whether AWS calls the error one of these.
@@ -62,6 +77,11 @@ impl AwsError {
     /// The HTTP status, for answers without a body.
     pub(crate) fn status(&self) -> Option<u16> {
         self.status
+    }
+
+    /// The region of the bucket that was asked about, where S3 says it.
+    pub(crate) fn bucket_region(&self) -> Option<&str> {
+        self.bucket_region.as_deref()
     }
 
     /// Whether the call may have done what it was to do all the same: there was no answer, or one that does not say.

@@ -4,7 +4,7 @@
 //! call of a region asks for all of them and the others find their answer there: two calls a region instead of two a machine.
 //! What has lost the tag, or was imported, is asked for by its id.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,8 +29,15 @@ struct Snapshot {
     taken: Instant,
     instances: HashMap<String, Instance>,
     volumes: HashMap<String, Volume>,
-    /// The instances of elastic addresses by allocation id, once somebody asked.
-    addresses: Option<HashMap<String, String>>,
+    /// The elastic addresses that an instance has, by allocation id, once a caller asked for them.
+    addresses: Option<HashMap<String, ElasticAddress>>,
+}
+
+/// An elastic address and the instance that has it.
+#[derive(Clone, Debug)]
+struct ElasticAddress {
+    instance: String,
+    public_ip: String,
 }
 
 /// An instance and what is attached to it.
@@ -38,8 +45,8 @@ struct Snapshot {
 pub(crate) struct Seen {
     pub(crate) instance: Instance,
     pub(crate) volumes: HashMap<String, Volume>,
-    /// The allocation ids of its elastic addresses, where they were asked for.
-    pub(crate) elastic_ips: Vec<String>,
+    /// Its elastic addresses by allocation id, each as `198.51.100.7`, where they were asked for.
+    pub(crate) elastic_ips: BTreeMap<String, String>,
 }
 
 /// What to look at beside an instance and what is attached to it.
@@ -85,13 +92,16 @@ impl Fleet {
         let volumes =
             wanted.into_iter().filter_map(|id| Some((id.clone(), snapshot.volumes.get(&id)?.clone())));
         let volumes = volumes.collect();
-        let mut elastic_ips = vec![];
+        let mut elastic_ips = BTreeMap::new();
         if beside.elastic_ips {
             if snapshot.addresses.is_none() {
                 snapshot.addresses = Some(addresses(client).await?);
             }
             let all = snapshot.addresses.iter().flatten();
-            elastic_ips.extend(all.filter(|(_, of)| *of == id).map(|(allocation, _)| allocation.clone()));
+            let of_instance = all.filter(|(_, address)| address.instance == id);
+            elastic_ips.extend(
+                of_instance.map(|(allocation, address)| (allocation.clone(), address.public_ip.clone())),
+            );
         }
         Ok(Some(Seen { instance, volumes, elastic_ips }))
     }
@@ -178,10 +188,13 @@ async fn instances(client: &Client, filter: Filter) -> Result<Vec<Instance>, Aws
     Ok(found)
 }
 
-async fn addresses(client: &Client) -> Result<HashMap<String, String>, AwsError> {
+async fn addresses(client: &Client) -> Result<HashMap<String, ElasticAddress>, AwsError> {
     let found = client.describe_addresses().send().await.map_err(AwsError::of("ec2:DescribeAddresses"))?;
-    let of_instance =
-        |address: &Address| Some((address.allocation_id()?.to_owned(), address.instance_id()?.to_owned()));
+    let of_instance = |address: &Address| {
+        let instance = address.instance_id().filter(|id| !id.is_empty())?.to_owned();
+        let public_ip = address.public_ip()?.to_owned();
+        Some((address.allocation_id()?.to_owned(), ElasticAddress { instance, public_ip }))
+    };
     Ok(found.addresses().iter().filter_map(of_instance).collect())
 }
 

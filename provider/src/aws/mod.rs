@@ -27,9 +27,10 @@ pub(crate) use block::{AwsBlock, aws_attribute};
 pub(crate) use error::AwsError;
 pub(crate) use fleet::{Beside, Fleet, Seen};
 pub(crate) use tags::{
-    MACHINE, TagModel, Tags, difference, ec2_tags, retag_ec2, tags_all_attribute, tags_attribute, to_ec2,
+    IgnoredTags, MACHINE, TagModel, TagRules, Tags, difference, ec2_tags, retag_ec2, tags_all_attribute,
+    tags_attribute, to_ec2, whole_set,
 };
-pub(crate) use wait::{Backoff, Impatient, Patience, SETTLING};
+pub(crate) use wait::{Backoff, Impatient, Patience, SETTLING, heard_of};
 
 /// How often a call is tried, the first time included. Terraform starts many at once, and EC2 throttles by the minute.
 const ATTEMPTS: u32 = 10;
@@ -47,7 +48,7 @@ pub(crate) struct AwsSettings {
     pub(crate) assume_role: Option<AssumeRole>,
     pub(crate) endpoints: Endpoints,
     pub(crate) s3_use_path_style: bool,
-    pub(crate) default_tags: BTreeMap<String, String>,
+    pub(crate) tags: TagRules,
     pub(crate) max_attempts: Option<u32>,
 }
 
@@ -101,8 +102,13 @@ impl Aws {
     }
 
     /// The tags that everything gets.
-    pub(crate) fn default_tags(&self) -> &BTreeMap<String, String> {
-        &self.settings.default_tags
+    pub(crate) fn default_tags(&self) -> &Tags {
+        &self.settings.tags.defaults
+    }
+
+    /// What holds for all tags.
+    pub(crate) fn tag_rules(&self) -> &TagRules {
+        &self.settings.tags
     }
 
     /// The region of a resource that says `configured`.
@@ -249,6 +255,26 @@ pub(crate) async fn planned_region(
         (Attr::Null, None) => Ok(Attr::Unknown),
         (configured, _) => Ok(configured.clone()),
     }
+}
+
+/// What to say where a resource is to move to another region although its configuration names none: the surroundings of this
+/// run differ from those of the last one.
+pub(crate) fn moves_with_surroundings(
+    what: &str,
+    prior: &Attr<String>,
+    configured: &Attr<String>,
+    planned: &Attr<String>,
+    path: Path,
+) -> Option<Diagnostic> {
+    let (Attr::Known(from), Attr::Null, Attr::Known(to)) = (prior, configured, planned) else { return None };
+    (from != to).then(|| {
+        Diagnostic::warning(format!("{what} would be made anew in another region"))
+            .detail(format!(
+                "It is in {from}, and its configuration names no region. The region of the provider's `aws` block, of AWS_REGION or of the \
+                 profile is {to} by now. To leave it where it is, set `region = \"{from}\"`, or run with that region."
+            ))
+            .at(path)
+    })
 }
 
 /// Splits `REGION:ID` of an import; the region may be left out.

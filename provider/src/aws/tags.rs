@@ -1,4 +1,4 @@
-//! Tags: the resource's own, and the provider's `default_tags` below them.
+//! Tags: the resource's own, the provider's `default_tags` below them, and those that other tools set and `ignore_tags` names.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,31 @@ use super::AwsError;
 
 /// Tags by key.
 pub(crate) type Tags = BTreeMap<String, String>;
+
+/// What the provider's `aws` block says about tags.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TagRules {
+    /// Tags of everything that is made; a resource's own win.
+    pub(crate) defaults: Tags,
+    /// Tags that other tools set: they are neither shown nor removed.
+    pub(crate) ignored: IgnoredTags,
+}
+
+/// Keys of tags that are not Terraform's.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IgnoredTags {
+    /// Whole keys.
+    pub(crate) keys: Vec<String>,
+    /// The beginnings of keys.
+    pub(crate) key_prefixes: Vec<String>,
+}
+
+impl IgnoredTags {
+    fn has(&self, key: &str) -> bool {
+        self.keys.iter().any(|ignored| ignored == key)
+            || self.key_prefixes.iter().any(|prefix| key.starts_with(prefix.as_str()))
+    }
+}
 
 /// The two attributes that every tagged resource has.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,11 +80,16 @@ impl TagModel {
         Attr::Known(all)
     }
 
-    /// Both attributes as AWS has them: what the state did not have and `defaults` explains is not the resource's own.
-    pub(crate) fn read(&mut self, found: &Tags, defaults: &Tags) {
-        let found: Tags =
-            found.iter().filter(|(key, _)| !is_reserved(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    /// Both attributes as AWS has them: what the state did not have and `defaults` explains is not the resource's own. What the
+    /// configuration sets is shown even where `ignore_tags` names it.
+    pub(crate) fn read(&mut self, found: &Tags, rules: &TagRules) {
+        let defaults = &rules.defaults;
         let before = self.tags.known();
+        let is_set =
+            |key: &String| before.is_some_and(|tags| tags.contains_key(key)) || defaults.contains_key(key);
+        let shows = |key: &String| !is_reserved(key) && (!rules.ignored.has(key) || is_set(key));
+        let found: Tags =
+            found.iter().filter(|(key, _)| shows(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
         let own: BTreeMap<String, Attr<String>> = found
             .iter()
             .filter(|(key, value)| {
@@ -77,6 +107,15 @@ impl TagModel {
         let known = |(key, value): (&String, &Attr<String>)| Some((key.clone(), value.known()?.clone()));
         self.tags_all.known().into_iter().flatten().filter_map(known).collect()
     }
+}
+
+/// All tags to write where AWS takes only whole sets: those that are wanted, and beside them those there that are not Terraform's. `managed`
+/// are the ones that Terraform has set so far.
+pub(crate) fn whole_set(there: &Tags, managed: &Tags, wanted: &Tags) -> Tags {
+    let others = there.iter().filter(|(key, _)| !managed.contains_key(*key));
+    let mut all: Tags = others.map(|(key, value)| (key.clone(), value.clone())).collect();
+    all.extend(wanted.clone());
+    all
 }
 
 /// What to set and what to remove to get from one to the other.
@@ -130,20 +169,43 @@ mod tests {
 
     #[test]
     fn what_the_defaults_explain_is_not_the_resources_own() {
-        let defaults = tags(&[("team", "infra")]);
+        let rules =
+            |defaults: &Tags| TagRules { defaults: defaults.clone(), ignored: IgnoredTags::default() };
+        let defaults = &rules(&tags(&[("team", "infra")]));
         let mut model = TagModel { tags: Attr::Null, tags_all: Attr::Null };
-        model.read(&tags(&[("team", "infra"), ("aws:x", "y"), (MACHINE, "db")]), &defaults);
+        model.read(&tags(&[("team", "infra"), ("aws:x", "y"), (MACHINE, "db")]), defaults);
         assert_eq!(model, TagModel { tags: Attr::Null, tags_all: known(&[("team", "infra")]) });
 
         // Declared on the resource as well, it stays there: the next plan is empty.
         let mut model = TagModel { tags: known(&[("team", "infra")]), tags_all: Attr::Null };
-        model.read(&tags(&[("team", "infra")]), &defaults);
+        model.read(&tags(&[("team", "infra")]), defaults);
         assert_eq!(model.tags, known(&[("team", "infra")]));
 
         // What somebody else added shows, and the plan removes it.
         let mut model = TagModel { tags: Attr::Null, tags_all: Attr::Null };
-        model.read(&tags(&[("team", "infra"), ("who", "me")]), &defaults);
+        model.read(&tags(&[("team", "infra"), ("who", "me")]), defaults);
         assert_eq!(model.tags, known(&[("who", "me")]));
+    }
+
+    #[test]
+    fn what_other_tools_set_is_not_seen_where_the_provider_ignores_it() {
+        let ignored = IgnoredTags { keys: vec!["cost".to_owned()], key_prefixes: vec!["backup/".to_owned()] };
+        let rules = TagRules { defaults: Tags::new(), ignored };
+        let there = tags(&[("cost", "1"), ("backup/last", "now"), ("role", "db")]);
+        let mut model = TagModel { tags: known(&[("role", "db")]), tags_all: Attr::Null };
+        model.read(&there, &rules);
+        assert_eq!((&model.tags, &model.tags_all), (&known(&[("role", "db")]), &known(&[("role", "db")])));
+        // What the configuration sets is Terraform's all the same.
+        let mut model = TagModel { tags: known(&[("cost", "2")]), tags_all: Attr::Null };
+        model.read(&there, &rules);
+        assert_eq!(model.tags, known(&[("cost", "1"), ("role", "db")]));
+    }
+
+    #[test]
+    fn a_whole_set_keeps_the_tags_of_others() {
+        let there = tags(&[("aws:cloudformation:stack-name", "s"), ("a", "1"), ("cost", "1")]);
+        let written = whole_set(&there, &tags(&[("a", "1")]), &tags(&[("b", "2")]));
+        assert_eq!(written, tags(&[("aws:cloudformation:stack-name", "s"), ("b", "2"), ("cost", "1")]));
     }
 
     #[test]

@@ -8,6 +8,27 @@ use tokio_util::sync::CancellationToken;
 /// How long EC2 may take to hear of what it has just made.
 pub(crate) const SETTLING: Duration = Duration::from_secs(30);
 
+/// How long to look for something that EC2 may have made: it may not have heard of it yet.
+const HEARING: Duration = Duration::from_secs(10);
+
+/// Looks for something that EC2 may have made, until it is found or EC2 should have heard of it.
+pub(crate) async fn heard_of<T, E, F>(
+    mut look: impl FnMut() -> F,
+    cancel: &CancellationToken,
+) -> Result<Option<T>, E>
+where
+    F: Future<Output = Result<Option<T>, E>>,
+{
+    let patience = Patience::new(HEARING, cancel);
+    let mut backoff = Backoff::default();
+    loop {
+        let found = look().await?;
+        if found.is_some() || backoff.pause(&patience).await.is_err() {
+            return Ok(found);
+        }
+    }
+}
+
 /// How long to wait for something, and who may cut it short.
 #[derive(Clone, Debug)]
 pub(crate) struct Patience {

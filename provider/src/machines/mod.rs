@@ -6,12 +6,12 @@ pub(crate) mod ec2;
 mod sameness;
 pub(crate) mod ssh;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use nixos_activator::Secret;
 use nixos_activator::network::{Fact, MachineFacts};
 use nixos_activator::ssh::{self as activator_ssh, Endpoint, HostKeyPolicy, Key};
+use nixos_activator::{Secret, facts};
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Diagnostic, Nested, Path, Validator, validators};
 
@@ -38,6 +38,7 @@ pub(crate) struct Target {
     pub(crate) state_version: Attr<String>,
     pub(crate) public_ipv4: Attr<String>,
     pub(crate) private_ipv4: Attr<String>,
+    pub(crate) public_ipv6: Attr<String>,
     pub(crate) target_env: Attr<String>,
     pub(crate) machine_id: Attr<String>,
     pub(crate) instance_id: Attr<String>,
@@ -122,6 +123,10 @@ pub(crate) fn target_attributes(direction: Direction) -> Nested {
         .attribute(
             "private_ipv4",
             text().description("The machine's address in its own network: `networking.privateIPv4`."),
+        )
+        .attribute(
+            "public_ipv6",
+            text().description("The machine's IPv6 address on the internet: `networking.publicIPv6`."),
         )
         .attribute("target_env", text().validate(target_env_values()).description(TARGET_ENV))
         .attribute(
@@ -265,6 +270,7 @@ impl Target {
             port: fact(&self.port),
             public_ipv4: fact(&self.public_ipv4),
             private_ipv4: fact(&self.private_ipv4),
+            public_ipv6: fact(&self.public_ipv6),
             host_public_key: fact(&self.host_public_key),
             system: fact(&self.system),
             state_version: fact(&self.state_version),
@@ -300,9 +306,40 @@ pub(crate) fn host_key_policy(text: &str) -> HostKeyPolicy {
     }
 }
 
-/// A literal IPv4 address among the names of a host.
-pub(crate) fn literal_ipv4(host: &str) -> Option<Ipv4Addr> {
-    host.parse().ok()
+/// The addresses of a machine that its specification may use.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Addresses {
+    /// On the internet, as `198.51.100.7`.
+    pub(crate) public_ipv4: Option<String>,
+    /// In its own network, as `10.0.0.7`.
+    pub(crate) private_ipv4: Option<String>,
+    /// On the internet, as `2001:db8::7`.
+    pub(crate) public_ipv6: Option<String>,
+}
+
+impl Addresses {
+    /// What one address, at which the machine is reached, tells. A loopback address, and an IPv6 address of one site or link, tell
+    /// nothing.
+    pub(crate) fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) if facts::is_private(address) => {
+                Self { private_ipv4: Some(address.to_string()), ..Self::default() }
+            }
+            IpAddr::V4(address) if !address.is_loopback() => {
+                Self { public_ipv4: Some(address.to_string()), ..Self::default() }
+            }
+            IpAddr::V6(address) if facts::is_public(address) => {
+                Self { public_ipv6: Some(address.to_string()), ..Self::default() }
+            }
+            _ => Self::default(),
+        }
+    }
+
+    /// The literal address among the names of a host, perhaps in brackets.
+    pub(crate) fn literal(host: &str) -> Option<IpAddr> {
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        inner.unwrap_or(host).parse().ok()
+    }
 }
 
 /// The provider's defaults when nothing is configured.

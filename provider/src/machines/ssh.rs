@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Nested, validators};
 
-use super::{Bastion, Direction, Target, connection_attributes, literal_ipv4};
+use super::{Addresses, Bastion, Direction, Target, connection_attributes};
 use crate::settings::List;
 
 /// The block as it is configured.
@@ -49,15 +49,11 @@ impl SshBlock {
     /// The target as far as the block alone tells it; what only the machine can tell is open. Defaults of the provider are no part of it:
     /// they are looked up when a connection is made, so that a change of them holds everywhere at once.
     pub(crate) fn target(&self) -> Target {
-        let (public, private) = match &self.host {
-            Attr::Known(host) => match literal_ipv4(host) {
-                Some(address) if nixos_activator::facts::is_private(address) => {
-                    (Attr::Null, Attr::Known(host.clone()))
-                }
-                Some(_) => (Attr::Known(host.clone()), Attr::Null),
-                None => (Attr::Unknown, Attr::Unknown),
-            },
-            _ => (Attr::Unknown, Attr::Unknown),
+        let literal = self.host.known().and_then(|host| Addresses::literal(host)).map(Addresses::of);
+        let address = |of: fn(&Addresses) -> &Option<String>| match &literal {
+            Some(addresses) => Attr::from(of(addresses).clone()),
+            // A name: the machine tells at which address it is reached.
+            None => Attr::Unknown,
         };
         let host_public_key = match &self.host_public_key {
             Attr::Null => Attr::Unknown,
@@ -76,8 +72,9 @@ impl SshBlock {
             elevate: self.elevate.clone(),
             system: Attr::Unknown,
             state_version: Attr::Unknown,
-            public_ipv4: public,
-            private_ipv4: private,
+            public_ipv4: address(|addresses| &addresses.public_ipv4),
+            private_ipv4: address(|addresses| &addresses.private_ipv4),
+            public_ipv6: address(|addresses| &addresses.public_ipv6),
             target_env: Attr::Null,
             machine_id: Attr::Unknown,
             instance_id: Attr::Null,

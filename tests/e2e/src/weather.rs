@@ -56,6 +56,8 @@ struct Sky {
     answers: BTreeMap<String, Answer>,
     /// What was just made, and how often it is still unknown.
     unknown: BTreeMap<String, u8>,
+    /// Questions that are answered as if nothing had been made, and how often.
+    empty: BTreeMap<String, u8>,
 }
 
 type Answer = (StatusCode, Option<HeaderValue>, Bytes);
@@ -107,6 +109,7 @@ impl Weather {
                 met: BTreeMap::new(),
                 answers: BTreeMap::new(),
                 unknown: BTreeMap::new(),
+                empty: BTreeMap::new(),
             }),
         });
         let stop = CancellationToken::new();
@@ -147,6 +150,12 @@ impl Weather {
     /// The next `times` questions about what was made under this name or id are answered by a part of EC2 that has not heard of it.
     pub fn hide(&self, made: &str, times: u8) {
         self.shared.sky().unknown.insert(made.to_owned(), times);
+    }
+
+    /// The next `times` questions of this kind, which look for something by a filter, are answered by a part of EC2 that has heard of
+    /// nothing.
+    pub fn hide_everything(&self, action: &str, times: u8) {
+        self.shared.sky().empty.insert(action.to_owned(), times);
     }
 
     /// How many requests have asked for `action` since the last [`Self::take_counts`].
@@ -320,21 +329,19 @@ impl Sky {
         if !question.ec2 || !question.action.starts_with("Describe") {
             return None;
         }
+        if let Some(times) = self.empty.get_mut(&question.action).filter(|times| **times > 0)
+            && question.body.contains("Filter.")
+        {
+            *times -= 1;
+            return Some(nothing(&question.action));
+        }
         let (made, times) =
             self.unknown.iter_mut().find(|(made, times)| **times > 0 && question.names(made))?;
         *times -= 1;
         let (made, action) = (made.clone(), &question.action);
         *self.met.entry("not known yet").or_default() += 1;
         if question.body.contains("Filter.") {
-            let set = match action.as_str() {
-                "DescribeInstances" => "reservationSet",
-                "DescribeVolumes" => "volumeSet",
-                _ => "keySet",
-            };
-            let body = format!(
-                "<{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>weather</requestId><{set}/></{action}Response>"
-            );
-            return Some((StatusCode::OK, Some(xml()), Bytes::from(body)));
+            return Some(nothing(action));
         }
         let code = match made.split('-').next() {
             Some("i") => "InvalidInstanceID.NotFound",
@@ -391,6 +398,19 @@ impl Question {
             self.path
         ))
     }
+}
+
+/// The answer to a question that finds nothing.
+fn nothing(action: &str) -> Answer {
+    let set = match action {
+        "DescribeInstances" => "reservationSet",
+        "DescribeVolumes" => "volumeSet",
+        _ => "keySet",
+    };
+    let body = format!(
+        "<{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>weather</requestId><{set}/></{action}Response>"
+    );
+    (StatusCode::OK, Some(xml()), Bytes::from(body))
 }
 
 fn parameter(body: &str, name: &str) -> Option<String> {

@@ -1,21 +1,26 @@
 //! The calls of EC2 that the life of an instance consists of.
 
+use std::time::Duration;
+
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::error::ProvideErrorMetadata;
 use aws_sdk_ec2::primitives::DateTime;
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, EbsBlockDevice, Filter, HttpTokensState, IamInstanceProfileSpecification, Image,
-    Instance, InstanceLifecycleType, InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest,
-    InstanceNetworkInterfaceSpecification, InstanceStateName, MarketType, Placement, ResourceType,
-    SpotMarketOptions, TagSpecification,
+    Instance, InstanceIpv6Address, InstanceLifecycleType, InstanceMarketOptionsRequest,
+    InstanceMetadataOptionsRequest, InstanceNetworkInterfaceSpecification, InstanceStateName, MarketType,
+    Placement, ResourceType, SpotMarketOptions, TagSpecification,
 };
 use base64::Engine as _;
 use nixos_activator::Secret;
 use tfplugin::Attr;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::block::{Ec2Block, MetadataOptions, RootVolume, Spot};
 use crate::aws::{
-    Aws, AwsError, Backoff, Beside, Impatient, MACHINE, Patience, SETTLING, Seen, TagModel, Tags, to_ec2,
+    Aws, AwsError, Backoff, Beside, Impatient, MACHINE, Patience, SETTLING, Seen, TagModel, TagRules, Tags,
+    heard_of, to_ec2,
 };
 use crate::settings::known_elements;
 
@@ -36,8 +41,28 @@ const NO_CAPACITY: &[&str] = &[
     "SpotMaxPriceTooLow",
     "UnfulfillableCapacity",
 ];
-/// An instance profile takes some seconds until EC2 knows it.
-const NO_PROFILE_YET: &str = "Invalid IAM Instance Profile";
+/// What EC2 says of a thing that an instance is to have and that it does not know. It may have been made a second ago.
+const UNKNOWN_THINGS: &[&str] = &[
+    "InvalidGroup.NotFound",
+    "InvalidKeyPair.NotFound",
+    "InvalidNetworkInterfaceID.NotFound",
+    "InvalidPlacementGroup.Unknown",
+    "InvalidSecurityGroupID.NotFound",
+    "InvalidSubnetID.NotFound",
+];
+/// What EC2 says of an instance profile that it does not know, or whose role it does not know.
+const UNKNOWN_PROFILE: &[&str] = &["Invalid IAM Instance Profile", "has no associated IAM Roles"];
+/// How long IAM may take to tell EC2 of a profile.
+const IAM: Duration = Duration::from_mins(2);
+
+/// How long a thing that EC2 does not know may be too new for it; `None` where the error is about something else.
+fn not_heard_of(error: &AwsError) -> Option<Duration> {
+    let text = error.to_string();
+    if UNKNOWN_PROFILE.iter().any(|said| text.contains(said)) {
+        return Some(IAM);
+    }
+    error.is(UNKNOWN_THINGS).then_some(SETTLING)
+}
 
 /// Why an instance is not in the state that was waited for.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +109,7 @@ impl<'a> Ec2<'a> {
         self.seen(id, block).await
     }
 
-    /// The same of an instance that there is: EC2 may not have heard yet of what it has just made.
+    /// The same of an instance that there is, with the addresses it was given: EC2 may not have heard yet of what it has just made.
     pub(crate) async fn settled(
         &self,
         id: &str,
@@ -94,24 +119,31 @@ impl<'a> Ec2<'a> {
         let patience = patience.at_most(SETTLING);
         let mut backoff = Backoff::default();
         loop {
-            if let Some(seen) = self.look(id, block).await? {
-                return Ok(seen);
+            let seen = self.look(id, block).await?;
+            if let Some(seen) = seen.as_ref().filter(|seen| block.has_addresses(seen)) {
+                return Ok(seen.clone());
             }
             if backoff.pause(&patience).await.is_err() {
-                return Err(AwsError::unexpected(
-                    "ec2:DescribeInstances",
-                    "the instance is not there any more",
-                ));
+                return seen.ok_or_else(|| {
+                    AwsError::unexpected("ec2:DescribeInstances", "the instance is not there any more")
+                });
             }
         }
     }
 
-    /// The instance that was made by a call with this client token.
-    pub(crate) async fn made_by(&self, token: &str) -> Result<Option<String>, AwsError> {
-        self.changed().await;
+    /// The instance that was made by a call with this client token. It is looked for until EC2 should have heard of it.
+    pub(crate) async fn made_by(
+        &self,
+        token: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Option<String>, AwsError> {
         let made = |instance: &Instance| instance.client_token() == Some(token);
-        let found = self.aws.fleet.find(&self.client, &self.region, made).await?;
-        Ok(found.and_then(|instance| instance.instance_id().map(str::to_owned)))
+        let look = || async {
+            self.changed().await;
+            let found = self.aws.fleet.find(&self.client, &self.region, made).await?;
+            Ok(found.and_then(|instance| instance.instance_id().map(str::to_owned)))
+        };
+        heard_of(look, cancel).await
     }
 
     /// The image an instance is to be made from.
@@ -174,11 +206,18 @@ impl<'a> Ec2<'a> {
             .set_user_data(encoded);
         let groups: Vec<String> = known_elements(&block.security_group_ids).cloned().collect();
         let groups = Some(groups).filter(|groups| !groups.is_empty());
+        let ipv6: Vec<_> = known_elements(&block.ipv6_addresses)
+            .map(|address| InstanceIpv6Address::builder().ipv6_address(address).build())
+            .collect();
+        let ipv6 = Some(ipv6).filter(|addresses| !addresses.is_empty());
+        let ipv6_count = block.ipv6_address_count.known().copied().filter(|_| ipv6.is_none());
         // A public address is asked for on a network interface, and then everything else about the network is said there too.
         call = match block.associate_public_ip_address.known() {
             None => call
                 .set_subnet_id(text(&block.subnet_id))
                 .set_private_ip_address(text(&block.private_ip))
+                .set_ipv6_address_count(ipv6_count)
+                .set_ipv6_addresses(ipv6)
                 .set_security_group_ids(groups),
             Some(public) => call.network_interfaces(
                 InstanceNetworkInterfaceSpecification::builder()
@@ -187,16 +226,20 @@ impl<'a> Ec2<'a> {
                     .associate_public_ip_address(*public)
                     .set_subnet_id(text(&block.subnet_id))
                     .set_private_ip_address(text(&block.private_ip))
+                    .set_ipv6_address_count(ipv6_count)
+                    .set_ipv6_addresses(ipv6)
                     .set_groups(groups)
                     .build(),
             ),
         };
+        let send = || async { call.clone().send().await.map_err(AwsError::of(ACTION)) };
+        let no_capacity = |error: &AwsError| block.spot.is_known() && error.is(NO_CAPACITY);
+        let start = Instant::now();
+        // Both kinds of waiting are over when `patience` is, and what EC2 does not know is waited for only as long as it may be new.
         let passes = |error: &AwsError| {
-            (block.spot.is_known() && error.is(NO_CAPACITY)) || error.to_string().contains(NO_PROFILE_YET)
+            no_capacity(error) || not_heard_of(error).is_some_and(|limit| start.elapsed() < limit)
         };
-        let answer = patience
-            .retry(passes, || async { call.clone().send().await.map_err(AwsError::of(ACTION)) })
-            .await?;
+        let answer = patience.retry(passes, send).await?;
         self.changed().await;
         let made = answer.instances().first().cloned();
         made.ok_or_else(|| AwsError::unexpected(ACTION, "the answer names no instance"))
@@ -354,8 +397,8 @@ impl<'a> Ec2<'a> {
     }
 
     /// The tags that everything gets.
-    pub(crate) fn default_tags(&self) -> &Tags {
-        self.aws.default_tags()
+    pub(crate) fn tag_rules(&self) -> &TagRules {
+        self.aws.tag_rules()
     }
 }
 

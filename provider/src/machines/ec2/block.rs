@@ -23,8 +23,11 @@ pub(crate) struct Ec2Block {
     pub(crate) security_group_ids: List<String>,
     pub(crate) private_ip: Attr<String>,
     pub(crate) associate_public_ip_address: Attr<bool>,
+    pub(crate) ipv6_address_count: Attr<i32>,
+    pub(crate) ipv6_addresses: List<String>,
     pub(crate) elastic_ip: Attr<String>,
     pub(crate) use_private_address: Attr<bool>,
+    pub(crate) use_ipv6_address: Attr<bool>,
     pub(crate) instance_profile: Attr<String>,
     pub(crate) placement_group: Attr<String>,
     pub(crate) tenancy: Attr<String>,
@@ -141,8 +144,15 @@ impl Ec2Block {
         }
         if let Some(old) = old {
             keep!(self, configured, old; availability_zone key_name subnet_id security_group_ids private_ip
-                associate_public_ip_address instance_profile placement_group tenancy ebs_optimized source_dest_check
+                associate_public_ip_address ipv6_address_count ipv6_addresses instance_profile placement_group tenancy ebs_optimized source_dest_check
                 client_token);
+            // Another number of addresses is another set of them, and the other way round.
+            if !configured.ipv6_address_count.is_null() && self.ipv6_address_count != old.ipv6_address_count {
+                self.ipv6_addresses = Attr::Unknown;
+            }
+            if !configured.ipv6_addresses.is_null() && self.ipv6_addresses != old.ipv6_addresses {
+                self.ipv6_address_count = Attr::Unknown;
+            }
             if let (Attr::Known(spot), Attr::Known(asked), Attr::Known(was)) =
                 (&mut self.spot, &configured.spot, &old.spot)
             {
@@ -249,6 +259,15 @@ impl Ec2Block {
     /// Attributes that differ from those of `old`, were known there, and cannot be changed in place.
     pub(crate) fn replaced(&self, old: &Self) -> Vec<Path> {
         let differs = |before: &Attr<String>, after: &Attr<String>| before.is_known() && before != after;
+        // Encryption is decided when a volume is made, and the root volume is made with the machine.
+        let root = match (&old.root_volume, &self.root_volume) {
+            (Attr::Known(old), Attr::Known(new)) => {
+                (old.encrypted.is_known() && old.encrypted != new.encrypted)
+                    || (differs(&old.kms_key_id, &new.kms_key_id)
+                        && !is_same_key(&old.kms_key_id, &new.kms_key_id))
+            }
+            _ => false,
+        };
         let public = (&old.associate_public_ip_address, &self.associate_public_ip_address);
         let spot = match (&old.spot, &self.spot) {
             (Attr::Known(old), Attr::Known(new)) => {
@@ -262,6 +281,7 @@ impl Ec2Block {
             ("private_ip", differs(&old.private_ip, &self.private_ip)),
             ("associate_public_ip_address", public.0.is_known() && public.0 != public.1),
             ("spot", spot),
+            ("root_volume", root),
         ];
         let replaced = replaced.into_iter().filter(|(_, replaced)| *replaced);
         replaced.map(|(name, _)| Path::root().attribute("ec2").attribute(name)).collect()
@@ -305,6 +325,16 @@ impl Volume {
             Attr::Null => self.existing_volume_id.is_null() || found.has(self),
             Attr::Unknown => true,
         }
+    }
+}
+
+/// Whether two names of a KMS key, an id or an ARN, may mean the same key.
+pub(super) fn is_same_key(one: &Attr<String>, other: &Attr<String>) -> bool {
+    match (one, other) {
+        (Attr::Known(one), Attr::Known(other)) => {
+            one.ends_with(other.as_str()) || other.ends_with(one.as_str())
+        }
+        _ => false,
     }
 }
 

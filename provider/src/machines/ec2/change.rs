@@ -1,17 +1,19 @@
 //! From what an instance is to what is planned.
 
-use aws_sdk_ec2::types::{AttributeBooleanValue, AttributeValue, Filter};
+use aws_sdk_ec2::types::{Address, AttributeBooleanValue, AttributeValue, Filter};
 use tfplugin::{Attr, Diagnostic, Diagnostics, Path};
 
 use super::Ec2;
 use super::api::{machine_tags, profile_specification};
-use super::block::{Ec2Block, RootVolume, device_letter};
+use super::block::{Ec2Block, RootVolume, device_letter, is_same_key};
+use super::drift::root_volume;
 use super::found::Found;
+use super::ipv6::{self, primary};
 use super::volumes::{self, Owner, VolumeChange, keep_or_delete, modify_volume};
-use crate::aws::{AwsError, Patience, difference, retag_ec2};
+use crate::aws::{AwsError, Backoff, MACHINE, Patience, SETTLING, difference, retag_ec2};
 use crate::settings::known_elements;
 
-/// Whether the change is one that only a stopped instance takes.
+/// Whether the change is one that only a stopped instance takes, or may be one as long as the new type is not known.
 pub(crate) fn needs_stop(before: &Ec2Block, after: &Ec2Block) -> bool {
     before.instance_type != after.instance_type
         || (after.ebs_optimized.is_known() && before.ebs_optimized != after.ebs_optimized)
@@ -24,12 +26,12 @@ pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool, foun
     let mut say = |path: Path, summary: String, detail: String| {
         problems.push(Diagnostic::error(summary).detail(detail).at(path));
     };
-    if runs && needs_stop(before, after) && after.allow_stopping_for_update != Attr::Known(true) {
+    // A type that is not known yet may be the one that the machine has. Terraform plans again when it is known.
+    let is_decided = !after.instance_type.is_unknown();
+    if runs && is_decided && needs_stop(before, after) && after.allow_stopping_for_update != Attr::Known(true)
+    {
         let (name, from, to) = match (&before.instance_type, &after.instance_type) {
             (Attr::Known(from), Attr::Known(to)) if from != to => ("instance_type", from.clone(), to.clone()),
-            (_, Attr::Unknown) => {
-                ("instance_type", "what it is".to_owned(), "something not known yet".to_owned())
-            }
             _ => ("ebs_optimized", "what it is".to_owned(), "the other".to_owned()),
         };
         say(
@@ -79,7 +81,7 @@ pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool, foun
             (
                 "kms_key_id",
                 differs(&was.kms_key_id, &volume.kms_key_id)
-                    && !same_key(&was.kms_key_id, &volume.kms_key_id),
+                    && !is_same_key(&was.kms_key_id, &volume.kms_key_id),
             ),
             ("encrypted", was.encrypted != volume.encrypted && !volume.encrypted.is_unknown()),
         ];
@@ -101,16 +103,6 @@ pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool, foun
         );
     }
     problems
-}
-
-/// A key by id, and the same by ARN.
-fn same_key(one: &Attr<String>, other: &Attr<String>) -> bool {
-    match (one, other) {
-        (Attr::Known(one), Attr::Known(other)) => {
-            one.ends_with(other.as_str()) || other.ends_with(one.as_str())
-        }
-        _ => false,
-    }
 }
 
 /// Changes what only a stopped instance takes.
@@ -166,10 +158,21 @@ pub(crate) async fn become_(
         there.instance_profile = planned.instance_profile.clone();
     }
     step!(instance_profile, profile(ec2, id, planned));
-    step!(elastic_ip, elastic_ip(ec2, id, there.elastic_ip.known(), planned));
-    if let (Attr::Known(now), Attr::Known(wanted)) = (&there.root_volume, &planned.root_volume) {
-        root_volume(ec2, id, now, wanted, patience).await.map_err(at("root_volume"))?;
-        there.root_volume = Attr::Known(RootVolume { volume_id: now.volume_id.clone(), ..wanted.clone() });
+    step!(elastic_ip, elastic_ip(ec2, id, there.elastic_ip.known(), planned, patience));
+    if there.ipv6_addresses != planned.ipv6_addresses
+        || there.ipv6_address_count != planned.ipv6_address_count
+    {
+        ipv6::become_(ec2, id, there, planned).await.map_err(at("ipv6_addresses"))?;
+    }
+    if let Attr::Known(wanted) = &planned.root_volume {
+        let now = match &there.root_volume {
+            Attr::Known(now) => now.clone(),
+            // The configuration did not name it so far, so that the state does not have it.
+            _ => root_volume_of(ec2, id).await.map_err(at("root_volume"))?,
+        };
+        check_encryption(&now, wanted, name)?;
+        change_root_volume(ec2, id, &now, wanted, patience).await.map_err(at("root_volume"))?;
+        there.root_volume = Attr::Known(RootVolume { volume_id: now.volume_id, ..wanted.clone() });
     }
     let owner = Owner { ec2, id, name, block: planned };
     let mut volumes = there.volumes.known().cloned().unwrap_or_default();
@@ -188,7 +191,10 @@ pub(crate) async fn become_(
         .filter(|(key, _)| *key != "Name")
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    let volume_ids: Vec<String> = ours.collect();
+    let mut volume_ids: Vec<String> = ours.collect();
+    if !set.is_empty() || !gone.is_empty() {
+        volume_ids.extend(own_root_volume(ec2, id).await.map_err(at("tags"))?);
+    }
     retag_ec2(&ec2.client, &[id.to_owned()], &set, &gone).await.map_err(at("tags"))?;
     if !volume_ids.is_empty() {
         retag_ec2(&ec2.client, &volume_ids, &of_volumes, &gone).await.map_err(at("tags"))?;
@@ -202,14 +208,34 @@ fn flag(value: Option<bool>) -> AttributeBooleanValue {
     AttributeBooleanValue::builder().set_value(value).build()
 }
 
+/// The first network interface of an instance that has several. EC2 refuses to change such an instance where a change of the
+/// interface is meant.
+async fn primary_of_several(ec2: &Ec2<'_>, id: &str) -> Result<Option<String>, AwsError> {
+    let seen = ec2.look(id, &Ec2Block::default()).await?;
+    let interfaces = seen.as_ref().map_or(&[][..], |seen| seen.instance.network_interfaces());
+    Ok(primary(interfaces)
+        .filter(|_| interfaces.len() > 1)
+        .and_then(|interface| interface.network_interface_id().map(str::to_owned)))
+}
+
 async fn groups(ec2: &Ec2<'_>, id: &str, planned: &Ec2Block) -> Result<(), AwsError> {
     let groups: Vec<String> = known_elements(&planned.security_group_ids).cloned().collect();
+    if let Some(interface) = primary_of_several(ec2, id).await? {
+        let call = ec2.client.modify_network_interface_attribute().network_interface_id(interface);
+        let sent = call.set_groups(Some(groups)).send().await;
+        return sent.map(drop).map_err(AwsError::of("ec2:ModifyNetworkInterfaceAttribute"));
+    }
     let call = ec2.client.modify_instance_attribute().instance_id(id).set_groups(Some(groups));
     call.send().await.map(drop).map_err(AwsError::of("ec2:ModifyInstanceAttribute"))
 }
 
 async fn source_dest_check(ec2: &Ec2<'_>, id: &str, planned: &Ec2Block) -> Result<(), AwsError> {
     let value = flag(planned.source_dest_check.known().copied());
+    if let Some(interface) = primary_of_several(ec2, id).await? {
+        let call = ec2.client.modify_network_interface_attribute().network_interface_id(interface);
+        let sent = call.source_dest_check(value).send().await;
+        return sent.map(drop).map_err(AwsError::of("ec2:ModifyNetworkInterfaceAttribute"));
+    }
     let call = ec2.client.modify_instance_attribute().instance_id(id).source_dest_check(value);
     call.send().await.map(drop).map_err(AwsError::of("ec2:ModifyInstanceAttribute"))
 }
@@ -279,6 +305,7 @@ async fn elastic_ip(
     id: &str,
     before: Option<&String>,
     planned: &Ec2Block,
+    patience: &Patience,
 ) -> Result<(), AwsError> {
     if let Some(before) = before {
         let found = ec2.client.describe_addresses().allocation_ids(before).send().await;
@@ -291,6 +318,11 @@ async fn elastic_ip(
         if let Some(association) = ours.as_ref().and_then(|address| address.association_id()) {
             let sent = ec2.client.disassociate_address().association_id(association).send().await;
             sent.map_err(AwsError::of("ec2:DisassociateAddress"))?;
+            if let (Attr::Null, Some(address)) =
+                (&planned.elastic_ip, ours.as_ref().and_then(Address::public_ip))
+            {
+                until_address_is_gone(ec2, id, address, patience).await?;
+            }
         }
     }
     let Some(allocation) = planned.elastic_ip.known() else { return Ok(()) };
@@ -300,7 +332,67 @@ async fn elastic_ip(
     call.send().await.map(drop).map_err(AwsError::of("ec2:AssociateAddress"))
 }
 
-async fn root_volume(
+/// Waits until EC2 shows the instance without an address that was taken from it, and, where the subnet gives it one of its own in
+/// exchange, with that. It goes on where EC2 is slow: the next refresh sees the rest.
+async fn until_address_is_gone(
+    ec2: &Ec2<'_>,
+    id: &str,
+    address: &str,
+    patience: &Patience,
+) -> Result<(), AwsError> {
+    let patience = patience.at_most(SETTLING);
+    let mut backoff = Backoff::default();
+    loop {
+        let seen = ec2.look(id, &Ec2Block::default()).await?;
+        let has = seen.as_ref().is_some_and(|seen| seen.instance.public_ip_address() == Some(address));
+        if !has || backoff.pause(&patience).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The root volume as it is.
+async fn root_volume_of(ec2: &Ec2<'_>, id: &str) -> Result<RootVolume, AwsError> {
+    let seen = ec2.look(id, &Ec2Block::default()).await?;
+    let found = seen.as_ref().and_then(root_volume);
+    found.ok_or_else(|| {
+        AwsError::unexpected("ec2:DescribeInstances", "the instance has no root volume on EBS")
+    })
+}
+
+/// The root volume, where it was made with the machine by this provider, whose tags it then has.
+async fn own_root_volume(ec2: &Ec2<'_>, id: &str) -> Result<Option<String>, AwsError> {
+    let Some(seen) = ec2.look(id, &Ec2Block::default()).await? else { return Ok(None) };
+    let root = root_volume(&seen).and_then(|root| root.volume_id.known().cloned());
+    let is_own = |id: &String| {
+        let volume = seen.volumes.get(id);
+        volume.is_some_and(|volume| volume.tags().iter().any(|tag| tag.key() == Some(MACHINE)))
+    };
+    Ok(root.filter(is_own))
+}
+
+/// Encryption is decided when a volume is made. Where the state knows the root volume the plan replaces the machine.
+fn check_encryption(now: &RootVolume, wanted: &RootVolume, machine: &str) -> Result<(), Diagnostic> {
+    let differs =
+        now.encrypted.is_known() && wanted.encrypted.is_known() && now.encrypted != wanted.encrypted;
+    let another_key = now.kms_key_id.is_known()
+        && wanted.kms_key_id.is_known()
+        && now.kms_key_id != wanted.kms_key_id
+        && !is_same_key(&now.kms_key_id, &wanted.kms_key_id);
+    if !differs && !another_key {
+        return Ok(());
+    }
+    let attribute = if differs { "encrypted" } else { "kms_key_id" };
+    let path = Path::root().attribute("ec2").attribute("root_volume").attribute(attribute);
+    Err(Diagnostic::error(format!("The root volume of machine \"{machine}\" is encrypted otherwise"))
+        .detail(format!(
+            "`{attribute}` cannot be changed of a volume that exists, and nothing of the root volume was changed. Set it to what the \
+             volume has, or run `terraform apply -replace` for a new machine, without what is on this one."
+        ))
+        .at(path))
+}
+
+async fn change_root_volume(
     ec2: &Ec2<'_>,
     id: &str,
     now: &RootVolume,

@@ -12,7 +12,7 @@ use super::block::{Ec2Block, MetadataOptions, RootVolume, Volume};
 use super::host_key::hands_over;
 use super::schema::is_device;
 use super::volumes::made_with;
-use crate::aws::{AwsError, Seen, TagModel, Tags, ec2_tags};
+use crate::aws::{AwsError, Seen, TagModel, TagRules, ec2_tags};
 
 /// Whether the instance is over and done with.
 pub(crate) fn is_gone(instance: &Instance) -> bool {
@@ -32,7 +32,7 @@ pub(crate) fn power(instance: &Instance) -> &'static str {
 
 impl Ec2Block {
     /// Takes over what is there. What is not in the state because it is nobody's concern stays out of it.
-    pub(crate) fn take(&mut self, seen: &Seen, name: &str, defaults: &Tags) {
+    pub(crate) fn take(&mut self, seen: &Seen, name: &str, rules: &TagRules) {
         let instance = &seen.instance;
         let placement = instance.placement();
         let text = |value: Option<&str>| Attr::from(value.filter(|text| !text.is_empty()).map(str::to_owned));
@@ -50,6 +50,7 @@ impl Ec2Block {
         self.public_dns = text(instance.public_dns_name());
         self.client_token = text(instance.client_token());
         self.private_ip = text(instance.private_ip_address());
+        self.take_ipv6(instance);
         if !self.associate_public_ip_address.is_known() {
             self.associate_public_ip_address = has_public_address(instance);
         }
@@ -61,8 +62,8 @@ impl Ec2Block {
         groups.sort();
         self.security_group_ids = Attr::Known(groups.into_iter().map(Attr::Known).collect());
         self.instance_profile = self.profile(instance);
-        if self.elastic_ip.known().is_some_and(|known| !seen.elastic_ips.contains(known)) {
-            self.elastic_ip = Attr::from(seen.elastic_ips.first().cloned());
+        if self.elastic_ip.known().is_some_and(|known| !seen.elastic_ips.contains_key(known)) {
+            self.elastic_ip = Attr::from(seen.elastic_ips.keys().next().cloned());
         }
         if let (Attr::Known(options), Some(found)) = (&mut self.metadata_options, instance.metadata_options())
         {
@@ -86,13 +87,13 @@ impl Ec2Block {
         }
         self.take_volumes(seen);
         let mut tags = ec2_tags(instance.tags());
-        let own_name =
-            self.tags.known().is_some_and(|tags| tags.contains_key("Name")) || defaults.contains_key("Name");
+        let own_name = self.tags.known().is_some_and(|tags| tags.contains_key("Name"))
+            || rules.defaults.contains_key("Name");
         if !own_name && tags.get("Name").map(String::as_str) == Some(name) {
             tags.remove("Name");
         }
         let mut model = TagModel { tags: self.tags.clone(), tags_all: Attr::Null };
-        model.read(&tags, defaults);
+        model.read(&tags, rules);
         (self.tags, self.tags_all) = (model.tags, model.tags_all);
     }
 
@@ -166,6 +167,14 @@ macro_rules! take_shape {
     };
 }
 
+/// The root volume as it is; `None` where the instance has none on EBS.
+pub(super) fn root_volume(seen: &Seen) -> Option<RootVolume> {
+    let ebs = root_mapping(&seen.instance)?.ebs()?;
+    let mut root = RootVolume::default();
+    root.take(ebs.volume_id().and_then(|id| seen.volumes.get(id)), ebs.delete_on_termination());
+    Some(root)
+}
+
 impl RootVolume {
     fn take(&mut self, found: Option<&aws_sdk_ec2::types::Volume>, delete: Option<bool>) {
         self.delete_on_termination = Attr::Known(delete.unwrap_or(true));
@@ -220,7 +229,7 @@ pub(crate) async fn import(ec2: &Ec2<'_>, seen: &Seen, name: &str) -> Result<Ec2
     let mut block = Ec2Block {
         region: Attr::Known(ec2.region.clone()),
         ami: Attr::from(instance.image_id().map(str::to_owned)),
-        elastic_ip: Attr::from(seen.elastic_ips.first().cloned()),
+        elastic_ip: Attr::from(seen.elastic_ips.keys().next().cloned()),
         allow_stopping_for_update: no.clone(),
         use_private_address: no,
         spot: Attr::from(ec2.spot(instance).await?),
@@ -232,7 +241,7 @@ pub(crate) async fn import(ec2: &Ec2<'_>, seen: &Seen, name: &str) -> Result<Ec2
         volumes: Attr::from(Some(attached(seen, name)).filter(|volumes| !volumes.is_empty())),
         ..Ec2Block::default()
     };
-    block.take(seen, name, ec2.default_tags());
+    block.take(seen, name, ec2.tag_rules());
     // The name of a profile is what configurations say most often; its ARN counts as the same.
     block.instance_profile = match block.instance_profile {
         Attr::Known(arn) => Attr::from(arn.rsplit('/').next().map(str::to_owned)),

@@ -7,11 +7,12 @@ use aws_sdk_ec2::types::{
     TagSpecification, VolumeAttachmentState, VolumeModificationState, VolumeState,
 };
 use tfplugin::{Attr, Diagnostic, Path};
+use tokio_util::sync::CancellationToken;
 
 use super::Ec2;
 use super::api::machine_tags;
 use super::block::{Ec2Block, Volume, device_letter};
-use crate::aws::{AwsError, Backoff, Patience, Tags, retag_ec2, to_ec2};
+use crate::aws::{AwsError, Backoff, Patience, Tags, heard_of, retag_ec2, to_ec2};
 use crate::settings::unique;
 
 /// The tag that a volume is found by when the answer to the call that made it got lost.
@@ -74,7 +75,7 @@ pub(super) async fn become_(
             _ => {
                 let (id, client_token) = match wanted.existing_volume_id.known() {
                     Some(id) => (id.clone(), Attr::Null),
-                    None => owner.create(name, wanted, there).await?,
+                    None => owner.create(name, wanted, there, patience).await?,
                 };
                 Volume { volume_id: Attr::Known(id), device: Attr::Null, client_token, ..wanted.clone() }
             }
@@ -104,10 +105,12 @@ impl Owner<'_> {
         name: &str,
         wanted: &Volume,
         there: &mut BTreeMap<String, Volume>,
+        patience: &Patience,
     ) -> Result<(String, Attr<String>), Diagnostic> {
         let asked = there.get(name).and_then(|volume| volume.client_token.known().cloned());
         if let Some(token) = &asked
-            && let Some(id) = made_by(self.ec2, token).await.map_err(self.problem(name, "look for"))?
+            && let Some(id) =
+                made_by(self.ec2, token, &patience.cancel).await.map_err(self.problem(name, "look for"))?
         {
             return Ok((id, Attr::Known(token.clone())));
         }
@@ -233,7 +236,9 @@ impl Owner<'_> {
     /// Detaches it, and deletes it if it goes with the machine.
     async fn take_away(&self, name: &str, volume: &Volume, patience: &Patience) -> Result<(), Diagnostic> {
         let made = match volume.asked_with() {
-            Some(token) => made_by(self.ec2, token).await.map_err(self.problem(name, "look for"))?,
+            Some(token) => {
+                made_by(self.ec2, token, &patience.cancel).await.map_err(self.problem(name, "look for"))?
+            }
             None => None,
         };
         let Some(id) = volume.id().or(made.as_deref()) else { return Ok(()) };
@@ -305,12 +310,20 @@ pub(crate) async fn name_volumes(
     Ok(())
 }
 
-/// The volume that a call with this token made. Unlike instances, volumes do not show their client token.
-pub(crate) async fn made_by(ec2: &Ec2<'_>, token: &str) -> Result<Option<String>, AwsError> {
+/// The volume that a call with this token made. Unlike instances, volumes do not show their client token. It is looked for until EC2
+/// should have heard of it.
+pub(crate) async fn made_by(
+    ec2: &Ec2<'_>,
+    token: &str,
+    cancel: &CancellationToken,
+) -> Result<Option<String>, AwsError> {
     let filter = Filter::builder().name(format!("tag:{TOKEN}")).values(token).build();
-    let found = ec2.client.describe_volumes().filters(filter).send().await;
-    let found = found.map_err(AwsError::of("ec2:DescribeVolumes"))?;
-    Ok(found.volumes().first().and_then(|volume| volume.volume_id().map(str::to_owned)))
+    let look = || async {
+        let found = ec2.client.describe_volumes().filters(filter.clone()).send().await;
+        let found = found.map_err(AwsError::of("ec2:DescribeVolumes"))?;
+        Ok(found.volumes().first().and_then(|volume| volume.volume_id().map(str::to_owned)))
+    };
+    heard_of(look, cancel).await
 }
 
 /// The token of the call that made a volume.

@@ -77,6 +77,7 @@ fn at_places(id: &str) -> Result<Deployment, Diagnostics> {
             &mut target.state_version,
             &mut target.public_ipv4,
             &mut target.private_ipv4,
+            &mut target.public_ipv6,
             &mut target.machine_id,
         ] {
             *open = Attr::Null;

@@ -263,6 +263,7 @@ pub(crate) fn evaluation_request(
             state_version: Attr::Unknown,
             public_ipv4: Attr::Unknown,
             private_ipv4: Attr::Unknown,
+            public_ipv6: Attr::Unknown,
             target_env: Attr::Unknown,
             machine_id: Attr::Unknown,
             instance_id: Attr::Unknown,

@@ -1,7 +1,5 @@
 //! What EC2 is asked about a key pair, and what is made of its answers.
 
-use std::time::Duration;
-
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::primitives::Blob;
 use aws_sdk_ec2::types::{Filter, KeyPairInfo, ResourceType, Tag, TagSpecification};
@@ -10,10 +8,7 @@ use tfplugin::{Attr, Diagnostic};
 use tokio_util::sync::CancellationToken;
 
 use super::Model;
-use crate::aws::{Aws, AwsError, Backoff, Patience, SETTLING, TagModel};
-
-/// How long to look for what EC2 may have made: it may not have heard of it yet.
-const HEARING: Duration = Duration::from_secs(10);
+use crate::aws::{Aws, AwsError, Patience, SETTLING, TagModel, heard_of};
 
 /// What EC2 calls a key pair that is there already.
 const DUPLICATE: &[&str] = &["InvalidKeyPair.Duplicate"];
@@ -77,14 +72,8 @@ impl Model {
         client: &Client,
         cancel: &CancellationToken,
     ) -> Result<Option<KeyPairInfo>, AwsError> {
-        let patience = Patience::new(HEARING, cancel);
-        let mut backoff = Backoff::default();
-        loop {
-            let found = find(client, self.name()).await?;
-            if found.is_some() || !self.is_open() || backoff.pause(&patience).await.is_err() {
-                return Ok(found);
-            }
-        }
+        let look = || find(client, self.name());
+        if self.is_open() { heard_of(look, cancel).await } else { look().await }
     }
 
     /// Sends the public half to EC2. An error comes with whether the key pair may be there all the same.
@@ -142,7 +131,7 @@ impl Model {
         self.key_type = Attr::from(found.key_type().map(|kind| kind.as_str().to_owned()));
         self.fingerprint = Attr::from(found.key_fingerprint().map(str::to_owned));
         let mut tags = TagModel { tags: self.tags.clone(), tags_all: Attr::Null };
-        tags.read(&crate::aws::ec2_tags(found.tags()), aws.default_tags());
+        tags.read(&crate::aws::ec2_tags(found.tags()), aws.tag_rules());
         (self.tags, self.tags_all) = (tags.tags, tags.tags_all);
     }
 }

@@ -20,7 +20,8 @@ use tfplugin::{
 use self::calls::{find, launched_with};
 use self::file::{Removal, move_private, put_aside, remove_private, write_private};
 use crate::aws::{
-    Aws, AwsError, TagModel, Tags, aws_unknown, difference, import_id, planned_region, regional_id,
+    Aws, AwsError, TagModel, Tags, aws_unknown, difference, import_id, moves_with_surroundings,
+    planned_region, regional_id,
 };
 use crate::context::Context;
 use crate::settings::unique;
@@ -90,6 +91,11 @@ impl Resource<Context> for KeyPairResource {
         planned.tags_all = TagModel::planned_all(&config.tags, aws.map(Aws::default_tags));
         let mut requires_replace = vec![];
         if let Some(prior) = &prior {
+            let (pair, path) = (format!("Key pair \"{}\"", planned.name()), Path::root().attribute("region"));
+            let (from, to) = (&prior.value.region, &planned.region);
+            if let Some(warning) = moves_with_surroundings(&pair, from, &config.region, to, path) {
+                cx.warn(warning);
+            }
             let found = prior.value.public_key.known().and_then(|key| normalized_public_key(key));
             let wanted = match &config.public_key {
                 Attr::Known(key) => normalized_public_key(key),

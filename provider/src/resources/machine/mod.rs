@@ -36,6 +36,7 @@ pub(crate) struct Machine {
     system: Attr<String>,
     public_ipv4: Attr<String>,
     private_ipv4: Attr<String>,
+    public_ipv6: Attr<String>,
     target_env: Attr<String>,
     timeouts: Attr<Timeouts>,
     id: Attr<String>,
@@ -71,6 +72,7 @@ impl Resource<Context> for MachineResource {
             .attribute("system", Attribute::string().optional().computed().description("Nix' name of the platform, e.g. `x86_64-linux`. Default: what the machine says. Where it is set, a plan can use it before the machine was first seen; the machine must agree."))
             .attribute("public_ipv4", Attribute::string().optional().computed().description("The machine's address on the internet: `networking.publicIPv4`. Default: the address it is reached at, where that is a public one. Not to be set with `ec2`."))
             .attribute("private_ipv4", Attribute::string().optional().computed().description("The machine's address in its own network: `networking.privateIPv4`. Default: the address it is reached at, where that is a private one. Not to be set with `ec2`, where `ec2.private_ip` chooses it."))
+            .attribute("public_ipv6", Attribute::string().optional().computed().description("The machine's IPv6 address on the internet: `networking.publicIPv6`. Default: the address it is reached at, where that is one. Not to be set with `ec2`, where `ec2.ipv6_address_count` and `ec2.ipv6_addresses` give the machine some; it is the first of them."))
             .attribute("target_env", Attribute::string().optional().validate(target_env_values()).description(format!("{TARGET_ENV} Default with `ec2`: `ec2`.")))
             .attribute("timeouts", timeouts_attribute("Default with `ec2`: `10m` for `create`, `update` and `delete`. Default with `ssh`: `5m` for `create` and `update`, the time a machine may take until it answers. `read` is how long a refresh tries again to reach a machine that does not answer; default: one try."))
             .attribute("id", computed("With `ssh`: `user@host` or `user@host:port`; with `ec2`: the id of the instance, `i-…`."))

@@ -43,6 +43,7 @@ pub(super) fn planned(
         target.system = open(&config.system, &old.system);
         target.public_ipv4 = open(&config.public_ipv4, &old.public_ipv4);
         target.private_ipv4 = open(&config.private_ipv4, &old.private_ipv4);
+        target.public_ipv6 = open(&config.public_ipv6, &old.public_ipv6);
         planned.os_release = prior.os_release.clone();
         planned.machine_id = prior.machine_id.clone();
         planned.boot_id = prior.boot_id.clone();
@@ -53,6 +54,7 @@ pub(super) fn planned(
         target.system = open(&config.system, &target.system);
         target.public_ipv4 = open(&config.public_ipv4, &target.public_ipv4);
         target.private_ipv4 = open(&config.private_ipv4, &target.private_ipv4);
+        target.public_ipv6 = open(&config.public_ipv6, &target.public_ipv6);
         planned.os_release = Attr::Unknown;
         planned.machine_id = Attr::Unknown;
         planned.boot_id = Attr::Unknown;
@@ -73,6 +75,7 @@ pub(super) fn planned(
     planned.state_version = target.state_version.clone();
     planned.public_ipv4 = target.public_ipv4.clone();
     planned.private_ipv4 = target.private_ipv4.clone();
+    planned.public_ipv6 = target.public_ipv6.clone();
     planned.target = Attr::Known(target);
     planned
 }

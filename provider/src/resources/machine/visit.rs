@@ -1,6 +1,5 @@
 //! Logging in to a machine, asking what it is, and filling in what was still open.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use nixos_activator::StorePath;
@@ -12,7 +11,7 @@ use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 use super::Machine;
 use crate::context::{Context, SshDefaults};
 use crate::diagnose;
-use crate::machines::{NoEndpoint, Target, not_refreshed, provider_unknown};
+use crate::machines::{Addresses, NoEndpoint, Target, not_refreshed, provider_unknown};
 
 /// What one visit brought.
 pub(super) struct Seen {
@@ -147,6 +146,7 @@ impl Machine {
                     &target.state_version,
                     &target.public_ipv4,
                     &target.private_ipv4,
+                    &target.public_ipv6,
                 ]
                 .into_iter()
                 .any(Attr::is_unknown)
@@ -174,14 +174,14 @@ impl Machine {
             self.system = target.system.clone();
             self.state_version = target.state_version.clone();
             if let Attr::Known(block) = &self.ssh {
-                let (public, private) = addresses(facts);
                 let mut derived = block.target();
-                fill(&mut derived.public_ipv4, || Attr::from(public));
-                fill(&mut derived.private_ipv4, || Attr::from(private));
+                fill_addresses(&mut derived, facts);
                 target.public_ipv4 = derived.public_ipv4;
                 target.private_ipv4 = derived.private_ipv4;
+                target.public_ipv6 = derived.public_ipv6;
                 self.public_ipv4 = target.public_ipv4.clone();
                 self.private_ipv4 = target.private_ipv4.clone();
+                self.public_ipv6 = target.public_ipv6.clone();
                 if !seen.is_checked && block.host_public_key.is_null() {
                     target.host_public_key = Attr::from(facts.host_keys.first().cloned());
                     self.host_public_key = target.host_public_key.clone();
@@ -238,7 +238,6 @@ impl Machine {
         self.take(facts);
         let same_machine = prior.is_some_and(|prior| prior.machine_id == self.machine_id);
         let release = prior.filter(|_| same_machine).map(|prior| prior.state_version.clone());
-        let (public, private) = addresses(facts);
 
         fill(&mut self.port, || Attr::Known(seen.port));
         let mut target = self.target.known().cloned().unwrap_or_default();
@@ -249,14 +248,14 @@ impl Machine {
         fill(&mut target.state_version, || {
             release.unwrap_or_else(|| Attr::from(facts.nixos_release.clone()))
         });
-        fill(&mut target.public_ipv4, || Attr::from(public));
-        fill(&mut target.private_ipv4, || Attr::from(private));
+        fill_addresses(&mut target, facts);
         target.machine_id = self.machine_id.clone();
         self.host_public_key = target.host_public_key.clone();
         self.system = target.system.clone();
         self.state_version = target.state_version.clone();
         self.public_ipv4 = target.public_ipv4.clone();
         self.private_ipv4 = target.private_ipv4.clone();
+        self.public_ipv6 = target.public_ipv6.clone();
         self.target = Attr::Known(target);
         Ok(())
     }
@@ -268,11 +267,10 @@ pub(super) fn fill<T>(value: &mut Attr<T>, with: impl FnOnce() -> Attr<T>) {
     }
 }
 
-/// The address the machine was reached at, as (public, private).
-fn addresses(facts: &Facts) -> (Option<String>, Option<String>) {
-    match facts.address {
-        Some(IpAddr::V4(address)) if facts::is_private(address) => (None, Some(address.to_string())),
-        Some(IpAddr::V4(address)) if !address.is_loopback() => (Some(address.to_string()), None),
-        _ => (None, None),
-    }
+/// Fills in the addresses that are still open by the one at which the machine was reached.
+fn fill_addresses(target: &mut Target, facts: &Facts) {
+    let reached = facts.address.map(Addresses::of).unwrap_or_default();
+    fill(&mut target.public_ipv4, || Attr::from(reached.public_ipv4));
+    fill(&mut target.private_ipv4, || Attr::from(reached.private_ipv4));
+    fill(&mut target.public_ipv6, || Attr::from(reached.public_ipv6));
 }

@@ -23,15 +23,23 @@ impl Model {
     }
 }
 
+/// The partitions of AWS beside the first: what the names of their regions begin with, the partition in ARNs, and its domain.
+/// Source: `partitions.json` of the AWS SDKs.
+const PARTITIONS: &[(&str, &str, &str)] = &[
+    ("cn-", "aws-cn", "amazonaws.com.cn"),
+    ("eusc-", "aws-eusc", "amazonaws.eu"),
+    ("us-gov-", "aws-us-gov", "amazonaws.com"),
+    ("us-iso-", "aws-iso", "c2s.ic.gov"),
+    ("us-isob-", "aws-iso-b", "sc2s.sgov.gov"),
+    ("eu-isoe-", "aws-iso-e", "cloud.adc-e.uk"),
+    ("us-isof-", "aws-iso-f", "csp.hci.ic.gov"),
+    ("eu-isof-", "aws-iso-f", "csp.hci.ic.gov"),
+];
+
 /// The partition of a region and its domain.
 fn partition(region: &str) -> (&'static str, &'static str) {
-    if region.starts_with("cn-") {
-        ("aws-cn", "amazonaws.com.cn")
-    } else if region.starts_with("us-gov-") {
-        ("aws-us-gov", "amazonaws.com")
-    } else {
-        ("aws", "amazonaws.com")
-    }
+    let other = PARTITIONS.iter().find(|(prefix, _, _)| region.starts_with(prefix));
+    other.map_or(("aws", "amazonaws.com"), |(_, partition, domain)| (*partition, *domain))
 }
 
 /// Where web sites of a region are. The oldest regions have a dash before their name.
@@ -68,5 +76,8 @@ mod tests {
         assert_eq!(model.website_endpoint, known("b.s3-website.eu-central-1.amazonaws.com"));
         assert_eq!(website_domain("eu-west-1"), "s3-website-eu-west-1.amazonaws.com");
         assert_eq!(website_domain("cn-north-1"), "s3-website.cn-north-1.amazonaws.com.cn");
+        assert_eq!(partition("eusc-de-east-1"), ("aws-eusc", "amazonaws.eu"));
+        assert_eq!(partition("us-isob-east-1"), ("aws-iso-b", "sc2s.sgov.gov"));
+        assert_eq!(partition("us-east-1"), ("aws", "amazonaws.com"));
     }
 }

@@ -8,12 +8,27 @@ use super::SETTLING;
 use super::parts::Bucket;
 use crate::aws::{Aws, AwsError, Patience, Tags};
 
-/// The bucket's region, where S3 says it; outer `None`: there is no such bucket of ours.
-pub(super) async fn find(bucket: &Bucket) -> Result<Option<Option<String>>, AwsError> {
+/// A bucket of some name that is there.
+pub(super) struct Existing {
+    /// Its region; `None` where the server does not say it.
+    pub(super) region: Option<String>,
+}
+
+/// The bucket; `None` where no account has one of this name.
+///
+/// # Errors
+///
+/// Also where a bucket of this name is there and these credentials must not see it ([`AwsError::is_denied`]): most likely it belongs
+/// to another account.
+pub(super) async fn find(bucket: &Bucket) -> Result<Option<Existing>, AwsError> {
     let found = bucket.client.head_bucket().bucket(&bucket.name).send().await;
     match found.map_err(AwsError::of("s3:ListBucket")) {
-        Ok(found) => Ok(Some(found.bucket_region().map(str::to_owned))),
+        Ok(found) => Ok(Some(Existing { region: found.bucket_region().map(str::to_owned) })),
         Err(error) if error.status() == Some(404) => Ok(None),
+        // S3 sends whoever asks in another region there, and the SDK does not go.
+        Err(error) if matches!(error.status(), Some(301 | 307)) && error.bucket_region().is_some() => {
+            Ok(Some(Existing { region: error.bucket_region().map(str::to_owned) }))
+        }
         Err(error) => Err(error),
     }
 }
@@ -21,7 +36,16 @@ pub(super) async fn find(bucket: &Bucket) -> Result<Option<Option<String>>, AwsE
 /// Where a bucket is.
 pub(super) async fn location(aws: &Aws, name: &str) -> Result<String, Diagnostic> {
     let region = aws.region(None, &Path::root()).await?;
-    let call = aws.s3(&region).await.get_bucket_location().bucket(name);
+    let client = aws.s3(&region).await;
+    // Every region answers this one, at least with the region to ask.
+    match find(&Bucket { client: client.clone(), name: name.to_owned() }).await {
+        Ok(Some(Existing { region: Some(region) })) => return Ok(region),
+        Err(error) if error.bucket_region().is_some_and(|found| found != region) => {
+            return Ok(error.bucket_region().unwrap_or_default().to_owned());
+        }
+        _ => {}
+    }
+    let call = client.get_bucket_location().bucket(name);
     match call.send().await.map_err(AwsError::of("s3:GetBucketLocation")) {
         Ok(found) => Ok(match found.location_constraint().map(BucketLocationConstraint::as_str) {
             None | Some("") => "us-east-1".to_owned(),

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use super::calls::{read_tags, write_tags};
 use super::parts::{Bucket, Part};
 use super::{Model, SETTLING};
-use crate::aws::{Aws, AwsError, Patience, TagModel};
+use crate::aws::{Aws, AwsError, Patience, TagModel, whole_set};
 
 /// Which parts to read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,9 +49,12 @@ impl Model {
         change!(lifecycle_rules, false);
         let tags = |model: &Self| TagModel { tags: Attr::Null, tags_all: model.tags_all.clone() }.all();
         if tags(self) != tags(planned) {
-            let wanted = tags(planned);
-            let written =
-                patience.retry(|error| is_settling(error, false), || write_tags(bucket, &wanted)).await;
+            let (managed, wanted) = (tags(self), tags(planned));
+            // S3 takes only whole sets, and refuses one without the tags that AWS itself has set.
+            let write = || async {
+                write_tags(bucket, &whole_set(&read_tags(bucket).await?, &managed, &wanted)).await
+            };
+            let written = patience.retry(|error| is_settling(error, false), write).await;
             written.map_err(|error| planned.part_problem("write", "tags", &error))?;
         }
         *self = planned.clone();
@@ -81,7 +84,7 @@ pub(super) async fn refresh(
     (model.public_access_block, model.server_side_encryption) = (access, encryption);
     (model.website, model.cors_rules, model.lifecycle_rules) = (website, cors, lifecycle);
     let mut with_defaults = TagModel { tags: model.tags.clone(), tags_all: Attr::Null };
-    with_defaults.read(&tags, aws.default_tags());
+    with_defaults.read(&tags, aws.tag_rules());
     (model.tags, model.tags_all) = (with_defaults.tags, with_defaults.tags_all);
     Ok(())
 }
@@ -126,9 +129,16 @@ async fn change<P: Part>(
     done.map_err(|error| (P::ATTRIBUTE, error))
 }
 
-/// Whether S3 has only not come round yet: to the bucket itself, to another change of it, or to what may be public.
+/// Whether S3 has only not come round yet: to the bucket itself, to another change of it, to a role, or to what may be public.
 fn is_settling(error: &AwsError, denied_may_pass: bool) -> bool {
-    error.is(&["NoSuchBucket", "OperationAborted"]) || (denied_may_pass && error.is_denied())
+    error.is(&["NoSuchBucket", "OperationAborted"])
+        || names_new_principal(error)
+        || (denied_may_pass && error.is_denied())
+}
+
+/// Whether a policy names a role or user that S3 does not know. It may have been made a moment ago, in the same apply.
+fn names_new_principal(error: &AwsError) -> bool {
+    error.is(&["MalformedPolicy"]) && error.to_string().contains("Invalid principal")
 }
 
 #[cfg(test)]

@@ -20,13 +20,17 @@ use tfplugin::{
     ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, PlanRequest, PlanResponse, Resource,
     Schema, State, Value,
 };
+use tokio_util::sync::CancellationToken;
 
-use self::calls::{find, location, no_bucket, remove};
+use self::calls::{Existing, find, location, no_bucket, remove};
 use self::configuration::{Managed, keep_if_same, refresh};
 use self::parts::{
     Bucket, Cors, Encryption, Lifecycle, Ownership, Policy, PublicAccessBlock, Versioning, Website,
 };
-use crate::aws::{Aws, AwsError, TagModel, aws_unknown, import_id, planned_region, regional_id};
+use crate::aws::{
+    Aws, AwsError, Patience, TagModel, aws_unknown, import_id, moves_with_surroundings, planned_region,
+    regional_id,
+};
 use crate::context::Context;
 use crate::settings::unique;
 
@@ -101,6 +105,11 @@ impl Resource<Context> for BucketResource {
         };
         planned.tags_all = TagModel::planned_all(&config.tags, aws.map(Aws::default_tags));
         if let Some(prior) = &prior {
+            let (bucket, path) = (format!("Bucket \"{}\"", planned.name()), Path::root().attribute("region"));
+            let (from, to) = (&prior.value.region, &planned.region);
+            if let Some(warning) = moves_with_surroundings(&bucket, from, &config.region, to, path) {
+                cx.warn(warning);
+            }
             keep_if_same(&mut planned.policy, &prior.value.policy);
             keep_if_same(&mut planned.lifecycle_rules, &prior.value.lifecycle_rules);
         }
@@ -148,7 +157,7 @@ impl Resource<Context> for BucketResource {
         planned.name_addresses();
         let bucket = planned.on(aws).await?;
         let mut there = planned.bare();
-        let adopted = match planned.make(&bucket).await {
+        let adopted = match planned.make(&bucket, &cx.cancel).await {
             Ok(adopted) => adopted,
             // The next refresh sees whether there is one.
             Err((diagnostic, true)) => {
@@ -298,16 +307,19 @@ impl Model {
 
     /// Creates the bucket, or finds the one to take over; whether it is such a one. An error comes with whether the bucket may have
     /// been created all the same.
-    async fn make(&self, bucket: &Bucket) -> Result<bool, (Diagnostic, bool)> {
+    async fn make(&self, bucket: &Bucket, cancel: &CancellationToken) -> Result<bool, (Diagnostic, bool)> {
         let region = self.region.known().map_or("", String::as_str);
         let before = |diagnostic| (diagnostic, false);
-        if let Some(found) = find(bucket).await.map_err(self.problem("look for")).map_err(before)? {
-            if self.adopt_existing != Attr::Known(true) {
-                return Err(before(self.exists_already()));
-            }
-            return match found {
-                Some(elsewhere) if elsewhere != region => Err(before(self.is_elsewhere(&elsewhere))),
-                _ => Ok(true),
+        let found = find(bucket).await.map_err(|error| {
+            let diagnostic = self.problem("look for")(error.clone());
+            if error.is_denied() { self.is_others(&error) } else { diagnostic }
+        });
+        if let Some(Existing { region: found }) = found.map_err(before)? {
+            let elsewhere = found.filter(|found| found != region);
+            return match elsewhere {
+                Some(elsewhere) => Err(before(self.is_elsewhere(&elsewhere))),
+                None if self.adopt_existing == Attr::Known(true) => Ok(true),
+                None => Err(before(self.exists_already())),
             };
         }
         let mut call = bucket.client.create_bucket().bucket(&bucket.name);
@@ -318,13 +330,14 @@ impl Model {
                 CreateBucketConfiguration::builder().location_constraint(place).build(),
             );
         }
-        match call.send().await.map_err(AwsError::of("s3:CreateBucket")) {
+        let send = || async { call.clone().send().await.map_err(AwsError::of("s3:CreateBucket")) };
+        // A bucket of this name may have been deleted a moment ago.
+        let patience = Patience::new(SETTLING, cancel);
+        match patience.retry(|error: &AwsError| error.is(&["OperationAborted"]), send).await {
             Ok(_) => Ok(false),
             // It was not there a moment ago: this is what a try did whose answer got lost.
             Err(error) if error.is(&["BucketAlreadyOwnedByYou"]) => Ok(false),
-            Err(error) if error.is(&["BucketAlreadyExists"]) => Err(before(self.problem("create")(error).appended(
-                "Names are unique in all of AWS, and somebody else has this one. Choose another `bucket`.",
-            ))),
+            Err(error) if error.is(&["BucketAlreadyExists"]) => Err(before(self.is_others(&error))),
             Err(error) => Err((self.problem("create")(error.clone()), error.is_open())),
         }
     }
@@ -337,6 +350,18 @@ impl Model {
     fn part_problem(&self, verb: &str, attribute: &str, error: &AwsError) -> Diagnostic {
         let summary = format!("AWS did not {verb} `{attribute}` of bucket \"{}\"", self.name());
         error.diagnostic(&summary, Path::root().attribute(attribute))
+    }
+
+    /// A bucket that these credentials must not see.
+    fn is_others(&self, error: &AwsError) -> Diagnostic {
+        let name = self.name();
+        Diagnostic::error(format!("The name \"{name}\" is taken"))
+            .detail(format!(
+                "{error}\n\nThere is a bucket of this name that these credentials must not see. Names of buckets are unique in all of AWS, so \
+                 most likely it belongs to another account: choose another `bucket`, or `bucket_prefix` for a name that is made up. If it \
+                 is yours, allow `s3:ListBucket` on it; S3 says the same to credentials that have expired."
+            ))
+            .at(Path::root().attribute("bucket"))
     }
 
     fn exists_already(&self) -> Diagnostic {

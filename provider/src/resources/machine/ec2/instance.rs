@@ -1,18 +1,23 @@
 //! A machine as its instance is: found, looked at, pointed to.
 
 use tfplugin::{Attr, Diagnostic, Diagnostics};
+use tokio_util::sync::CancellationToken;
 
 use super::super::visit::fill;
 use super::Machine;
 use crate::aws::{Patience, Seen};
-use crate::machines::ec2::{Ec2, Ec2Block, power};
+use crate::machines::ec2::{Ec2, Ec2Block, ipv6_addresses, power};
 use crate::settings::completed;
 
 impl Machine {
     /// Finds the instance where it is known only by what it was asked for with; whether there is one.
-    pub(super) async fn find(&mut self, ec2: &Ec2<'_>) -> Result<bool, Diagnostic> {
+    pub(super) async fn find(
+        &mut self,
+        ec2: &Ec2<'_>,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Diagnostic> {
         if let Some(token) = self.asked_with() {
-            self.id = Attr::from(ec2.made_by(token).await.map_err(self.problem("look for"))?);
+            self.id = Attr::from(ec2.made_by(token, cancel).await.map_err(self.problem("look for"))?);
         }
         Ok(self.id.is_known())
     }
@@ -39,6 +44,7 @@ impl Machine {
         target.state_version = self.state_version.clone();
         target.public_ipv4 = self.public_ipv4.clone();
         target.private_ipv4 = self.private_ipv4.clone();
+        target.public_ipv6 = self.public_ipv6.clone();
         target.target_env = match &self.target_env {
             Attr::Null => Attr::Known("ec2".to_owned()),
             said => said.clone(),
@@ -58,37 +64,55 @@ impl Machine {
     /// Takes over where the instance is. While it is stopped, its last addresses stay.
     pub(super) fn take_addresses(&mut self, seen: &Seen) {
         let text = |value: Option<&str>| Attr::from(value.filter(|text| !text.is_empty()).map(str::to_owned));
-        let private = text(seen.instance.private_ip_address());
-        let public = text(seen.instance.public_ip_address());
+        let block = self.ec2.known().cloned().unwrap_or_default();
+        // The instance shows an elastic address later than the address does.
+        let elastic = block.elastic_ip.known().and_then(|id| seen.elastic_ips.get(id).cloned());
         if power(&seen.instance) == "running" || self.host.is_null() {
-            self.public_ipv4 = public;
-            self.private_ipv4 = private;
+            self.public_ipv4 = elastic.map_or_else(|| text(seen.instance.public_ip_address()), Attr::Known);
+            self.private_ipv4 = text(seen.instance.private_ip_address());
+            self.public_ipv6 = Attr::from(ipv6_addresses(&seen.instance).into_iter().next());
         }
-        let inside = self.ec2.known().is_some_and(|block| block.use_private_address == Attr::Known(true));
-        self.host = match (&self.public_ipv4, inside) {
-            (Attr::Known(address), false) => Attr::Known(address.clone()),
-            _ => self.private_ipv4.clone(),
+        let (public, private, ipv6) = (&self.public_ipv4, &self.private_ipv4, &self.public_ipv6);
+        let is = |choice: &Attr<bool>| *choice == Attr::Known(true);
+        let in_order = match (is(&block.use_private_address), is(&block.use_ipv6_address)) {
+            (true, _) => [private, ipv6, public],
+            (false, true) => [ipv6, public, private],
+            (false, false) => [public, private, ipv6],
         };
+        self.host = Attr::from(in_order.into_iter().find_map(Attr::known).cloned());
     }
 
-    /// Looks at the instance as it is now and completes block and addresses by it.
+    /// Looks at the instance as it is now, and completes the block by it.
+    pub(super) async fn settle_block(
+        &mut self,
+        ec2: &Ec2<'_>,
+        block: &mut Ec2Block,
+        patience: &Patience,
+    ) -> Result<Seen, Diagnostics> {
+        let id = self.instance_id();
+        let seen = ec2.settled(&id, block, patience).await.map_err(self.problem("describe"))?;
+        let mut found = block.clone();
+        found.take(&seen, self.label(), ec2.tag_rules());
+        // What was asked for is what the plan promised, also where EC2 has not come round to showing it.
+        *block = completed(block, &found);
+        self.ec2 = Attr::Known(block.clone());
+        Ok(seen)
+    }
+
+    /// Looks at the instance as it is now, and completes block and addresses by it. Its last addresses have to be there by now: an
+    /// elastic one takes the place of the one that the subnet gave.
     pub(super) async fn settle_instance(
         &mut self,
         ec2: &Ec2<'_>,
         block: &mut Ec2Block,
         patience: &Patience,
     ) -> Result<(), Diagnostics> {
-        let id = self.instance_id();
-        let seen = ec2.settled(&id, block, patience).await.map_err(self.problem("describe"))?;
-        let mut found = block.clone();
-        found.take(&seen, self.label(), ec2.default_tags());
-        // What was asked for is what the plan promised, also where EC2 has not come round to showing it.
-        *block = completed(block, &found);
-        self.ec2 = Attr::Known(block.clone());
+        let seen = self.settle_block(ec2, block, patience).await?;
         let mut found = Self { host: Attr::Null, ..self.clone() };
         found.take_addresses(&seen);
         fill(&mut self.public_ipv4, || found.public_ipv4.clone());
         fill(&mut self.private_ipv4, || found.private_ipv4.clone());
+        fill(&mut self.public_ipv6, || found.public_ipv6.clone());
         fill(&mut self.host, || found.host.clone());
         self.point_target();
         Ok(())

@@ -40,11 +40,11 @@ pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<bool
         return Ok(true);
     };
     let ec2 = Ec2::new(aws, block.region()).await;
-    if !machine.find(&ec2).await? {
+    if !machine.find(&ec2, &cx.cancel).await? {
         return Ok(false);
     }
     let id = machine.instance_id();
-    find_asked_volumes(&ec2, machine, &mut block).await?;
+    find_asked_volumes(cx, &ec2, machine, &mut block).await?;
     let seen = ec2.seen(&id, &block).await.map_err(machine.problem("describe"))?;
     let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else {
         warn_of_left_volumes(cx, &ec2, machine, &block).await?;
@@ -57,7 +57,7 @@ pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<bool
             ));
         }
     }
-    block.take(&seen, machine.label(), aws.default_tags());
+    block.take(&seen, machine.label(), aws.tag_rules());
     if block.disable_api_termination.is_known() {
         block.disable_api_termination =
             Attr::Known(ec2.is_protected(&id).await.map_err(machine.problem("describe"))?);
@@ -119,7 +119,7 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
 
     let running = ec2.wait(&id, &InstanceStateName::Running, &patience).await;
     running.map_err(|error| machine.waited("create", &error))?;
-    machine.settle_instance(&ec2, &mut there, &patience).await?;
+    machine.settle_block(&ec2, &mut there, &patience).await?;
     block = completed(&block, &there);
     let names = (machine.label(), machine.label());
     let done = become_(&ec2, &id, names, &mut there, &block, &patience).await;
@@ -222,7 +222,7 @@ pub(super) async fn delete(cx: &Cx<Context>, mut machine: Machine) -> Result<(),
     let patience = Patience::new(limit, &cx.cancel);
     let mut block = machine.ec2.known().cloned().unwrap_or_default();
     let ec2 = Ec2::new(aws, block.region()).await;
-    if !machine.find(&ec2).await? {
+    if !machine.find(&ec2, &cx.cancel).await? {
         return Ok(());
     }
     let id = machine.instance_id();
@@ -232,7 +232,7 @@ pub(super) async fn delete(cx: &Cx<Context>, mut machine: Machine) -> Result<(),
     }
     let problem = |name: &str| machine.problem(&format!("delete volume \"{name}\" of"));
     // When the instance is gone, nothing but it may be left to do: the next refresh would forget what else there is.
-    find_asked_volumes(&ec2, &machine, &mut block).await?;
+    find_asked_volumes(cx, &ec2, &machine, &mut block).await?;
     let loose = loose_volumes(&ec2, &machine, &block).await?;
     let protected = block.disable_api_termination == Attr::Known(true)
         || (!loose.is_empty() && ec2.is_protected(&id).await.map_err(machine.problem("describe"))?);

@@ -4,7 +4,7 @@ use nixos_activator::ssh::HostKeyPolicy;
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
 use super::Machine;
-use crate::aws::{Aws, TagModel, planned_region};
+use crate::aws::{Aws, TagModel, moves_with_surroundings, planned_region};
 use crate::context::Context;
 use crate::machines::ec2::{Ec2Block, Found, check_change, needs_stop};
 use crate::machines::host_key_policy;
@@ -22,7 +22,8 @@ pub(crate) async fn planned(
         return Ok(planned);
     };
     // What Terraform has put in place of what EC2 tells.
-    (planned.public_ipv4, planned.private_ipv4) = (Attr::Unknown, Attr::Unknown);
+    (planned.public_ipv4, planned.private_ipv4, planned.public_ipv6) =
+        (Attr::Unknown, Attr::Unknown, Attr::Unknown);
     let aws = cx.data.aws.as_ref();
     let path = || Path::root().attribute("ec2");
     let old = prior.and_then(|prior| prior.ec2.known());
@@ -30,8 +31,17 @@ pub(crate) async fn planned(
         Some(old) if configured.region.is_null() && aws.is_none() => old.region.clone(),
         _ => planned_region(aws, &configured.region, &path().attribute("region")).await?,
     };
+    let elsewhere = old.and_then(|old| {
+        let machine = format!("Machine \"{}\"", planned.label());
+        let path = path().attribute("region");
+        moves_with_surroundings(&machine, &old.region, &configured.region, &block.region, path)
+    });
+    if let Some(warning) = elsewhere {
+        cx.warn(warning);
+    }
     block.tags_all = TagModel::planned_all(&configured.tags, aws.map(Aws::default_tags));
     block.settle_choices(configured, old, found);
+    check_groups(configured, old)?;
     // Also where somebody has stopped it.
     if config.power_state.is_null() {
         planned.power_state = Attr::Known("running".to_owned());
@@ -67,7 +77,11 @@ pub(crate) async fn planned(
     let another_elastic_address = old.elastic_ip != block.elastic_ip;
     let moves =
         another_elastic_address || (restarts && block.elastic_ip.is_null() && !prior.public_ipv4.is_null());
-    let other_address = moves || old.use_private_address != block.use_private_address;
+    let other_ipv6 = old.ipv6_addresses != block.ipv6_addresses;
+    let other_address = moves
+        || other_ipv6
+        || old.use_private_address != block.use_private_address
+        || old.use_ipv6_address != block.use_ipv6_address;
     let if_not = |changes: bool, prior: &Attr<String>| if changes { Attr::Unknown } else { prior.clone() };
     let configured_or = |configured: &Attr<String>, prior: &Attr<String>| match configured {
         Attr::Null => prior.clone(),
@@ -78,6 +92,7 @@ pub(crate) async fn planned(
     planned.host = if_not(other_address, &prior.host);
     planned.public_ipv4 = if_not(moves, &prior.public_ipv4);
     planned.private_ipv4 = prior.private_ipv4.clone();
+    planned.public_ipv6 = if_not(other_ipv6, &prior.public_ipv6);
     errors_of(check_addresses(config, &planned))?;
     planned.host_public_key = configured_or(&block.host_public_key, &prior.host_public_key);
     planned.system = configured_or(&config.system, &prior.system);
@@ -96,6 +111,17 @@ pub(crate) async fn planned(
 
 fn errors_of(problems: Diagnostics) -> Result<(), Diagnostics> {
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// EC2 gives a machine that is to have no security group the default one, and refuses to take the last one away.
+fn check_groups(configured: &Ec2Block, old: Option<&Ec2Block>) -> Result<(), Diagnostic> {
+    let none = configured.security_group_ids.known().is_some_and(Vec::is_empty);
+    if !none || old.is_some_and(|old| old.security_group_ids == configured.security_group_ids) {
+        return Ok(());
+    }
+    Err(Diagnostic::error("A machine on EC2 has at least one security group")
+        .detail("Found an empty list; expected ids of groups, or no `security_group_ids` for the default group of the VPC.")
+        .at(Path::root().attribute("ec2").attribute("security_group_ids")))
 }
 
 /// A new machine whose host key nobody knows cannot be logged in to.
@@ -122,14 +148,15 @@ fn check_addresses(config: &Machine, planned: &Machine) -> Diagnostics {
     let addresses = [
         ("public_ipv4", &config.public_ipv4, &planned.public_ipv4),
         ("private_ipv4", &config.private_ipv4, &planned.private_ipv4),
+        ("public_ipv6", &config.public_ipv6, &planned.public_ipv6),
     ];
     let wrong = addresses.into_iter().filter(|(_, said, planned)| said.is_known() && said != planned);
     let problem = |(name, said, _): (&str, &Attr<String>, _)| {
         let said = said.known().map_or("", String::as_str);
         Diagnostic::error("EC2 gives the machine its addresses")
             .detail(format!(
-                "Found {said}; expected nothing here for a machine with `ec2`. Remove it; `ec2.private_ip` and `ec2.elastic_ip` choose \
-                 addresses."
+                "Found {said}; expected nothing here for a machine with `ec2`. Remove it; `ec2.private_ip`, `ec2.elastic_ip` and \
+                 `ec2.ipv6_addresses` choose addresses."
             ))
             .at(Path::root().attribute(name))
     };

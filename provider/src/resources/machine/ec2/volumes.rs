@@ -2,40 +2,32 @@
 
 use std::time::Duration;
 
+use nixos_activator::volume::{self, VolumeUse};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
-use super::super::visit::{VisitError, connect};
+use super::super::visit::connect;
 use super::Machine;
 use crate::context::Context;
 use crate::machines::ec2::{Ec2, Ec2Block, Volume, keep_or_delete, volume_exists, volume_made_by};
 use crate::machines::provider_unknown;
 
-/// Is asked on a machine before a volume is taken from it: what is mounted of it. `$1`: the volume's id without the dash, `$2`: the
-/// letter of its device.
-const MOUNTED: &str = r#"
-PATH="$PATH:/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-for device in "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_$1" "/dev/xvd$2" "/dev/sd$2"; do
-  if [ -b "$device" ]; then lsblk -nro MOUNTPOINT "$device" | grep . ; exit 0; fi
-done
-exit 0
-"#;
-
 /// Names the volumes in the block that EC2 was asked for without an answer, and made.
 pub(super) async fn find_asked_volumes(
+    cx: &Cx<Context>,
     ec2: &Ec2<'_>,
     machine: &Machine,
     block: &mut Ec2Block,
 ) -> Result<(), Diagnostic> {
     for (name, volume) in block.volumes.known_mut().into_iter().flatten() {
         let Some(token) = volume.asked_with() else { continue };
-        let made = volume_made_by(ec2, token).await;
+        let made = volume_made_by(ec2, token, &cx.cancel).await;
         let problem = machine.problem(&format!("look for volume \"{name}\" of"));
         volume.volume_id = Attr::from(made.map_err(problem)?);
     }
     Ok(())
 }
 
-/// A volume that somebody still mounts must not be taken away.
+/// A volume that the machine still uses must not be taken away, nor one of which that is not known: what is on it may be deleted with it.
 pub(super) async fn check_removed_volumes(
     cx: &Cx<Context>,
     there: &Machine,
@@ -52,31 +44,61 @@ pub(super) async fn check_removed_volumes(
             kept.is_none_or(|kept| !kept.contains_key(*name)) && volume.device.is_known()
         })
         .collect();
-    if removed.is_empty() || !there.runs() {
+    let Some((first, _)) = removed.first() else { return Ok(()) };
+    if !there.runs() {
         return Ok(());
     }
     let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
     let connection = connect(cx, defaults, there, Duration::from_secs(30)).await;
-    let connection = connection.map_err(|error| error.diagnostic(there))?;
+    let connection = connection.map_err(|error| not_told(there, first, &error.diagnostic(there)))?;
     for (name, volume) in removed {
-        let id = volume.volume_id.known().map(|id| id.replace('-', "")).unwrap_or_default();
-        let letter =
-            volume.device.known().and_then(|device| device.chars().last()).unwrap_or_default().to_string();
-        let answer = connection.run(&["sh", "-s", "--", &id, &letter], MOUNTED.as_bytes()).await;
-        let answer = answer.map_err(|error| VisitError::Ssh(error).diagnostic(there))?;
-        let mounts = answer.text().split_whitespace().collect::<Vec<_>>().join(", ");
-        if !mounts.is_empty() {
-            return Err(Diagnostic::error(format!("Volume \"{name}\" is in use"))
-                .detail(format!(
-                    "Machine \"{}\" has it mounted at {mounts}. Nothing was changed. First deploy a configuration that does not mount \
-                     it, then remove it here.",
-                    there.label()
-                ))
-                .at(Path::root().attribute("ec2").attribute("volumes"))
-                .into());
-        }
+        let id = volume.volume_id.known().map_or("", String::as_str);
+        let device = volume.device.known().map_or("", String::as_str);
+        let problem = match volume::ask(there.label(), &connection, id, device).await {
+            Ok(VolumeUse::Free) => continue,
+            Ok(VolumeUse::InUse { device, by }) => in_use(there, name, &device, &by),
+            Ok(VolumeUse::NotFound) => {
+                let why = Diagnostic::error("The machine shows no such device").detail(format!(
+                    "EC2 says that {id} is attached at {device}, and no block device of the machine is it."
+                ));
+                not_told(there, name, &why)
+            }
+            Err(error) => not_told(there, name, &Diagnostic::error(error.to_string())),
+        };
+        return Err(problem.into());
     }
     Ok(())
+}
+
+fn in_use(machine: &Machine, name: &str, device: &str, by: &[String]) -> Diagnostic {
+    let by = match by {
+        [] => "something that the kernel does not name, such as a ZFS pool".to_owned(),
+        by => by.join(", "),
+    };
+    Diagnostic::error(format!("Volume \"{name}\" is in use"))
+        .detail(format!(
+            "Machine \"{}\" has it as {device}, which is in use: {by}. Nothing was changed. First deploy a configuration that does not use \
+             it, then remove it here.",
+            machine.label()
+        ))
+        .at(volume_path(name))
+}
+
+/// Whether it is in use could not be found out.
+fn not_told(machine: &Machine, name: &str, why: &Diagnostic) -> Diagnostic {
+    let detail = if why.detail.is_empty() { String::new() } else { format!(" {}", why.detail) };
+    Diagnostic::error(format!("It is not known whether volume \"{name}\" is in use"))
+        .detail(format!(
+            "{}.{detail}\n\nNothing was changed, because what is on a volume could be lost with it. To take it from machine \"{}\" without \
+             asking, stop the machine first: power_state = \"stopped\".",
+            why.summary.trim_end_matches('.'),
+            machine.label()
+        ))
+        .at(volume_path(name))
+}
+
+fn volume_path(name: &str) -> Path {
+    Path::root().attribute("ec2").attribute("volumes").key(name)
 }
 
 /// The machine was ended by somebody else: says which of its volumes are still there.

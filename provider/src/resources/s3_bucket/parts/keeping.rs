@@ -47,19 +47,22 @@ pub(crate) struct Encryption {
     bucket_key_enabled: Attr<bool>,
 }
 
+/// The one rule that S3 keeps about the encryption of a bucket.
+async fn first_rule(bucket: &Bucket) -> Result<Option<s3::ServerSideEncryptionRule>, AwsError> {
+    let call = bucket.client.get_bucket_encryption().bucket(&bucket.name);
+    let found = call.send().await.map_err(AwsError::of("s3:GetEncryptionConfiguration"));
+    let found = or_none(found, "ServerSideEncryptionConfigurationNotFoundError")?;
+    let configuration = found.as_ref().and_then(|found| found.server_side_encryption_configuration());
+    Ok(configuration.and_then(|configuration| configuration.rules().first()).cloned())
+}
+
 impl Part for Encryption {
     const ATTRIBUTE: &'static str = "server_side_encryption";
 
     async fn read(bucket: &Bucket) -> Result<Option<Self>, AwsError> {
-        let call = bucket.client.get_bucket_encryption().bucket(&bucket.name);
-        let found = call.send().await.map_err(AwsError::of("s3:GetEncryptionConfiguration"));
-        let found = or_none(found, "ServerSideEncryptionConfigurationNotFoundError")?;
-        let rule = found
-            .as_ref()
-            .and_then(|found| found.server_side_encryption_configuration())
-            .and_then(|configuration| configuration.rules().first());
+        let rule = first_rule(bucket).await?;
         let Some((rule, default)) =
-            rule.and_then(|rule| Some((rule, rule.apply_server_side_encryption_by_default()?)))
+            rule.as_ref().and_then(|rule| Some((rule, rule.apply_server_side_encryption_by_default()?)))
         else {
             return Ok(None);
         };
@@ -72,6 +75,7 @@ impl Part for Encryption {
 
     async fn write(&self, bucket: &Bucket) -> Result<(), AwsError> {
         const ACTION: &str = "s3:PutEncryptionConfiguration";
+        let there = first_rule(bucket).await?;
         let algorithm = self.sse_algorithm.known().map_or("AES256", String::as_str);
         let default = s3::ServerSideEncryptionByDefault::builder()
             .sse_algorithm(algorithm.into())
@@ -80,6 +84,8 @@ impl Part for Encryption {
         let rule = s3::ServerSideEncryptionRule::builder()
             .apply_server_side_encryption_by_default(built(ACTION)(default)?)
             .set_bucket_key_enabled(self.bucket_key_enabled.known().copied())
+            // S3 takes only whole rules. Which kinds of encryption are blocked, which this resource does not manage, stays as it is.
+            .set_blocked_encryption_types(there.and_then(|there| there.blocked_encryption_types().cloned()))
             .build();
         let configuration = s3::ServerSideEncryptionConfiguration::builder().rules(rule).build();
         let call = bucket.client.put_bucket_encryption().bucket(&bucket.name);

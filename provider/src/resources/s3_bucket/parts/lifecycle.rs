@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_s3::operation::get_bucket_lifecycle_configuration::GetBucketLifecycleConfigurationOutput;
 use aws_sdk_s3::primitives::{DateTime, DateTimeFormat};
 use aws_sdk_s3::types as s3;
 use serde::{Deserialize, Serialize};
@@ -262,13 +263,18 @@ impl LifecycleRule {
     }
 }
 
+/// The configuration as S3 has it.
+async fn get(bucket: &Bucket) -> Result<Option<GetBucketLifecycleConfigurationOutput>, AwsError> {
+    let call = bucket.client.get_bucket_lifecycle_configuration().bucket(&bucket.name);
+    let found = call.send().await.map_err(AwsError::of("s3:GetLifecycleConfiguration"));
+    or_none(found, "NoSuchLifecycleConfiguration")
+}
+
 impl Part for Lifecycle {
     const ATTRIBUTE: &'static str = "lifecycle_rules";
 
     async fn read(bucket: &Bucket) -> Result<Option<Self>, AwsError> {
-        let call = bucket.client.get_bucket_lifecycle_configuration().bucket(&bucket.name);
-        let found = call.send().await.map_err(AwsError::of("s3:GetLifecycleConfiguration"));
-        let found = or_none(found, "NoSuchLifecycleConfiguration")?;
+        let found = get(bucket).await?;
         Ok(found.map(|found| Self(found.rules().iter().map(LifecycleRule::from_s3).collect())))
     }
 
@@ -276,7 +282,11 @@ impl Part for Lifecycle {
         const ACTION: &str = "s3:PutLifecycleConfiguration";
         let rules = self.0.iter().map(LifecycleRule::to_s3).collect::<Result<Vec<_>, _>>()?;
         let configuration = s3::BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build();
+        // What the whole configuration has beside its rules stays as it is. Without it S3 would go back to its default.
+        let there = get(bucket).await?;
+        let smallest = there.and_then(|there| there.transition_default_minimum_object_size().cloned());
         let call = bucket.client.put_bucket_lifecycle_configuration().bucket(&bucket.name);
+        let call = call.set_transition_default_minimum_object_size(smallest);
         let sent = call.lifecycle_configuration(built(ACTION)(configuration)?).send().await;
         sent.map(drop).map_err(AwsError::of(ACTION))
     }

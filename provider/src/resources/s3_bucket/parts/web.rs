@@ -53,6 +53,15 @@ impl Part for Website {
     async fn write(&self, bucket: &Bucket) -> Result<(), AwsError> {
         const ACTION: &str = "s3:PutBucketWebsite";
         let mut configuration = s3::WebsiteConfiguration::builder();
+        // S3 takes only whole configurations. Routing rules, which this resource does not manage, stay as they are.
+        let call = bucket.client.get_bucket_website().bucket(&bucket.name);
+        let there = call.send().await.map_err(AwsError::of("s3:GetBucketWebsite"));
+        if let Some(there) = or_none(there, "NoSuchWebsiteConfiguration")?
+            && self.redirect_all_requests_to.is_null()
+        {
+            let rules = there.routing_rules().to_vec();
+            configuration = configuration.set_routing_rules(Some(rules).filter(|rules| !rules.is_empty()));
+        }
         if let Attr::Known(suffix) = &self.index_document {
             let document = s3::IndexDocument::builder().suffix(suffix).build();
             configuration = configuration.index_document(built(ACTION)(document)?);

@@ -209,3 +209,78 @@ fn volumes_come_from_snapshots_and_are_encrypted_with_a_key() {
         fails_saying(&plan(&world), &[&format!("`{attribute}` of a volume cannot be changed")]);
     }
 }
+
+#[test]
+fn what_was_made_a_moment_ago_is_waited_for() {
+    for (code, message) in [
+        ("InvalidKeyPair.NotFound", "The key pair 'admin' does not exist"),
+        ("InvalidGroup.NotFound", "The security group 'sg-1' does not exist"),
+        ("InvalidSubnetID.NotFound", "The subnet ID 'subnet-1' does not exist"),
+        ("InvalidParameterValue", "IAM Instance Profile \"p\" has no associated IAM Roles"),
+    ] {
+        let (world, _cloud, weather, main) = launching();
+        set_up(&world, &main(&weather, ""), "");
+        weather.strike("RunInstances", Storm::Refused { status: 400, code, message });
+        let child = apply_until(&world, || weather.asked("RunInstances") > 2);
+        weather.calm();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{code}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn a_root_volume_that_is_named_later_is_changed_at_once() {
+    let (world, cloud, weather, main) = launching();
+    set_up(&world, &main(&weather, ""), "");
+    succeeds(&apply(&world));
+    assert!(world.resource("nixos_machine.db")["ec2"]["root_volume"].is_null());
+    let root = || {
+        let there = instance(&world, &cloud);
+        let ebs = there.block_device_mappings()[0].ebs().unwrap().clone();
+        let id = ebs.volume_id().unwrap().to_owned();
+        let size = cloud.ask("eu-west-1", async |client| {
+            let found = client.describe_volumes().volume_ids(id).send().await.unwrap();
+            found.volumes()[0].size().unwrap()
+        });
+        (size, ebs.delete_on_termination())
+    };
+    let (size, _) = root();
+    let larger = format!("root_volume = {{ size = {}, delete_on_termination = false }}", size + 20);
+    world.write("main.tf", &main(&weather, &larger)).unwrap();
+    let run = apply(&world);
+    succeeds(&run);
+    says(&run, &["0 added, 1 changed, 0 destroyed"]);
+    assert_eq!(root(), (size + 20, Some(false)));
+    no_changes(&world);
+    // Whether it is encrypted was decided when it was made.
+    world.write("main.tf", &main(&weather, &larger.replace("size =", "encrypted = true, size ="))).unwrap();
+    let run = plan(&world);
+    succeeds(&run);
+    says(&run, &["must be replaced", "root_volume = { # forces replacement"]);
+    // Where the state does not have the volume, only the machine can be asked what it is like.
+    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+    world.write("main.tf", &main(&weather, "")).unwrap();
+    succeeds(&apply(&world));
+    world.write("main.tf", &main(&weather, "root_volume = { encrypted = true }")).unwrap();
+    fails_saying(&apply(&world), &["The root volume of machine \"db\" is encrypted otherwise", "-replace"]);
+    world.write("main.tf", &main(&weather, "")).unwrap();
+    no_changes(&world);
+}
+
+#[test]
+fn an_instance_that_is_heard_of_late_is_not_forgotten() {
+    let (world, cloud, weather, main) = launching();
+    set_up(&world, &main(&weather, ""), "");
+    weather.strike("RunInstances", Storm::AnswerLost);
+    fails_saying(&apply(&world), &["AWS did not create machine \"db\"", "The next plan looks for it"]);
+    weather.calm();
+    let there = instances(&cloud, "eu-west-1");
+    assert_eq!(there.len(), 1, "one call, whose answer was lost: {there:?}");
+    // The next run asks a part of EC2 that has not heard of it: for a moment nothing says that there is such an instance.
+    weather.hide_everything("DescribeInstances", 3);
+    succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+    assert!(
+        instances(&cloud, "eu-west-1").iter().all(|(_, state)| state == "terminated"),
+        "an instance is left"
+    );
+}

@@ -277,6 +277,32 @@ fn a_running_machine_is_changed_in_place() {
         &["Machine \"db\" is protected against termination", "Nothing was changed"],
     );
 
+    // A volume that the machine uses is not taken away, nor one of which nobody can say whether it does. The devices of a Xen machine
+    // have the names that EC2 knows; a process has opened one exclusively, as a mount or a ZFS pool does.
+    let without = |volumes: &str| main(volumes).replace("    disable_api_termination = true\n", "");
+    world.write("main.tf", &without("")).unwrap();
+    fails_saying(
+        &apply(&world),
+        &[
+            "It is not known whether volume \"a\" is in use",
+            "The machine shows no such device",
+            "Nothing was changed",
+        ],
+    );
+    let on_db = |words: &[&str]| cloud.with(&id, |host| host.exec(words).unwrap());
+    for (device, minor) in [("/dev/xvdf", "6"), ("/dev/xvdg", "7")] {
+        let done = on_db(&["mknod", device, "b", "7", minor]);
+        assert!(done.success, "{}", done.stderr);
+    }
+    let held = "use Fcntl; sysopen(F, '/dev/xvdg', O_RDONLY | O_EXCL) or die $!; sleep 1000";
+    on_db(&["systemd-run", "--quiet", "--unit=holds-a-volume", "perl", "-e", held]);
+    while !on_db(&["sh", "-c", "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q xvdg"]).success {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    fails_saying(&apply(&world), &["Volume \"b\" is in use", "has it as /dev/xvdg", "Nothing was changed"]);
+    assert!(volumes_of(&cloud, "eu-west-1").iter().all(|(_, state)| state == "in-use"), "one was taken away");
+    assert!(on_db(&["systemctl", "stop", "holds-a-volume"]).success);
+
     // An address of its own, another group; one volume goes, one is let go of.
     let changed = format!("    elastic_ip = \"{elastic}\"\n    security_group_ids = [\"{group}\"]\n");
     world.write("main.tf", &main(&changed).replace("name = \"db\"", "name = \"store\"")).unwrap();

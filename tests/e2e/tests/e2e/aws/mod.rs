@@ -1,6 +1,7 @@
 //! AWS, as far as the moto server has it: key pairs, buckets, and machines with real hosts behind their instances. Here is what the
 //! tests share: how a configuration begins, and what the cloud itself says there is.
 
+mod addresses;
 mod buckets;
 mod drift;
 mod errors;
