@@ -20,7 +20,11 @@ use crate::agent_binary;
 use crate::facts::Facts;
 use crate::listen;
 use crate::progress::{Progress, Stage};
-use crate::ssh::{Connection, Endpoint, Pool, SshError};
+use crate::ssh::{Connection, Endpoint, Pool, SshError, Wait};
+
+/// How long to wait after a new system refused the login that was to confirm it. OpenSSH (`PerSourcePenalties`) shuts out who is refused
+/// more often, and that would outlast the way back.
+const REFUSED: Duration = Duration::from_secs(5);
 
 /// Where agents live on a machine.
 pub(crate) const AGENTS: &str = "/var/lib/nixos-agent/bin";
@@ -175,6 +179,7 @@ impl Client<'_> {
         while start.elapsed() < window {
             // Not the pool: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo
             // a system that works.
+            let mut pause = Duration::from_millis(300);
             let why = match Connection::open(self.endpoint, &CancellationToken::new()).await {
                 Ok(connection) => {
                     let told = self.tell(&connection, Word::Reachable).await;
@@ -198,11 +203,16 @@ impl Client<'_> {
                         Err(error) => format!("the login worked, but {error}"),
                     }
                 }
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    if error.is_refusal() {
+                        pause = REFUSED;
+                    }
+                    error.to_string()
+                }
             };
             tracing::warn!(why, "the new system is not confirmed yet");
             *self.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -211,7 +221,10 @@ impl Client<'_> {
         let start = Instant::now();
         let window = Duration::from_secs(self.confirmation.hold_seconds);
         while start.elapsed() < window {
-            let told = match pool.connect(self.endpoint, RECONNECT, &CancellationToken::new()).await {
+            let told = match pool
+                .connect(self.endpoint, Wait::UntilReachable(RECONNECT), &CancellationToken::new())
+                .await
+            {
                 Ok(connection) => self.tell(&connection, word.clone()).await,
                 Err(error) => Err(error),
             };
@@ -253,7 +266,8 @@ async fn attach(
     let mut last_heard = Instant::now();
     loop {
         // Not cancellable: the outcome has to be known, or the state would not be true.
-        let connection = pool.connect(endpoint, patience, &CancellationToken::new()).await?;
+        let connection =
+            pool.connect(endpoint, Wait::UntilReachable(patience), &CancellationToken::new()).await?;
         let from = listener.next;
         let number = from.to_string();
         match listener.listen(&connection, &[agent, "attach", &id, "--from", &number], b"").await {

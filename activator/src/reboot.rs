@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::StorePath;
 use crate::activate::ActivateError;
 use crate::facts::{self, Facts, FactsError};
-use crate::ssh::{Connection, Pool, SshError};
+use crate::ssh::{Connection, Pool, SshError, Wait};
 use crate::text::plain;
 
 /// How much longer than both of its boots may take a machine that goes back by itself is waited for.
@@ -192,7 +192,7 @@ pub async fn returned(
             return Err(away
                 .map_or(RebootError::SameBoot { seconds }, |reason| RebootError::Away { seconds, reason }));
         }
-        connection = match pool.connect(&endpoint, left, cancel).await {
+        connection = match pool.connect(&endpoint, Wait::UntilLetIn(left), cancel).await {
             Ok(connection) => connection,
             Err(SshError::Cancelled) => return Err(RebootError::Cancelled),
             Err(error) => return Err(RebootError::Away { seconds, reason: error.to_string() }),

@@ -12,7 +12,7 @@ use nixos_activator::facts;
 use nixos_activator::generations;
 use nixos_activator::progress::Progress;
 use nixos_activator::reboot;
-use nixos_activator::ssh::{Connection, Pool, SshError};
+use nixos_activator::ssh::{Connection, Pool, SshError, Wait};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio_util::sync::CancellationToken;
 
@@ -249,7 +249,7 @@ async fn connect(
     machine: &Machine,
     cancel: &CancellationToken,
 ) -> Result<Arc<Connection>, Problem> {
-    pool.connect(&machine.endpoint, Duration::ZERO, cancel)
+    pool.connect(&machine.endpoint, Wait::ONE_TRY, cancel)
         .await
         .map_err(|source| Problem::Ssh { name: machine.name.clone(), source })
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nixos_activator::activate::ActivateError;
 use nixos_activator::listen::{self, Running};
-use nixos_activator::ssh::{Connection, Pool};
+use nixos_activator::ssh::{Connection, Pool, Wait};
 use tokio_util::sync::CancellationToken;
 
 use crate::Problem;
@@ -81,7 +81,7 @@ struct Heard {
 impl Ear<'_> {
     async fn follow(mut self, pool: &Pool, cancel: &CancellationToken) -> Result<Infallible, Problem> {
         loop {
-            match pool.connect(&self.machine.endpoint, Duration::ZERO, cancel).await {
+            match pool.connect(&self.machine.endpoint, Wait::ONE_TRY, cancel).await {
                 Ok(connection) => self.look(&connection).await?,
                 Err(error) => self.tell(News::Trouble(error.to_string()))?,
             }

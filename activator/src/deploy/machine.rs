@@ -19,7 +19,7 @@ use crate::push::{self, PushError};
 use crate::reboot::{self, RebootError, When};
 use crate::rollout::{Conductor, End, NoTurn, Turn};
 use crate::secrets;
-use crate::ssh::{Connection, SshError};
+use crate::ssh::{Connection, SshError, Wait};
 
 /// How long it may take to tell a machine what is to become of its new system.
 const VERDICT: Duration = Duration::from_mins(1);
@@ -325,7 +325,8 @@ async fn connect(
     settings: &Settings,
     cancel: &CancellationToken,
 ) -> Result<Arc<Connection>, DeployError> {
-    tools.pool.connect(&job.endpoint, settings.connect_deadline, cancel).await.map_err(|error| match error {
+    let wait = Wait::UntilReachable(settings.connect_deadline);
+    tools.pool.connect(&job.endpoint, wait, cancel).await.map_err(|error| match error {
         SshError::Cancelled => DeployError::Cancelled,
         error => error.into(),
     })

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::agent::Agent;
 use super::config::{self, Files, Identity};
 use super::root::Root;
-use super::{Endpoint, HostKeyPolicy, Key, SshError};
+use super::wait::Tries;
+use super::{Endpoint, HostKeyPolicy, Key, SshError, Wait};
 use crate::nix::{find_on_path, interrupt};
 use crate::text::{Lines, complaint, plain, read_at_most};
 
@@ -91,26 +92,27 @@ impl Connection {
         })
     }
 
-    /// Connects; where the host does not answer (yet), tries again with growing pauses until `deadline` has passed.
+    /// Connects and logs in; tries again as `wait` says.
     pub async fn open_within(
         endpoint: &Endpoint,
-        deadline: Duration,
+        wait: Wait,
         cancel: &CancellationToken,
     ) -> Result<Self, SshError> {
         let start = Instant::now();
-        let mut pause = Duration::from_millis(500);
+        let mut tries = Tries::new(wait);
         loop {
-            match Self::open(endpoint, cancel).await {
-                Err(error) if error.is_unreachable() && start.elapsed() + pause < deadline => {
-                    tracing::info!(host = endpoint.host, %error, "waiting for the machine");
-                }
-                result => return result,
-            }
+            let error = match Self::open(endpoint, cancel).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => error,
+            };
+            let Some(pause) = tries.pause(&error, start.elapsed()) else {
+                return Err(tries.last(error, start.elapsed()));
+            };
+            tracing::info!(host = endpoint.host, %error, "waiting for the machine");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = cancel.cancelled() => return Err(SshError::Cancelled),
             }
-            pause = (pause * 3 / 2).min(Duration::from_secs(5));
         }
     }
 

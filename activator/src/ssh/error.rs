@@ -26,6 +26,14 @@ pub enum SshError {
         /// What `ssh` said.
         reason: String,
     },
+    /// The host, or something before it, closes connections before anybody can log in: too many at once, or this address is shut out.
+    #[error("{host} closed the connection before the login: {reason}")]
+    TurnedAway {
+        /// The host.
+        host: String,
+        /// What `ssh` said.
+        reason: String,
+    },
     /// The host's key is not the expected one.
     #[error("the host key of {host} is not the expected one: {reason}")]
     HostKeyChanged {
@@ -49,6 +57,25 @@ pub enum SshError {
         host: String,
         /// The user who tried.
         user: String,
+        /// What `ssh` said.
+        reason: String,
+    },
+    /// What is in the way is the bastion, not the machine behind it.
+    #[error("{0}")]
+    Bastion(Box<Self>),
+    /// The bastion lets this login in, but not through to the machine.
+    #[error("{host} lets nobody through to the machine: {reason}")]
+    NoForwarding {
+        /// The bastion.
+        host: String,
+        /// What it said.
+        reason: String,
+    },
+    /// The machine opens no more sessions in one connection.
+    #[error("{host} opens no further session in a connection that is there: {reason}")]
+    NoSession {
+        /// The host.
+        host: String,
         /// What `ssh` said.
         reason: String,
     },
@@ -94,12 +121,41 @@ pub enum SshError {
 impl SshError {
     /// Whether trying again a little later may help: the machine may still be booting.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Lost { .. })
+        match self {
+            Self::Bastion(error) => error.is_unreachable(),
+            error => matches!(error, Self::Unreachable { .. } | Self::TurnedAway { .. } | Self::Lost { .. }),
+        }
+    }
+
+    /// Whether the login was refused: the key may not be in place yet.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Bastion(error) => error.is_refusal(),
+            error => matches!(error, Self::Denied { .. }),
+        }
+    }
+
+    /// Whether the connection was closed before the login. To come back a moment later is most often enough.
+    pub fn is_turned_away(&self) -> bool {
+        match self {
+            Self::Bastion(error) => error.is_turned_away(),
+            error => matches!(error, Self::TurnedAway { .. }),
+        }
     }
 
     /// Whether it says something about the machine or its settings, as opposed to a mistake on this side, or the user's wish to stop.
     pub fn concerns_machine(&self) -> bool {
         !matches!(self, Self::NotFound | Self::Local { .. } | Self::Cancelled)
+    }
+
+    /// The same error with one more line of evidence, where it has any.
+    pub(super) fn with_evidence(self, line: &str) -> Self {
+        let more = |reason: String| format!("{reason}\n{line}");
+        match self {
+            Self::Denied { host, user, reason } => Self::Denied { host, user, reason: more(reason) },
+            Self::Bastion(error) => Self::Bastion(Box::new(error.with_evidence(line))),
+            error => error,
+        }
     }
 
     /// Sorts what `ssh` wrote to standard error before it gave up.
@@ -119,12 +175,13 @@ impl SshError {
             "No route to host",
             "Network is unreachable",
             "Could not resolve hostname",
-            "Connection reset",
-            "Connection closed by",
-            "kex_exchange_identification",
             "System is booting up",
         ]) {
             Self::Unreachable { host, reason }
+        } else if has(&["administratively prohibited"]) {
+            Self::NoForwarding { host: format!("the host before {host}"), reason }
+        } else if has(&["Connection reset", "Connection closed by", "kex_exchange_identification"]) {
+            Self::TurnedAway { host, reason }
         } else {
             Self::Other { host, reason }
         }

@@ -11,6 +11,7 @@ mod error;
 mod keys;
 mod pool;
 mod root;
+mod wait;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,7 @@ pub use connection::{Answer, Connection};
 pub use error::SshError;
 pub use keys::{KeyError, KeyPair, KeyType, normalized as normalized_public_key};
 pub use pool::{Pool, allow_many_files};
+pub use wait::Wait;
 
 use crate::Secret;
 

@@ -5,11 +5,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Connection, Endpoint, HostKeyPolicy, SshError};
+use super::{Connection, Endpoint, HostKeyPolicy, SshError, Wait};
 
 /// How many connections stay open, unless somebody says otherwise: enough that the machines of most deployments are logged in to
 /// once, and with those in use well below what a process may have open: a connection takes four files.
@@ -86,11 +86,11 @@ impl Pool {
         accepted.get(&Place::of(endpoint)).cloned()
     }
 
-    /// The open connection to `endpoint`, or a new one; waits up to `deadline` for a machine that does not answer yet.
+    /// The open connection to `endpoint`, or a new one; waits as `wait` says for a machine that is not there yet.
     pub async fn connect(
         &self,
         endpoint: &Endpoint,
-        deadline: Duration,
+        wait: Wait,
         cancel: &CancellationToken,
     ) -> Result<Arc<Connection>, SshError> {
         let slot = {
@@ -110,7 +110,7 @@ impl Pool {
             host_public_key: endpoint.host_public_key.clone().or_else(|| self.accepted_key(endpoint)),
             ..endpoint.clone()
         };
-        let connection = Arc::new(Connection::open_within(&pinned, deadline, cancel).await?);
+        let connection = Arc::new(Connection::open_within(&pinned, wait, cancel).await?);
         if let Err(error) = self.pin(endpoint, &connection) {
             connection.close().await;
             return Err(error);

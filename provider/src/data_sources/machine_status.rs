@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nixos_activator::facts::FactsError;
-use nixos_activator::ssh::SshError;
+use nixos_activator::ssh::{SshError, Wait};
 use nixos_activator::status::{self, Status};
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Cx, DataSource, Diagnostics, Nested, Path, Schema, Type, validators};
@@ -96,7 +96,8 @@ impl DataSource<Context> for MachineStatus {
         let name = target.host.known().cloned().unwrap_or_default();
         let deadline = duration_or(Some(&config.connect_deadline), Duration::ZERO);
         let look = async {
-            let connection = cx.data.tools.pool.connect(&endpoint, deadline, &cx.cancel).await?;
+            let connection =
+                cx.data.tools.pool.connect(&endpoint, Wait::UntilReachable(deadline), &cx.cancel).await?;
             status::look(&name, &connection).await
         };
         match look.await {

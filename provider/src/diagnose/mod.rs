@@ -27,6 +27,7 @@ pub(crate) use warnings::warnings;
 /// A machine that cannot be talked to.
 pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
     let (summary, advice) = match error {
+        SshError::Bastion(error) => return bastion(machine, error, path),
         SshError::NotFound => (
             "OpenSSH's client was not found".to_owned(),
             "Install it where Terraform runs (`apt-get install openssh-client`, `nix profile install nixpkgs#openssh`) or add \
@@ -39,6 +40,21 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
             format!("Machine \"{machine}\" cannot be reached"),
             "Check that it is running, that the address and port are right, and that the network, firewall and bastion let \
              this machine connect.",
+        ),
+        SshError::TurnedAway { .. } => (
+            format!("Machine \"{machine}\" closes connections before the login"),
+            "Its SSH server, or the one of a host that `ssh_config` jumps over, takes no more logins at once (`MaxStartups` in its \
+             sshd_config), has shut this address out for a while (`PerSourcePenalties`, fail2ban), or does not start. A `bastion` is \
+             logged in to only once, whatever the number of machines behind it.",
+        ),
+        SshError::NoForwarding { .. } => (
+            format!("Machine \"{machine}\" cannot be reached through the host before it"),
+            "Its sshd_config has to allow it: `AllowTcpForwarding yes` (or `local`), no `DisableForwarding`, and `PermitOpen` with this \
+             machine if at all; the key must not be restricted in authorized_keys (`restrict`, `no-port-forwarding`).",
+        ),
+        SshError::NoSession { .. } => (
+            format!("Machine \"{machine}\" allows too few sessions in one connection"),
+            "Set `MaxSessions` in its sshd_config to at least 4; sshd's default is 10.",
         ),
         SshError::HostKeyChanged { .. } => (
             format!("The host key of machine \"{machine}\" is not the expected one"),
@@ -77,6 +93,42 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
             (format!("Cancelled while connecting to machine \"{machine}\""), "Nothing was changed.")
         }
     };
+    Diagnostic::error(summary).detail(format!("{error}\n\n{advice}")).at(path.clone())
+}
+
+/// A bastion that cannot be passed. The machine behind it was not asked.
+fn bastion(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
+    let (problem, advice) = match error {
+        SshError::Denied { .. } => (
+            "refused the login",
+            "Check `user` and the private key (`key` or `private_key_file`) of `bastion`. What is left out there is as `ssh_config` says for \
+             its host, else as for any other login with `ssh`.",
+        ),
+        SshError::HostKeyChanged { .. } => (
+            "has another host key than the expected one",
+            "If it was installed anew, set `bastion.host_public_key` to its new key, or correct known_hosts.",
+        ),
+        SshError::HostKeyUnknown { .. } => (
+            "has a host key that is not known or not the expected one",
+            "Set `bastion.host_public_key` to its key (`/etc/ssh/ssh_host_ed25519_key.pub`), or add it to known_hosts.",
+        ),
+        SshError::NoForwarding { .. } => (
+            "lets nobody through",
+            "Its sshd_config has to allow it: `AllowTcpForwarding yes` (or `local`), no `DisableForwarding`, and `PermitOpen` with this \
+             machine if at all; the key must not be restricted in authorized_keys (`restrict`, `no-port-forwarding`).",
+        ),
+        SshError::TurnedAway { .. } => (
+            "closes connections before the login",
+            "Its SSH server takes no more logins at once (`MaxStartups` in its sshd_config), has shut this address out for a while \
+             (`PerSourcePenalties`, fail2ban), or does not start.",
+        ),
+        SshError::Unreachable { .. } | SshError::Lost { .. } => (
+            "cannot be reached",
+            "Check that it is running, that `host` and `port` of `bastion` are right, and that network and firewall let this machine connect.",
+        ),
+        _ => ("cannot be used", "Correct `bastion`, or what `ssh_config` says of its host."),
+    };
+    let summary = format!("The bastion before machine \"{machine}\" {problem}");
     Diagnostic::error(summary).detail(format!("{error}\n\n{advice}")).at(path.clone())
 }
 

@@ -75,11 +75,16 @@ pub enum Storm {
     RequestLost,
     /// It has its effect, and the answer does not arrive.
     AnswerLost,
-    /// It has no effect, and EC2 says why.
+    /// It is sent to the region where the bucket is, as S3 does with whoever asks in another one.
+    Elsewhere {
+        /// That region.
+        region: &'static str,
+    },
+    /// It has no effect, and AWS says why.
     Refused {
         /// The status of the answer.
         status: u16,
-        /// What EC2 calls the error.
+        /// What AWS calls the error.
         code: &'static str,
         /// What it says about it.
         message: &'static str,
@@ -244,7 +249,13 @@ async fn answer(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         Some(Storm::RequestLost) => return Err(Lost),
         Some(Storm::Refused { status, code, message }) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-            return Ok(response((status, Some(xml()), error(code, message))));
+            return Ok(response((status, Some(xml()), question.refused(code, message))));
+        }
+        Some(Storm::Elsewhere { region }) => {
+            let body = question.refused("PermanentRedirect", "The bucket is in another region.");
+            let mut response = response((StatusCode::MOVED_PERMANENTLY, Some(xml()), body));
+            response.headers_mut().insert("x-amz-bucket-region", HeaderValue::from_static(region));
+            return Ok(response);
         }
         _ => {}
     }
@@ -378,23 +389,22 @@ impl Question {
     }
 
     fn throttled(&self) -> Answer {
-        if self.ec2 {
-            let body = error("RequestLimitExceeded", "Request limit exceeded.");
-            (StatusCode::SERVICE_UNAVAILABLE, Some(xml()), body)
-        } else {
-            (StatusCode::SERVICE_UNAVAILABLE, Some(xml()), self.s3("SlowDown"))
-        }
+        let code = if self.ec2 { "RequestLimitExceeded" } else { "SlowDown" };
+        (StatusCode::SERVICE_UNAVAILABLE, Some(xml()), self.refused(code, "Request limit exceeded."))
     }
 
     fn failed(&self) -> Answer {
-        let body =
-            if self.ec2 { error("InternalError", "An internal error.") } else { self.s3("InternalError") };
+        let body = self.refused("InternalError", "An internal error.");
         (StatusCode::INTERNAL_SERVER_ERROR, Some(xml()), body)
     }
 
-    fn s3(&self, code: &str) -> Bytes {
+    /// The body of an error as the service writes it.
+    fn refused(&self, code: &str, message: &str) -> Bytes {
+        if self.ec2 {
+            return error(code, message);
+        }
         Bytes::from(format!(
-            "<Error><Code>{code}</Code><Message>the weather is bad</Message><Resource>{}</Resource><RequestId>weather</RequestId></Error>",
+            "<Error><Code>{code}</Code><Message>{message}</Message><Resource>{}</Resource><RequestId>weather</RequestId></Error>",
             self.path
         ))
     }

@@ -115,7 +115,35 @@ impl Container {
         if self.options.sudo {
             self.write_file("/etc/sudoers.d/deploy", b"deploy ALL=(ALL) NOPASSWD: ALL\n")?;
         }
+        self.make_awkward()
+    }
+
+    /// Does to the host what [`crate::Login`] says.
+    fn make_awkward(&self) -> Result<(), LabError> {
+        let login = &self.options.login;
+        if !login.sshd.is_empty() {
+            // The first value counts, and this file comes first.
+            self.write_file(
+                "/etc/ssh/sshd_config.d/00-awkward.conf",
+                (login.sshd.join("\n") + "\n").as_bytes(),
+            )?;
+        }
+        if let Some(shell) = &login.shell {
+            run("chroot", &[&text(&self.root()), "usermod", "-s", shell, "root"])?;
+        }
+        if let Some(greeting) = &login.greeting {
+            // bash reads it whenever sshd starts it, whatever for.
+            self.write_file("/root/.bashrc", format!("echo '{greeting}'\n").as_bytes())?;
+            run("chroot", &[&text(&self.root()), "usermod", "-s", "/bin/bash", "root"])?;
+        }
+        if let Some(locale) = &login.locale {
+            self.write_file("/etc/default/locale", format!("LANG={locale}\n").as_bytes())?;
+        }
         Ok(())
+    }
+
+    pub(crate) fn is_ipv6_only(&self) -> bool {
+        self.options.login.ipv6_only
     }
 
     fn write_private(&self, path: &str, content: &[u8]) -> Result<(), LabError> {

@@ -1,7 +1,7 @@
 //! One host of a lab, whatever it runs in.
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -71,6 +71,21 @@ impl Host {
     /// Its address.
     pub fn address(&self) -> Ipv4Addr {
         self.place.address
+    }
+
+    /// Its IPv6 address, unique and local to the lab.
+    pub fn ipv6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd88, 0, 0, 0, 0, 0, 0, u16::from(self.place.address.octets()[3]))
+    }
+
+    /// Its link-local IPv6 address, without the zone: that is the interface of whoever asks.
+    pub fn link_local(&self) -> Result<String, LabError> {
+        let said = run(
+            "ip",
+            &["-n", &self.place.unique, "-6", "-o", "addr", "show", "dev", "eth0", "scope", "link"],
+        )?;
+        let address = said.split_whitespace().find(|word| word.starts_with("fe80:")).unwrap_or_default();
+        Ok(address.split('/').next().unwrap_or_default().to_owned())
     }
 
     /// Its public SSH host key.
@@ -216,6 +231,18 @@ impl Host {
             Machine::Virtual(machine) => machine.connect(n)?,
         }
         run("ip", &["-n", own, "link", "set", "eth0", "up"]).map(drop)
+    }
+
+    /// Gives the host an IPv6 address, and takes the IPv4 address of one that is to have none.
+    pub(crate) fn add_ipv6(&self, n: u8) -> Result<(), LabError> {
+        let own = &self.place.unique;
+        if let Machine::Container(container) = &self.machine {
+            run("ip", &["-n", own, "addr", "add", &format!("fd88::{n:x}/64"), "dev", "eth0", "nodad"])?;
+            if container.is_ipv6_only() {
+                run("ip", &["-n", own, "-4", "addr", "flush", "dev", "eth0"])?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives the host these addresses, and all others a way out: everybody is on one wire.

@@ -17,6 +17,13 @@ const RELEASE: &str = "trixie";
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,openssh-server,openssh-client,nix-bin,nix-setup-systemd,iproute2,zstd,sudo,opendoas,polkitd,\
 curl,git,ca-certificates,procps,busybox-static";
 
+/// What else a container has, so that it can be an awkward host: login shells that are not POSIX', and another language.
+const AWKWARD_PACKAGES: &str = "fish,tcsh,locales";
+
+/// What is done for that.
+const CUSTOMIZE_AWKWARD: &str =
+    "echo 'de_DE.UTF-8 UTF-8' > \"$1/etc/locale.gen\"; chroot \"$1\" locale-gen >/dev/null";
+
 /// What else a virtual machine needs.
 const MACHINE_PACKAGES: &str =
     "udev,kmod,linux-image-cloud-amd64,systemd-boot,systemd-boot-efi,systemd-boot-tools,grub-efi-amd64-bin";
@@ -150,8 +157,11 @@ impl Images<'_> {
 
     fn layers_of(&self, loader: Option<BootLoader>) -> Result<Layers, LabError> {
         let mirror = mirror()?;
-        let more = loader.map(|_| [MACHINE_PACKAGES, CUSTOMIZE_MACHINE, INITRD]);
-        let parts = [[RELEASE, PACKAGES, CUSTOMIZE].as_slice(), more.as_ref().map_or(&[], |more| more)];
+        let more: &[_] = match loader {
+            Some(_) => &[MACHINE_PACKAGES, CUSTOMIZE_MACHINE, INITRD],
+            None => &[AWKWARD_PACKAGES, CUSTOMIZE_AWKWARD],
+        };
+        let parts = [[RELEASE, PACKAGES, CUSTOMIZE].as_slice(), more];
         let base_hash = hash(&parts.concat());
         let base = self.cache.join(format!("base-{base_hash}"));
         if !base.exists() {
@@ -195,7 +205,8 @@ fn build_base(base: &Path, mirror: &str, of_machine: bool) -> Result<(), LabErro
         words.push(format!("--include={PACKAGES},{MACHINE_PACKAGES}"));
         words.extend([hook(CUSTOMIZE_MACHINE), hook(INITRD)]);
     } else {
-        words.push(format!("--include={PACKAGES}"));
+        words.push(format!("--include={PACKAGES},{AWKWARD_PACKAGES}"));
+        words.push(hook(CUSTOMIZE_AWKWARD));
     }
     words.extend([RELEASE.to_owned(), text(&new), mirror.to_owned()]);
     run("mmdebstrap", &words.iter().map(String::as_str).collect::<Vec<_>>())?;

@@ -197,11 +197,17 @@ impl Ec2Block {
         let mut say = |path: Path, summary: &str, detail: &str| {
             problems.push(Diagnostic::error(summary).detail(detail).at(path));
         };
-        if !self.ipv6_address_count.is_null() && !self.ipv6_addresses.is_null() {
+        if let (Attr::Known(count), Attr::Known(addresses)) = (&self.ipv6_address_count, &self.ipv6_addresses)
+            && usize::try_from(*count) != Ok(addresses.len())
+        {
             say(
                 block().attribute("ipv6_address_count"),
                 "IPv6 addresses are chosen or counted",
-                "Found `ipv6_address_count` and `ipv6_addresses`; expected one of them. Remove the one that EC2 is to decide.",
+                &format!(
+                    "Found `ipv6_address_count` {count} and {} `ipv6_addresses`; expected one of the attributes. Remove the one that EC2 is to \
+                     decide.",
+                    addresses.len()
+                ),
             );
         }
         if self.use_private_address == Attr::Known(true) && self.use_ipv6_address == Attr::Known(true) {

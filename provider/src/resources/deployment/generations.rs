@@ -4,10 +4,9 @@
 //! beside the state, and not asked again once the machine runs it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use nixos_activator::facts::{self, FactsError};
-use nixos_activator::ssh::SshError;
+use nixos_activator::ssh::{SshError, Wait};
 use nixos_activator::{MachineName, StorePath, generations};
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Cx, Diagnostic, Diagnostics, Path, Type, validators};
@@ -155,7 +154,7 @@ async fn ask(
     };
     let unreachable = |error: SshError| diagnose::facts(machine.as_str(), &FactsError::Ssh(error), &path);
     let pool = &cx.data.tools.pool;
-    let connection = pool.connect(&endpoint, Duration::ZERO, &cx.cancel).await.map_err(unreachable)?;
+    let connection = pool.connect(&endpoint, Wait::ONE_TRY, &cx.cancel).await.map_err(unreachable)?;
     let facts = facts::gather(machine.as_str(), &connection)
         .await
         .map_err(|error| diagnose::facts(machine.as_str(), &error, &path))?;

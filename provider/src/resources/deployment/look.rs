@@ -7,6 +7,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use nixos_activator::agent::SystemState;
 use nixos_activator::deploy::{DeployError, Ended, Job};
 use nixos_activator::facts::{self, Facts};
+use nixos_activator::ssh::Wait;
 use nixos_activator::{MachineName, secrets};
 use tfplugin::{Attr, Cx};
 use tokio_util::sync::CancellationToken;
@@ -101,7 +102,8 @@ async fn look_again(
     }
     let pool = &cx.data.tools.pool;
     // Not cancellable: the state has to be true also when the user wants to leave.
-    let connected = pool.connect(&job.endpoint, Duration::from_secs(10), &CancellationToken::new()).await;
+    let wait = Wait::UntilReachable(Duration::from_secs(10));
+    let connected = pool.connect(&job.endpoint, wait, &CancellationToken::new()).await;
     let Ok(connection) = connected else { return (seen, None) };
     let secrets = match &job.secrets {
         Some(secrets) if ended.error.is_some() => secrets::look(&connection, &secrets.owner).await.ok(),

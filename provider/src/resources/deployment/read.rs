@@ -7,7 +7,7 @@ use futures::{FutureExt as _, StreamExt as _};
 use nixos_activator::agent::DeploymentId;
 use nixos_activator::facts::{self, Facts, FactsError};
 use nixos_activator::secrets;
-use nixos_activator::ssh::{Endpoint, SshError};
+use nixos_activator::ssh::{Endpoint, SshError, Wait};
 use nixos_activator::{MachineName, StorePath};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, State};
 
@@ -149,7 +149,7 @@ async fn visit(
         .data
         .tools
         .pool
-        .connect(&endpoint, limit, &cx.cancel)
+        .connect(&endpoint, Wait::UntilReachable(limit), &cx.cancel)
         .await
         .map_err(|error| Silent::Facts(error.into()))?;
     let facts = facts::gather(name, &connection).await.map_err(Silent::Facts)?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nixos_activator::ssh::Wait;
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Schema, Severity};
 
 use super::visit::{connect, settle, visit};
@@ -97,7 +98,7 @@ pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), 
         return Ok(());
     };
     let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.read), Duration::ZERO);
-    match visit(cx, defaults, machine, limit).await {
+    match visit(cx, defaults, machine, Wait::UntilReachable(limit)).await {
         Ok(seen) => machine.refresh(&seen),
         Err(error) if error.concerns_machine() => cx.warn(error.warning(machine)),
         Err(error) => return Err(error.diagnostic(machine).into()),
@@ -108,7 +109,7 @@ pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), 
 /// Logs in for the first time.
 pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), Diagnostics> {
     let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.create), CREATE);
-    settle(cx, machine, None, limit).await
+    settle(cx, machine, None, Wait::UntilLetIn(limit)).await
 }
 
 /// Logs in where something is to be learned, and where it is done in another way than before. Nothing is learned there: that it does not
@@ -120,12 +121,12 @@ pub(super) async fn update(
 ) -> Result<(), Diagnostics> {
     if machine.is_open() {
         let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.update), CREATE);
-        return settle(cx, machine, Some(prior), limit).await;
+        return settle(cx, machine, Some(prior), Wait::UntilLetIn(limit)).await;
     }
     let Some(defaults) = cx.data.ssh.as_ref().filter(|_| machine.ssh != prior.ssh) else {
         return Ok(());
     };
-    match connect(cx, defaults, machine, Duration::ZERO).await {
+    match connect(cx, defaults, machine, Wait::ONE_TRY).await {
         Ok(_) => Ok(()),
         Err(error) if error.concerns_machine() => {
             cx.warn(Diagnostic { severity: Severity::Warning, ..error.diagnostic(machine) });
@@ -150,7 +151,7 @@ pub(super) async fn import(cx: &Cx<Context>, schema: &Schema, id: &str) -> Resul
     let mut machine = planned(Some(defaults), None, &config, config.clone());
     // One try by default: Terraform shows no progress during an import, and an import with a wrong address should fail at once.
     let limit = duration_or(config.timeouts.known().map(|timeouts| &timeouts.create), Duration::ZERO);
-    let seen = visit(cx, defaults, &machine, limit)
+    let seen = visit(cx, defaults, &machine, Wait::UntilReachable(limit))
         .await
         .map_err(|error| error.diagnostic(&machine).appended(settings::IMPORT_KNOWS_ITS_ID))?;
     machine.settle(&seen, None)?;

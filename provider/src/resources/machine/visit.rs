@@ -1,10 +1,8 @@
 //! Logging in to a machine, asking what it is, and filling in what was still open.
 
-use std::time::Duration;
-
 use nixos_activator::StorePath;
 use nixos_activator::facts::{self, Facts, FactsError};
-use nixos_activator::ssh::{Connection, HostKeyPolicy, SshError};
+use nixos_activator::ssh::{Connection, HostKeyPolicy, SshError, Wait};
 use std::sync::Arc;
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
@@ -64,13 +62,13 @@ pub(super) async fn connect(
     cx: &Cx<Context>,
     defaults: &SshDefaults,
     machine: &Machine,
-    limit: Duration,
+    wait: Wait,
 ) -> Result<Arc<Connection>, VisitError> {
     let target = machine.target.known().cloned().unwrap_or_default();
     // A key that is not known yet is not pinned yet.
     let target = Target { host_public_key: Attr::from(target.host_public_key.known().cloned()), ..target };
     let endpoint = target.endpoint(defaults, &machine.block_path()).map_err(VisitError::Setting)?;
-    cx.data.tools.pool.connect(&endpoint, limit, &cx.cancel).await.map_err(VisitError::Ssh)
+    cx.data.tools.pool.connect(&endpoint, wait, &cx.cancel).await.map_err(VisitError::Ssh)
 }
 
 /// Logs in and asks the machine for its facts.
@@ -78,9 +76,9 @@ pub(super) async fn visit(
     cx: &Cx<Context>,
     defaults: &SshDefaults,
     machine: &Machine,
-    limit: Duration,
+    wait: Wait,
 ) -> Result<Seen, VisitError> {
-    let connection = connect(cx, defaults, machine, limit).await?;
+    let connection = connect(cx, defaults, machine, wait).await?;
     let facts = facts::gather(machine.label(), &connection).await.map_err(VisitError::Facts)?;
     let port = connection.port().await.map_err(VisitError::Ssh)?;
     let endpoint = connection.endpoint();
@@ -93,10 +91,10 @@ pub(super) async fn settle(
     cx: &Cx<Context>,
     machine: &mut Machine,
     prior: Option<&Machine>,
-    limit: Duration,
+    wait: Wait,
 ) -> Result<(), Diagnostics> {
     let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
-    let seen = match visit(cx, defaults, machine, limit).await {
+    let seen = match visit(cx, defaults, machine, wait).await {
         Ok(seen) => seen,
         Err(error) => return Err(error.diagnostic(machine).into()),
     };

@@ -26,6 +26,7 @@ mod remembering;
 mod secret_files;
 mod secrets;
 mod specialisations;
+mod ssh;
 mod support;
 mod trouble;
 mod warnings;

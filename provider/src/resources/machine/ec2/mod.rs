@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use aws_sdk_ec2::types::InstanceStateName;
 use nixos_activator::Secret;
-use nixos_activator::ssh::{KeyPair, KeyType};
+use nixos_activator::ssh::{KeyPair, KeyType, Wait};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
 use self::volumes::{check_removed_volumes, find_asked_volumes, loose_volumes, stays, warn_of_left_volumes};
@@ -129,7 +129,7 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
     machine.settle_instance(&ec2, &mut there, &patience).await?;
     machine.point_target_at(key.as_ref().map(|key| key.public.clone()));
 
-    let connection = match connect(cx, defaults, machine, patience.left()).await {
+    let connection = match connect(cx, defaults, machine, Wait::UntilLetIn(patience.left())).await {
         Ok(connection) => connection,
         Err(error) => return Err(machine.no_login(&ec2, &error).await),
     };
@@ -145,7 +145,7 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
             ),
         }
     }
-    settle(cx, machine, None, patience.left().max(Duration::from_secs(30))).await?;
+    settle(cx, machine, None, Wait::UntilLetIn(patience.left().max(Duration::from_secs(30)))).await?;
     if machine.power_state.known().is_some_and(|state| state == "stopped") {
         ec2.stop(&id, &patience).await.map_err(|error| machine.waited("stop", &error))?;
     }
@@ -205,8 +205,8 @@ pub(super) async fn update(
     }
     let restarted = machine.boot_id.is_unknown();
     if machine.is_open() || restarted {
-        let waited =
-            settle(cx, &mut machine, Some(&prior), patience.left().max(Duration::from_secs(30))).await;
+        let wait = Wait::UntilLetIn(patience.left().max(Duration::from_secs(30)));
+        let waited = settle(cx, &mut machine, Some(&prior), wait).await;
         if waited.is_err() {
             *there = Machine { power_state: machine.power_state.clone(), ..there.clone() };
         }

@@ -1,5 +1,6 @@
 //! Volumes that a machine on EC2 leaves behind, or that leave it.
 
+use nixos_activator::ssh::Wait;
 use std::time::Duration;
 
 use nixos_activator::volume::{self, VolumeUse};
@@ -49,7 +50,7 @@ pub(super) async fn check_removed_volumes(
         return Ok(());
     }
     let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
-    let connection = connect(cx, defaults, there, Duration::from_secs(30)).await;
+    let connection = connect(cx, defaults, there, Wait::UntilReachable(Duration::from_secs(30))).await;
     let connection = connection.map_err(|error| not_told(there, first, &error.diagnostic(there)))?;
     for (name, volume) in removed {
         let id = volume.volume_id.known().map_or("", String::as_str);

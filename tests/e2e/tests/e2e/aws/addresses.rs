@@ -140,7 +140,7 @@ fn ipv6_addresses_are_chosen_beside_others() {
         format!("{}{}", head(&cloud), machine(&ami, &more))
     };
     let (one, two) = ("\"2001:db8:88:2::a\"", "\"2001:db8:88:2::a\", \"2001:db8:88:2::b\"");
-    set_up(&world, &main(one, "ipv6_address_count = 1"), "");
+    set_up(&world, &main(one, "ipv6_address_count = 2"), "");
     fails_saying(&plan(&world), &["IPv6 addresses are chosen or counted"]);
     world.write("main.tf", &main(one, "use_ipv6_address = true\n    use_private_address = true")).unwrap();
     fails_saying(&plan(&world), &["SSH connects to one address"]);
@@ -206,10 +206,7 @@ fn a_machine_with_two_network_interfaces_is_changed_in_place() {
     // EC2 refuses the call that changes an instance with one interface.
     assert_eq!(weather.asked("ModifyInstanceAttribute"), 0);
     world.write("main.tf", &main(&second).replace(&format!("[\"{second}\"]"), "[]")).unwrap();
-    fails_saying(
-        &plan(&world),
-        &["A machine on EC2 has at least one security group"],
-    );
+    fails_saying(&plan(&world), &["A machine on EC2 has at least one security group"]);
 }
 
 #[test]

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_s3::types::{
-    BucketLifecycleConfiguration, CreateBucketConfiguration, ExpirationStatus, LifecycleExpiration,
-    LifecycleRule, LifecycleRuleFilter,
+    BucketLifecycleConfiguration, BucketLocationConstraint, CreateBucketConfiguration, ExpirationStatus,
+    LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
 };
 use e2e::{Cloud, Storm, Weather};
 
 use super::{head, once};
-use crate::support::{apply, fails_saying, no_changes, plan, says, set_up, succeeds, world};
+use crate::support::{apply, apply_until, fails_saying, no_changes, plan, says, set_up, succeeds, world};
 
 /// The names of all buckets.
 pub(super) fn buckets(cloud: &Cloud) -> BTreeSet<String> {
@@ -214,4 +214,104 @@ fn old_lifecycle_rules_keep_their_prefix() {
         found.rules().iter().map(prefix).collect::<Vec<_>>()
     });
     assert_eq!(prefixes, [Some("logs/".to_owned()), Some("tmp/".to_owned())]);
+}
+
+/// A refusal of S3.
+fn refused(status: u16, code: &'static str, message: &'static str) -> Storm {
+    Storm::Refused { status, code, message }
+}
+
+#[test]
+fn a_name_that_is_taken_is_said_to_be() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    let weather = Weather::over(&cloud, 1, 0);
+    let main = |more: &str| {
+        once(&weather, &format!("resource \"nixos_s3_bucket\" \"b\" {{\n  bucket = \"assets\"\n{more}}}\n"))
+    };
+    set_up(&world, &main(""), "");
+    // What S3 says to those who ask about the bucket of another account.
+    weather.strike("S3 HEAD ", refused(403, "AccessDenied", "Access Denied"));
+    fails_saying(
+        &apply(&world),
+        &["The name \"assets\" is taken", "belongs to another account", "bucket_prefix"],
+    );
+    weather.strike("S3 HEAD ", Storm::Elsewhere { region: "us-west-2" });
+    for more in ["", "  adopt_existing = true\n"] {
+        world.write("main.tf", &main(more)).unwrap();
+        fails_saying(&apply(&world), &["Bucket \"assets\" is in another region", "region = \"us-west-2\""]);
+    }
+    assert_eq!(world.terraform(&["state", "list"]).text, "");
+    assert_eq!(buckets(&cloud), BTreeSet::new());
+    // An import finds the region although the default region's part of S3 does not have the bucket.
+    let location = BucketLocationConstraint::from("us-west-2");
+    cloud.ask_s3("us-west-2", async |client| {
+        let place = CreateBucketConfiguration::builder().location_constraint(location).build();
+        client.create_bucket().bucket("assets").create_bucket_configuration(place).send().await.unwrap();
+    });
+    succeeds(&world.terraform(&["import", "nixos_s3_bucket.b", "assets"]));
+    assert_eq!(world.resource("nixos_s3_bucket.b")["region"], "us-west-2");
+}
+
+#[test]
+fn what_s3_does_not_know_yet_is_waited_for() {
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    let weather = Weather::over(&cloud, 1, 0);
+    let policy = "policy = jsonencode({ Version = \"2012-10-17\", Statement = [{ Effect = \"Allow\", Principal = { AWS = \
+                  \"arn:aws:iam::123456789012:role/new\" }, Action = [\"s3:GetObject\"], Resource = [\"arn:aws:s3:::assets/*\"] }] })";
+    set_up(
+        &world,
+        &once(
+            &weather,
+            &format!("resource \"nixos_s3_bucket\" \"b\" {{\n  bucket = \"assets\"\n  {policy}\n}}\n"),
+        ),
+        "",
+    );
+    // A bucket of this name was just deleted; then a role that was just made.
+    for (action, storm) in [
+        ("S3 PUT ", refused(409, "OperationAborted", "A conflicting conditional operation is in progress")),
+        ("S3 PUT policy", refused(400, "MalformedPolicy", "Invalid principal in policy")),
+    ] {
+        weather.strike(action, storm);
+        let child = apply_until(&world, || weather.asked(action) > 2);
+        weather.calm();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{action}: {}", String::from_utf8_lossy(&output.stdout));
+        no_changes(&world);
+        weather.take_counts();
+        succeeds(&world.terraform(&["destroy", "-auto-approve"]));
+        weather.take_counts();
+    }
+}
+
+#[test]
+fn what_is_not_managed_outlives_a_change() {
+    use aws_sdk_s3::types::{Condition, IndexDocument, Redirect, RoutingRule, WebsiteConfiguration};
+    let world = world(&[]);
+    let cloud = Cloud::start(&world, &[]).unwrap();
+    let main = |document: &str| {
+        format!(
+            "{}resource \"nixos_s3_bucket\" \"b\" {{\n  bucket = \"site\"\n  website = {{ index_document = \"{document}\" }}\n}}\n",
+            head(&cloud)
+        )
+    };
+    set_up(&world, &main("index.html"), "");
+    succeeds(&apply(&world));
+    cloud.ask_s3("eu-west-1", async |client| {
+        let index = IndexDocument::builder().suffix("index.html").build().unwrap();
+        let condition = Condition::builder().key_prefix_equals("old/").build();
+        let redirect = Redirect::builder().replace_key_prefix_with("new/").build();
+        let rule = RoutingRule::builder().condition(condition).redirect(redirect).build();
+        let website = WebsiteConfiguration::builder().index_document(index).routing_rules(rule).build();
+        client.put_bucket_website().bucket("site").website_configuration(website).send().await.unwrap();
+    });
+    no_changes(&world);
+    world.write("main.tf", &main("start.html")).unwrap();
+    succeeds(&apply(&world));
+    let found = cloud
+        .ask_s3("eu-west-1", async |client| client.get_bucket_website().bucket("site").send().await.unwrap());
+    assert_eq!(found.index_document().map(IndexDocument::suffix), Some("start.html"));
+    let rules: Vec<_> = found.routing_rules().iter().filter_map(RoutingRule::redirect).collect();
+    assert_eq!(rules[0].replace_key_prefix_with(), Some("new/"), "the rule of somebody else is still there");
 }

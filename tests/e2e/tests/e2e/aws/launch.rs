@@ -284,3 +284,22 @@ fn an_instance_that_is_heard_of_late_is_not_forgotten() {
         "an instance is left"
     );
 }
+
+#[test]
+fn a_machine_whose_keys_come_late_is_not_made_twice() {
+    let (world, cloud, weather, main) = launching();
+    set_up(&world, &main(&weather, ""), "");
+    let rack = world.lab.host("rack");
+    rack.exec(&["mv", "/root/.ssh/authorized_keys", "/root/late"]).unwrap();
+    let refused = || {
+        let said =
+            rack.exec(&["journalctl", "-o", "cat", "-t", "sshd-session", "-t", "sshd"]).unwrap().stdout;
+        said.matches("closed by authenticating user root").count()
+    };
+    let child = apply_until(&world, || refused() >= 2);
+    rack.exec(&["mv", "/root/late", "/root/.ssh/authorized_keys"]).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    no_changes(&world);
+    assert_eq!(instances(&cloud, "eu-west-1").len(), 1);
+}

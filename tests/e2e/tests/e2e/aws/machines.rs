@@ -2,7 +2,7 @@
 
 use e2e::{Cloud, World};
 
-use super::{head, instance, instances, key_names};
+use super::{head, instance, instances, key_names, show_volumes};
 use crate::support::{apply, fails_saying, no_changes, plan, says, set_up, succeeds, world};
 
 fn volumes(cloud: &Cloud, region: &str) -> Vec<(i32, String)> {
@@ -290,10 +290,7 @@ fn a_running_machine_is_changed_in_place() {
         ],
     );
     let on_db = |words: &[&str]| cloud.with(&id, |host| host.exec(words).unwrap());
-    for (device, minor) in [("/dev/xvdf", "6"), ("/dev/xvdg", "7")] {
-        let done = on_db(&["mknod", device, "b", "7", minor]);
-        assert!(done.success, "{}", done.stderr);
-    }
+    cloud.with(&id, |host| show_volumes(host, &[("/dev/xvdf", 6), ("/dev/xvdg", 7)]));
     let held = "use Fcntl; sysopen(F, '/dev/xvdg', O_RDONLY | O_EXCL) or die $!; sleep 1000";
     on_db(&["systemd-run", "--quiet", "--unit=holds-a-volume", "perl", "-e", held]);
     while !on_db(&["sh", "-c", "ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q xvdg"]).success {

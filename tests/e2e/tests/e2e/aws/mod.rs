@@ -47,7 +47,17 @@ fn one_host_for_all() -> (World, Cloud) {
     let everywhere = ["ip", "route", "add", "local", "54.0.0.0/8", "dev", "lo"];
     let done = world.lab.host("rack").exec(&everywhere).unwrap();
     assert!(done.success, "{}", done.stderr);
+    show_volumes(world.lab.host("rack"), &[("/dev/xvdf", 4), ("/dev/xvdg", 5)]);
     (world, cloud)
+}
+
+/// Shows block devices on a host under the names that volumes have on a Xen machine. They are loop devices without a file: nothing
+/// uses them, and nothing is on them.
+fn show_volumes(host: &lab::Host, devices: &[(&str, u8)]) {
+    for (device, minor) in devices {
+        let done = host.exec(&["mknod", device, "b", "7", &minor.to_string()]).unwrap();
+        assert!(done.success, "{}", done.stderr);
+    }
 }
 
 /// A machine there, with `more` in its `ec2` block.
