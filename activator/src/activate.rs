@@ -91,13 +91,23 @@ pub struct Task<'a> {
     pub contents: &'a [u8],
 }
 
-/// Makes sure that we are or can become root before anything is sent.
-pub async fn check_root(connection: &Connection, facts: &Facts) -> Result<(), ActivateError> {
+/// How many sessions an activation has open at once: one listens to the agent, the other tells it something.
+const SESSIONS: usize = 2;
+
+/// Makes sure that this login can activate a system, before anything is sent: that it is or becomes root, that its shell does
+/// what it is asked for and nothing else, and that the SSH server opens enough sessions.
+pub async fn check_login(connection: &Connection, facts: &Facts) -> Result<(), ActivateError> {
     let Endpoint { host, user, elevate, .. } = connection.endpoint();
     if elevate.is_empty() && facts.uid != Some(0) {
         return Err(ActivateError::NotRoot { host: host.clone(), user: user.clone() });
     }
+    let text = connection.greeting();
+    if !text.is_empty() {
+        let (host, user, text) = (host.clone(), user.clone(), text.to_owned());
+        return Err(SshError::Greeting { host, user, text }.into());
+    }
     connection.to_root().await?;
+    connection.check_sessions(SESSIONS).await?;
     Ok(())
 }
 
@@ -135,7 +145,7 @@ pub async fn activate(
             let endpoint = connection.endpoint();
             let client = Client { endpoint, agent, id: &request.id, confirmation, obstacle: &obstacle };
             if waits_in(Phase::AwaitingConfirmation, reached.clone()).await {
-                client.confirm().await;
+                client.confirm(pool).await;
             }
             if waits_in(Phase::Holding, reached.clone()).await {
                 client.decide(pool, verdict.await).await;
@@ -173,14 +183,14 @@ struct Client<'a> {
 
 impl Client<'_> {
     /// Logs in anew, as the next deployment would have to, and says so to the agent.
-    async fn confirm(&self) {
+    async fn confirm(&self, pool: &Pool) {
         let start = Instant::now();
         let window = Duration::from_secs(self.confirmation.window_seconds);
         while start.elapsed() < window {
-            // Not the pool: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo
+            // A new one: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo
             // a system that works.
             let mut pause = Duration::from_millis(300);
-            let why = match Connection::open(self.endpoint, &CancellationToken::new()).await {
+            let why = match pool.open(self.endpoint, Wait::ONE_TRY, &CancellationToken::new()).await {
                 Ok(connection) => {
                     let told = self.tell(&connection, Word::Reachable).await;
                     connection.close().await;
@@ -310,7 +320,9 @@ pub async fn install(connection: &Connection, system: &str) -> Result<String, Ac
     Err(ActivateError::Agent { host, code: answer.code, message })
 }
 
+/// What its programs say is read, so that they say it in the language they were written in.
 const COMMON: &str = r#"
+export LC_ALL=C
 PATH="$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 is_whole() { found="$(sha256sum <"$1")" && [ "${found%% *}" = "$2" ]; }
 "#;

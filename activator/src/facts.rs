@@ -139,7 +139,7 @@ fn parse(text: &str) -> Option<Facts> {
             "reboot_required" => facts.reboot_required = true,
             "failed_unit" => facts.failed_units.push(value.to_owned()),
             "host_key" => add_key(&mut facts.host_keys, value),
-            "connection" => facts.address = value.split(' ').nth(2).and_then(|text| text.parse().ok()),
+            "connection" => facts.address = value.split(' ').nth(2).and_then(address),
             "login" => facts.login = login(value),
             "uid" => facts.uid = value.parse().ok(),
             "has_nix" => facts.has_nix = true,
@@ -164,10 +164,15 @@ fn system(platform: &str) -> Option<String> {
 /// Client's address and port, server's address and port (ssh(1), `SSH_CONNECTION`), and the user.
 fn login(text: &str) -> Option<Login> {
     let mut words = text.split(' ');
-    let (client, client_port) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    let (address, port) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    let (client, client_port) = (address(words.next()?)?, words.next()?.parse().ok()?);
+    let (address, port) = (address(words.next()?)?, words.next()?.parse().ok()?);
     let user = words.next().filter(|user| !user.is_empty())?.to_owned();
     Some(Login { user, client, client_port, address, port })
+}
+
+/// An address; one that is local to a link comes with the machine's interface: `fe80::1%eth0`.
+fn address(text: &str) -> Option<IpAddr> {
+    text.split('%').next()?.parse().ok()
 }
 
 /// The number in `system-42-link`.
@@ -218,6 +223,8 @@ mod tests {
         assert_eq!(facts.address, Some("10.0.0.2".parse().unwrap()));
         let login = facts.login.unwrap();
         assert_eq!((login.user.as_str(), login.client_port, login.port), ("alice", 51234, 22));
+        let local = super::login("fe80::9%eth0 51234 fe80::2%eth0 22 alice").unwrap();
+        assert_eq!((local.client, local.address), ("fe80::9".parse().unwrap(), "fe80::2".parse().unwrap()));
         assert_eq!(facts.failed_units, ["x.service"]);
         assert!(facts.has_nix);
     }

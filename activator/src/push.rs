@@ -1,9 +1,11 @@
 //! Pushing: `nix copy` speaks its own protocol to the machine's `nix-store --serve`, through the connection we have.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
 
 use crate::StorePath;
-use crate::nix::{Nix, NixError};
+use crate::nix::{Call, Nix, NixError};
 use crate::ssh::{Connection, SshError};
 
 /// How closures travel.
@@ -11,8 +13,6 @@ use crate::ssh::{Connection, SshError};
 pub struct CopySettings {
     /// Let the machine fetch from its own binary caches what it finds there.
     pub substitute_on_destination: bool,
-    /// Compress on the way.
-    pub compress: bool,
 }
 
 /// Why a closure did not arrive.
@@ -41,38 +41,50 @@ pub async fn push(
     cancel: &CancellationToken,
 ) -> Result<(), PushError> {
     let to_root = connection.to_root().await?;
-    let url = store_url(connection, &to_root, settings);
+    let url = store_url(&to_root);
     let mut arguments = vec!["copy", "--no-check-sigs", "--to", &url];
     if settings.substitute_on_destination {
         arguments.push("--substitute-on-destination");
     }
     arguments.push(path.as_str());
-    let options = connection.ssh_options();
-    match nix.run("nix", &arguments, &[("NIX_SSHOPTS", &options)], cancel, &|_| {}).await {
+    let options = connection.ssh_options().join(" ");
+    let call = Call {
+        program: "nix",
+        arguments: &arguments,
+        environment: &[("NIX_SSHOPTS", &options)],
+        silence: Some(if settings.substitute_on_destination { DOWNLOADS } else { SILENCE }),
+        ..Call::default()
+    };
+    match nix.call(call, cancel, &|_| {}).await {
         Ok(_) => Ok(()),
         Err(NixError::Failed { message, .. }) if is_full(&message) => Err(PushError::DiskFull { message }),
+        Err(NixError::Failed { program, status, message, output }) => {
+            // Nobody else knows the name that Nix was given.
+            let message = message.replace(Connection::ALIAS, &connection.endpoint().host);
+            Err(NixError::Failed { program, status, message, output }.into())
+        }
         Err(error) => Err(error.into()),
     }
 }
+
+/// How long Nix may say nothing while it copies: it says how far it is, many times a second.
+const SILENCE: Duration = Duration::from_mins(5);
+
+/// The same where the machine downloads: of that Nix says nothing here.
+const DOWNLOADS: Duration = Duration::from_hours(1);
 
 /// How Nix and its database say that a disk is full.
 fn is_full(message: &str) -> bool {
     ["No space left on device", "database or disk is full"].iter().any(|text| message.contains(text))
 }
 
-fn store_url(connection: &Connection, to_root: &[&str], settings: CopySettings) -> String {
-    let endpoint = connection.endpoint();
-    // An IPv6 address needs brackets in a URL.
-    let host =
-        if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
-    let mut query = vec![];
-    if settings.compress {
-        query.push("compress=true".to_owned());
+/// Where Nix copies to. It never sees the machine's address: what a name such as `localhost` or an IPv6 address with a zone means
+/// in a URL differs between its versions. One connection, because a Nix that may have more opens a master of its own.
+fn store_url(to_root: &[&str]) -> String {
+    let host = Connection::ALIAS;
+    if to_root.is_empty() {
+        return format!("ssh://{host}?max-connections=1");
     }
-    if !to_root.is_empty() {
-        // Spaces separate words here in every version of Nix.
-        query.push(format!("remote-program={}%20nix-store", to_root.join("%20")));
-    }
-    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
-    format!("ssh://{}@{host}{query}", endpoint.user)
+    // Spaces separate words here in every version of Nix.
+    format!("ssh://{host}?max-connections=1&remote-program={}%20nix-store", to_root.join("%20"))
 }

@@ -25,7 +25,9 @@ use crate::data_sources::network::NetworkDataSource;
 use crate::ephemeral_resources::ssh_key_pair::SshKeyPair;
 use crate::functions::known_hosts::KnownHosts;
 use crate::functions::to_nix::ToNix;
-use crate::machines::{Bastion, CONNECT_TIMEOUT, Direction, ELEVATE, bastion_attributes, host_key_policy};
+use crate::machines::{
+    Bastion, CONNECT_TIMEOUT, Direction, ELEVATE, bastion_attributes, effective_options, host_key_policy,
+};
 use crate::resources::deployment::DeploymentResource;
 use crate::resources::ec2_key_pair::KeyPairResource;
 use crate::resources::machine::MachineResource;
@@ -256,10 +258,10 @@ fn ssh_attribute() -> Attribute {
         .attribute("port", Attribute::number().optional().validate(validators::integer_between(1, 65535)).description("Port of the SSH servers. Default: as `ssh_config` says, else 22."))
         .attribute("private_keys", Attribute::map(Type::String).optional().sensitive().description("Private keys by name, without a passphrase; machines name the one to use. They may come from an ephemeral resource and never reach state or a disk."))
         .attribute("private_key_file", Attribute::string().optional().description("A private key file on the machine where Terraform runs. Default: agent and `ssh_config`."))
-        .attribute("bastion", Attribute::nested_single(bastion_attributes(Direction::Input)).optional().description("A host to jump over to every machine that names none itself."))
+        .attribute("bastion", Attribute::nested_single(bastion_attributes(Direction::Input)).optional().description("A host to jump over to every machine that names none itself. All machines behind it share one connection to it."))
         .attribute("host_key_policy", Attribute::string().optional().validate(policy).description("What to do with a host key that is not known: `strict` (refuse, the default), `accept_new` (accept the first one that is seen, and only that one from then on) or `off` (never check)."))
         .attribute("connect_timeout", Attribute::string().optional().validate(validators::duration()).description("How long one attempt to connect may take. Default: `10s`."))
-        .attribute("options", strings_attribute("Further lines for `ssh_config`, each as `Keyword=value`."))
+        .attribute("options", strings_attribute("Further lines for `ssh_config`, each as `Keyword=value`. One that cannot change what every connection has is an error.").validate(effective_options()))
         .attribute("elevate", strings_attribute(ELEVATE))
         .attribute("elevate_password", Attribute::string().optional().sensitive().description("What to type where that command asks for a password, and to no other question; it must have no option such as `-n` that forbids to ask. It may come from an ephemeral resource and never reaches state, nor the machine's disk or the arguments of a program."));
     Attribute::nested_single(nested).optional().description("Defaults for every SSH connection.")

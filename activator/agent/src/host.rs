@@ -18,13 +18,14 @@ const ROOTS: &str = "/nix/var/nix/gcroots/nixos-agent";
 /// Holds the path of a system that the profile may point at although it does not boot. A plan reads it too.
 const UNCOMMITTED: &str = "/var/lib/nixos-agent/uncommitted";
 
-/// A program of the machine, with nothing on standard input. A login by SSH often has a meagre PATH.
+/// A program of the machine, with nothing on standard input, in the language that it was written in: what it says is read. A
+/// login by SSH often has a meagre PATH.
 pub(crate) fn command(program: &str) -> Command {
     const ALSO: &str =
         "/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new(program);
-    command.env("PATH", format!("{path}:{ALSO}")).stdin(Stdio::null());
+    command.env("PATH", format!("{path}:{ALSO}")).env("LC_ALL", "C").stdin(Stdio::null());
     command
 }
 

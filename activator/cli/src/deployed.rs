@@ -238,6 +238,7 @@ impl Target {
             elevate: self.elevate.unwrap_or_else(|| defaults.elevate.clone()),
             elevate_password: defaults.elevate_password.clone(),
             connect_timeout: CONNECT,
+            compress: false,
         }
     }
 }

@@ -9,7 +9,7 @@ use nixos_activator::contents::{self, Contents};
 use nixos_activator::facts::{self, Facts};
 use nixos_activator::generations::{self, Generation};
 use nixos_activator::inventory::Difference;
-use nixos_activator::ssh::Connection;
+use nixos_activator::ssh::{Connection, Pool, Wait};
 use tokio_util::sync::CancellationToken;
 
 use crate::Problem;
@@ -38,12 +38,14 @@ pub(crate) async fn diff(
     cancel: &CancellationToken,
 ) -> Result<u8, Problem> {
     let ssh = |source| Problem::Ssh { name: machine.name.clone(), source };
-    let connection = Connection::open(&machine.endpoint, cancel).await.map_err(ssh)?;
+    let pool = Pool::default();
+    let connection = pool.open(&machine.endpoint, Wait::ONE_TRY, cancel).await.map_err(ssh)?;
     let text = tokio::select! {
         text = compare(machine, &connection, wanted) => text,
         () = cancel.cancelled() => Err(ssh(nixos_activator::ssh::SshError::Cancelled)),
     };
     connection.close().await;
+    pool.close().await;
     write!(std::io::stdout().lock(), "{}", text?)?;
     Ok(0)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nixos_activator::facts::FactsError;
 use nixos_activator::generations::{self, Generation};
-use nixos_activator::ssh::{Connection, SshError};
+use nixos_activator::ssh::{Connection, Pool, SshError, Wait};
 use nixos_activator::status::{self, Status};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,9 @@ pub(crate) async fn status(
     json: bool,
     cancel: &CancellationToken,
 ) -> Result<u8, Problem> {
-    let seen = futures::future::join_all(machines.iter().map(|machine| see(machine, cancel))).await;
+    let pool = Pool::default();
+    let seen = futures::future::join_all(machines.iter().map(|machine| see(&pool, machine, cancel))).await;
+    pool.close().await;
     let mut output = std::io::stdout().lock();
     if json {
         let text = serde_json::to_string_pretty(&seen).map_err(|error| Problem::State(error.to_string()))?;
@@ -60,9 +62,9 @@ pub(crate) async fn status(
     Ok(seen.iter().fold(0, |flags, seen| flags | seen.flags))
 }
 
-async fn see(machine: &Machine, cancel: &CancellationToken) -> Seen {
+async fn see(pool: &Pool, machine: &Machine, cancel: &CancellationToken) -> Seen {
     let look = async {
-        let connection = Connection::open(&machine.endpoint, cancel).await?;
+        let connection = pool.open(&machine.endpoint, Wait::ONE_TRY, cancel).await?;
         let status = status::look(machine.name.as_str(), &connection).await;
         connection.close().await;
         status
@@ -157,17 +159,20 @@ fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
 
 /// Lists secrets by name; nobody is shown more.
 pub(crate) async fn secrets(machines: &[Machine], cancel: &CancellationToken) -> Result<u8, Problem> {
+    let pool = Pool::default();
     let found = futures::future::try_join_all(machines.iter().map(async |machine| {
         let Some(owner) = machine.owner.as_ref().filter(|_| !machine.secrets.is_empty()) else {
             return Ok((machine, std::collections::BTreeMap::new()));
         };
         let ssh = |source| Problem::Ssh { name: machine.name.clone(), source };
-        let connection = Connection::open(&machine.endpoint, cancel).await.map_err(ssh)?;
+        let connection = pool.open(&machine.endpoint, Wait::ONE_TRY, cancel).await.map_err(ssh)?;
         let there = nixos_activator::secrets::look(&connection, owner).await;
         connection.close().await;
         Ok::<_, Problem>((machine, there.map_err(ssh)?))
     }))
-    .await?;
+    .await;
+    pool.close().await;
+    let found = found?;
     let mut rows = vec![];
     let mut code = 0;
     for (machine, there) in &found {
@@ -191,10 +196,12 @@ pub(crate) async fn list(machine: &Machine, connection: &Connection) -> Result<V
 /// Lists the generations of a machine.
 pub(crate) async fn generations(machine: &Machine, cancel: &CancellationToken) -> Result<u8, Problem> {
     let ssh = |source| Problem::Ssh { name: machine.name.clone(), source };
-    let connection = Connection::open(&machine.endpoint, cancel).await.map_err(ssh)?;
+    let pool = Pool::default();
+    let connection = pool.open(&machine.endpoint, Wait::ONE_TRY, cancel).await.map_err(ssh)?;
     let generations = list(machine, &connection).await?;
     let facts = nixos_activator::facts::gather(machine.name.as_str(), &connection).await;
     connection.close().await;
+    pool.close().await;
     let facts = facts.map_err(|source| Problem::Facts { name: machine.name.clone(), source })?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let rows: Vec<Vec<String>> = generations
@@ -273,6 +280,7 @@ mod tests {
             elevate: vec![],
             elevate_password: None,
             connect_timeout: Duration::from_secs(5),
+            compress: false,
         };
         let mut machine = Machine {
             name: "web".parse().unwrap(),
@@ -283,9 +291,9 @@ mod tests {
             secrets: BTreeMap::new(),
         };
         let cancel = CancellationToken::new();
-        assert_eq!(see(&machine, &cancel).await.flags, MISSING | DOWN);
+        assert_eq!(see(&Pool::default(), &machine, &cancel).await.flags, MISSING | DOWN);
         machine.toplevel = Some("/nix/store/x".to_owned());
-        assert_eq!(see(&machine, &cancel).await.flags, DOWN);
+        assert_eq!(see(&Pool::default(), &machine, &cancel).await.flags, DOWN);
     }
 
     #[test]

@@ -32,15 +32,16 @@ pub(crate) async fn ssh(
     cancel: &CancellationToken,
 ) -> Result<u8, Problem> {
     let ssh = |source| Problem::Ssh { name: machine.name.clone(), source };
-    let connection = Connection::open(&machine.endpoint, cancel).await.map_err(ssh)?;
+    let pool = Pool::default();
+    let connection = pool.open(&machine.endpoint, Wait::ONE_TRY, cancel).await.map_err(ssh)?;
     let status = tokio::process::Command::new("ssh")
-        .args(connection.ssh_options().split(' '))
         .args(command.is_empty().then_some("-t"))
-        .arg(&machine.endpoint.host)
+        .args(connection.terminal_arguments().map_err(ssh)?)
         .args(command)
         .status()
         .await;
     connection.close().await;
+    pool.close().await;
     Ok(exit_code(status?.code()))
 }
 
@@ -52,8 +53,9 @@ pub(crate) async fn exec(
     cancel: &CancellationToken,
 ) -> Result<u8, Problem> {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
+    let pool = Pool::default();
     let each = async |machine: &Machine| -> Result<u8, Problem> {
-        let code = match Connection::open(&machine.endpoint, cancel).await {
+        let code = match pool.open(&machine.endpoint, Wait::ONE_TRY, cancel).await {
             Ok(connection) => {
                 let code = tokio::select! {
                     code = run(&connection, &machine.name, root, &words) => code,
@@ -73,6 +75,7 @@ pub(crate) async fn exec(
         }
     };
     let codes = futures::future::join_all(machines.iter().map(each)).await;
+    pool.close().await;
     codes.into_iter().try_fold(0, |worst, code| Ok(worst.max(code?)))
 }
 
@@ -197,7 +200,7 @@ async fn roll_back(
         let wanted = to.map_or_else(|| "before the current one".to_owned(), |number| number.to_string());
         return Err(Problem::no_generation(&machine.name, wanted, &generations));
     };
-    activate::check_root(&connection, &facts).await.map_err(activating)?;
+    activate::check_login(&connection, &facts).await.map_err(activating)?;
     let system = facts.system.clone().unwrap_or_default();
     let agent = activate::install(&connection, &system).await.map_err(activating)?;
     let random = || DeploymentId::random().map_err(|error| activating(error.into()));

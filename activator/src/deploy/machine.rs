@@ -239,7 +239,7 @@ impl Deployment<'_> {
         ended.machine_id.clone_from(&facts.machine_id);
         ended.now = Some(state_of(&facts));
         check(job, &facts)?;
-        activate::check_root(&connection, &facts).await?;
+        activate::check_login(&connection, &facts).await?;
         if job.source == Source::OnMachine {
             return Ok(facts);
         }

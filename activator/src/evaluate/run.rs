@@ -362,6 +362,7 @@ impl Run<'_> {
             input: &input,
             through: watch.as_ref().map_or(&[], |watch| watch.command()),
             is_measured: true,
+            silence: None,
         };
         let finished = self.nix.call(call, self.cancel, &|_| {}).await?;
         let reads = watch.and_then(super::trace::Watch::finish).map(Arc::new);

@@ -6,6 +6,7 @@
 
 mod log;
 mod settings;
+mod version;
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
@@ -16,18 +17,23 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::text::{Lines, plain};
 
 pub use log::{Log, Note, parts_of};
 pub use settings::{NixSettings, mistake};
+pub use version::Version;
 
 /// The longest message that is taken as one: with the trace of an endless recursion it has a few mebibytes.
 const LONGEST_MESSAGE: usize = 64 << 20;
 
 /// The oldest Nix that works.
 pub const OLDEST: Version = Version { major: 2, minor: 8 };
+
+/// The one that waits for ever for a connection of its own.
+const HANGS: Version = Version { major: 2, minor: 15 };
 
 /// How long an interrupted Nix may take to clean up before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -41,15 +47,6 @@ pub struct Nix {
     bin: PathBuf,
     version: Version,
     settings: NixSettings,
-}
-
-/// A release of Nix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    /// E.g. 2.
-    pub major: u32,
-    /// E.g. 26.
-    pub minor: u32,
 }
 
 /// One command line of Nix, for [`Nix::call`].
@@ -69,6 +66,8 @@ pub struct Call<'a> {
     pub through: &'a [OsString],
     /// Whether anybody wants to know how much memory it takes.
     pub is_measured: bool,
+    /// How long it may say nothing until it counts as stuck.
+    pub silence: Option<Duration>,
 }
 
 /// What a finished command left.
@@ -93,6 +92,20 @@ pub enum NixError {
     TooOld {
         /// The version on PATH.
         found: Version,
+    },
+    /// Its `nix copy` never ends where it is given a connection (NixOS/nix 8329).
+    #[error("Nix {found} hangs when it copies through an SSH connection that is there")]
+    Hangs {
+        /// The version on PATH.
+        found: Version,
+    },
+    /// It said nothing for a long time, and was stopped.
+    #[error("`{program}` said nothing for {seconds} s and was stopped")]
+    Stuck {
+        /// The program and its verb.
+        program: String,
+        /// How long.
+        seconds: u64,
     },
     /// `nix --version` printed something else.
     #[error("`{program} --version` printed `{output}`, expected something like `nix (Nix) 2.24.9`")]
@@ -169,6 +182,9 @@ impl Nix {
         })?;
         if version < OLDEST {
             return Err(NixError::TooOld { found: version });
+        }
+        if version == HANGS {
+            return Err(NixError::Hangs { found: version });
         }
         let bin = program.parent().map(Path::to_path_buf).unwrap_or_default();
         Ok(Self { bin, version, settings })
@@ -253,12 +269,19 @@ impl Nix {
             }
             Ok::<_, std::io::Error>(text)
         };
+        let heard = Notify::new();
+        let stuck = async {
+            let Some(silence) = call.silence else { return std::future::pending().await };
+            while tokio::time::timeout(silence, heard.notified()).await.is_ok() {}
+            silence
+        };
         let read_log = async {
             let mut log = Log::default();
             if let Some(stderr) = stderr {
                 // A machine that something is copied to speaks here, too.
                 let mut lines = Lines::of(stderr, usize::MAX).longest(LONGEST_MESSAGE);
                 while let Some(line) = lines.next().await? {
+                    heard.notify_one();
                     log.take(&line, on_line);
                 }
             }
@@ -268,6 +291,10 @@ impl Nix {
             (outcome, ()) = async { tokio::join!(async { tokio::join!(read_output, read_log) }, write_input) } => Some(outcome),
             () = cancel.cancelled() => None,
             () = watch => None,
+            silence = stuck => {
+                interrupt(&mut child).await;
+                return Err(NixError::Stuck { program: described, seconds: silence.as_secs() });
+            }
         };
         let Some((text, log)) = outcome else {
             interrupt(&mut child).await;
@@ -349,36 +376,31 @@ fn describe(program: &str, arguments: &[&str]) -> String {
     }
 }
 
-impl Version {
-    /// Reads `nix (Nix) 2.24.9`, `nix (Determinate Nix 3.6.2) 2.29.0`, `nix (Lix, like Nix) 2.91.1`.
-    fn parse(output: &str) -> Option<Self> {
-        let last = output.lines().next()?.split_whitespace().last()?;
-        let mut parts = last.split('.');
-        let number = |text: &str| text.chars().take_while(char::is_ascii_digit).collect::<String>().parse();
-        let major = number(parts.next()?).ok()?;
-        let minor = number(parts.next()?).ok()?;
-        Some(Self { major, minor })
-    }
-}
-
-impl std::fmt::Display for Version {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn versions_of_all_nixes_are_read() {
-        let read = |text| Version::parse(text).map(|v| (v.major, v.minor));
-        assert_eq!(read("nix (Nix) 2.8.0\n"), Some((2, 8)));
-        assert_eq!(read("nix (Nix) 2.31pre20250712_b1245123"), Some((2, 31)));
-        assert_eq!(read("nix (Determinate Nix 3.6.2) 2.29.0"), Some((2, 29)));
-        assert_eq!(read("nix (Lix, like Nix) 2.91.1"), Some((2, 91)));
-        assert_eq!(read("command not found"), None);
-        assert_eq!(read(""), None);
+    /// What comes of a program that takes so long and says something meanwhile, or does not.
+    async fn ran(script: &str, silence: Duration) -> Result<Finished, NixError> {
+        let version = OLDEST;
+        let nix = Nix { bin: "/bin".into(), version, settings: NixSettings::default() };
+        let through = ["sh", "-c", script].map(OsString::from);
+        let call = Call {
+            program: "nix",
+            arguments: &["copy"],
+            through: &through,
+            silence: Some(silence),
+            ..Call::default()
+        };
+        nix.call(call, &CancellationToken::new(), &|_| {}).await
+    }
+
+    #[tokio::test]
+    async fn a_nix_that_says_nothing_any_more_is_stopped() {
+        let stuck = ran("echo something >&2; exec sleep 100000", Duration::from_millis(300)).await;
+        let text = stuck.unwrap_err().to_string();
+        assert!(text.contains("`nix copy` said nothing for"), "{text}");
+        let slow = "for n in 1 2 3 4 5 6; do echo $n >&2; sleep 0.5; done";
+        assert!(ran(slow, Duration::from_secs(2)).await.is_ok());
     }
 }

@@ -1,213 +1,285 @@
-//! Renders the `ssh_config` of one connection.
+//! Renders the `ssh_config`s of one connection.
 //!
-//! Our lines stand in `Host` blocks before the user's and the system's own files, and `ssh` takes the first value it finds:
-//! what the endpoint says wins, everything else (`ProxyCommand`, agents, FIDO keys, algorithms) stays as the user has it.
+//! Our lines stand in a `Host` block before the user's and the system's own files, and `ssh` takes the first value it finds: what
+//! the endpoint says wins, everything else (`ProxyCommand`, agents, FIDO keys, algorithms) stays as the user has it. What is made
+//! for people who sit at a terminal is set to what a program needs, whatever the user's files say.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use super::values::{host, in_quotes, option_keyword, quoted, word};
+use super::version::Version;
 use super::{Bastion, Endpoint, HostKeyPolicy, SshError};
 
-/// The alias under which our configuration knows the bastion.
-const BASTION: &str = "nixos-bastion";
+/// What a master prints on its standard output once it is there.
+pub(super) const READY: &str = "nixos-activator: ready";
+
+/// What the master of a machine prints there before that, once the login has worked.
+pub(super) const LOGGED_IN: &str = "nixos-activator: logged in";
+
+/// What `ssh` calls the other end of a connection that is there: it is never looked up.
+pub(super) const ALIAS: &str = "nixos-machine";
 
 /// A key as `ssh` is told about it.
 #[derive(Debug)]
 pub(super) struct Identity {
     /// The file with the private key; where an agent has that, with its public half.
     pub(super) file: PathBuf,
-    /// The socket of the agent that has the private key.
-    pub(super) agent: Option<PathBuf>,
+    /// Who is asked for private keys.
+    pub(super) agent: KeyAgent,
+}
+
+/// Which agent `ssh` asks.
+#[derive(Debug)]
+pub(super) enum KeyAgent {
+    /// The user's: the key may need a passphrase that was typed there.
+    Users,
+    /// None. The keys of the user's agent would be tried before the file, and servers count tries.
+    None,
+    /// One of our own, at this socket.
+    Own(PathBuf),
 }
 
 impl Identity {
     fn lines(&self) -> Result<Vec<String>, SshError> {
         let mut lines =
             vec![format!("IdentityFile {}", quoted(&self.file)?), "IdentitiesOnly yes".to_owned()];
-        if let Some(agent) = &self.agent {
-            lines.push(format!("IdentityAgent {}", quoted(agent)?));
+        match &self.agent {
+            KeyAgent::Users => {}
+            KeyAgent::None => lines.push("IdentityAgent none".to_owned()),
+            KeyAgent::Own(socket) => lines.push(format!("IdentityAgent {}", quoted(socket)?)),
         }
         Ok(lines)
     }
 }
 
-/// The files beside the configuration.
+/// What the configuration of a connection depends on besides where it goes.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(super) struct Surroundings<'a> {
     /// The key of this login, where there is one.
-    pub(super) key: Option<Identity>,
-    /// The key for the bastion, where there is one.
-    pub(super) bastion_key: Option<Identity>,
-    /// Pinned and newly learned host keys of the machine.
-    pub(super) known_hosts: PathBuf,
-    /// Pinned host keys of the bastion.
-    pub(super) bastion_known_hosts: PathBuf,
+    pub(super) key: Option<&'a Identity>,
+    /// Pinned and newly learned host keys.
+    pub(super) known_hosts: &'a Path,
+    /// The command whose streams lead to the machine; `None`: as the user's files say.
+    pub(super) through: Option<&'a str>,
+    /// The user's home directory.
+    pub(super) home: Option<&'a Path>,
+    /// The OpenSSH that reads it.
+    pub(super) version: Version,
 }
 
-/// The text of `ssh_config`, or what in the endpoint cannot stand there.
-pub(super) fn render(endpoint: &Endpoint, files: &Files, home: Option<&Path>) -> Result<String, SshError> {
-    let mut text = String::new();
-    let mut line = |line: String| {
-        let _ = writeln!(text, "{line}");
-    };
-    line(format!("Host {}", host(&endpoint.host)?));
-    line(format!("  User {}", word("user", &endpoint.user)?));
-    if let Some(port) = endpoint.port {
-        line(format!("  Port {port}"));
-    }
-    line("  BatchMode yes".to_owned());
-    line(format!("  ConnectTimeout {}", endpoint.connect_timeout.as_secs().max(1)));
-    line("  ServerAliveInterval 10".to_owned());
-    line("  ServerAliveCountMax 3".to_owned());
-    line("  ForwardAgent no\n  ForwardX11 no\n  ClearAllForwardings yes".to_owned());
-    line("  PermitLocalCommand no\n  RemoteCommand none\n  RequestTTY no".to_owned());
+/// What holds for every connection of ours: nobody sits at a terminal, and nothing but our session goes through it.
+const FIXED: &[&str] = &[
+    "BatchMode yes",
+    "ConnectionAttempts 1",
+    "ForwardAgent no",
+    "ForwardX11 no",
+    "ClearAllForwardings yes",
+    "Tunnel no",
+    "RemoteCommand none",
+    "RequestTTY no",
+    "VisualHostKey no",
     // A fingerprint of the user's choosing, never a new one written into the user's own file.
-    line("  UpdateHostKeys no".to_owned());
-    if let Some(key) = &files.key {
-        key.lines()?.iter().for_each(|key| line(format!("  {key}")));
+    "UpdateHostKeys no",
+];
+
+/// The same, with the releases that know it first.
+const FIXED_SINCE: &[(Version, &str)] = &[
+    ((8, 5), "LogVerbose none"),
+    ((8, 7), "SessionType default"),
+    ((8, 7), "StdinNull no"),
+    ((8, 7), "ForkAfterAuthentication no"),
+    ((9, 7), "ChannelTimeout none"),
+];
+
+/// What `options` may change.
+const DEFAULTS: &[&str] = &["ServerAliveInterval 10", "ServerAliveCountMax 3"];
+
+/// Keywords of which every line counts, not only the first.
+const CUMULATIVE: &[&str] = &["CertificateFile", "IdentityFile", "SendEnv", "SetEnv"];
+
+/// Lines of one `Host` block.
+struct Block(Vec<String>);
+
+impl Block {
+    fn new(user: Option<&str>, port: Option<u16>, around: &Surroundings<'_>) -> Result<Self, SshError> {
+        let mut lines = vec![];
+        lines.extend(user.map(|user| format!("User {user}")));
+        lines.extend(port.map(|port| format!("Port {port}")));
+        lines.extend(FIXED.iter().map(|line| (*line).to_owned()));
+        let known = FIXED_SINCE.iter().filter(|(since, _)| *since <= around.version);
+        lines.extend(known.map(|(_, line)| (*line).to_owned()));
+        if let Some(key) = around.key {
+            lines.extend(key.lines()?);
+        }
+        Ok(Self(lines))
     }
-    for line_ in host_key_lines(endpoint, files, home)? {
-        line(format!("  {line_}"));
+
+    fn add(&mut self, line: impl Into<String>) {
+        self.0.push(line.into());
     }
-    if endpoint.bastion.is_some() {
-        line(format!("  ProxyJump {BASTION}"));
+
+    /// Adds what every connection has, in a way of its own: what `ssh` says, what it says once the login has worked, how long
+    /// that may take.
+    fn add_ours(&mut self, level: &str, said: &str, connect_timeout: Duration) {
+        self.add(format!("LogLevel {level}"));
+        self.add("PermitLocalCommand yes");
+        self.add(format!("LocalCommand echo '{said}'"));
+        self.add(format!("ConnectTimeout {}", connect_timeout.as_secs().max(1)));
+    }
+
+    /// Adds a line of `options`, which must not be one that has no effect.
+    fn add_option(&mut self, option: &str) -> Result<(), SshError> {
+        let keyword = option_keyword(option)?;
+        let is = |other: &str| keyword.eq_ignore_ascii_case(other);
+        let jumps = is("ProxyJump") || is("ProxyCommand");
+        let ours = self.0.iter().find(|line| {
+            let word = line.split(' ').next().unwrap_or_default();
+            is(word) && !CUMULATIVE.contains(&word) || jumps && word == "ProxyCommand"
+        });
+        if let Some(ours) = ours {
+            return Err(SshError::Option {
+                found: option.to_owned(),
+                ours: ours.clone(),
+                instead: instead(keyword),
+            });
+        }
+        self.add(option);
+        Ok(())
+    }
+
+    /// The whole configuration: this block for `host`, then the user's and the system's files. The hosts that those jump over
+    /// read it as well.
+    fn render(mut self, host: &str, around: &Surroundings<'_>) -> Result<String, SshError> {
+        self.0.extend(DEFAULTS.iter().map(|line| (*line).to_owned()));
+        let mut text = format!("Host {host}\n");
+        for line in &self.0 {
+            let _ = writeln!(text, "  {line}");
+        }
+        text.push_str("Match all\n  BatchMode yes\n  LogLevel INFO\n");
+        if let Some(home) = around.home {
+            let _ = writeln!(text, "  Include {}", in_quotes(&home.join(".ssh/config"))?);
+        }
+        text.push_str("  Include /etc/ssh/ssh_config\n");
+        Ok(text)
+    }
+}
+
+/// The attribute that says what a keyword in `options` does not.
+fn instead(keyword: &str) -> Option<&'static str> {
+    let attributes = [
+        ("User", "user"),
+        ("Port", "port"),
+        ("ConnectTimeout", "ssh.connect_timeout"),
+        ("Compression", "copy.compress"),
+        ("StrictHostKeyChecking", "host_key_policy"),
+        ("UserKnownHostsFile", "host_public_key"),
+        ("GlobalKnownHostsFile", "host_public_key"),
+        ("KnownHostsCommand", "host_public_key"),
+        ("IdentitiesOnly", "private_key_file"),
+        ("IdentityAgent", "private_key_file"),
+        ("ProxyJump", "bastion"),
+        ("ProxyCommand", "bastion"),
+    ];
+    attributes.iter().find(|(name, _)| name.eq_ignore_ascii_case(keyword)).map(|(_, attribute)| *attribute)
+}
+
+/// Whether a line of `options` can have an effect, as far as the line alone tells.
+pub fn check_option(line: &str) -> Result<(), SshError> {
+    let newest = (u32::MAX, 0);
+    let around =
+        Surroundings { key: None, known_hosts: Path::new("/"), through: None, home: None, version: newest };
+    let mut block = Block::new(Some("root"), None, &around)?;
+    block.add_ours("ERROR", LOGGED_IN, Duration::ZERO);
+    block.add("StrictHostKeyChecking yes");
+    block.add_option(line)
+}
+
+/// The configuration of a connection to a machine, or what in the endpoint cannot stand there.
+pub(super) fn render(endpoint: &Endpoint, around: &Surroundings<'_>) -> Result<String, SshError> {
+    let mut block = Block::new(Some(word("user", &endpoint.user)?), endpoint.port, around)?;
+    block.add_ours("ERROR", LOGGED_IN, endpoint.connect_timeout);
+    for line in host_key_lines(endpoint, around)? {
+        block.add(line);
+    }
+    if let Some(command) = around.through {
+        block.add(format!("ProxyCommand {command}"));
+        block.add("ProxyUseFdpass no");
+    }
+    if endpoint.compress {
+        block.add("Compression yes");
     }
     for option in &endpoint.options {
-        line(format!("  {}", one_line("options", option)?));
+        block.add_option(option)?;
     }
-    if let Some(bastion) = &endpoint.bastion {
-        for line_ in bastion_lines(bastion, files)? {
-            line(line_);
-        }
-    }
-    // Back to "any host" for what the user's files hold.
-    line("Match all".to_owned());
-    if let Some(home) = home {
-        line(format!("Include {}", quoted(&home.join(".ssh/config"))?));
-    }
-    line("Include /etc/ssh/ssh_config".to_owned());
-    Ok(text)
+    block.render(host("host", &endpoint.host)?, around)
 }
 
-fn host_key_lines(endpoint: &Endpoint, files: &Files, home: Option<&Path>) -> Result<Vec<String>, SshError> {
-    let own = quoted(&files.known_hosts)?;
-    let pinned = vec![
-        format!("UserKnownHostsFile {own}"),
+/// The configuration of the connection to a bastion, which has no session: many may log in there who have no shell.
+pub(super) fn render_bastion(
+    bastion: &Bastion,
+    connect_timeout: Duration,
+    around: &Surroundings<'_>,
+) -> Result<String, SshError> {
+    let user = bastion.user.as_deref().map(|user| word("bastion.user", user)).transpose()?;
+    let mut block = Block::new(user, bastion.port, around)?;
+    // At this level it says why it does not let somebody through.
+    block.add_ours("INFO", READY, connect_timeout);
+    if bastion.host_public_key.is_some() {
+        for line in pinned(around)? {
+            block.add(line);
+        }
+        block.add("StrictHostKeyChecking yes");
+    }
+    block.render(host("bastion.host", &bastion.host)?, around)
+}
+
+/// The configuration for those who use a connection that is there. None of the user's files is read, and when the connection is
+/// gone no other is made.
+pub(super) fn render_shared() -> String {
+    let gone = "ProxyCommand sh -c 'echo the shared connection is gone >&2; exit 1'";
+    format!("Host *\n  BatchMode yes\n  LogLevel ERROR\n  ForwardAgent no\n  ForwardX11 no\n  {gone}\n")
+}
+
+/// Only the keys of our own file count, wherever the machine is.
+fn pinned(around: &Surroundings<'_>) -> Result<Vec<String>, SshError> {
+    let mut lines = vec![
+        format!("UserKnownHostsFile {}", quoted(around.known_hosts)?),
         "GlobalKnownHostsFile /dev/null".to_owned(),
         "CheckHostIP no".to_owned(),
+        "VerifyHostKeyDNS no".to_owned(),
+        "NoHostAuthenticationForLocalhost no".to_owned(),
     ];
-    let strict = |value: &str| format!("StrictHostKeyChecking {value}");
-    Ok(match (endpoint.host_key_policy, &endpoint.host_public_key) {
-        (HostKeyPolicy::Off, _) => [pinned, vec![strict("no")]].concat(),
-        (_, Some(_)) => [pinned, vec![strict("yes")]].concat(),
-        (HostKeyPolicy::Strict, None) => vec![strict("yes")],
-        (HostKeyPolicy::AcceptNew, None) => {
-            let mut known = format!("UserKnownHostsFile {own}");
-            if let Some(home) = home {
-                let _ = write!(known, " {}", quoted(&home.join(".ssh/known_hosts"))?);
-            }
-            vec![known, strict("accept-new"), "HashKnownHosts no".to_owned()]
-        }
-    })
-}
-
-fn bastion_lines(bastion: &Bastion, files: &Files) -> Result<Vec<String>, SshError> {
-    let mut lines = vec![
-        format!("Host {BASTION}"),
-        format!("  HostName {}", host(&bastion.host)?),
-        "  BatchMode yes".to_owned(),
-        "  ClearAllForwardings no".to_owned(),
-    ];
-    if let Some(port) = bastion.port {
-        lines.push(format!("  Port {port}"));
-    }
-    if let Some(user) = &bastion.user {
-        lines.push(format!("  User {}", word("bastion.user", user)?));
-    }
-    if let Some(key) = &files.bastion_key {
-        lines.extend(key.lines()?.iter().map(|line| format!("  {line}")));
-    }
-    if bastion.host_public_key.is_some() {
-        lines.push(format!("  UserKnownHostsFile {}", quoted(&files.bastion_known_hosts)?));
-        lines.push("  GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes".to_owned());
+    if around.version >= (8, 5) {
+        lines.push("KnownHostsCommand none".to_owned());
     }
     Ok(lines)
 }
 
-/// The line of `known_hosts` that pins `key` for whatever name the host goes by.
-pub(super) fn known_hosts_line(key: &str) -> Result<String, SshError> {
-    let mut words = key.split_whitespace();
-    match (words.next(), words.next()) {
-        (Some(kind), Some(blob)) if !kind.starts_with('@') && !key.contains('\n') => {
-            Ok(format!("* {kind} {blob}\n"))
+fn host_key_lines(endpoint: &Endpoint, around: &Surroundings<'_>) -> Result<Vec<String>, SshError> {
+    let strict = |value: &str| format!("StrictHostKeyChecking {value}");
+    Ok(match (endpoint.host_key_policy, &endpoint.host_public_key) {
+        (HostKeyPolicy::Off, _) => [pinned(around)?, vec![strict("no")]].concat(),
+        (_, Some(_)) => [pinned(around)?, vec![strict("yes")]].concat(),
+        (HostKeyPolicy::Strict, None) => vec![strict("yes")],
+        (HostKeyPolicy::AcceptNew, None) => {
+            let mut known = format!("UserKnownHostsFile {}", quoted(around.known_hosts)?);
+            if let Some(home) = around.home {
+                let _ = write!(known, " {}", quoted(&home.join(".ssh/known_hosts"))?);
+            }
+            vec![
+                known,
+                strict("accept-new"),
+                "HashKnownHosts no".to_owned(),
+                "NoHostAuthenticationForLocalhost no".to_owned(),
+            ]
         }
-        _ => Err(SshError::Setting {
-            name: "host_public_key",
-            found: key.to_owned(),
-            expected: "one line as in known_hosts: `ssh-ed25519 AAAA…`",
-        }),
-    }
-}
-
-/// A host name: it reaches the command line, so it must not look like an option.
-pub(super) fn host(name: &str) -> Result<&str, SshError> {
-    let legal = |c: char| {
-        c.is_ascii_alphanumeric() || "-._:%[]".contains(c) || (!c.is_ascii() && c.is_alphanumeric())
-    };
-    if name.is_empty() || name.starts_with('-') || !name.chars().all(legal) {
-        return Err(SshError::Setting {
-            name: "host",
-            found: name.to_owned(),
-            expected: "a host name, an address or an alias from ssh_config",
-        });
-    }
-    Ok(name)
-}
-
-fn word<'a>(name: &'static str, text: &'a str) -> Result<&'a str, SshError> {
-    if text.is_empty()
-        || text.starts_with('-')
-        || text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '"')
-    {
-        return Err(SshError::Setting { name, found: text.to_owned(), expected: "one word" });
-    }
-    Ok(text)
-}
-
-fn one_line<'a>(name: &'static str, text: &'a str) -> Result<&'a str, SshError> {
-    let keyword = text.split(|c: char| c.is_whitespace() || c == '=').next().unwrap_or_default();
-    let opens_block = ["host", "match", "include"].iter().any(|word| keyword.eq_ignore_ascii_case(word));
-    if text.contains(['\n', '\r'])
-        || opens_block
-        || keyword.is_empty()
-        || !keyword.chars().all(|c| c.is_ascii_alphanumeric())
-    {
-        return Err(SshError::Setting {
-            name,
-            found: text.to_owned(),
-            expected: "one line of ssh_config such as `Compression=yes`",
-        });
-    }
-    Ok(text)
-}
-
-fn quoted(path: &Path) -> Result<String, SshError> {
-    let text = path.to_str().unwrap_or_default();
-    if text.is_empty() || text.contains(['"', '\n', '\\']) {
-        return Err(SshError::Setting {
-            name: "private_key_file",
-            found: path.display().to_string(),
-            expected: "a path without quotes, backslashes and line breaks",
-        });
-    }
-    // `%` introduces a token in file names of ssh_config.
-    Ok(format!("\"{}\"", text.replace('%', "%%")))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::Key;
     use super::*;
 
@@ -224,20 +296,22 @@ mod tests {
             elevate: vec![],
             elevate_password: None,
             connect_timeout: Duration::from_secs(7),
+            compress: false,
         }
     }
 
-    fn files() -> Files {
-        Files {
+    fn around() -> Surroundings<'static> {
+        Surroundings {
             key: None,
-            bastion_key: None,
-            known_hosts: "/t/known_hosts".into(),
-            bastion_known_hosts: "/t/bastion_known_hosts".into(),
+            known_hosts: Path::new("/t/known_hosts"),
+            through: None,
+            home: Some(Path::new("/home/u")),
+            version: (9, 2),
         }
     }
 
     fn rendered(endpoint: &Endpoint) -> String {
-        render(endpoint, &files(), Some(Path::new("/home/u"))).unwrap()
+        render(endpoint, &around()).unwrap()
     }
 
     #[test]
@@ -245,6 +319,7 @@ mod tests {
         let text = rendered(&Endpoint { host_public_key: Some("ssh-ed25519 AAAA".into()), ..endpoint() });
         assert!(text.contains("StrictHostKeyChecking yes"), "{text}");
         assert!(text.contains("GlobalKnownHostsFile /dev/null"), "{text}");
+        assert!(text.contains("KnownHostsCommand none"), "{text}");
     }
 
     #[test]
@@ -257,19 +332,20 @@ mod tests {
     #[test]
     fn the_users_own_files_come_last() {
         let text = rendered(&endpoint());
-        assert!(
-            text.ends_with("Match all\nInclude \"/home/u/.ssh/config\"\nInclude /etc/ssh/ssh_config\n"),
-            "{text}"
-        );
+        assert!(text.ends_with("Include \"/home/u/.ssh/config\"\n  Include /etc/ssh/ssh_config\n"), "{text}");
+    }
+
+    #[test]
+    fn an_old_ssh_sees_no_keyword_that_it_does_not_know() {
+        let text = render(&endpoint(), &Surroundings { version: (8, 4), ..around() }).unwrap();
+        assert!(!text.contains("SessionType") && !text.contains("LogVerbose"), "{text}");
+        assert!(rendered(&endpoint()).contains("SessionType default"));
     }
 
     #[test]
     fn nothing_can_break_out_of_its_line() {
-        for host in ["-oProxyCommand=x", "a b", "a\nb", "", "a*"] {
-            assert!(
-                render(&Endpoint { host: host.into(), ..endpoint() }, &files(), None).is_err(),
-                "{host:?}"
-            );
+        for host in ["-oProxyCommand=x", "a b", "a\nb", "", "a*", "[web]", "[]", "a]"] {
+            assert!(render(&Endpoint { host: host.into(), ..endpoint() }, &around()).is_err(), "{host:?}");
         }
         for option in [
             "Compression=yes\nProxyCommand=x",
@@ -281,10 +357,36 @@ mod tests {
             "include /etc/x",
         ] {
             let endpoint = Endpoint { options: vec![option.into()], ..endpoint() };
-            assert!(render(&endpoint, &files(), None).is_err(), "{option:?}");
+            assert!(render(&endpoint, &around()).is_err(), "{option:?}");
         }
-        assert!(known_hosts_line("ssh-ed25519 AAAA\n* ssh-rsa BBBB").is_err());
-        assert!(known_hosts_line("@revoked ssh-ed25519 AAAA").is_err());
-        assert_eq!(known_hosts_line("ssh-ed25519 AAAA root@web").unwrap(), "* ssh-ed25519 AAAA\n");
+    }
+
+    #[test]
+    fn an_option_without_effect_is_refused() {
+        let with = |option: &str, endpoint: Endpoint, through| {
+            let endpoint = Endpoint { options: vec![option.into()], ..endpoint };
+            render(&endpoint, &Surroundings { through, ..around() })
+        };
+        for (option, said) in [
+            ("forwardagent=yes", "every connection has `ForwardAgent no`"),
+            ("User admin", "set `user` instead"),
+            ("StrictHostKeyChecking=no", "set `host_key_policy` instead"),
+            ("SessionType=none", "every connection has `SessionType default`"),
+        ] {
+            let text = with(option, endpoint(), None).unwrap_err().to_string();
+            assert!(text.contains(option) && text.contains(said), "{text}");
+            assert_eq!(check_option(option).unwrap_err().to_string(), text);
+        }
+        let text = with("ProxyJump=gate", endpoint(), Some("ssh -W")).unwrap_err().to_string();
+        assert!(text.contains("set `bastion` instead"), "{text}");
+        let text = with("Port=1", Endpoint { port: Some(2), ..endpoint() }, None).unwrap_err().to_string();
+        assert!(text.contains("set `port` instead"), "{text}");
+        for option in
+            ["ProxyJump=gate", "Port=1", "ServerAliveInterval=60", "IdentityFile=/k", "Compression yes"]
+        {
+            let text = with(option, endpoint(), None).unwrap();
+            assert!(text.contains(option), "{text}");
+            assert!(check_option(option).is_ok());
+        }
     }
 }

@@ -18,6 +18,16 @@ pub enum SshError {
         /// What it should be.
         expected: &'static str,
     },
+    /// A line of `options` that would have no effect, because the value that is set before it counts.
+    #[error("`options` has `{found}`, which has no effect: {}", option_advice(.ours, *.instead))]
+    Option {
+        /// The line.
+        found: String,
+        /// The line that counts.
+        ours: String,
+        /// The attribute to set instead.
+        instead: Option<&'static str>,
+    },
     /// Nobody answers there: off, unreachable, a wrong address or a closed port.
     #[error("{host} cannot be reached: {reason}")]
     Unreachable {
@@ -26,7 +36,8 @@ pub enum SshError {
         /// What `ssh` said.
         reason: String,
     },
-    /// The host, or something before it, closes connections before anybody can log in: too many at once, or this address is shut out.
+    /// The host, or something before it, closes connections before anybody can log in: too many at once, or this address is shut
+    /// out.
     #[error("{host} closed the connection before the login: {reason}")]
     TurnedAway {
         /// The host.
@@ -78,6 +89,16 @@ pub enum SshError {
         host: String,
         /// What `ssh` said.
         reason: String,
+    },
+    /// The login shell prints something before it does what it is asked for. It would be taken for the answer.
+    #[error("the shell of {user} on {host} prints `{text}` before it does what it is asked for")]
+    Greeting {
+        /// The host.
+        host: String,
+        /// The user who logs in.
+        user: String,
+        /// The beginning of what it prints.
+        text: String,
     },
     /// Becoming root did not work.
     #[error("`{command}` did not give root on {host}: {reason}")]
@@ -135,17 +156,24 @@ impl SshError {
         }
     }
 
-    /// Whether the connection was closed before the login. To come back a moment later is most often enough.
+    /// Whether the connection was closed before the login, or ended at the bastion. To come back a moment later is most often
+    /// enough.
     pub fn is_turned_away(&self) -> bool {
         match self {
-            Self::Bastion(error) => error.is_turned_away(),
+            Self::Bastion(error) => error.is_turned_away() || matches!(**error, Self::Lost { .. }),
             error => matches!(error, Self::TurnedAway { .. }),
         }
     }
 
-    /// Whether it says something about the machine or its settings, as opposed to a mistake on this side, or the user's wish to stop.
+    /// Whether it says something about the machine or its settings, as opposed to a mistake on this side, or the user's wish to
+    /// stop.
     pub fn concerns_machine(&self) -> bool {
         !matches!(self, Self::NotFound | Self::Local { .. } | Self::Cancelled)
+    }
+
+    /// The error of a bastion, seen from a machine behind it.
+    pub(super) fn of_bastion(self) -> Self {
+        if self.concerns_machine() { Self::Bastion(Box::new(self)) } else { self }
     }
 
     /// The same error with one more line of evidence, where it has any.
@@ -185,6 +213,13 @@ impl SshError {
         } else {
             Self::Other { host, reason }
         }
+    }
+}
+
+fn option_advice(ours: &str, instead: Option<&'static str>) -> String {
+    match instead {
+        Some(attribute) => format!("set `{attribute}` instead"),
+        None => format!("every connection has `{ours}`; remove the line"),
     }
 }
 

@@ -3,19 +3,29 @@
 //! We start the master ourselves (`ssh -M`) and hand its control socket to the `openssh` crate, whose native mux client
 //! then opens a session per command without another process. The master's own session runs `cat` on a pipe we hold: when
 //! this process dies, however it dies, the pipe closes, `cat` ends and so does the master. Nothing is left behind.
+//!
+//! A bastion is logged in to once; the connections to all machines behind it go through that one (`gate.rs`).
 
 mod agent;
+mod command_line;
 mod config;
 mod connection;
 mod error;
+mod gate;
+mod identity;
 mod keys;
+mod master;
+mod place;
 mod pool;
 mod root;
+mod values;
+mod version;
 mod wait;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use config::check_option;
 pub use connection::{Answer, Connection};
 pub use error::SshError;
 pub use keys::{KeyError, KeyPair, KeyType, normalized as normalized_public_key};
@@ -49,6 +59,8 @@ pub struct Endpoint {
     pub elevate_password: Option<Secret>,
     /// How long a single attempt to connect may take.
     pub connect_timeout: Duration,
+    /// Whether what goes through the connection is compressed.
+    pub compress: bool,
 }
 
 /// A private key.

@@ -33,7 +33,7 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
             "Install it where Terraform runs (`apt-get install openssh-client`, `nix profile install nixpkgs#openssh`) or add \
              it to PATH.",
         ),
-        SshError::Setting { .. } => {
+        SshError::Setting { .. } | SshError::Option { .. } => {
             (format!("A connection setting of machine \"{machine}\" is not usable"), "Correct the value.")
         }
         SshError::Unreachable { .. } => (
@@ -56,6 +56,11 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
             format!("Machine \"{machine}\" allows too few sessions in one connection"),
             "Set `MaxSessions` in its sshd_config to at least 4; sshd's default is 10.",
         ),
+        SshError::Greeting { .. } => (
+            format!("The login shell of machine \"{machine}\" is not quiet"),
+            "Have it print only where somebody reads it: in a shell's start-up files such as `~/.bashrc`, after `case $- in *i*) ;; *) return;; \
+             esac`. Nix could not tell such a text from an answer.",
+        ),
         SshError::HostKeyChanged { .. } => (
             format!("The host key of machine \"{machine}\" is not the expected one"),
             "Either another machine answers at this address, or this one was installed anew. If that is what happened, set \
@@ -73,6 +78,11 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
             "Check `user` and the private key: `ssh.private_keys` and `ssh.private_key_file` of the provider, or the SSH agent. \
              Nothing is asked for interactively.",
         ),
+        SshError::Elevate { reason, .. } if reason.contains("PTY allocation request failed") => (
+            format!("No root login on machine \"{machine}\""),
+            "To type a password takes a terminal: set `PermitTTY yes` in the machine's sshd_config (and no `no-pty` or `restrict` in \
+             authorized_keys), or have `elevate` ask for no password.",
+        ),
         SshError::Elevate { .. } => (
             format!("No root login on machine \"{machine}\""),
             "Either it must not ask for a password (`NOPASSWD` in sudoers, `nopass` in doas.conf, a rule of polkit), or the \
@@ -84,7 +94,8 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
         ),
         SshError::Other { .. } => (
             format!("No connection to machine \"{machine}\""),
-            "The message above is from `ssh`, or from the shell of the login: `user` needs a POSIX shell on the machine.",
+            "The message above is from `ssh`, or from the shell of the login. `user` needs a login shell that runs commands (not nologin or \
+             false), and the machine's sshd_config no `ForceCommand` that runs something else.",
         ),
         SshError::Local { .. } => {
             (format!("No connection to machine \"{machine}\""), "The message above is from `ssh`.")
@@ -163,6 +174,10 @@ pub(crate) fn nix(error: &NixError) -> Diagnostic {
         NixError::TooOld { found } => Diagnostic::error("Nix is too old").detail(format!(
             "The `nix` on PATH is version {found}; {OLDEST} or later is needed. Install a newer one (`nix upgrade-nix`, or \
              https://nixos.org/download) or put it first on PATH."
+        )),
+        NixError::Hangs { found } => Diagnostic::error(format!("Nix {found} cannot be used")).detail(format!(
+            "The `nix` on PATH is version {found}, whose `nix copy` waits for ever (https://github.com/NixOS/nix/issues/8329). Install another \
+             one, older or newer (`nix upgrade-nix`, or https://nixos.org/download), or put it first on PATH."
         )),
         NixError::Killed { .. } => Diagnostic::error("Nix was killed").detail(format!(
             "{error}, most often for want of memory: the system's log says so. Give evaluations less of it with `nix = {{ evaluation = \
@@ -258,6 +273,12 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
             failed("No space is left on").detail(format!(
                 "{}\n\nThe machine still runs what it ran before. Free space there (`nix-collect-garbage -d`, larger disk) and apply again.",
                 shortened(message)
+            ))
+        }
+        DeployError::Push(PushError::Nix(error @ NixError::Stuck { .. })) => {
+            failed("The system could not be copied to").detail(format!(
+                "{error}. The machine still runs what it ran before. Look what `nix-store --serve` does there, and at the connection to it; \
+                 what has been copied already is not copied again."
             ))
         }
         DeployError::Push(PushError::Nix(error)) => failed("The system could not be copied to").detail(format!(

@@ -13,7 +13,7 @@ use nixos_activator::network::{Fact, MachineFacts};
 use nixos_activator::ssh::{self as activator_ssh, Endpoint, HostKeyPolicy, Key};
 use nixos_activator::{Secret, facts};
 use serde::{Deserialize, Serialize};
-use tfplugin::{Attr, Attribute, Diagnostic, Nested, Path, Validator, validators};
+use tfplugin::{Attr, Attribute, Diagnostic, Nested, Path, Validator, Value, validators};
 
 use crate::context::SshDefaults;
 use crate::settings::{List, texts};
@@ -166,15 +166,29 @@ pub(crate) fn connection_attributes(nested: Nested, direction: Direction) -> Nes
     let policy = validators::one_of(&["strict", "accept_new", "off"]);
     let bastion = direction.optional(Attribute::nested_single(bastion_attributes(direction)));
     let described = |what: &str, otherwise: &str| direction.described(what, otherwise);
+    let options = match direction {
+        Direction::Input => list().validate(effective_options()),
+        Direction::Output => list(),
+    };
     nested
         .attribute("port", port.description(described("Port of the SSH server.", "the provider's `ssh.port`, else as `ssh_config` says, else 22")))
         .attribute("user", text().description(described("The user who logs in.", "the provider's `ssh.user`, else `root`")))
         .attribute("key", text().description(described("The name of a private key in the provider's `ssh.private_keys`.", "`private_key_file`")))
         .attribute("private_key_file", text().description(described("A private key file on the machine where Terraform runs.", "the provider's `ssh.private_key_file`, else agent and `ssh_config`")))
         .attribute("host_key_policy", text().validate(policy).description(described("What to do with a host key that is not known: `strict` (refuse), `accept_new` (accept the first one that is seen, and only that one from then on) or `off` (never check). With `accept_new`, `nixos_machine` keeps the key in `host_public_key` and a deployment in its private state; a data source, which keeps nothing, holds to it until Terraform ends.", "the provider's `ssh.host_key_policy`")))
-        .attribute("bastion", bastion.description(described("A host to jump over.", "the provider's `ssh.bastion`")))
-        .attribute("options", list().description("Further lines for `ssh_config`, each as `Keyword=value`, before those of the provider's `ssh.options`."))
+        .attribute("bastion", bastion.description(described("A host to jump over. All machines behind it share one connection to it.", "the provider's `ssh.bastion`")))
+        .attribute("options", options.description("Further lines for `ssh_config`, each as `Keyword=value`, before those of the provider's `ssh.options`. One that cannot change what every connection has is an error."))
         .attribute("elevate", list().description(described(ELEVATE, "the provider's `ssh.elevate`")))
+}
+
+/// Lines of `ssh_config` that change something.
+pub(crate) fn effective_options() -> Validator {
+    Validator::new(|value| {
+        let Value::List(lines) = value else { return Ok(()) };
+        let mut mistakes =
+            lines.iter().filter_map(Value::as_str).filter_map(|line| activator_ssh::check_option(line).err());
+        mistakes.next().map_or(Ok(()), |mistake| Err(format!("lines that have an effect: {mistake}")))
+    })
 }
 
 /// The attributes of a bastion.
@@ -183,7 +197,10 @@ pub(crate) fn bastion_attributes(direction: Direction) -> Nested {
     let host = direction.required(Attribute::string());
     let port = direction.optional(Attribute::number()).validate(validators::integer_between(1, 65535));
     Nested::new()
-        .attribute("host", host.description("Host name or address of the bastion."))
+        .attribute(
+            "host",
+            host.description("Host name or address of the bastion, or an alias of `ssh_config`."),
+        )
         .attribute(
             "port",
             port.description(direction.described("Port of its SSH server.", "as `ssh_config` says, else 22")),
@@ -260,6 +277,7 @@ impl Target {
             },
             elevate_password: defaults.elevate_password.clone(),
             connect_timeout: defaults.connect_timeout,
+            compress: false,
         })
     }
 

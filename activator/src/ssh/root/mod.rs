@@ -18,6 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use zeroize::Zeroizing;
 
+use super::command_line::for_any_shell;
 use super::{Connection, Secret, SshError};
 use crate::nix::{find_on_path, interrupt};
 use crate::text::{complaint, plain};
@@ -127,21 +128,17 @@ fn start(
     elevate: &[String],
     on_terminal: bool,
 ) -> Result<Child, std::io::Error> {
-    let endpoint = connection.endpoint();
     // Messages that we can tell apart.
+    let serve = format!("{directory}/serve");
     let words = ["env", "LC_ALL=C"].into_iter().chain(elevate.iter().map(String::as_str));
-    let words: Vec<String> = words.map(quoted).collect();
+    let words: Vec<&str> = words.chain(["sh", serve.as_str()]).collect();
     let mut command = Command::new(ssh);
-    command.args(connection.ssh_options().split(' ')).args(on_terminal.then_some("-tt"));
-    command.arg("--").arg(&endpoint.host).arg(format!("{} sh {directory}/serve", words.join(" ")));
+    // No character of a password ends the connection.
+    command.args(connection.ssh_options()).args(["-e", "none"]).args(on_terminal.then_some("-tt"));
+    command.args(["--", Connection::ALIAS]).arg(for_any_shell(&words)).env("LC_ALL", "C");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     command.spawn()
-}
-
-/// A word for the shell that logs in.
-fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Answers the question for the password, and returns once the shell says that it is root.

@@ -11,6 +11,7 @@ use nixos_activator::network::Fact;
 use nixos_activator::push::CopySettings;
 use nixos_activator::reboot::Reboot;
 use nixos_activator::secrets::{Key, OfMachine};
+use nixos_activator::ssh::Endpoint;
 use nixos_activator::{MachineName, StorePath};
 use tfplugin::{ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, State};
 use tokio_util::sync::CancellationToken;
@@ -292,7 +293,9 @@ fn jobs(
         let system = system.or_else(|| target.system.known().cloned()).unwrap_or_default();
         match target.endpoint(defaults, &path) {
             Ok(endpoint) => {
-                let endpoint = private.pinned(name, endpoint);
+                let compress = deployment.copy.known().and_then(|copy| copy.compress.known()).copied();
+                let endpoint =
+                    Endpoint { compress: compress.unwrap_or_default(), ..private.pinned(name, endpoint) };
                 let (checks, checks_from_here) = health::of_machine(&deployment.health_checks, name);
                 // Only where the state says what ran on this very machine.
                 let same = prior.filter(|prior| {
@@ -336,7 +339,6 @@ fn settings(deployment: &Deployment) -> Settings {
         action,
         copy: CopySettings {
             substitute_on_destination: copy.substitute_on_destination.known().copied().unwrap_or_default(),
-            compress: copy.compress.known().copied().unwrap_or_default(),
         },
         rollback: deployment.rollback.known().copied().unwrap_or(true),
         connect_deadline: CONNECT,

@@ -115,6 +115,7 @@ mod tests {
             elevate: vec![],
             elevate_password: None,
             connect_timeout: Duration::from_secs(1),
+            compress: false,
         }
     }
 

@@ -80,7 +80,7 @@ fn copy_attributes() -> Nested {
             "compress",
             Attribute::bool()
                 .optional()
-                .description("Compress on the way: worth it on slow links. Default: false."),
+                .description("Compress all that goes through the deployment's connections to machines: worth it on slow links. Default: false."),
         )
 }
 

@@ -130,6 +130,12 @@ fn missing_tools_are_named() {
         &world.terraform_with(&path, &["plan"]),
         &["Nix is too old", "version 2.3; 2.8 or later is needed"],
     );
+    // Nor has it this one.
+    control.write_file("/root/bin/nix", "#!/bin/sh\necho 'nix (Nix) 2.15.3'\n").unwrap();
+    fails_saying(
+        &world.terraform_with(&path, &["plan"]),
+        &["Nix 2.15 cannot be used", "nix copy", "nixos.org/download"],
+    );
     without("ssh");
     let run = world.terraform_with(&path, &["apply", "-auto-approve"]);
     fails_saying(&run, &["OpenSSH's client was not found", "openssh-client"]);

@@ -1,6 +1,11 @@
-//! SSH as it is out there: keys that come late, bastions with the defaults of OpenSSH, odd `ssh_config`s, odd machines.
+//! SSH as it is out there: keys that come late, bastions with the defaults of OpenSSH, an `ssh_config` full of surprises, odd
+//! machines.
 
+mod awkward;
+mod bastions;
+mod ipv6;
 mod late_keys;
+mod user_config;
 
 use lab::Host;
 
