@@ -25,7 +25,7 @@ pub async fn ask(
     device: &str,
 ) -> Result<VolumeUse, VolumeError> {
     let facts = facts::gather(machine, connection).await?;
-    activate::check_root(connection, &facts).await?;
+    activate::check_login(connection, &facts).await?;
     let agent = activate::install(connection, facts.system.as_deref().unwrap_or_default()).await?;
     let letter = device.chars().last().map(String::from).unwrap_or_default();
     let answer = connection.run_as_root(&[&agent, "volume", id, &letter], b"").await;

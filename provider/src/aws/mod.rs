@@ -322,6 +322,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn another_region_of_the_surroundings_is_warned_of() {
+        let known = |text: &str| Attr::Known(text.to_owned());
+        let warned = |configured, planned| {
+            let prior = known("eu-west-1");
+            moves_with_surroundings("Bucket \"b\"", &prior, &configured, &planned, Path::root()).is_some()
+        };
+        assert!(warned(Attr::Null, known("us-east-1")));
+        assert!(!warned(Attr::Null, known("eu-west-1")));
+        assert!(!warned(known("us-east-1"), known("us-east-1")), "the user has said so");
+        assert!(!warned(Attr::Null, Attr::Unknown));
+    }
+
+    #[test]
     fn an_import_may_name_the_region() {
         assert_eq!(import_id("eu-west-1:i-0abc"), (Some("eu-west-1"), "i-0abc"));
         assert_eq!(import_id("us-gov-east-1:admin"), (Some("us-gov-east-1"), "admin"));

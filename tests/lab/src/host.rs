@@ -57,7 +57,9 @@ impl Host {
         let place =
             Place { name: name.to_owned(), address, unique: namespace(id, name), directory: lab.join(name) };
         let machine = match options.virtual_machine {
-            Some(loader) => Machine::Virtual(VirtualMachine::new(place.clone(), loader, lab)),
+            Some(loader) => {
+                Machine::Virtual(VirtualMachine::new(place.clone(), loader, options.volumes.clone(), lab))
+            }
             None => Machine::Container(Container::new(place.clone(), options)),
         };
         Self { place, machine }

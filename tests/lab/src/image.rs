@@ -25,8 +25,7 @@ const CUSTOMIZE_AWKWARD: &str =
     "echo 'de_DE.UTF-8 UTF-8' > \"$1/etc/locale.gen\"; chroot \"$1\" locale-gen >/dev/null";
 
 /// What else a virtual machine needs.
-const MACHINE_PACKAGES: &str =
-    "udev,kmod,linux-image-cloud-amd64,systemd-boot,systemd-boot-efi,systemd-boot-tools,grub-efi-amd64-bin";
+const MACHINE_PACKAGES: &str = "udev,kmod,btrfs-progs,cryptsetup-bin,e2fsprogs,fdisk,lvm2,linux-image-cloud-amd64,systemd-boot,systemd-boot-efi,systemd-boot-tools,grub-efi-amd64-bin";
 
 /// What is done to the fresh system; `$1` is its root.
 const CUSTOMIZE: &str = r#"set -e
@@ -92,7 +91,7 @@ chroot "$1" systemctl mask -q getty.target ldconfig.service systemd-hwdb-update.
   systemd-pcrextend.socket systemd-pcrlock.socket \
   proc-sys-fs-binfmt_misc.automount dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
   sys-kernel-config.mount sys-fs-fuse-connections.mount run-lock.mount tmp.mount systemd-update-done.service \
-  systemd-update-utmp.service systemd-journal-flush.service
+  systemd-update-utmp.service systemd-journal-flush.service lvm2-monitor.service lvm2-lvmpolld.socket dm-event.socket
 "#;
 
 /// Prints the system that is to be booted.

@@ -118,8 +118,10 @@ pub struct HostOptions {
     pub binds: Vec<(PathBuf, PathBuf)>,
     /// What is unusual about logging in to it.
     pub login: Login,
-    /// It is a virtual machine with this boot loader; all other options are of containers.
+    /// It is a virtual machine with this boot loader; all other options but `volumes` are of containers.
     pub virtual_machine: Option<BootLoader>,
+    /// The serial numbers of further disks of a virtual machine: empty `NVMe` devices of 256 MiB each, as volumes are on EC2.
+    pub volumes: Vec<String>,
 }
 
 /// Describes a lab before it is booted.

@@ -22,6 +22,8 @@ const VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 pub(crate) struct VirtualMachine {
     place: Place,
     loader: BootLoader,
+    /// The serial numbers of further disks.
+    volumes: Vec<String>,
     /// What this machine logs in with, to run commands there.
     key: PathBuf,
 }
@@ -30,8 +32,8 @@ impl VirtualMachine {
     /// How long it may take to boot.
     pub(crate) const BOOT: Duration = Duration::from_mins(8);
 
-    pub(crate) fn new(place: Place, loader: BootLoader, lab: &Path) -> Self {
-        Self { place, loader, key: crate::login_key(lab) }
+    pub(crate) fn new(place: Place, loader: BootLoader, volumes: Vec<String>, lab: &Path) -> Self {
+        Self { place, loader, volumes, key: crate::login_key(lab) }
     }
 
     /// A command within it, over a cable that is never cut: by SSH from the host's own namespace.
@@ -96,6 +98,9 @@ impl VirtualMachine {
         let directory = &self.place.directory;
         fs::create_dir_all(directory).map_err(LabError::io(directory))?;
         run("cp", &["--sparse=always", &text(&images.disk(self.loader)?), &text(&self.disk())])?;
+        for serial in &self.volumes {
+            run("truncate", &["--size=256M", &text(&self.volume(serial))])?;
+        }
         run("cp", &[VARIABLES, &text(&self.variables())])?;
         let (private, public) = match &keys.host {
             Some(pair) => pair.clone(),
@@ -154,6 +159,12 @@ impl VirtualMachine {
             let [_, b, c, d] = self.place.address.octets();
             format!("virtio-net-pci,netdev=wire,romfile=,mac=52:54:00:{b:02x}:{c:02x}:{d:02x}")
         };
+        let of_volume = |serial: &String| {
+            let file = text(&self.volume(serial));
+            let drive = format!("if=none,id={serial},format=raw,file={file},cache=unsafe");
+            ["-drive".to_owned(), drive, "-device".to_owned(), format!("nvme,drive={serial},serial={serial}")]
+        };
+        let volumes: Vec<String> = self.volumes.iter().flat_map(of_volume).collect();
         let (console, pid) = (text(&self.place.console_file()), text(&self.place.pid_file()));
         let words: &[&str] = &[
             "netns",
@@ -200,7 +211,12 @@ impl VirtualMachine {
             "-fw_cfg",
             &credential("lab.address"),
         ];
-        run("ip", words).map(drop)
+        let volumes: Vec<&str> = volumes.iter().map(String::as_str).collect();
+        run("ip", &[words, &volumes].concat()).map(drop)
+    }
+
+    fn volume(&self, serial: &str) -> PathBuf {
+        self.place.directory.join(format!("volume-{serial}"))
     }
 
     fn disk(&self) -> PathBuf {

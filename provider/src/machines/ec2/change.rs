@@ -451,6 +451,9 @@ mod tests {
             ["The change would stop the machine"]
         );
         assert!(check_change(&before, &after, false, &none()).is_empty());
+        // A type that is not known yet stops no plan.
+        let later = Ec2Block { instance_type: Attr::Unknown, ..after.clone() };
+        assert!(check_change(&before, &later, true, &none()).is_empty());
         let allowed = Ec2Block { allow_stopping_for_update: Attr::Known(true), ..after };
         assert!(check_change(&before, &allowed, true, &none()).is_empty());
     }

@@ -29,4 +29,5 @@ mod specialisations;
 mod ssh;
 mod support;
 mod trouble;
+mod volumes;
 mod warnings;
