@@ -120,10 +120,11 @@ impl Block {
         self.0.push(line.into());
     }
 
-    /// Adds what every connection has, in a way of its own: what `ssh` says, what it says once the login has worked, how long
+    /// Adds what every connection has, in a way of its own: what `ssh` says once the login has worked, how long
     /// that may take.
-    fn add_ours(&mut self, level: &str, said: &str, connect_timeout: Duration) {
-        self.add(format!("LogLevel {level}"));
+    fn add_ours(&mut self, said: &str, connect_timeout: Duration) {
+        // One level less, and a refused login is not told.
+        self.add("LogLevel INFO");
         self.add("PermitLocalCommand yes");
         self.add(format!("LocalCommand echo '{said}'"));
         self.add(format!("ConnectTimeout {}", connect_timeout.as_secs().max(1)));
@@ -191,7 +192,7 @@ pub fn check_option(line: &str) -> Result<(), SshError> {
     let around =
         Surroundings { key: None, known_hosts: Path::new("/"), through: None, home: None, version: newest };
     let mut block = Block::new(Some("root"), None, &around)?;
-    block.add_ours("ERROR", LOGGED_IN, Duration::ZERO);
+    block.add_ours(LOGGED_IN, Duration::ZERO);
     block.add("StrictHostKeyChecking yes");
     block.add_option(line)
 }
@@ -199,7 +200,7 @@ pub fn check_option(line: &str) -> Result<(), SshError> {
 /// The configuration of a connection to a machine, or what in the endpoint cannot stand there.
 pub(super) fn render(endpoint: &Endpoint, around: &Surroundings<'_>) -> Result<String, SshError> {
     let mut block = Block::new(Some(word("user", &endpoint.user)?), endpoint.port, around)?;
-    block.add_ours("ERROR", LOGGED_IN, endpoint.connect_timeout);
+    block.add_ours(LOGGED_IN, endpoint.connect_timeout);
     for line in host_key_lines(endpoint, around)? {
         block.add(line);
     }
@@ -224,8 +225,7 @@ pub(super) fn render_bastion(
 ) -> Result<String, SshError> {
     let user = bastion.user.as_deref().map(|user| word("bastion.user", user)).transpose()?;
     let mut block = Block::new(user, bastion.port, around)?;
-    // At this level it says why it does not let somebody through.
-    block.add_ours("INFO", READY, connect_timeout);
+    block.add_ours(READY, connect_timeout);
     if bastion.host_public_key.is_some() {
         for line in pinned(around)? {
             block.add(line);

@@ -48,16 +48,31 @@ pub(super) async fn open_master(
     let error = match ready {
         Ok(greeting) => return Ok((master, greeting)),
         Err(NotReady::Other(error)) => error,
-        Err(NotReady::Ended(text)) => {
+        Err(NotReady::Ended { stderr, greeting, is_logged_in }) => {
             let explained = match (gate, since) {
-                (Some(gate), Some(since)) => gate.explained(since, &endpoint.host, &text).await,
+                (Some(gate), Some(since)) => gate.explained(since, &endpoint.host, &stderr).await,
                 _ => None,
             };
-            explained.unwrap_or_else(|| SshError::from_stderr(&endpoint.host, &endpoint.user, &text))
+            explained.unwrap_or_else(|| sorted(endpoint, &stderr, &greeting, is_logged_in))
         }
     };
     interrupt(&mut master).await;
     Err(error)
+}
+
+/// Why a master ended. A shell that lets nobody work may say so on either stream.
+fn sorted(endpoint: &Endpoint, stderr: &str, greeting: &str, is_logged_in: bool) -> SshError {
+    let Endpoint { host, user, .. } = endpoint;
+    match SshError::from_stderr(host, user, stderr) {
+        SshError::Other { .. } if is_logged_in => {
+            let said = [greeting, plain(stderr).trim()].join("\n").trim().to_owned();
+            let ended = if said.is_empty() { "without a word".to_owned() } else { format!("with: {said}") };
+            let reason = format!("the login worked, but the shell of {user} ended {ended}");
+            SshError::Other { host: host.clone(), reason }
+        }
+        SshError::Other { .. } if stderr.trim().is_empty() => SshError::from_stderr(host, user, greeting),
+        error => error,
+    }
 }
 
 async fn write_files(
@@ -99,8 +114,15 @@ fn start_master(ssh: &Path, endpoint: &Endpoint, place: &Place) -> Result<Child,
 
 /// Why a master is not there.
 enum NotReady {
-    /// It ended, with these words.
-    Ended(String),
+    /// It ended.
+    Ended {
+        /// With these words.
+        stderr: String,
+        /// After the shell had printed this.
+        greeting: String,
+        /// After somebody had logged in.
+        is_logged_in: bool,
+    },
     Other(SshError),
 }
 
@@ -156,18 +178,11 @@ async fn wait_until_ready(master: &mut Child, endpoint: &Endpoint) -> Result<Str
     let host = endpoint.host.clone();
     match outcome {
         Ok(None) => Ok(greeting),
-        Ok(Some(text)) if is_logged_in && text.trim().is_empty() => {
-            let said =
-                if greeting.is_empty() { "without a word".to_owned() } else { format!("with: {greeting}") };
-            let reason = format!("the login worked, but the shell of {} ended {said}", endpoint.user);
-            Err(NotReady::Other(SshError::Other { host, reason }))
-        }
         Err(_) if is_logged_in => {
             let reason = format!("the login worked, but no shell answered within {} s", limit.as_secs());
             Err(NotReady::Other(SshError::Other { host, reason }))
         }
-        // A shell that lets nobody work says so on its standard output.
-        Ok(Some(text)) => Err(NotReady::Ended(if text.trim().is_empty() { greeting } else { text })),
+        Ok(Some(stderr)) => Err(NotReady::Ended { stderr, greeting, is_logged_in }),
         Err(_) => {
             let reason = format!("no login within {} s", limit.as_secs());
             Err(NotReady::Other(SshError::Unreachable { host, reason }))

@@ -76,7 +76,7 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
         SshError::Denied { .. } => (
             format!("Machine \"{machine}\" refused the login"),
             "Check `user` and the private key: `ssh.private_keys` and `ssh.private_key_file` of the provider, or the SSH agent. \
-             Nothing is asked for interactively.",
+             Nothing is asked for interactively. Servers count the keys that are offered: name one where there are many.",
         ),
         SshError::Elevate { reason, .. } if reason.contains("PTY allocation request failed") => (
             format!("No root login on machine \"{machine}\""),

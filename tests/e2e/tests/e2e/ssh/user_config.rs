@@ -101,6 +101,13 @@ fn settings_for_a_terminal_do_not_reach_our_connections() {
     let run = world.terraform_with(&agent, &["plan", "-input=false"]);
     says(&run, &["Warning: Machine \"web\" cannot be reached", "Connection refused"]);
     web.exec(&["systemctl", "start", "ssh"]).unwrap();
+    web.exec(&["mv", "/root/.ssh/authorized_keys", "/root/late"]).unwrap();
+    let run = world.terraform_with(&agent, &["plan", "-input=false"]);
+    says(&run, &["Warning: Machine \"web\" refused the login", "`ssh.private_key_file`"]);
+    web.exec(&["mv", "/root/late", "/root/.ssh/authorized_keys"]).unwrap();
+    web.exec(&["sh", "-c", "rm /etc/ssh/ssh_host_*; ssh-keygen -A; systemctl restart ssh"]).unwrap();
+    let run = world.terraform_with(&agent, &["plan", "-input=false"]);
+    says(&run, &["Warning: The host key of machine \"web\" is not the expected one"]);
 }
 
 #[test]
