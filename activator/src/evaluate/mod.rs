@@ -43,6 +43,8 @@ use question::{Question, Tree};
 use run::{Answer, Looked, Run, View};
 use said::Described;
 
+pub use flake::Warning;
+
 /// How evaluations are run.
 #[derive(Clone, Debug, Default)]
 pub struct EvaluationSettings {
@@ -83,6 +85,8 @@ pub struct Evaluation {
     pub names: Option<Vec<MachineName>>,
     /// One entry per wanted node.
     pub nodes: BTreeMap<MachineName, Node>,
+    /// What the user should know of the specification as a whole.
+    pub warnings: Vec<Warning>,
 }
 
 /// What is known about a node.
@@ -250,12 +254,18 @@ impl Evaluator {
             Some(nodes) => nodes.clone(),
             None => match run.names().await? {
                 Some(names) => names,
-                None => return Ok(Evaluation { names: None, nodes: BTreeMap::new() }),
+                None => {
+                    return Ok(Evaluation {
+                        names: None,
+                        nodes: BTreeMap::new(),
+                        warnings: question.warnings,
+                    });
+                }
             },
         };
         let answer = self.look::<Node>(&run, &wanted).await?;
         let nodes = answer.nodes.into_iter().map(|looked| (looked.name, looked.node)).collect();
-        Ok(Evaluation { names: answer.names, nodes })
+        Ok(Evaluation { names: answer.names, nodes, warnings: question.warnings })
     }
 
     /// Asks what the specification says about its nodes, without evaluating their systems.

@@ -15,7 +15,7 @@ use super::costs::Asked;
 use super::flake::Root;
 use super::mentions::Search;
 use super::trace::Tracer;
-use super::{CachePolicy, EvaluateError, flake};
+use super::{CachePolicy, EvaluateError, Warning, flake};
 use crate::hash::{sha256, sha256_of};
 use crate::network::{Request, Spec};
 use crate::nix::{Nix, NixError};
@@ -235,6 +235,8 @@ pub(super) struct Question {
     pub(super) by_files: Option<ByFiles>,
     /// Variables it must not see.
     pub(super) hidden: Vec<OsString>,
+    /// What its user should know.
+    pub(super) warnings: Vec<Warning>,
 }
 
 impl Question {
@@ -246,6 +248,7 @@ impl Question {
         cancel: &CancellationToken,
     ) -> Result<Self, EvaluateError> {
         // `named` is what it is called, whatever is in it by now.
+        let mut warnings = vec![];
         let (spec, named, pure, tree) = match request.spec.resolve()? {
             Spec::Network(files) => {
                 let spec = serde_json::json!({ "kind": "network", "files": files });
@@ -267,6 +270,7 @@ impl Question {
                 if let Some(tree) = &locked.tree {
                     spec["dir"] = tree.directory.as_str().into();
                 }
+                warnings = locked.warnings;
                 (spec, named, locked.pure, locked.tree)
             }
         };
@@ -322,6 +326,7 @@ impl Question {
             tracer,
             by_files,
             hidden,
+            warnings,
         })
     }
 
@@ -347,7 +352,7 @@ impl Question {
 }
 
 /// A text inside a Nix string.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + text.len() / 8);
     for c in text.chars() {
         if matches!(c, '\\' | '"' | '$') {

@@ -22,7 +22,7 @@ use nodes::mistakes;
 pub(crate) use nodes::nodes;
 use text::{indented, shortened};
 use trace::Trace;
-pub(crate) use warnings::warnings;
+pub(crate) use warnings::{of_specification, warnings};
 
 /// A machine that cannot be talked to.
 pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
@@ -137,7 +137,7 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostics {
         EvaluateError::Spec(error @ SpecError::Flake(_)) => {
             Diagnostic::error("The flake reference is not usable").detail(error.to_string()).at(spec.clone())
         }
-        EvaluateError::Spec(error @ SpecError::NotText(_)) => {
+        EvaluateError::Spec(error @ (SpecError::NotText(_) | SpecError::Encoded { .. })) => {
             Diagnostic::error("The path is not usable").detail(format!("{error}.")).at(spec.clone())
         }
         EvaluateError::NoSuchNode { name, .. } => {
