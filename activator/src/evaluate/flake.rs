@@ -27,8 +27,40 @@ pub(super) struct Locked {
     pub(super) pure: bool,
     /// Where its files are, if it can be told which of them are read.
     pub(super) tree: Option<Tree>,
+    /// The repository here that it is in, and its tree in the store.
+    pub(super) repository: Option<Repository>,
     /// What the user should know.
     pub(super) warnings: Vec<Warning>,
+}
+
+/// A git repository on this computer, of which evaluation sees only what git knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Repository {
+    root: PathBuf,
+    tree: PathBuf,
+}
+
+impl Repository {
+    fn new(url: &str, tree: &Path) -> Option<Self> {
+        let root = url.split('?').next().filter(|url| url.starts_with("git+file:"))?;
+        Some(Self { root: reference::directory_of(root)?, tree: tree.to_owned() })
+    }
+
+    /// An error, with what to do where a file is missing that git does not know.
+    pub(super) fn explained(&self, trace: String) -> String {
+        let tree = format!("{}/", self.tree.display());
+        let below = trace.split(tree.as_str()).skip(1).filter_map(|rest| rest.split('\'').next());
+        let is_unknown = |file: &&str| !self.tree.join(file).exists() && self.root.join(file).exists();
+        match below.filter(|file| !file.is_empty() && !file.contains('\n')).find(is_unknown) {
+            Some(file) => format!(
+                "{}\n\nThe file {file} is there, but git does not know it, and of a repository Nix sees only what git knows. Run `git add {file}` in \
+                 {}; a commit is not needed.",
+                trace.trim_end(),
+                self.root.display()
+            ),
+            None => trace,
+        }
+    }
 }
 
 /// Something about a specification as a whole that its user should know.
@@ -154,6 +186,7 @@ pub(super) async fn lock(
         None => (reference, None),
     };
     let unlocked = Locked {
+        repository: None,
         reference: String::new(),
         output: output.clone(),
         pure: false,
@@ -182,6 +215,7 @@ pub(super) async fn lock(
     }
     let by_files = by_files && !looks_at_itself(&metadata.locks);
     let mut tree = None;
+    let repository = metadata.url.as_deref().and_then(|url| Repository::new(url, path));
     // A revision says it all, but may be read from where it came from; what has none is named by the hash of its content.
     let reference = match metadata.url {
         Some(url) if metadata.locked["rev"].is_string() && !by_files => url,
@@ -199,7 +233,7 @@ pub(super) async fn lock(
             by_content(path, &hash, directory, &metadata.locked)
         }
     };
-    Ok(Locked { reference, output, pure: true, tree, warnings: vec![] })
+    Ok(Locked { reference, output, pure: true, tree, repository, warnings: vec![] })
 }
 
 /// What Nix says about a reference, and the reference that it says it about.
@@ -347,6 +381,22 @@ mod tests {
             by_content(Path::new("/nix/store/x-source"), "sha256-a", "", &locked),
             "path:/nix/store/x-source?narHash=sha256-a&rev=abc&revCount=5"
         );
+    }
+
+    #[test]
+    fn a_file_that_git_does_not_know_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, tree) = (directory.path().join("a b"), directory.path().join("x-source"));
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::create_dir_all(&tree).unwrap();
+        std::fs::write(root.join("sub/new.nix"), "").unwrap();
+        let url = format!("git+file://{}?dir=sub", root.display().to_string().replace(' ', "%20"));
+        let repository = Repository::new(&url, &tree).unwrap();
+        let trace = |file: &str| format!("error: path '{}/{file}' does not exist\n", tree.display());
+        let told = repository.explained(trace("sub/new.nix"));
+        assert!(told.contains("exist\n\nThe file sub/new.nix is there") && told.contains("/a b;"), "{told}");
+        assert_eq!(repository.explained(trace("other.nix")), trace("other.nix"));
+        assert_eq!(Repository::new("github:a/b", &tree), None);
     }
 
     #[test]

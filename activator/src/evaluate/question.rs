@@ -237,6 +237,8 @@ pub(super) struct Question {
     pub(super) hidden: Vec<OsString>,
     /// What its user should know.
     pub(super) warnings: Vec<Warning>,
+    /// Where a flake is that is in a repository here.
+    repository: Option<flake::Repository>,
 }
 
 impl Question {
@@ -248,7 +250,7 @@ impl Question {
         cancel: &CancellationToken,
     ) -> Result<Self, EvaluateError> {
         // `named` is what it is called, whatever is in it by now.
-        let mut warnings = vec![];
+        let (mut warnings, mut repository) = (vec![], None);
         let (spec, named, pure, tree) = match request.spec.resolve()? {
             Spec::Network(files) => {
                 let spec = serde_json::json!({ "kind": "network", "files": files });
@@ -270,7 +272,7 @@ impl Question {
                 if let Some(tree) = &locked.tree {
                     spec["dir"] = tree.directory.as_str().into();
                 }
-                warnings = locked.warnings;
+                (warnings, repository) = (locked.warnings, locked.repository);
                 (spec, named, locked.pure, locked.tree)
             }
         };
@@ -327,6 +329,7 @@ impl Question {
             by_files,
             hidden,
             warnings,
+            repository,
         })
     }
 
@@ -343,6 +346,22 @@ impl Question {
         };
         let paths: String = paths.iter().map(|path| format!("[ {}] ", names(path))).collect();
         format!("{} nodes = [ {nodes}]; marks = {marks}; paths = [ {paths}]; }}", self.beginning)
+    }
+
+    /// An error, with what to do about it where Nix does not say that.
+    pub(super) fn explained(&self, trace: String) -> String {
+        match &self.repository {
+            Some(repository) => repository.explained(trace),
+            None => trace,
+        }
+    }
+
+    /// The same of an error of the whole.
+    pub(super) fn explain(&self, error: EvaluateError) -> EvaluateError {
+        match error {
+            EvaluateError::Network { trace } => EvaluateError::Network { trace: self.explained(trace) },
+            error => error,
+        }
     }
 
     /// Whether it can be known later that the answer is still right.

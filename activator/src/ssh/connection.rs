@@ -19,7 +19,8 @@ use super::agent::Agent;
 use super::config::{self, Files, Identity};
 use super::root::Root;
 use super::{Endpoint, HostKeyPolicy, Key, SshError};
-use crate::nix::{find_on_path, interrupt};
+use crate::children::interrupt;
+use crate::nix::find_on_path;
 use crate::text::{Lines, complaint, plain, read_at_most};
 
 /// What the machine prints once the login has really worked.

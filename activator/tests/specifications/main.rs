@@ -83,7 +83,7 @@ impl Site {
     }
 
     fn evaluate(&self, nix: &Installation, more: &[&str]) -> Outcome {
-        self.evaluate_other(nix, more, &self.0.path().join("network.nix"))
+        self.evaluate_other(nix, more, self.0.path().join("network.nix"))
     }
 
     /// The same with another specification.

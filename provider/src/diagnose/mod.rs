@@ -12,7 +12,7 @@ use nixos_activator::deploy::DeployError;
 use nixos_activator::evaluate::EvaluateError;
 use nixos_activator::facts::FactsError;
 use nixos_activator::network::SpecError;
-use nixos_activator::nix::{NixError, OLDEST};
+use nixos_activator::nix::{NixError, OLDEST, advice};
 use nixos_activator::push::PushError;
 use nixos_activator::reboot::RebootError;
 use nixos_activator::ssh::SshError;
@@ -170,6 +170,9 @@ pub(crate) fn build(error: &BuildError) -> Diagnostic {
                 let lines = output.get(output.len().saturating_sub(20)..).unwrap_or_default();
                 detail = format!("{detail}\n\nThe last lines of what was built:\n{}", indented(lines));
             }
+            if let Some(advice) = advice(message) {
+                detail = format!("{detail}\n\n{advice}");
+            }
             Diagnostic::error("The build failed").detail(format!(
                 "{detail}\n\nNo machine was changed: everything is built before anything is deployed."
             ))
@@ -208,6 +211,9 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
                 shortened(message)
             ))
         }
+        DeployError::Push(error @ PushError::Root { .. }) => failed("The system could not be kept on").detail(format!(
+            "{error}.\n\nThe machine still runs what it ran before. Its /nix/var/nix has to be writable for root."
+        )),
         DeployError::Push(PushError::Nix(error)) => failed("The system could not be copied to").detail(format!(
             "{}\n\nThe machine still runs what it ran before.",
             shortened(&error.to_string())

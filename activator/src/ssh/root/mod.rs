@@ -19,7 +19,8 @@ use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
 use super::{Connection, Secret, SshError};
-use crate::nix::{find_on_path, interrupt};
+use crate::children::interrupt;
+use crate::nix::find_on_path;
 use crate::text::{complaint, plain};
 use prompt::Prompt;
 
