@@ -111,7 +111,11 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         let looked = start.elapsed();
         let result = evaluator.evaluate(&nix, &Request { machines, nodes, ..request }, &cancel).await?;
         if json {
-            println!("{}", serde_json::json!({ "described": described, "nodes": result.nodes }));
+            let warnings: Vec<String> = result.warnings.iter().map(ToString::to_string).collect();
+            println!(
+                "{}",
+                serde_json::json!({ "described": described, "nodes": result.nodes, "warnings": warnings })
+            );
             return Ok(());
         }
         for (name, node) in &result.nodes {

@@ -1,12 +1,13 @@
 //! Building: derivations become store paths, and roots keep them from the garbage collector.
 //!
 //! Roots are links below a directory of ours, registered with Nix as indirect ones. A deployment has one set for what is
-//! planned (derivations) and one for what is deployed (systems); a new set is complete before the old one goes.
+//! planned (derivations), one for what was built last, and one for what is deployed (systems); a new set is complete before the old one goes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nixos_agent::DeploymentId;
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::StorePath;
@@ -43,46 +44,53 @@ pub enum BuildError {
 /// the square of what it is given, and it holds all of it in memory.
 const PORTION: usize = 50;
 
-/// Builds all of `systems` (derivation, system). Either all are there afterwards or none is used.
+/// Builds all of `systems` (derivation, system). Either all are there afterwards or none is used. What is built is kept by `roots` at once: a
+/// garbage collection may come before the last of them is built, and before all are pushed.
 pub async fn build(
     nix: &Nix,
     systems: &[(StorePath, StorePath)],
+    roots: Option<&Roots>,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<(), BuildError> {
     // Machines that are alike have the same system.
     let systems: BTreeMap<_, _> = systems.iter().map(|(drv, system)| (drv, system)).collect();
     let systems: Vec<_> = systems.into_iter().collect();
+    let set = roots.map(|roots| roots.begin(Kept::Built)).transpose()?;
     for (number, portion) in systems.chunks(PORTION).enumerate() {
         if systems.len() > PORTION {
             let first = number * PORTION + 1;
             let last = first + portion.len() - 1;
             progress.all(Stage::Build, format!("systems {first} to {last} of {}", systems.len()));
         }
-        build_portion(nix, portion, progress, cancel).await?;
+        let link = set.as_ref().map(|set| set.link(&format!("portion-{number}")));
+        build_portion(nix, portion, link.as_deref(), progress, cancel).await?;
     }
-    Ok(())
+    set.map_or(Ok(()), NewSet::replace_others)
 }
 
 async fn build_portion(
     nix: &Nix,
     systems: &[(&StorePath, &StorePath)],
+    link: Option<&str>,
     progress: &Progress,
     cancel: &CancellationToken,
 ) -> Result<(), BuildError> {
     let mut arguments = vec!["--realise"];
+    arguments.extend(link.into_iter().flat_map(|link| ["--add-root", link]));
     arguments.extend(systems.iter().map(|(drv, _)| drv.as_str()));
     let on_line = |line: &str| progress.all(Stage::Build, line);
     let finished = nix.run("nix-store", &arguments, &[], cancel, &on_line).await?;
     let mut built = finished.stdout.lines().map(str::trim);
     for &(drv, expected) in systems {
-        let found = built.next().unwrap_or_default();
+        let printed = built.next().unwrap_or_default();
+        // With roots, their links are printed.
+        let found = match std::fs::read_link(printed) {
+            Ok(path) if link.is_some() => path.display().to_string(),
+            _ => printed.to_owned(),
+        };
         if found != expected.as_str() {
-            return Err(BuildError::Mismatch {
-                drv: drv.clone(),
-                expected: expected.clone(),
-                found: found.to_owned(),
-            });
+            return Err(BuildError::Mismatch { drv: drv.clone(), expected: expected.clone(), found });
         }
     }
     Ok(())
@@ -99,6 +107,8 @@ pub struct Roots {
 pub enum Kept {
     /// Derivations of a plan that may be applied later.
     Planned,
+    /// Systems that were built last, until the next ones are.
+    Built,
     /// Systems that machines run.
     Deployed,
 }
@@ -107,6 +117,7 @@ impl Kept {
     fn name(self) -> &'static str {
         match self {
             Self::Planned => "planned",
+            Self::Built => "built",
             Self::Deployed => "deployed",
         }
     }
@@ -130,18 +141,14 @@ impl Roots {
         paths: &[StorePath],
         cancel: &CancellationToken,
     ) -> Result<(), BuildError> {
-        let set = self.directory.join(kept.name());
-        let failed = |source| BuildError::Roots { path: set.clone(), source };
-        let old: Vec<PathBuf> = entries(&set).map_err(failed)?;
+        let set = self.begin(kept)?;
         if !paths.is_empty() {
-            std::fs::create_dir_all(&set).map_err(failed)?;
-            let new = tempfile::Builder::new().prefix("set-").tempdir_in(&set).map_err(failed)?.keep();
-            let link = new.join("root").display().to_string();
-            let result = match kept {
-                Kept::Deployed => {
+            let link = set.link("root");
+            match kept {
+                Kept::Built | Kept::Deployed => {
                     let mut arguments = vec!["--realise", "--add-root", &link];
                     arguments.extend(paths.iter().map(StorePath::as_str));
-                    nix.run("nix-store", &arguments, &[], cancel, &|_| {}).await
+                    nix.run("nix-store", &arguments, &[], cancel, &|_| {}).await?;
                 }
                 Kept::Planned => {
                     // An argument may not be longer than 128 KiB, which is a few hundred machines.
@@ -153,15 +160,21 @@ impl Roots {
                         input: &input,
                         ..Call::default()
                     };
-                    nix.call(call, cancel, &|_| {}).await
+                    nix.call(call, cancel, &|_| {}).await?;
                 }
-            };
-            if let Err(error) = result {
-                let _ = std::fs::remove_dir_all(new);
-                return Err(error.into());
             }
         }
-        old.iter().try_for_each(std::fs::remove_dir_all).map_err(failed)
+        set.replace_others()
+    }
+
+    /// Begins a set that is to take the place of those there are.
+    fn begin(&self, kept: Kept) -> Result<NewSet, BuildError> {
+        let path = self.directory.join(kept.name());
+        let failed = |source| BuildError::Roots { path: path.clone(), source };
+        let others = entries(&path).map_err(failed)?;
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        let new = tempfile::Builder::new().prefix("set-").tempdir_in(&path).map_err(failed)?;
+        Ok(NewSet { new, others })
     }
 
     /// Gives up all roots of the deployment.
@@ -172,6 +185,27 @@ impl Roots {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// A set of roots that is being made: gone again unless it comes to take the place of the others.
+struct NewSet {
+    new: TempDir,
+    others: Vec<PathBuf>,
+}
+
+impl NewSet {
+    /// Where a link for Nix goes.
+    fn link(&self, name: &str) -> String {
+        self.new.path().join(name).display().to_string()
+    }
+
+    fn replace_others(self) -> Result<(), BuildError> {
+        let Self { new, others } = self;
+        let _ = new.keep();
+        others.into_iter().try_for_each(|other| {
+            std::fs::remove_dir_all(&other).map_err(|source| BuildError::Roots { path: other, source })
+        })
     }
 }
 

@@ -11,6 +11,7 @@
 //! health checks and the built binary are used here.
 
 mod agent_binary;
+mod children;
 mod hash;
 mod meminfo;
 mod names;

@@ -1,5 +1,7 @@
 //! What is to be deployed: a specification in Nix, and what is known about the machines it speaks of.
 
+pub(crate) mod reference;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::MachineName;
+use crate::nix::Version;
 
 /// Where the logical description of the machines is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,32 +104,33 @@ pub enum SpecError {
     /// A flake reference that is empty or would break its line.
     #[error("`{0}` is not a flake reference: expected a directory or a URL such as github:owner/repo")]
     Flake(String),
+    /// A directory whose name has to be encoded in a URL, for a Nix that does not decode it.
+    #[error(
+        "Nix {version} cannot read a flake in {}, whose path has `{character}`: rename the directory, or use Nix {needed} or later",
+        .directory.display()
+    )]
+    Encoded {
+        /// The flake's directory.
+        directory: PathBuf,
+        /// The first such character of its path.
+        character: char,
+        /// The version of Nix.
+        version: Version,
+        /// The first version that is known to decode it.
+        needed: Version,
+    },
 }
 
 impl Spec {
-    /// Makes paths absolute against the current directory and checks that network files are there.
+    /// Makes paths absolute against the current directory and checks that network files are there. References to flakes in local
+    /// directories are written as Nix has to read them.
     pub fn resolve(&self) -> Result<Self, SpecError> {
         match self {
             Self::Network(files) => {
                 files.iter().map(|file| absolute(file)).collect::<Result<_, _>>().map(Self::Network)
             }
             Self::Configuration(file) => absolute(file).map(Self::Configuration),
-            Self::Flake(reference) => {
-                if reference.trim().is_empty() || reference.contains(char::is_control) {
-                    return Err(SpecError::Flake(reference.clone()));
-                }
-                let (path, rest) = reference
-                    .split_once(['?', '#'])
-                    .map_or((reference.as_str(), None), |(path, _)| (path, reference.get(path.len()..)));
-                if !path.starts_with(['.', '/']) {
-                    return Ok(self.clone());
-                }
-                let path = absolute(Path::new(path)).map_err(|error| match error {
-                    SpecError::NotText(path) => SpecError::NotText(path),
-                    _ => SpecError::Flake(reference.clone()),
-                })?;
-                Ok(Self::Flake(format!("{}{}", path.display(), rest.unwrap_or_default())))
-            }
+            Self::Flake(reference) => reference::resolved(reference).map(Self::Flake),
         }
     }
 }

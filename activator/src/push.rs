@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nixos_agent::PUSHED;
 use tokio_util::sync::CancellationToken;
 
 use crate::StorePath;
@@ -24,6 +25,14 @@ pub enum PushError {
     /// Nix, on this side or on that.
     #[error(transparent)]
     Nix(#[from] NixError),
+    /// It cannot be kept from the machine's garbage collector.
+    #[error("the machine cannot make {root}, which keeps the system from its garbage collector: {message}")]
+    Root {
+        /// The link.
+        root: &'static str,
+        /// What the machine said.
+        message: String,
+    },
     /// The machine's disk is full.
     #[error("no space left on the machine: {message}")]
     DiskFull {
@@ -40,6 +49,7 @@ pub async fn push(
     settings: CopySettings,
     cancel: &CancellationToken,
 ) -> Result<(), PushError> {
+    keep(connection, path).await?;
     let to_root = connection.to_root().await?;
     let url = store_url(&to_root);
     let mut arguments = vec!["copy", "--no-check-sigs", "--to", &url];
@@ -72,6 +82,26 @@ const SILENCE: Duration = Duration::from_mins(5);
 
 /// The same where the machine downloads: of that Nix says nothing here.
 const DOWNLOADS: Duration = Duration::from_hours(1);
+
+/// Keeps `path` from the machine's garbage collector before it is there: it may wait for its turn for hours, or for an activation that comes
+/// another day. It takes the place of what was pushed before; an activation takes the root away.
+async fn keep(connection: &Connection, path: &StorePath) -> Result<(), PushError> {
+    let answer = connection.run_as_root(&["sh", "-c", KEEP, "sh", PUSHED, path.as_str()], b"").await?;
+    if answer.code == Some(0) {
+        return Ok(());
+    }
+    let message = answer.stderr.trim().to_owned();
+    if is_full(&message) {
+        return Err(PushError::DiskFull { message });
+    }
+    Err(PushError::Root { root: PUSHED, message })
+}
+
+const KEEP: &str = r#"
+set -e; umask 022
+PATH="$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/bin:/bin"
+mkdir -p "${1%/*}"; ln -sfn "$2" "$1.new"; mv -fT "$1.new" "$1"
+"#;
 
 /// How Nix and its database say that a disk is full.
 fn is_full(message: &str) -> bool {

@@ -16,6 +16,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use crate::children::{self, interrupt};
 use crate::ssh::{Connection, SshError};
 use crate::text::complaint;
 
@@ -222,41 +223,42 @@ impl Declared {
             program: program.to_owned(),
             message,
         };
-        let mut child = tokio::process::Command::new(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| failed(error.to_string()))?;
+        let mut command = tokio::process::Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = children::start(command).map_err(|error| failed(error.to_string()))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
         let mut said = String::new();
-        let work = async {
-            let (out, ()) = tokio::join!(
-                async {
-                    match stdout {
-                        Some(stdout) => stdout.take(LARGEST + 1).read_to_end(&mut bytes).await,
-                        None => Ok(0),
-                    }
-                },
-                async {
-                    if let Some(stderr) = stderr {
-                        said = complaint(stderr).await;
-                    }
+        let mut read = Ok(0);
+        let talk = async {
+            let output = async {
+                if let Some(stdout) = stdout {
+                    read = stdout.take(LARGEST + 1).read_to_end(&mut bytes).await;
                 }
-            );
-            out?;
-            child.wait().await
+            };
+            let messages = async {
+                if let Some(stderr) = stderr {
+                    said = complaint(stderr).await;
+                }
+            };
+            tokio::join!(output, messages);
         };
         let status = tokio::select! {
-            status = work => status.map_err(|error| failed(error.to_string()))?,
-            () = cancel.cancelled() => return Err(SecretError::Cancelled { name: self.file.name.to_string() }),
+            status = children::finished(&mut child, talk) => Some(status),
+            () = cancel.cancelled() => None,
         };
+        let Some(status) = status else {
+            interrupt(&mut child).await;
+            return Err(SecretError::Cancelled { name: self.file.name.to_string() });
+        };
+        let status = status.map_err(|error| failed(error.to_string()))?;
+        read.map_err(|error| failed(error.to_string()))?;
         if !status.success() && bytes.len() as u64 <= LARGEST {
-            return Err(failed(format!("{status}\n{}", said.trim())));
+            let mut message = format!("{status}\n{}", said.trim());
+            if message.contains("tty") {
+                message.push_str("\nIt has no terminal to ask on: let an agent, a file or a variable have what it asks for");
+            }
+            return Err(failed(message));
         }
         Ok(bytes)
     }

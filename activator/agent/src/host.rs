@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nixos_agent::SystemState;
+use nixos_agent::{PUSHED, ROOTS, SystemState};
 
 use crate::AgentError;
 use crate::files::{Deployment, failed, replace};
@@ -13,7 +13,6 @@ use crate::switch::{OUTLIVES, TIMER_OUTLIVES};
 use crate::verdict::Units;
 
 pub(crate) const PROFILE: &str = "/nix/var/nix/profiles/system";
-const ROOTS: &str = "/nix/var/nix/gcroots/nixos-agent";
 
 /// Holds the path of a system that the profile may point at although it does not boot. A plan reads it too.
 const UNCOMMITTED: &str = "/var/lib/nixos-agent/uncommitted";
@@ -317,6 +316,11 @@ pub(crate) fn keep(name: &str, path: &str) -> Result<(), AgentError> {
         std::fs::rename(&new, &link)
     };
     make().map_err(failed(&link.display().to_string()))
+}
+
+/// Gives up what was pushed and not activated: something else is, or it is kept by another name.
+pub(crate) fn give_up_pushed() {
+    let _ = std::fs::remove_file(PUSHED);
 }
 
 /// Makes systemd end the activation if nobody else does within `limit`.

@@ -35,6 +35,12 @@ pub fn random_bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     Ok(bytes)
 }
 
+/// Where links are that keep systems from a machine's garbage collector.
+pub const ROOTS: &str = "/nix/var/nix/gcroots/nixos-agent";
+
+/// The link to the system that was pushed last and not activated yet.
+pub const PUSHED: &str = "/nix/var/nix/gcroots/nixos-agent/pushed";
+
 /// What the agent is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::DeployError;
 
-use crate::build::{self, BuildError};
+use crate::build::{self, BuildError, Roots};
 use crate::nix::Nix;
 use crate::progress::Progress;
 use crate::push::CopySettings;
@@ -67,6 +67,8 @@ pub enum Source {
 /// What holds for all machines of a deployment.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Where what is built is kept from the garbage collector here; `None`: nowhere.
+    pub roots: Option<Roots>,
     /// What to do with the system once it is there; `None`: nothing, only push.
     pub action: Option<Action>,
     /// How it gets there.
@@ -134,7 +136,7 @@ pub async fn deploy(
 ) -> Result<BTreeMap<MachineName, Ended>, BuildError> {
     let systems: Vec<_> = jobs.iter().filter_map(to_build).collect();
     if !systems.is_empty() {
-        build::build(nix, &systems, &tools.progress, cancel).await?;
+        build::build(nix, &systems, settings.roots.as_ref(), &tools.progress, cancel).await?;
     }
     let conductor = Conductor::new(&settings.rollout, jobs.iter().map(|job| &job.machine));
     let deployment = Deployment { tools, nix, settings, conductor: &conductor, machines: jobs.len(), cancel };

@@ -2,16 +2,19 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
+use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 use super::EvaluateError;
-use super::question::sri;
-use crate::nix::{Nix, NixError};
+use super::question::{escaped, sri};
+use crate::network::reference;
+use crate::nix::{Call, Nix, NixError};
 
 /// A reference as it is evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +27,64 @@ pub(super) struct Locked {
     pub(super) pure: bool,
     /// Where its files are, if it can be told which of them are read.
     pub(super) tree: Option<Tree>,
+    /// The repository here that it is in, and its tree in the store.
+    pub(super) repository: Option<Repository>,
+    /// What the user should know.
+    pub(super) warnings: Vec<Warning>,
+}
+
+/// A git repository on this computer, of which evaluation sees only what git knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Repository {
+    root: PathBuf,
+    tree: PathBuf,
+}
+
+impl Repository {
+    fn new(url: &str, tree: &Path) -> Option<Self> {
+        let root = url.split('?').next().filter(|url| url.starts_with("git+file:"))?;
+        Some(Self { root: reference::directory_of(root)?, tree: tree.to_owned() })
+    }
+
+    /// An error, with what to do where a file is missing that git does not know.
+    pub(super) fn explained(&self, trace: String) -> String {
+        let tree = format!("{}/", self.tree.display());
+        let below = trace.split(tree.as_str()).skip(1).filter_map(|rest| rest.split('\'').next());
+        let is_unknown = |file: &&str| !self.tree.join(file).exists() && self.root.join(file).exists();
+        match below.filter(|file| !file.is_empty() && !file.contains('\n')).find(is_unknown) {
+            Some(file) => format!(
+                "{}\n\nThe file {file} is there, but git does not know it, and of a repository Nix sees only what git knows. Run `git add {file}` in \
+                 {}; a commit is not needed.",
+                trace.trim_end(),
+                self.root.display()
+            ),
+            None => trace,
+        }
+    }
+}
+
+/// Something about a specification as a whole that its user should know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    /// A flake with inputs that its lock file does not have.
+    #[error(
+        "Not all inputs of the flake {reference} are in its lock file. So they are fetched as they are today, the evaluation is not pure, and \
+         nothing of it is remembered. Run `nix flake lock` in the flake's directory, and commit `flake.lock`."
+    )]
+    Unlocked {
+        /// The flake.
+        reference: String,
+    },
+    /// A flake whose tree this Nix does not name.
+    #[error(
+        "This Nix does not say where the tree of the flake {reference} is, and does not copy it to the store. So the evaluation is \
+         not pure, and nothing of it is remembered. Use another version of Nix, or turn its `lazy-trees` off: \
+         nix = {{ options = {{ lazy-trees = \"false\" }} }} in the provider block."
+    )]
+    NotFetched {
+        /// The flake.
+        reference: String,
+    },
 }
 
 /// The files of a flake.
@@ -124,33 +185,37 @@ pub(super) async fn lock(
         Some((reference, output)) => (reference, Some(output.to_owned()).filter(|output| !output.is_empty())),
         None => (reference, None),
     };
-    let unlocked =
-        Locked { reference: reference.to_owned(), output: output.clone(), pure: false, tree: None };
+    let unlocked = Locked {
+        repository: None,
+        reference: String::new(),
+        output: output.clone(),
+        pure: false,
+        tree: None,
+        warnings: vec![],
+    };
     let wanted_pure =
         !nix.settings().options.iter().any(|(name, value)| name == "pure-eval" && value == "false");
-    let arguments = ["flake", "metadata", "--json", "--no-write-lock-file", reference];
-    let finished = match nix.run("nix", &arguments, &[], cancel, &|_| {}).await {
-        Ok(finished) => finished,
-        Err(NixError::Failed { message, .. }) => return Err(EvaluateError::Network { trace: message }),
-        Err(error) => return Err(error.into()),
-    };
-    let metadata: Metadata = serde_json::from_str(&finished.stdout).map_err(|error| NixError::Output {
-        program: "nix flake metadata".to_owned(),
-        reason: error.to_string(),
-    })?;
-    let Some(path) = metadata.path.as_deref().filter(|path| wanted_pure && path.is_dir()) else {
+    let (reference, metadata) = metadata(nix, reference, cancel).await?;
+    let unlocked = Locked { reference: reference.clone(), ..unlocked };
+    if !wanted_pure {
         return Ok(unlocked);
+    }
+    let tree = match metadata.path.clone().filter(|path| path.is_dir()) {
+        Some(path) => Some(path),
+        // A Nix with lazy trees has not copied it to the store.
+        None => fetched(nix, &reference, cancel).await?,
     };
+    let Some(path) = tree else {
+        return Ok(Locked { warnings: vec![Warning::NotFetched { reference }], ..unlocked });
+    };
+    let path = path.as_path();
     let directory = metadata.locked["dir"].as_str().unwrap_or_default();
     if !is_complete(&path.join(directory).join("flake.lock"), &metadata.locks) {
-        tracing::warn!(
-            reference,
-            "the flake's inputs are not all locked: it is evaluated as it is today, and not remembered"
-        );
-        return Ok(unlocked);
+        return Ok(Locked { warnings: vec![Warning::Unlocked { reference }], ..unlocked });
     }
     let by_files = by_files && !looks_at_itself(&metadata.locks);
     let mut tree = None;
+    let repository = metadata.url.as_deref().and_then(|url| Repository::new(url, path));
     // A revision says it all, but may be read from where it came from; what has none is named by the hash of its content.
     let reference = match metadata.url {
         Some(url) if metadata.locked["rev"].is_string() && !by_files => url,
@@ -168,7 +233,88 @@ pub(super) async fn lock(
             by_content(path, &hash, directory, &metadata.locked)
         }
     };
-    Ok(Locked { reference, output, pure: true, tree })
+    Ok(Locked { reference, output, pure: true, tree, repository, warnings: vec![] })
+}
+
+/// What Nix says about a reference, and the reference that it says it about.
+async fn metadata(
+    nix: &Nix,
+    reference: &str,
+    cancel: &CancellationToken,
+) -> Result<(String, Metadata), EvaluateError> {
+    let ask = async |reference: &str| {
+        let arguments = ["flake", "metadata", "--json", "--no-write-lock-file", reference];
+        nix.run("nix", &arguments, &[], cancel, &|_| {}).await
+    };
+    let mut reference = reference.to_owned();
+    let mut asked = ask(&reference).await;
+    if matches!(asked, Err(NixError::Failed { .. }))
+        && let Some(directory) = is_ignored(&reference, cancel).await
+    {
+        reference = directory;
+        asked = ask(&reference).await;
+    }
+    let finished = match asked {
+        Ok(finished) => finished,
+        Err(NixError::Failed { message, .. }) => {
+            return Err(match reference::unreadable(&reference, nix.version()) {
+                Some(error) => error.into(),
+                None => EvaluateError::Network { trace: message },
+            });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let metadata = serde_json::from_str(&finished.stdout).map_err(|error| NixError::Output {
+        program: "nix flake metadata".to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok((reference, metadata))
+}
+
+/// A reference to the directory itself, where it is in a repository whose git ignores it: a plain path means the repository, in which
+/// nothing of it is. Terraform puts modules into such a directory, `.terraform/modules`.
+async fn is_ignored(reference: &str, cancel: &CancellationToken) -> Option<String> {
+    if reference.starts_with("path:") {
+        return None;
+    }
+    let directory = reference::directory_of(reference)?;
+    if !directory.join("flake.nix").is_file() {
+        return None;
+    }
+    let mut git = Command::new("git");
+    git.arg("-C").arg(&directory).args(["check-ignore", "--quiet", "--", "flake.nix"]);
+    git.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let status = tokio::select! {
+        status = git.status() => status.ok()?,
+        () = cancel.cancelled() => return None,
+    };
+    status.success().then(|| reference::as_path(&directory).ok()).flatten()
+}
+
+/// Has Nix put a flake's tree into the store; `None`: it does not. (`nix flake prefetch` would ask the registry about any reference.)
+async fn fetched(
+    nix: &Nix,
+    reference: &str,
+    cancel: &CancellationToken,
+) -> Result<Option<PathBuf>, EvaluateError> {
+    let tree = format!("(builtins.getFlake \"{}\").sourceInfo.outPath", escaped(reference));
+    let call = Call {
+        program: "nix-instantiate",
+        arguments: &["--eval", "--json", "--read-write-mode", "-"],
+        input: &format!("builtins.path {{ name = \"source\"; path = {tree}; }}"),
+        ..Call::default()
+    };
+    match nix.call(call, cancel, &|_| {}).await {
+        Ok(finished) => {
+            let path: Option<PathBuf> = serde_json::from_str(&finished.stdout).ok();
+            Ok(path.filter(|path| path.is_dir()))
+        }
+        Err(NixError::Failed { message, .. }) => {
+            tracing::info!(reference, message, "the flake's tree cannot be fetched");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether some inputs are directories of the flake's own tree, or have the flake itself as an input (`follows = ""`): they may ask which
@@ -235,6 +381,22 @@ mod tests {
             by_content(Path::new("/nix/store/x-source"), "sha256-a", "", &locked),
             "path:/nix/store/x-source?narHash=sha256-a&rev=abc&revCount=5"
         );
+    }
+
+    #[test]
+    fn a_file_that_git_does_not_know_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let (root, tree) = (directory.path().join("a b"), directory.path().join("x-source"));
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::create_dir_all(&tree).unwrap();
+        std::fs::write(root.join("sub/new.nix"), "").unwrap();
+        let url = format!("git+file://{}?dir=sub", root.display().to_string().replace(' ', "%20"));
+        let repository = Repository::new(&url, &tree).unwrap();
+        let trace = |file: &str| format!("error: path '{}/{file}' does not exist\n", tree.display());
+        let told = repository.explained(trace("sub/new.nix"));
+        assert!(told.contains("exist\n\nThe file sub/new.nix is there") && told.contains("/a b;"), "{told}");
+        assert_eq!(repository.explained(trace("other.nix")), trace("other.nix"));
+        assert_eq!(Repository::new("github:a/b", &tree), None);
     }
 
     #[test]

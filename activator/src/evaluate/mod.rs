@@ -43,6 +43,8 @@ use question::{Question, Tree};
 use run::{Answer, Looked, Run, View};
 use said::Described;
 
+pub use flake::Warning;
+
 /// How evaluations are run.
 #[derive(Clone, Debug, Default)]
 pub struct EvaluationSettings {
@@ -83,6 +85,8 @@ pub struct Evaluation {
     pub names: Option<Vec<MachineName>>,
     /// One entry per wanted node.
     pub nodes: BTreeMap<MachineName, Node>,
+    /// What the user should know of the specification as a whole.
+    pub warnings: Vec<Warning>,
 }
 
 /// What is known about a node.
@@ -248,14 +252,24 @@ impl Evaluator {
         let run = self.run(nix, &question, cancel);
         let wanted = match &request.nodes {
             Some(nodes) => nodes.clone(),
-            None => match run.names().await? {
+            None => match run.names().await.map_err(|error| question.explain(error))? {
                 Some(names) => names,
-                None => return Ok(Evaluation { names: None, nodes: BTreeMap::new() }),
+                None => {
+                    return Ok(Evaluation {
+                        names: None,
+                        nodes: BTreeMap::new(),
+                        warnings: question.warnings,
+                    });
+                }
             },
         };
-        let answer = self.look::<Node>(&run, &wanted).await?;
-        let nodes = answer.nodes.into_iter().map(|looked| (looked.name, looked.node)).collect();
-        Ok(Evaluation { names: answer.names, nodes })
+        let answer = self.look::<Node>(&run, &wanted).await.map_err(|error| question.explain(error))?;
+        let explained = |node| match node {
+            Node::Broken { trace } => Node::Broken { trace: question.explained(trace) },
+            node => node,
+        };
+        let nodes = answer.nodes.into_iter().map(|looked| (looked.name, explained(looked.node))).collect();
+        Ok(Evaluation { names: answer.names, nodes, warnings: question.warnings })
     }
 
     /// Asks what the specification says about its nodes, without evaluating their systems.
@@ -272,18 +286,19 @@ impl Evaluator {
         let network = if let Some(network) = known {
             network
         } else {
-            let (network, reads) = run.network().await?;
+            let (network, reads) = run.network().await.map_err(|error| question.explain(error))?;
             if let Some(cache) = cache {
                 cache.remember_network(&question, &network, reads.as_ref());
             }
             network
         };
-        let answer = self.look::<Described>(&run, &network.names).await?;
+        let answer = self.look::<Described>(&run, &network.names).await;
+        let answer = answer.map_err(|error| question.explain(error))?;
         let (mut nodes, mut broken) = (BTreeMap::new(), BTreeMap::new());
         for Looked { name, node, .. } in answer.nodes {
             match node {
                 Ok(description) => drop(nodes.insert(name, description)),
-                Err(trace) => drop(broken.insert(name, trace)),
+                Err(trace) => drop(broken.insert(name, question.explained(trace))),
             }
         }
         if !broken.is_empty() {

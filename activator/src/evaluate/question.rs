@@ -15,7 +15,7 @@ use super::costs::Asked;
 use super::flake::Root;
 use super::mentions::Search;
 use super::trace::Tracer;
-use super::{CachePolicy, EvaluateError, flake};
+use super::{CachePolicy, EvaluateError, Warning, flake};
 use crate::hash::{sha256, sha256_of};
 use crate::network::{Request, Spec};
 use crate::nix::{Nix, NixError};
@@ -235,6 +235,10 @@ pub(super) struct Question {
     pub(super) by_files: Option<ByFiles>,
     /// Variables it must not see.
     pub(super) hidden: Vec<OsString>,
+    /// What its user should know.
+    pub(super) warnings: Vec<Warning>,
+    /// Where a flake is that is in a repository here.
+    repository: Option<flake::Repository>,
 }
 
 impl Question {
@@ -246,6 +250,7 @@ impl Question {
         cancel: &CancellationToken,
     ) -> Result<Self, EvaluateError> {
         // `named` is what it is called, whatever is in it by now.
+        let (mut warnings, mut repository) = (vec![], None);
         let (spec, named, pure, tree) = match request.spec.resolve()? {
             Spec::Network(files) => {
                 let spec = serde_json::json!({ "kind": "network", "files": files });
@@ -267,6 +272,7 @@ impl Question {
                 if let Some(tree) = &locked.tree {
                     spec["dir"] = tree.directory.as_str().into();
                 }
+                (warnings, repository) = (locked.warnings, locked.repository);
                 (spec, named, locked.pure, locked.tree)
             }
         };
@@ -322,6 +328,8 @@ impl Question {
             tracer,
             by_files,
             hidden,
+            warnings,
+            repository,
         })
     }
 
@@ -340,6 +348,22 @@ impl Question {
         format!("{} nodes = [ {nodes}]; marks = {marks}; paths = [ {paths}]; }}", self.beginning)
     }
 
+    /// An error, with what to do about it where Nix does not say that.
+    pub(super) fn explained(&self, trace: String) -> String {
+        match &self.repository {
+            Some(repository) => repository.explained(trace),
+            None => trace,
+        }
+    }
+
+    /// The same of an error of the whole.
+    pub(super) fn explain(&self, error: EvaluateError) -> EvaluateError {
+        match error {
+            EvaluateError::Network { trace } => EvaluateError::Network { trace: self.explained(trace) },
+            error => error,
+        }
+    }
+
     /// Whether it can be known later that the answer is still right.
     pub(super) fn is_cacheable(&self) -> bool {
         self.pure || self.tracer.is_some()
@@ -347,7 +371,7 @@ impl Question {
 }
 
 /// A text inside a Nix string.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len() + text.len() / 8);
     for c in text.chars() {
         if matches!(c, '\\' | '"' | '$') {

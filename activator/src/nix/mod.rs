@@ -1,9 +1,9 @@
 //! The one place that runs Nix' command line tools.
 //!
 //! Any Nix from 2.8 is good enough: only commands and options that exist from there to today are used. A child never
-//! gets our standard input (Terraform's lives there), runs in a process group of its own (Ctrl-C in the terminal must not
-//! hit it before we decide), and speaks `--log-format internal-json`, which `log` turns into messages.
+//! gets our standard input (Terraform's lives there), runs in a session of its own (see `children.rs`), and speaks `--log-format internal-json`, which `log` turns into messages.
 
+mod advice;
 mod log;
 mod settings;
 mod version;
@@ -14,14 +14,16 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
+use tokio::process::{ChildStderr, Command};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::children::{self, interrupt};
 use crate::text::{Lines, plain};
 
+pub use advice::advice;
 pub use log::{Log, Note, parts_of};
 pub use settings::{NixSettings, mistake};
 pub use version::Version;
@@ -34,9 +36,6 @@ pub const OLDEST: Version = Version { major: 2, minor: 8 };
 
 /// The one that waits for ever for a connection of its own.
 const HANGS: Version = Version { major: 2, minor: 15 };
-
-/// How long an interrupted Nix may take to clean up before it is killed.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// How often a running Nix is asked for its memory.
 const WATCH: Duration = Duration::from_millis(100);
@@ -240,9 +239,8 @@ impl Nix {
         });
         command.envs(call.environment.iter().copied());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.process_group(0).kill_on_drop(true);
         tracing::debug!(command = %described, "running");
-        let mut child = command.spawn().map_err(failed_to_run)?;
+        let mut child = children::start(command).map_err(failed_to_run)?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
 
         let write_input = async {
@@ -262,33 +260,34 @@ impl Nix {
             }
             std::future::pending::<()>().await;
         };
-        let read_output = async {
-            let mut text = Vec::new();
-            if let Some(mut stdout) = stdout {
-                stdout.read_to_end(&mut text).await?;
-            }
-            Ok::<_, std::io::Error>(text)
-        };
         let heard = Notify::new();
         let stuck = async {
             let Some(silence) = call.silence else { return std::future::pending().await };
             while tokio::time::timeout(silence, heard.notified()).await.is_ok() {}
             silence
         };
-        let read_log = async {
-            let mut log = Log::default();
-            if let Some(stderr) = stderr {
-                // A machine that something is copied to speaks here, too.
-                let mut lines = Lines::of(stderr, usize::MAX).longest(LONGEST_MESSAGE);
-                while let Some(line) = lines.next().await? {
-                    heard.notify_one();
-                    log.take(&line, on_line);
+        let (mut text, mut log) = (Vec::new(), Log::default());
+        let (mut read_text, mut read_log) = (Ok(0), Ok(()));
+        let talk = async {
+            let output = async {
+                if let Some(mut stdout) = stdout {
+                    read_text = stdout.read_to_end(&mut text).await;
                 }
-            }
-            Ok::<_, std::io::Error>(log)
+            };
+            let messages = async {
+                if let Some(stderr) = stderr {
+                    // A machine that something is copied to speaks here, too.
+                    let take = |line: &str| {
+                        heard.notify_one();
+                        log.take(line, on_line);
+                    };
+                    read_log = read_lines(stderr, take).await;
+                }
+            };
+            tokio::join!(output, messages, write_input);
         };
-        let outcome = tokio::select! {
-            (outcome, ()) = async { tokio::join!(async { tokio::join!(read_output, read_log) }, write_input) } => Some(outcome),
+        let status = tokio::select! {
+            status = children::finished(&mut child, talk) => Some(status),
             () = cancel.cancelled() => None,
             () = watch => None,
             silence = stuck => {
@@ -296,12 +295,12 @@ impl Nix {
                 return Err(NixError::Stuck { program: described, seconds: silence.as_secs() });
             }
         };
-        let Some((text, log)) = outcome else {
+        let Some(status) = status else {
             interrupt(&mut child).await;
             return Err(NixError::Cancelled);
         };
-        let status = child.wait().await.map_err(failed_to_run)?;
-        let (text, log) = (text.map_err(failed_to_run)?, log.map_err(failed_to_run)?);
+        let status = status.map_err(failed_to_run)?;
+        read_text.and(read_log).map_err(failed_to_run)?;
         // A tracer in between says it as shells do.
         let kill = Signal::KILL.as_raw();
         if status.signal() == Some(kill) || status.code() == Some(128 + kill) {
@@ -332,6 +331,15 @@ impl Nix {
     }
 }
 
+/// Gives every line to `take`.
+async fn read_lines(stderr: ChildStderr, mut take: impl FnMut(&str)) -> std::io::Result<()> {
+    let mut lines = Lines::of(stderr, usize::MAX).longest(LONGEST_MESSAGE);
+    while let Some(line) = lines.next().await? {
+        take(&line);
+    }
+    Ok(())
+}
+
 /// The most memory a process has used so far, in MiB, where the system tells.
 fn memory_of(id: u32) -> Option<u64> {
     crate::meminfo::mib(&format!("/proc/{id}/status"), "VmHWM")
@@ -352,20 +360,6 @@ pub(crate) fn find_on_path(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|directory| directory.join(program))
         .find(|path| executable(path))
-}
-
-/// Asks the whole process group to stop, then makes sure of it.
-pub(crate) async fn interrupt(child: &mut Child) {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    if let Some(group) = group {
-        // The group may be gone already, which is what we want.
-        let _ = kill_process_group(group, Signal::INT);
-        if tokio::time::timeout(GRACE, child.wait()).await.is_ok() {
-            return;
-        }
-        let _ = kill_process_group(group, Signal::KILL);
-    }
-    let _ = child.wait().await;
 }
 
 /// The program and its verb, for messages: never its other arguments, which may be long.

@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 
 use super::SshError;
 use crate::Secret;
-use crate::nix::{find_on_path, interrupt};
+use crate::children::interrupt;
+use crate::nix::find_on_path;
 use crate::text::{Lines, complaint};
 
 /// What is printed once the agent can be asked.

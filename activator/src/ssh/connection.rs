@@ -19,7 +19,8 @@ use super::place::Place;
 use super::root::Root;
 use super::values::host;
 use super::{Endpoint, HostKeyPolicy, SshError};
-use crate::nix::{find_on_path, interrupt};
+use crate::children::interrupt;
+use crate::nix::find_on_path;
 use crate::text::{complaint, plain, read_at_most};
 
 /// The most that a command may print.

@@ -22,7 +22,8 @@ use super::place::Place;
 use super::values::{host, known_hosts_line};
 use super::version::version;
 use super::{Bastion, SshError};
-use crate::nix::{find_on_path, interrupt};
+use crate::children::interrupt;
+use crate::nix::find_on_path;
 use crate::text::{Lines, plain};
 
 /// Runs its arguments until they end or its standard input does.

@@ -17,7 +17,7 @@ use super::place::Place;
 use super::values::{host, known_hosts_line};
 use super::version::version;
 use super::{Endpoint, SshError};
-use crate::nix::interrupt;
+use crate::children::interrupt;
 use crate::text::{Lines, complaint, plain};
 
 /// How many lines are kept of what a shell prints before it is ready.

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod flakes;
 mod meaning;
 mod mistakes;
 mod nixops;
@@ -13,7 +14,7 @@ mod systems;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod watching;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -82,12 +83,28 @@ impl Site {
     }
 
     fn evaluate(&self, nix: &Installation, more: &[&str]) -> Outcome {
+        self.evaluate_other(nix, more, self.0.path().join("network.nix"))
+    }
+
+    /// The same with another specification.
+    fn evaluate_other(&self, nix: &Installation, more: &[&str], spec: impl AsRef<OsStr>) -> Outcome {
+        self.evaluate_by(Command::new(example()), nix, more, spec)
+    }
+
+    fn evaluate_by(
+        &self,
+        mut command: Command,
+        nix: &Installation,
+        more: &[&str],
+        spec: impl AsRef<OsStr>,
+    ) -> Outcome {
         let nixpkgs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/mini-nixos");
         let start = Instant::now();
-        let mut command = Command::new(example());
         command.arg("--path").arg(format!("nixpkgs={}", nixpkgs.canonicalize().unwrap().display()));
-        command.args(["--cache", "off", "--json"]).args(more).arg(self.0.path().join("network.nix"));
-        command.env("PATH", &nix.0).env("HOME", self.0.path());
+        command.args(["--cache", "off", "--json"]).args(more).arg(spec).env("HOME", self.0.path());
+        if command.get_envs().all(|(name, _)| name != "PATH") {
+            command.env("PATH", &nix.0);
+        }
         let output = command.output().unwrap();
         Outcome {
             result: serde_json::from_slice(&output.stdout).unwrap_or_default(),

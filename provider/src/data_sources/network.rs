@@ -107,6 +107,7 @@ impl DataSource<Context> for NetworkDataSource {
             described.nodes.keys().filter(|name| request.machines.contains_key(*name)).cloned().collect();
         let request = Request { nodes: Some(wanted), ..request };
         let evaluated = cx.data.evaluator.evaluate(nix, &request, &cx.cancel).await.map_err(failed)?;
+        evaluated.warnings.iter().for_each(|warning| cx.warn(diagnose::of_specification(warning, &path)));
         // A node that needs facts of another that has no machine waits for them; a broken one is an error.
         let broken = evaluated.nodes.iter().filter(|(_, node)| matches!(node, Node::Broken { .. }));
         let problems = diagnose::nodes(broken);

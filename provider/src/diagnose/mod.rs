@@ -12,7 +12,7 @@ use nixos_activator::deploy::DeployError;
 use nixos_activator::evaluate::EvaluateError;
 use nixos_activator::facts::FactsError;
 use nixos_activator::network::SpecError;
-use nixos_activator::nix::{NixError, OLDEST};
+use nixos_activator::nix::{NixError, OLDEST, advice};
 use nixos_activator::push::PushError;
 use nixos_activator::reboot::RebootError;
 use nixos_activator::ssh::SshError;
@@ -22,7 +22,7 @@ use nodes::mistakes;
 pub(crate) use nodes::nodes;
 use text::{indented, shortened};
 use trace::Trace;
-pub(crate) use warnings::warnings;
+pub(crate) use warnings::{of_specification, warnings};
 
 /// A machine that cannot be talked to.
 pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
@@ -204,7 +204,7 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostics {
         EvaluateError::Spec(error @ SpecError::Flake(_)) => {
             Diagnostic::error("The flake reference is not usable").detail(error.to_string()).at(spec.clone())
         }
-        EvaluateError::Spec(error @ SpecError::NotText(_)) => {
+        EvaluateError::Spec(error @ (SpecError::NotText(_) | SpecError::Encoded { .. })) => {
             Diagnostic::error("The path is not usable").detail(format!("{error}.")).at(spec.clone())
         }
         EvaluateError::NoSuchNode { name, .. } => {
@@ -236,6 +236,9 @@ pub(crate) fn build(error: &BuildError) -> Diagnostic {
             if !output.is_empty() {
                 let lines = output.get(output.len().saturating_sub(20)..).unwrap_or_default();
                 detail = format!("{detail}\n\nThe last lines of what was built:\n{}", indented(lines));
+            }
+            if let Some(advice) = advice(message) {
+                detail = format!("{detail}\n\n{advice}");
             }
             Diagnostic::error("The build failed").detail(format!(
                 "{detail}\n\nNo machine was changed: everything is built before anything is deployed."
@@ -281,6 +284,9 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
                  what has been copied already is not copied again."
             ))
         }
+        DeployError::Push(error @ PushError::Root { .. }) => failed("The system could not be kept on").detail(format!(
+            "{error}.\n\nThe machine still runs what it ran before. Its /nix/var/nix has to be writable for root."
+        )),
         DeployError::Push(PushError::Nix(error)) => failed("The system could not be copied to").detail(format!(
             "{}\n\nThe machine still runs what it ran before.",
             shortened(&error.to_string())

@@ -1,6 +1,6 @@
 //! Reads what Nix says when something does not evaluate.
 
-use nixos_activator::nix::parts_of;
+use nixos_activator::nix::{advice, parts_of};
 
 use super::text::{beginning, shortened};
 
@@ -71,6 +71,10 @@ impl<'a> Trace<'a> {
                 "\n\nThe evaluation imports something that has to be built first. Set `import_from_derivation = true` to let a \
                  plan build it, or commit what is built to the source.",
             );
+        }
+        if let Some(advice) = advice(self.cause).or_else(|| advice(self.frames)) {
+            text.push_str("\n\n");
+            text.push_str(advice);
         }
         text.push_str(self.printed.trim_end());
         text

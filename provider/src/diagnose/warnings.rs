@@ -1,7 +1,7 @@
 //! What NixOS and Nix warn of while they evaluate: each text once, with the machines it is about.
 
 use nixos_activator::MachineName;
-use nixos_activator::evaluate::Node;
+use nixos_activator::evaluate::{Node, Warning};
 use tfplugin::{Diagnostic, Diagnostics, Path};
 
 use super::text::beginning;
@@ -56,6 +56,15 @@ pub(crate) fn warnings<'a>(nodes: impl IntoIterator<Item = (&'a MachineName, &'a
         );
     }
     shown.into_iter().collect()
+}
+
+/// What is to be known of a specification as a whole.
+pub(crate) fn of_specification(warning: &Warning, spec: &Path) -> Diagnostic {
+    let summary = match warning {
+        Warning::Unlocked { .. } => "The flake's lock file is not complete",
+        Warning::NotFetched { .. } => "The flake is not evaluated purely",
+    };
+    Diagnostic::warning(summary).detail(warning.to_string()).at(spec.clone())
 }
 
 /// The first line that says something.

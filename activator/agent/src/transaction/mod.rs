@@ -218,6 +218,9 @@ impl Transaction<'_> {
         if let Err(error) = recorded {
             return End::rejected(error.to_string());
         }
+        if self.request.action != Action::DryActivate {
+            host::give_up_pushed();
+        }
         match self.request.action {
             Action::DryActivate => {
                 self.decided_by = DRY;

@@ -20,7 +20,8 @@ use zeroize::Zeroizing;
 
 use super::command_line::for_any_shell;
 use super::{Connection, Secret, SshError};
-use crate::nix::{find_on_path, interrupt};
+use crate::children::interrupt;
+use crate::nix::find_on_path;
 use crate::text::{complaint, plain};
 use prompt::Prompt;
 

@@ -336,6 +336,7 @@ fn settings(deployment: &Deployment) -> Settings {
     };
     let copy = deployment.copy.known().cloned().unwrap_or_default();
     Settings {
+        roots: super::roots(deployment),
         action,
         copy: CopySettings {
             substitute_on_destination: copy.substitute_on_destination.known().copied().unwrap_or_default(),

@@ -156,6 +156,10 @@ pub(super) async fn evaluate(
         .map_err(|error| diagnose::evaluation(&error, &deployment.spec_path()))?;
     let untold = evaluation.nodes.iter().filter(|(name, _)| !told.drvs.contains_key(*name));
     diagnose::warnings(untold).into_iter().for_each(|warning| cx.warn(warning));
+    if told.drvs.is_empty() {
+        let spec = deployment.spec_path();
+        evaluation.warnings.iter().for_each(|warning| cx.warn(diagnose::of_specification(warning, &spec)));
+    }
     // All that is wrong at once, not the first of it.
     let problems = diagnose::nodes(&evaluation.nodes);
     if !problems.is_empty() {

@@ -4,12 +4,14 @@
 
 mod aws;
 mod boot_loaders;
+mod collecting;
 mod command_line;
 mod deploying;
 mod elevation;
 mod evaluation;
 mod expressions;
 mod faults;
+mod flakes;
 mod generations;
 mod identity;
 mod importing;
