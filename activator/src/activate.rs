@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nixos_agent::{
     Confirmation, DeploymentId, Event, EventKind, Message, NoRandomness, Outcome, Phase, Report, Request,
-    Word,
+    STORED_AGENT, Word,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +57,22 @@ pub enum ActivateError {
     /// The machine's disk is full.
     #[error("no space left on {host}: {message}")]
     DiskFull {
+        /// The host.
+        host: String,
+        /// What it said.
+        message: String,
+    },
+    /// The agent's directory cannot be written.
+    #[error("{AGENTS} on {host} cannot be written: {message}")]
+    ReadOnly {
+        /// The host.
+        host: String,
+        /// What it said.
+        message: String,
+    },
+    /// No program can be run where agents are, nor from the Nix store.
+    #[error("no program can be run from {AGENTS} on {host}, nor from its Nix store: {message}")]
+    CannotRun {
         /// The host.
         host: String,
         /// What it said.
@@ -279,32 +295,50 @@ pub async fn install(connection: &Connection, system: &str) -> Result<String, Ac
     let binary = agent_binary::binary(system).ok_or_else(platform)?;
     let path = format!("{AGENTS}/{}/nixos-agent", binary.sha256);
     let run = async |script: &str, input| {
-        connection.run_as_root(&["sh", "-c", script, "sh", &path, binary.sha256, AGENTS], input).await
+        let words = ["sh", "-c", script, "sh", &path, binary.sha256, AGENTS, STORED_AGENT];
+        connection.run_as_root(&words, input).await
     };
     // Its content decides: after a power cut a file may be there without it.
-    if run(&format!("{COMMON}{FIND}"), b"".as_slice()).await?.code == Some(0) {
-        return Ok(path);
+    let found = run(&format!("{COMMON}{FIND}"), b"".as_slice()).await?;
+    if found.code == Some(0) {
+        return Ok(found.text().trim().to_owned());
     }
-    let answer = run(&format!("{COMMON}{INSTALL}"), binary.bytes).await?;
+    let answer = match found.code {
+        Some(READ_ONLY) => found,
+        _ => run(&format!("{COMMON}{INSTALL}"), binary.bytes).await?,
+    };
     if answer.code == Some(0) {
-        return Ok(path);
+        return Ok(answer.text().trim().to_owned());
     }
     let (host, message) = (connection.endpoint().host.clone(), answer.stderr.trim().to_owned());
-    if message.contains("No space left on device") {
-        return Err(ActivateError::DiskFull { host, message });
-    }
-    Err(ActivateError::Agent { host, code: answer.code, message })
+    let says = |text: &str| message.contains(text);
+    Err(match answer.code {
+        _ if says("No space left on device") => ActivateError::DiskFull { host, message },
+        _ if says("Read-only file system") => ActivateError::ReadOnly { host, message },
+        Some(CANNOT_RUN) => ActivateError::CannotRun { host, message },
+        code => ActivateError::Agent { host, code, message },
+    })
 }
 
+/// The script's exit code where no program can be run.
+const CANNOT_RUN: i32 = 126;
+
+/// The script's exit code where the directory of agents cannot be written.
+const READ_ONLY: i32 = 30;
+
+/// `$1` is the agent's path, `$2` its hash, `$3` the directory of agents, `$4` the link to it in the store.
 const COMMON: &str = r#"
 PATH="$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 is_whole() { found="$(sha256sum <"$1")" && [ "${found%% *}" = "$2" ]; }
+works() { is_whole "$1" "$2" 2>/dev/null && "$1" --version >/dev/null 2>&1; }
 "#;
 
 /// Finds the agent, and says that it is in use.
 const FIND: &str = r#"
-is_whole "$1" "$2" 2>/dev/null && "$1" --version >/dev/null || exit 1
-touch "$1"
+[ ! -d "$3" ] || [ -w "$3" ] || { echo "$3: Read-only file system" >&2; exit 30; }
+if works "$1" "$2"; then agent="$1"; touch "$1"
+elif works "$4" "$2"; then agent="$(readlink -f "$4")"
+else exit 1; fi
 for old in $(find "$3" -mindepth 2 -maxdepth 2 -name nixos-agent -mtime +7 2>/dev/null); do
   [ "$old" != "$1" ] || continue
   # A unit may start it again, and a process run it.
@@ -314,18 +348,27 @@ for old in $(find "$3" -mindepth 2 -maxdepth 2 -name nixos-agent -mtime +7 2>/de
   done
   rm -rf "${old%/*}"
 done
-exit 0
+echo "$agent"
 "#;
 
-/// Complete and on the disk, or not there at all: the rename comes when all else is written.
+/// Complete and on the disk, or not there at all: the rename comes when all else is written. Where its directory lets no program run
+/// (`noexec`), it goes to the Nix store, with a link that keeps it there.
 const INSTALL: &str = r#"
 set -e; umask 022
-d="$(dirname "$1")"; mkdir -p "$d"; t="$d/.new.$$"; trap 'rm -f "$t"' EXIT
+d="$(dirname "$1")"; mkdir -p "$d"; t="$d/.new.$$"; rm -rf "$t"; mkdir "$t"; trap 'rm -rf "$t"' EXIT
 durable() { sync "$@" 2>/dev/null || sync; }
-cat >"$t"; chmod 755 "$t"
-is_whole "$t" "$2" || { echo "it did not arrive whole" >&2; exit 1; }
-durable "$t"; mv -f "$t" "$1"; durable "$d" "$3"
-"$1" --version
+new="$t/nixos-agent"; cat >"$new"; chmod 755 "$new"
+is_whole "$new" "$2" || { echo "it did not arrive whole" >&2; exit 1; }
+if "$new" --version >/dev/null 2>&1; then
+  durable "$new"; mv -f "$new" "$1"; durable "$d" "$3"
+  echo "$1"; exit
+fi
+mkdir -p "${4%/*}"
+if stored="$(nix-store --add "$new")"; then
+  ln -sfn "$stored" "$4.new"; mv -fT "$4.new" "$4"
+  if works "$4" "$2"; then rm -rf "$d"; readlink -f "$4"; exit; fi
+fi
+"$new" --version >/dev/null || exit 126
 "#;
 
 /// Follows an agent's events and remembers how far it came.

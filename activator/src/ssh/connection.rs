@@ -262,13 +262,18 @@ fn with_causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A private directory whose path is short enough for a socket.
+/// A private directory whose path is short enough for a socket, and has nothing in it that `ssh` (`%`) or Nix (blanks, in `NIX_SSHOPTS`)
+/// would take for something else.
 fn directory(host: &str) -> Result<TempDir, SshError> {
     let local = |error: std::io::Error| SshError::Local { host: host.to_owned(), reason: error.to_string() };
     let mut builder = tempfile::Builder::new();
     builder.prefix("nixos-ssh-").permissions(std::fs::Permissions::from_mode(0o700));
     let usual = builder.tempdir().map_err(local)?;
-    if control_socket(usual.path()).as_os_str().len() <= LONGEST_SOCKET {
+    let socket = control_socket(usual.path());
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+@,=".contains(byte);
+    if socket.as_os_str().len() <= LONGEST_SOCKET
+        && socket.as_os_str().as_encoded_bytes().iter().all(is_plain)
+    {
         return Ok(usual);
     }
     builder.tempdir_in("/tmp").map_err(local)
