@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nixos_agent::{
     Confirmation, DeploymentId, Event, EventKind, Message, NoRandomness, Outcome, Phase, Report, Request,
-    Word,
+    STORED_AGENT, Word,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -20,11 +20,7 @@ use crate::agent_binary;
 use crate::facts::Facts;
 use crate::listen;
 use crate::progress::{Progress, Stage};
-use crate::ssh::{Connection, Endpoint, Pool, SshError, Wait};
-
-/// How long to wait after a new system refused the login that was to confirm it. OpenSSH (`PerSourcePenalties`) shuts out who is refused
-/// more often, and that would outlast the way back.
-const REFUSED: Duration = Duration::from_secs(5);
+use crate::ssh::{Connection, Endpoint, Pool, SshError};
 
 /// Where agents live on a machine.
 pub(crate) const AGENTS: &str = "/var/lib/nixos-agent/bin";
@@ -66,6 +62,22 @@ pub enum ActivateError {
         /// What it said.
         message: String,
     },
+    /// The agent's directory cannot be written.
+    #[error("{AGENTS} on {host} cannot be written: {message}")]
+    ReadOnly {
+        /// The host.
+        host: String,
+        /// What it said.
+        message: String,
+    },
+    /// No program can be run where agents are, nor from the Nix store.
+    #[error("no program can be run from {AGENTS} on {host}, nor from its Nix store: {message}")]
+    CannotRun {
+        /// The host.
+        host: String,
+        /// What it said.
+        message: String,
+    },
     /// The agent did not do its part.
     #[error("the agent on {host} failed (exit {code:?}): {message}")]
     Agent {
@@ -91,23 +103,13 @@ pub struct Task<'a> {
     pub contents: &'a [u8],
 }
 
-/// How many sessions an activation has open at once: one listens to the agent, the other tells it something.
-const SESSIONS: usize = 2;
-
-/// Makes sure that this login can activate a system, before anything is sent: that it is or becomes root, that its shell does
-/// what it is asked for and nothing else, and that the SSH server opens enough sessions.
-pub async fn check_login(connection: &Connection, facts: &Facts) -> Result<(), ActivateError> {
+/// Makes sure that we are or can become root before anything is sent.
+pub async fn check_root(connection: &Connection, facts: &Facts) -> Result<(), ActivateError> {
     let Endpoint { host, user, elevate, .. } = connection.endpoint();
     if elevate.is_empty() && facts.uid != Some(0) {
         return Err(ActivateError::NotRoot { host: host.clone(), user: user.clone() });
     }
-    let text = connection.greeting();
-    if !text.is_empty() {
-        let (host, user, text) = (host.clone(), user.clone(), text.to_owned());
-        return Err(SshError::Greeting { host, user, text }.into());
-    }
     connection.to_root().await?;
-    connection.check_sessions(SESSIONS).await?;
     Ok(())
 }
 
@@ -145,7 +147,7 @@ pub async fn activate(
             let endpoint = connection.endpoint();
             let client = Client { endpoint, agent, id: &request.id, confirmation, obstacle: &obstacle };
             if waits_in(Phase::AwaitingConfirmation, reached.clone()).await {
-                client.confirm(pool).await;
+                client.confirm().await;
             }
             if waits_in(Phase::Holding, reached.clone()).await {
                 client.decide(pool, verdict.await).await;
@@ -183,14 +185,13 @@ struct Client<'a> {
 
 impl Client<'_> {
     /// Logs in anew, as the next deployment would have to, and says so to the agent.
-    async fn confirm(&self, pool: &Pool) {
+    async fn confirm(&self) {
         let start = Instant::now();
         let window = Duration::from_secs(self.confirmation.window_seconds);
         while start.elapsed() < window {
-            // A new one: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo
+            // Not the pool: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo
             // a system that works.
-            let mut pause = Duration::from_millis(300);
-            let why = match pool.open(self.endpoint, Wait::ONE_TRY, &CancellationToken::new()).await {
+            let why = match Connection::open(self.endpoint, &CancellationToken::new()).await {
                 Ok(connection) => {
                     let told = self.tell(&connection, Word::Reachable).await;
                     connection.close().await;
@@ -213,16 +214,11 @@ impl Client<'_> {
                         Err(error) => format!("the login worked, but {error}"),
                     }
                 }
-                Err(error) => {
-                    if error.is_refusal() {
-                        pause = REFUSED;
-                    }
-                    error.to_string()
-                }
+                Err(error) => error.to_string(),
             };
             tracing::warn!(why, "the new system is not confirmed yet");
             *self.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
 
@@ -231,10 +227,7 @@ impl Client<'_> {
         let start = Instant::now();
         let window = Duration::from_secs(self.confirmation.hold_seconds);
         while start.elapsed() < window {
-            let told = match pool
-                .connect(self.endpoint, Wait::UntilReachable(RECONNECT), &CancellationToken::new())
-                .await
-            {
+            let told = match pool.connect(self.endpoint, RECONNECT, &CancellationToken::new()).await {
                 Ok(connection) => self.tell(&connection, word.clone()).await,
                 Err(error) => Err(error),
             };
@@ -276,8 +269,7 @@ async fn attach(
     let mut last_heard = Instant::now();
     loop {
         // Not cancellable: the outcome has to be known, or the state would not be true.
-        let connection =
-            pool.connect(endpoint, Wait::UntilReachable(patience), &CancellationToken::new()).await?;
+        let connection = pool.connect(endpoint, patience, &CancellationToken::new()).await?;
         let from = listener.next;
         let number = from.to_string();
         match listener.listen(&connection, &[agent, "attach", &id, "--from", &number], b"").await {
@@ -303,34 +295,50 @@ pub async fn install(connection: &Connection, system: &str) -> Result<String, Ac
     let binary = agent_binary::binary(system).ok_or_else(platform)?;
     let path = format!("{AGENTS}/{}/nixos-agent", binary.sha256);
     let run = async |script: &str, input| {
-        connection.run_as_root(&["sh", "-c", script, "sh", &path, binary.sha256, AGENTS], input).await
+        let words = ["sh", "-c", script, "sh", &path, binary.sha256, AGENTS, STORED_AGENT];
+        connection.run_as_root(&words, input).await
     };
     // Its content decides: after a power cut a file may be there without it.
-    if run(&format!("{COMMON}{FIND}"), b"".as_slice()).await?.code == Some(0) {
-        return Ok(path);
+    let found = run(&format!("{COMMON}{FIND}"), b"".as_slice()).await?;
+    if found.code == Some(0) {
+        return Ok(found.text().trim().to_owned());
     }
-    let answer = run(&format!("{COMMON}{INSTALL}"), binary.bytes).await?;
+    let answer = match found.code {
+        Some(READ_ONLY) => found,
+        _ => run(&format!("{COMMON}{INSTALL}"), binary.bytes).await?,
+    };
     if answer.code == Some(0) {
-        return Ok(path);
+        return Ok(answer.text().trim().to_owned());
     }
     let (host, message) = (connection.endpoint().host.clone(), answer.stderr.trim().to_owned());
-    if message.contains("No space left on device") {
-        return Err(ActivateError::DiskFull { host, message });
-    }
-    Err(ActivateError::Agent { host, code: answer.code, message })
+    let says = |text: &str| message.contains(text);
+    Err(match answer.code {
+        _ if says("No space left on device") => ActivateError::DiskFull { host, message },
+        _ if says("Read-only file system") => ActivateError::ReadOnly { host, message },
+        Some(CANNOT_RUN) => ActivateError::CannotRun { host, message },
+        code => ActivateError::Agent { host, code, message },
+    })
 }
 
-/// What its programs say is read, so that they say it in the language they were written in.
+/// The script's exit code where no program can be run.
+const CANNOT_RUN: i32 = 126;
+
+/// The script's exit code where the directory of agents cannot be written.
+const READ_ONLY: i32 = 30;
+
+/// `$1` is the agent's path, `$2` its hash, `$3` the directory of agents, `$4` the link to it in the store.
 const COMMON: &str = r#"
-export LC_ALL=C
 PATH="$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 is_whole() { found="$(sha256sum <"$1")" && [ "${found%% *}" = "$2" ]; }
+works() { is_whole "$1" "$2" 2>/dev/null && "$1" --version >/dev/null 2>&1; }
 "#;
 
 /// Finds the agent, and says that it is in use.
 const FIND: &str = r#"
-is_whole "$1" "$2" 2>/dev/null && "$1" --version >/dev/null || exit 1
-touch "$1"
+[ ! -d "$3" ] || [ -w "$3" ] || { echo "$3: Read-only file system" >&2; exit 30; }
+if works "$1" "$2"; then agent="$1"; touch "$1"
+elif works "$4" "$2"; then agent="$(readlink -f "$4")"
+else exit 1; fi
 for old in $(find "$3" -mindepth 2 -maxdepth 2 -name nixos-agent -mtime +7 2>/dev/null); do
   [ "$old" != "$1" ] || continue
   # A unit may start it again, and a process run it.
@@ -340,18 +348,27 @@ for old in $(find "$3" -mindepth 2 -maxdepth 2 -name nixos-agent -mtime +7 2>/de
   done
   rm -rf "${old%/*}"
 done
-exit 0
+echo "$agent"
 "#;
 
-/// Complete and on the disk, or not there at all: the rename comes when all else is written.
+/// Complete and on the disk, or not there at all: the rename comes when all else is written. Where its directory lets no program run
+/// (`noexec`), it goes to the Nix store, with a link that keeps it there.
 const INSTALL: &str = r#"
 set -e; umask 022
-d="$(dirname "$1")"; mkdir -p "$d"; t="$d/.new.$$"; trap 'rm -f "$t"' EXIT
+d="$(dirname "$1")"; mkdir -p "$d"; t="$d/.new.$$"; rm -rf "$t"; mkdir "$t"; trap 'rm -rf "$t"' EXIT
 durable() { sync "$@" 2>/dev/null || sync; }
-cat >"$t"; chmod 755 "$t"
-is_whole "$t" "$2" || { echo "it did not arrive whole" >&2; exit 1; }
-durable "$t"; mv -f "$t" "$1"; durable "$d" "$3"
-"$1" --version
+new="$t/nixos-agent"; cat >"$new"; chmod 755 "$new"
+is_whole "$new" "$2" || { echo "it did not arrive whole" >&2; exit 1; }
+if "$new" --version >/dev/null 2>&1; then
+  durable "$new"; mv -f "$new" "$1"; durable "$d" "$3"
+  echo "$1"; exit
+fi
+mkdir -p "${4%/*}"
+if stored="$(nix-store --add "$new")"; then
+  ln -sfn "$stored" "$4.new"; mv -fT "$4.new" "$4"
+  if works "$4" "$2"; then rm -rf "$d"; readlink -f "$4"; exit; fi
+fi
+"$new" --version >/dev/null || exit 126
 "#;
 
 /// Follows an agent's events and remembers how far it came.

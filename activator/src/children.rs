@@ -11,6 +11,8 @@ use process_wrap::tokio::{CommandWrap, CommandWrapper as _, ProcessSession};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 
+use crate::temporary;
+
 /// How long an interrupted program may take to clean up before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -25,6 +27,9 @@ pub(crate) fn start(mut command: Command) -> std::io::Result<Child> {
     // `git` asks for a user name even where there is no terminal, by the program that it is told to ask by.
     if std::env::var_os("GIT_TERMINAL_PROMPT").is_none() {
         command.env("GIT_TERMINAL_PROMPT", "0");
+    }
+    if let Some(place) = temporary::chosen() {
+        command.env("TMPDIR", place);
     }
     command.kill_on_drop(true).spawn()
 }

@@ -37,6 +37,7 @@ pub mod scheduler;
 pub mod secrets;
 pub mod ssh;
 pub mod status;
+pub mod temporary;
 pub mod text;
 pub mod volume;
 

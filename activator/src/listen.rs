@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use nixos_agent::{DeploymentId, Event, EventKind, Report, SystemState};
+use nixos_agent::{DeploymentId, Event, EventKind, Report, STORED_AGENT, SystemState};
 use tokio::io::{AsyncRead, AsyncWriteExt};
 
 use crate::activate::{AGENTS, ActivateError};
@@ -31,7 +31,8 @@ const SCRIPT: &str = r#"
 PATH="$PATH:/run/current-system/sw/bin:/usr/bin:/bin"
 [ "$(id -u)" = 0 ] || { echo "this needs root" >&2; exit 1; }
 found=
-for agent in $(ls -t "$1"/*/nixos-agent 2>/dev/null); do
+for agent in $(ls -t "$1"/*/nixos-agent 2>/dev/null) "$2"; do
+  [ -x "$agent" ] || continue
   found=yes
   said="$("$agent" running 2>/dev/null)" || continue
   [ -z "$said" ] || echo "$agent $said"
@@ -42,7 +43,7 @@ done
 
 /// The activation that a machine is at work on. An error of the agent means that it cannot be asked.
 pub async fn running(connection: &Connection) -> Result<Option<Running>, ActivateError> {
-    let answer = connection.run_as_root(&["sh", "-c", SCRIPT, "sh", AGENTS], b"").await?;
+    let answer = connection.run_as_root(&["sh", "-c", SCRIPT, "sh", AGENTS, STORED_AGENT], b"").await?;
     if answer.code == Some(0) {
         return Ok(parse(&answer.text()));
     }

@@ -98,6 +98,18 @@ impl When {
     }
 }
 
+/// Reboots; where systemd refuses, says who told it to.
+const REBOOT: &str = r#"
+PATH="$PATH:/run/current-system/sw/bin:/usr/bin:/bin"
+systemctl --no-wall reboot && exit 0
+code=$?
+blocked="$(systemd-inhibit --list --no-pager --no-legend 2>/dev/null | grep -w shutdown | grep -w block)"
+[ -z "$blocked" ] || printf 'These programs block it (who, user, process, what, why):
+%s
+' "$blocked" >&2
+exit $code
+"#;
+
 /// Has the next boot of a machine start `toplevel` once, where its boot loader can. From then on it boots the system that is returned,
 /// unless it is told within `deadline` after the boot to switch to `toplevel`. `Err` of the inner result says why it boots `toplevel`
 /// for good.
@@ -126,6 +138,15 @@ pub async fn try_once(
     }
 }
 
+/// Takes back what [`try_once`] began, where the machine does not reboot: its new system boots from then on.
+pub(crate) async fn take_back(connection: &Connection, agent: &str) -> Result<(), String> {
+    match connection.run_as_root(&[agent, "take-back-trial"], b"").await {
+        Ok(answer) if answer.code == Some(0) => Ok(()),
+        Ok(answer) => Err(answer.stderr.trim().to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Reboots a machine and waits until it runs `toplevel`. `facts` are those from before, `fallback` is what it goes back to by itself.
 pub async fn reboot(
     pool: &Pool,
@@ -139,8 +160,7 @@ pub async fn reboot(
     let start = Instant::now();
     let deadline = if fallback.is_some() { deadline * 2 + MARGIN } else { deadline };
     let seconds = deadline.as_secs();
-    let script = r#"PATH="$PATH:/run/current-system/sw/bin:/usr/bin:/bin"; exec systemctl --no-wall reboot"#;
-    match connection.run_as_root(&["sh", "-c", script], b"").await {
+    match connection.run_as_root(&["sh", "-c", REBOOT], b"").await {
         Ok(answer) if answer.code.is_some_and(|code| code != 0 && code != 255) => {
             return Err(RebootError::Refused { message: answer.stderr.trim().to_owned() });
         }

@@ -31,6 +31,9 @@ fn main() -> ExitCode {
             );
             ExitCode::SUCCESS
         }
-        _ => provider::serve(),
+        _ => {
+            nixos_activator::temporary::choose();
+            provider::serve()
+        }
     }
 }

@@ -4,13 +4,16 @@ use std::fs::File;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{StatVfsMountFlags, statfs, statvfs};
+use nixos_agent::ROOTS;
 
-use crate::AgentError;
 use crate::files::{failed, replace};
+use crate::{AgentError, host, mounts};
 
 /// Where systemd itself keeps what `systemctl set-property` changes: on disk, and no system of NixOS touches it.
 const CONTROL: &str = "/etc/systemd/system.control";
+
+/// Where the agents of units and what they work with are.
+const OWN: &str = "/var/lib/nixos-agent";
 
 /// A unit with an agent of its own: others come and go with versions of the client.
 pub(crate) struct BootUnit {
@@ -25,17 +28,8 @@ pub(crate) struct BootUnit {
 }
 
 /// Why this machine cannot have any.
-pub(crate) fn is_possible() -> Result<(), &'static str> {
-    const MEMORY_ONLY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
-    let in_memory =
-        |stat: rustix::fs::StatFs| MEMORY_ONLY.iter().any(|kind| u64::try_from(stat.f_type) == Ok(*kind));
-    if statfs("/etc").is_ok_and(in_memory) {
-        return Err("an /etc that survives a reboot, and this one is in memory");
-    }
-    if statvfs("/etc").is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY)) {
-        return Err("an /etc that can be written, and this one is read-only");
-    }
-    Ok(())
+pub(crate) fn is_possible() -> Result<(), String> {
+    mounts::is_lasting(Path::new("/etc")).and_then(|()| mounts::is_lasting(Path::new(OWN)))
 }
 
 impl BootUnit {
@@ -52,16 +46,22 @@ impl BootUnit {
         let file = self.file();
         let own = std::env::current_exe().map_err(failed("own path"))?;
         let program = std::fs::read(&own).map_err(failed(&own.display().to_string()))?;
-        if std::fs::read(self.agent).ok().as_ref() != Some(&program) {
-            replace(Path::new(self.agent), &program, 0o700)?;
-        }
-        if std::fs::read_to_string(&file).is_ok_and(|text| text == self.text)
+        let agent = if mounts::lets_run(Path::new(self.agent)) {
+            if std::fs::read(self.agent).ok().as_ref() != Some(&program) {
+                replace(Path::new(self.agent), &program, 0o700)?;
+            }
+            self.agent.to_owned()
+        } else {
+            self.in_store(&own)?
+        };
+        let text = self.text.replace(self.agent, &agent);
+        if std::fs::read_to_string(&file).is_ok_and(|there| there == text)
             && self.wanted().all(|wanted| wanted.exists())
         {
             return Ok(());
         }
         std::fs::create_dir_all(CONTROL).map_err(failed(CONTROL))?;
-        replace(&file, self.text.as_bytes(), 0o644)?;
+        replace(&file, text.as_bytes(), 0o644)?;
         let _ = std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644));
         for wanted in self.wanted() {
             let wants = wanted.parent().unwrap_or(Path::new(CONTROL));
@@ -79,9 +79,19 @@ impl BootUnit {
         Ok(())
     }
 
+    /// The unit's agent in the Nix store, where no program can be run at its own place; and the link that keeps it from the garbage collector,
+    /// by which the unit starts it.
+    fn in_store(&self, own: &Path) -> Result<String, AgentError> {
+        let stored = host::output("nix-store", &["--add", &own.display().to_string()]);
+        let stored = stored.map_err(|why| AgentError::Start(format!("its program cannot be kept: {why}")))?;
+        host::keep(self.name, stored.trim())?;
+        Ok(format!("{ROOTS}/{}", self.name))
+    }
+
     /// Takes it away.
     pub(crate) fn uninstall(&self) {
-        for file in self.wanted().chain([self.file(), self.agent.into()]) {
+        let stored = Path::new(ROOTS).join(self.name);
+        for file in self.wanted().chain([self.file(), self.agent.into(), stored]) {
             let _ = std::fs::remove_file(file);
         }
         // Where nobody else wants anything in them, nothing of these stays either.

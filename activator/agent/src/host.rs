@@ -68,14 +68,18 @@ pub(crate) fn generations() -> Vec<u64> {
         .collect()
 }
 
-/// Where generations that an agent made are written down, one number a line.
-const OWN_GENERATIONS: &str = "/var/lib/nixos-agent/generations";
+/// Where generations that an agent made are written down, one number a line: beside the profile, because a machine whose root is
+/// wiped at every boot keeps the one where it keeps the other.
+const OWN_GENERATIONS: &str = "/nix/var/nixos-agent/generations";
+/// Where they were written down before.
+const OLD_GENERATIONS: &str = "/var/lib/nixos-agent/generations";
 
 /// Writes down that the profile's generation was made by an agent, and removes the oldest of those so that `keep` stay. Never
 /// touches the ones in `needed`, nor one that leads to what the machine runs or was booted with.
 pub(crate) fn prune(keep: Option<usize>, needed: &[u64]) -> Result<(), String> {
     let existing = generations();
-    let text = std::fs::read_to_string(OWN_GENERATIONS).unwrap_or_default();
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    let text = read(OLD_GENERATIONS) + &read(OWN_GENERATIONS);
     let mut own: Vec<u64> = text.lines().filter_map(|line| line.parse().ok()).chain(generation()).collect();
     own.retain(|number| existing.contains(number));
     own.sort_unstable();
@@ -95,7 +99,11 @@ pub(crate) fn prune(keep: Option<usize>, needed: &[u64]) -> Result<(), String> {
     }
     let lines: String =
         own.iter().filter(|number| !gone.contains(&number.to_string())).map(|n| format!("{n}\n")).collect();
-    replace(Path::new(OWN_GENERATIONS), lines.as_bytes(), 0o644).map_err(|error| error.to_string())
+    let file = Path::new(OWN_GENERATIONS);
+    std::fs::create_dir_all(file.parent().unwrap_or(file)).map_err(|error| error.to_string())?;
+    replace(file, lines.as_bytes(), 0o644).map_err(|error| error.to_string())?;
+    let _ = std::fs::remove_file(OLD_GENERATIONS);
+    Ok(())
 }
 
 /// Runs a program to its end and returns what it printed.

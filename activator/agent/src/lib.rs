@@ -41,6 +41,9 @@ pub const ROOTS: &str = "/nix/var/nix/gcroots/nixos-agent";
 /// The link to the system that was pushed last and not activated yet.
 pub const PUSHED: &str = "/nix/var/nix/gcroots/nixos-agent/pushed";
 
+/// The link to the agent's program, where no program can be run in its own directory.
+pub const STORED_AGENT: &str = "/nix/var/nix/gcroots/nixos-agent/agent";
+
 /// What the agent is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {

@@ -9,6 +9,7 @@ mod files;
 mod follow;
 mod host;
 mod lockout;
+mod mounts;
 mod preflight;
 mod reboot;
 mod record;
@@ -42,6 +43,7 @@ const HELP: &str = "nixos-agent: activates NixOS systems on this machine
   rescue ID           (internal) ends an activation that did not end by itself
   exec ID STEP PROGRAM ARGUMENT  (internal) one program of an activation
   try SYSTEM SECONDS  have the next boot start this system once: it stays only if it is activated within so many seconds after it
+  take-back-trial     end what `try` began, without a reboot: the profile's system boots from now on
   watch-trial         (internal) after a reboot: goes back when that does not happen
   undo-secrets        (internal) after a power cut: brings back the secrets of the system that boots
   put-back-secrets    (internal) after a reboot: the secrets that this machine keeps for itself
@@ -106,6 +108,7 @@ fn dispatch(arguments: &[&str]) -> Result<ExitCode, AgentError> {
             let seconds = seconds.parse().map_err(|_| AgentError::Usage)?;
             print(&trial::begin(system, seconds)?)?;
         }
+        ["take-back-trial"] => trial::take_back()?,
         ["watch-trial"] => trial::watch()?,
         ["put-back-secrets"] => secrets::put_back()?,
         ["undo-secrets"] => secrets::undo()?,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::AgentError;
 use crate::files::{Deployment, failed};
-use crate::host::{self, Mode};
+use crate::host::{self, Job, Mode};
 use crate::said::Said;
 use crate::verdict::Exit;
 
@@ -39,6 +39,8 @@ pub(crate) const TIMER_OUTLIVES: [&str; 4] = [
 
 /// How often the state of the machine is looked at while the program runs.
 const PULSE: Duration = Duration::from_secs(1);
+/// How long before its limit it is looked what a program waits for: it is ended with its limit.
+const NEARLY: Duration = Duration::from_secs(5);
 /// How long a program may go on in emergency mode, which it cannot bring a machine out of.
 const IN_EMERGENCY: Duration = Duration::from_secs(5);
 /// How long it may say nothing after D-Bus was lost: some versions wait for an answer for ever.
@@ -187,6 +189,7 @@ impl Wait<'_> {
         let (mut in_emergency, mut bus_lost) = (None, None);
         let mut gone = 0;
         let mut stopped = None;
+        let mut late = vec![];
         loop {
             let before = self.read;
             self.listen(false, watcher);
@@ -207,7 +210,13 @@ impl Wait<'_> {
                 if gone > 1 {
                     self.listen(true, watcher);
                     let exit = self.code().map_or(Exit::Killed, Exit::Code);
+                    // systemd has ended it.
+                    let is_late = exit == Exit::Killed && start.elapsed() >= self.limit;
+                    let stopped = stopped.or_else(|| is_late.then(|| took_too_long(self.limit, &late)));
                     return Ran { exit, said: self.said, stopped };
+                }
+                if start.elapsed() + NEARLY >= self.limit && start.elapsed() < self.limit {
+                    late = host::jobs().into_iter().filter(|job| job.is_running).collect();
                 }
                 let mode = host::mode();
                 in_emergency = (mode == Mode::Emergency).then(|| in_emergency.unwrap_or_else(Instant::now));
@@ -217,7 +226,7 @@ impl Wait<'_> {
                     since.is_some_and(|since| since.elapsed() > patience)
                 };
                 let why = if start.elapsed() > self.limit.saturating_add(MARGIN) {
-                    Some("took too long".to_owned())
+                    Some(took_too_long(self.limit, &late))
                 } else if long(in_emergency, IN_EMERGENCY) {
                     Some("was stopped: the machine is in emergency mode".to_owned())
                 } else if long(bus_lost, WITHOUT_BUS) && heard.elapsed() > WITHOUT_BUS {
@@ -273,6 +282,16 @@ impl Wait<'_> {
             watcher.line(line);
         });
     }
+}
+
+/// What a step did that was ended because of its limit, and the jobs of systemd that it waited for.
+fn took_too_long(limit: Duration, jobs: &[Job]) -> String {
+    let names: Vec<String> = jobs.iter().map(|job| format!("{} ({})", job.unit, job.kind)).collect();
+    let waited = match names.as_slice() {
+        [] => String::new(),
+        names => format!("; it waited for {}", names.join(", ")),
+    };
+    format!("took longer than `activation_timeout` ({} s){waited}", limit.as_secs())
 }
 
 /// Which start of the message bus runs; `None` where none does.

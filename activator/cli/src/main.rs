@@ -183,6 +183,7 @@ impl Problem {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    nixos_activator::temporary::choose();
     nixos_activator::ssh::allow_many_files();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

@@ -105,7 +105,22 @@ impl Deployment<'_> {
         let through = Deployment { cancel: if rebooted { &never } else { cancel }, ..*self };
         if rebooted {
             fallback = through.try_once(&visit).await?;
-            through.reboot(&mut visit, &job.toplevel, fallback.as_ref(), ended).await?;
+            let rebooted = through.reboot(&mut visit, &job.toplevel, fallback.as_ref(), ended).await;
+            if let Err(DeployError::Reboot(RebootError::Refused { message })) = rebooted {
+                // Whoever reboots it another day would find it on trial, with nobody to end that.
+                let taken_back = match fallback {
+                    Some(_) => reboot::take_back(&visit.connection, visit.agent).await,
+                    None => Ok(()),
+                };
+                let message = match taken_back {
+                    Ok(()) => message,
+                    Err(why) => {
+                        format!("{message}\nIt could not be made to boot its new system for good: {why}")
+                    }
+                };
+                return Err(RebootError::Refused { message }.into());
+            }
+            rebooted?;
         } else if action != Action::Boot || visit.facts.current_system.as_ref() != Some(&job.toplevel) {
             return Ok(());
         }

@@ -27,6 +27,8 @@ pub(super) struct Locked {
     pub(super) pure: bool,
     /// Where its files are, if it can be told which of them are read.
     pub(super) tree: Option<Tree>,
+    /// Where its `flake.nix` is in the store; `None`: nobody knows.
+    pub(super) directory: Option<PathBuf>,
     /// The repository here that it is in, and its tree in the store.
     pub(super) repository: Option<Repository>,
     /// What the user should know.
@@ -74,6 +76,18 @@ pub enum Warning {
     Unlocked {
         /// The flake.
         reference: String,
+    },
+    /// A flake that asks for settings of Nix which its user has not accepted.
+    #[error(
+        "The flake {reference} has a `nixConfig` with {names}, which is not applied: what is in its binary cache may have to be built. If you \
+         trust it, set nix = {{ options = {{ accept-flake-config = \"true\" }} }} in the provider block, or `extra-substituters` and \
+         `extra-trusted-public-keys` there."
+    )]
+    NotAccepted {
+        /// The flake.
+        reference: String,
+        /// What it asks for.
+        names: String,
     },
     /// A flake whose tree this Nix does not name.
     #[error(
@@ -186,6 +200,7 @@ pub(super) async fn lock(
         None => (reference, None),
     };
     let unlocked = Locked {
+        directory: None,
         repository: None,
         reference: String::new(),
         output: output.clone(),
@@ -210,6 +225,7 @@ pub(super) async fn lock(
     };
     let path = path.as_path();
     let directory = metadata.locked["dir"].as_str().unwrap_or_default();
+    let unlocked = Locked { directory: Some(path.join(directory)), ..unlocked };
     if !is_complete(&path.join(directory).join("flake.lock"), &metadata.locks) {
         return Ok(Locked { warnings: vec![Warning::Unlocked { reference }], ..unlocked });
     }
@@ -233,7 +249,7 @@ pub(super) async fn lock(
             by_content(path, &hash, directory, &metadata.locked)
         }
     };
-    Ok(Locked { reference, output, pure: true, tree, repository, warnings: vec![] })
+    Ok(Locked { reference, pure: true, tree, repository, ..unlocked })
 }
 
 /// What Nix says about a reference, and the reference that it says it about.

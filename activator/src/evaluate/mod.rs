@@ -9,6 +9,7 @@
 //! be proved: see `cache.rs`.
 
 mod cache;
+mod config;
 mod costs;
 mod errors;
 mod flake;
@@ -31,7 +32,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use crate::inventory::Inventory;
-use crate::network::{Request, SpecError};
+use crate::network::{Request, Spec, SpecError};
 use crate::nix::{Nix, NixError};
 use crate::secrets::Content;
 use crate::{MachineName, StorePath};
@@ -386,6 +387,24 @@ impl Evaluator {
         let answers: Vec<Texts> =
             futures::stream::iter(groups).buffer_unordered(usize::MAX).try_collect().await?;
         Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// The settings of Nix that a flake asks for and that its user lets flakes set, for building what is in it.
+    pub async fn settings_of(
+        &self,
+        nix: &Nix,
+        spec: &Spec,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<(String, String)>, EvaluateError> {
+        let Spec::Flake(reference) = spec.resolve()? else {
+            return Ok(vec![]);
+        };
+        let Some(directory) = flake::lock(nix, &reference, false, cancel).await?.directory else {
+            return Ok(vec![]);
+        };
+        let settings = config::wanted(nix, &directory, cancel).await?;
+        let applied = !settings.is_empty() && config::are_accepted(nix, cancel).await?;
+        Ok(if applied { settings } else { vec![] })
     }
 
     async fn question(

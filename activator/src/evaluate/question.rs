@@ -15,7 +15,7 @@ use super::costs::Asked;
 use super::flake::Root;
 use super::mentions::Search;
 use super::trace::Tracer;
-use super::{CachePolicy, EvaluateError, Warning, flake};
+use super::{CachePolicy, EvaluateError, Warning, config, flake};
 use crate::hash::{sha256, sha256_of};
 use crate::network::{Request, Spec};
 use crate::nix::{Nix, NixError};
@@ -266,13 +266,21 @@ impl Question {
                     policy == CachePolicy::ReadSet && !request.import_from_derivation && Tracer::is_there();
                 let locked = flake::lock(nix, &reference, by_files, cancel).await?;
                 let named =
-                    serde_json::json!({ "kind": "flake", "shown": reference, "output": locked.output });
+                    serde_json::json!({ "kind": "flake", "shown": &reference, "output": locked.output });
                 let mut spec = named.clone();
                 spec["ref"] = locked.reference.into();
                 if let Some(tree) = &locked.tree {
                     spec["dir"] = tree.directory.as_str().into();
                 }
                 (warnings, repository) = (locked.warnings, locked.repository);
+                if let Some(directory) = &locked.directory {
+                    let settings = config::wanted(nix, directory, cancel).await?;
+                    if !settings.is_empty() && !config::are_accepted(nix, cancel).await? {
+                        let names: Vec<String> =
+                            settings.iter().map(|(name, _)| format!("`{name}`")).collect();
+                        warnings.push(Warning::NotAccepted { reference, names: names.join(", ") });
+                    }
+                }
                 (spec, named, locked.pure, locked.tree)
             }
         };

@@ -199,6 +199,14 @@ impl Nix {
         &self.settings
     }
 
+    /// The same Nix with more settings, which count for more than those it has.
+    #[must_use]
+    pub fn with(&self, options: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut nix = self.clone();
+        nix.settings.options.extend(options);
+        nix
+    }
+
     /// Runs `program` (`nix-store`, `nix-instantiate`, `nix`) to its end.
     ///
     /// `on_line` sees each line a build prints. Cancelling interrupts Nix and waits for it to clean up.

@@ -295,6 +295,13 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
             "The login is {user}'s, and activating a system needs root. Set `user = \"root\"`, or say how {user} becomes root: \
              `elevate = [\"sudo\", \"-n\"]`."
         )),
+        DeployError::Activate(error @ ActivateError::ReadOnly { .. }) => failed("The system could not be activated on").detail(format!(
+            "{error}.\n\nThe machine still runs what it ran before. What it runs and how it goes back is written down there: mount /var/lib \
+             (or /var/lib/nixos-agent alone) so that it can be written."
+        )),
+        DeployError::Activate(error @ ActivateError::CannotRun { .. }) => failed("The system could not be activated on").detail(format!(
+            "{error}.\n\nThe machine still runs what it ran before. Mount /var/lib (or /var/lib/nixos-agent alone) or /nix/store without `noexec`."
+        )),
         DeployError::Activate(error) => failed("The system could not be activated on").detail(error.to_string()),
         DeployError::Refused(report) => failed(headline(report)).detail(report_detail(report)),
         DeployError::Reboot(error) => {
@@ -310,6 +317,10 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
                 RebootError::WentBack { .. } => {
                     "The new system did not boot, or nobody could log in to it in time. The machine boots the old one: `journalctl -b -1` \
                      there says what happened, as far as it came."
+                }
+                RebootError::Refused { .. } => {
+                    "Its new system is the one that it boots next. End what is in the way and apply again: the next plan shows that it is still to \
+                     be rebooted."
                 }
                 _ => "Its new system is the one that it boots next. The next plan shows what it runs.",
             };

@@ -62,6 +62,7 @@ pub(crate) fn warnings<'a>(nodes: impl IntoIterator<Item = (&'a MachineName, &'a
 pub(crate) fn of_specification(warning: &Warning, spec: &Path) -> Diagnostic {
     let summary = match warning {
         Warning::Unlocked { .. } => "The flake's lock file is not complete",
+        Warning::NotAccepted { .. } => "The flake's `nixConfig` is not applied",
         Warning::NotFetched { .. } => "The flake is not evaluated purely",
     };
     Diagnostic::warning(summary).detail(warning.to_string()).at(spec.clone())

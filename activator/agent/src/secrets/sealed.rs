@@ -55,7 +55,7 @@ pub(super) fn is_possible() -> Result<(), String> {
         Err(error) => format!("`systemd-creds` (systemd 250 or newer) on the machine ({error})"),
         Ok(_) => match boot_unit::is_possible() {
             Ok(()) => return Ok(()),
-            Err(why) => why.to_owned(),
+            Err(why) => why,
         },
     };
     Err(format!("A secret is to `persist`, which needs {why}; nothing was changed."))

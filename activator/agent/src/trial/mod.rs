@@ -98,6 +98,18 @@ pub(crate) fn begin(toplevel: &str, seconds: u64) -> Result<Trial, AgentError> {
     impossible(reason)
 }
 
+/// Takes back a trial whose reboot does not come: the profile's system is the one that boots, for good.
+pub(crate) fn take_back() -> Result<(), AgentError> {
+    let _lock = preflight::lock(HOLDER).map_err(AgentError::Trial)?;
+    let Some(begun) = read() else { return Ok(()) };
+    forget();
+    if host::state().profile.as_deref() == Some(begun.toplevel.as_str()) {
+        install_boot_loader(&begun.toplevel).map_err(AgentError::Trial)?;
+        host::mark_committed();
+    }
+    Ok(())
+}
+
 /// The system that the machine was booted with, if that is one to go back to.
 fn fallback(toplevel: &str) -> Result<String, String> {
     let state = host::state();

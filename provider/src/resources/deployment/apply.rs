@@ -7,7 +7,8 @@ use nixos_activator::agent::Action;
 use nixos_activator::build::Kept;
 use nixos_activator::deploy::{self, Ended, Job, Settings, Source};
 use nixos_activator::evaluate::{Node, Texts};
-use nixos_activator::network::Fact;
+use nixos_activator::network::{Fact, Spec};
+use nixos_activator::nix::Nix;
 use nixos_activator::push::CopySettings;
 use nixos_activator::reboot::Reboot;
 use nixos_activator::secrets::{Key, OfMachine};
@@ -88,6 +89,7 @@ pub(super) async fn apply(
     } else {
         let nix = cx.data.nix().await.map_err(|error| Diagnostics::from(diagnose::nix(&error)))?;
         let settings = settings(&deployment);
+        let nix = &nix_for(cx, nix, &deployment, &stop.token).await;
         deploy::deploy(&cx.data.tools, nix, &jobs, &settings, &stop.token)
             .await
             .map_err(|error| Diagnostics::from(stop.explain(diagnose::build(&error))))?
@@ -138,6 +140,19 @@ pub(super) async fn apply(
     // Where nothing came to be there is nothing to keep, and Terraform need not destroy it before the next try.
     let nothing = prior.is_none() && ended.values().all(|ended| ended.error.is_some() && !ended.asked);
     Err(Failed { diagnostics, partial: (!nothing).then_some(state) })
+}
+
+/// Nix with the settings that a flake asks for, where its user lets flakes do that.
+async fn nix_for(cx: &Cx<Context>, nix: &Nix, deployment: &Deployment, cancel: &CancellationToken) -> Nix {
+    let Attr::Known(flake) = &deployment.flake else {
+        return nix.clone();
+    };
+    let asked = cx.data.evaluator.settings_of(nix, &Spec::Flake(flake.clone()), cancel).await;
+    nix.with(asked.unwrap_or_else(|error| {
+        // What is to be built is known without it.
+        tracing::warn!(%error, "the flake's `nixConfig` is not known");
+        vec![]
+    }))
 }
 
 /// Evaluates what could not be evaluated at plan.

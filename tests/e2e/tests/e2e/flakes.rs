@@ -155,3 +155,64 @@ fn nothing_asks_in_the_terminal() {
     set_up(&world, &site(&world, &["web"], ""), &one(""));
     succeeds(&apply(&world));
 }
+
+#[test]
+fn settings_that_a_flake_asks_for_are_applied_when_they_are_accepted() {
+    let world = world(&["web"]);
+    let control = world.lab.control();
+    run(&world, "/root", "nix-store --generate-binary-cache-key test /root/secret /root/public");
+    let flake = |settings: &str| {
+        write_flake(&world, "/root/flake");
+        // It can only be built while a file is there.
+        let web = "{ pkgs, ... }: { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; \
+            environment.etc.x.source = pkgs.runCommand \"rare\" { } \"/bin/busybox test -e /var/may-build && echo built > $out\"; }";
+        control.write_file("/root/flake/web.nix", web).unwrap();
+        let text = control.read_file("/root/flake/flake.nix").unwrap();
+        control
+            .write_file("/root/flake/flake.nix", text.replacen('{', &format!("{{ {settings}"), 1))
+            .unwrap();
+    };
+    let main = |options: &str| {
+        let site = site(&world, &["web"], "")
+            .replace("network = \"${path.module}/network.nix\"", "flake = \"/root/flake\"");
+        format!(
+            "{site}provider \"nixos\" {{\n  nix = {{\n    options = {{\n      sandbox = \"false\"\n      {options}\n    }}\n  }}\n}}\n"
+        )
+    };
+    flake("");
+    set_up(&world, &main(""), "");
+    run(&world, "/root", "touch /var/may-build");
+    succeeds(&apply(&world));
+    let system = world.current_system("web");
+    run(
+        &world,
+        "/root",
+        &format!(
+            "rm /var/may-build; nix --extra-experimental-features nix-command copy --to 'file:///root/cache?secret-key=/root/secret' {system}"
+        ),
+    );
+    run(&world, "/root", "rm -rf /root/.local/state/nixos-activator/roots; nix-store --gc");
+
+    let key = control.read_file("/root/public").unwrap();
+    flake(&format!(
+        "nixConfig = {{ extra-substituters = [ \"file:///root/cache\" ]; extra-trusted-public-keys = \"{}\"; }};",
+        key.trim()
+    ));
+    let again =
+        || world.terraform(&["apply", "-auto-approve", "-input=false", "-replace=nixos_deployment.site"]);
+    let refused = again();
+    fails_saying(
+        &refused,
+        &[
+            "The build failed",
+            "The flake's `nixConfig` is not applied",
+            "`extra-substituters`",
+            "accept-flake-config",
+        ],
+    );
+    world.write("main.tf", &main("accept-flake-config = \"true\"")).unwrap();
+    let fetched = again();
+    succeeds(&fetched);
+    assert!(!fetched.text.contains("nixConfig"), "{}", fetched.text);
+    assert_eq!(world.current_system("web"), system);
+}

@@ -51,7 +51,24 @@ fn a_bus_that_is_lost_to_a_switch_that_ends_is_no_success_either() {
     let boom =
         "system.activationScripts.boom = \"/usr/bin/systemctl kill -s KILL dbus.service; sleep 1000\";";
     world.write("network.nix", &one(boom)).unwrap();
-    fails_saying(&apply(&world), &["was rolled back on machine \"web\"", "took too long or was killed"]);
+    fails_saying(
+        &apply(&world),
+        &["was rolled back on machine \"web\"", "took longer than `activation_timeout` (8 s)"],
+    );
+    is_back(&world, &before);
+}
+
+#[test]
+fn a_unit_that_takes_longer_than_the_switch_may_is_named() {
+    let (world, before) = deployed("activation_timeout = \"8s\"", "");
+    let slow = "systemd.services.backup = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \"oneshot\"; \
+        TimeoutStartSec = \"infinity\"; ExecStart = \"${pkgs.busybox}/bin/busybox sleep 100000\"; }; };";
+    world.write("network.nix", &one(slow)).unwrap();
+    let texts = [
+        "was rolled back on machine \"web\"",
+        "`activation_timeout` (8 s); it waited for backup.service (start)",
+    ];
+    fails_saying(&apply(&world), &texts);
     is_back(&world, &before);
 }
 

@@ -254,13 +254,47 @@ fn what_is_to_be_booted_once_is_whose_it_is() {
     assert_eq!(once().as_deref(), Some("memtest"));
     web.exec(&["rm", ENVIRONMENT]).unwrap();
 
-    // A trial that its reboot never came to.
+    // A trial whose reboot is refused is taken back: whoever reboots the machine another day gets what was deployed.
     web.exec(&["systemctl", "mask", "--runtime", "reboot.target"]).unwrap();
     world.write("network.nix", &with("6.6.2", "")).unwrap();
-    fails_saying(&apply(&world), &["machine \"web\"", "reboot.target"]);
-    assert!(once().is_some_and(|entry| !entry.is_empty()), "the trial was begun: {:?}", once());
+    fails_saying(
+        &apply(&world),
+        &["A reboot was refused by machine \"web\"", "reboot.target", "is still to be rebooted"],
+    );
+    assert_eq!(once().unwrap_or_default(), "", "the trial was taken back");
     web.exec(&["systemctl", "unmask", "--runtime", "reboot.target"]).unwrap();
+    web.power_cycle().unwrap();
+    assert_eq!(booted(web), world.current_system("web"));
+    assert!(!web.exec(&["test", "-e", "/var/lib/nixos-agent/trial.json"]).unwrap().success);
+    no_changes(&world);
+
+    // The same where a program does not want it.
+    let block = "systemctl unmask systemd-logind.service; systemctl start systemd-logind.service; systemd-run --unit=blocker \
+        systemd-inhibit --what=shutdown --mode=block --who=backup --why=running sleep 100000";
+    web.exec(&["sh", "-ec", block]).unwrap();
+    world.write("network.nix", &with("6.6.4", "")).unwrap();
+    fails_saying(
+        &apply(&world),
+        &["A reboot was refused by machine \"web\"", "These programs block it", "backup", "running"],
+    );
+    assert_eq!(once().unwrap_or_default(), "", "the trial was taken back");
+    let plan = plan(&world);
+    says(&plan, &["reboot"]);
+    web.exec(&["systemctl", "stop", "blocker.service"]).unwrap();
+    succeeds(&apply(&world));
+    assert_eq!(booted(web), world.current_system("web"));
+    no_changes(&world);
+
+    // A trial that its reboot never came to, and that nobody has taken back.
+    let begun = booted(web);
     world.write("main.tf", &main("never")).unwrap();
+    world.write("network.nix", &with("6.6.5", "")).unwrap();
+    succeeds(&apply(&world));
+    let new = world.current_system("web");
+    let agent =
+        web.exec(&["sh", "-c", "ls -t /var/lib/nixos-agent/bin/*/nixos-agent | head -1"]).unwrap().stdout;
+    assert!(web.exec(&[agent.trim(), "try", &new, "600"]).unwrap().stdout.contains(&begun));
+    assert!(once().is_some_and(|entry| !entry.is_empty()), "the trial was begun: {:?}", once());
     world.write("network.nix", &with("6.6.3", "")).unwrap();
     succeeds(&apply(&world));
     assert_eq!(once().unwrap_or_default(), "", "what was deployed since is what boots");

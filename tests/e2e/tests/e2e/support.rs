@@ -104,9 +104,15 @@ pub(crate) fn start_apply(world: &World) -> std::process::Child {
 /// Starts an apply and returns once `until` holds.
 #[track_caller]
 pub(crate) fn apply_until(world: &World, until: impl Fn() -> bool) -> std::process::Child {
-    let child = start_apply(world);
+    let mut child = start_apply(world);
     let start = Instant::now();
     while !until() {
+        if child.try_wait().unwrap().is_some() && !until() {
+            let said = child.wait_with_output().unwrap();
+            let text =
+                [said.stdout, said.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+            panic!("apply ended before it got that far:\n{text}");
+        }
         assert!(start.elapsed() < Duration::from_mins(3), "apply did not get that far");
         std::thread::sleep(Duration::from_millis(50));
     }
