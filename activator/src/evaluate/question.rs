@@ -276,9 +276,9 @@ impl Question {
                 if let Some(directory) = &locked.directory {
                     let settings = config::wanted(nix, directory, cancel).await?;
                     if !settings.is_empty() && !config::are_accepted(nix, cancel).await? {
-                        let names: Vec<String> =
+                        let asked: Vec<String> =
                             settings.iter().map(|(name, _)| format!("`{name}`")).collect();
-                        warnings.push(Warning::NotAccepted { reference, names: names.join(", ") });
+                        warnings.push(Warning::NotAccepted { reference, names: asked.join(", ") });
                     }
                 }
                 (spec, named, locked.pure, locked.tree)

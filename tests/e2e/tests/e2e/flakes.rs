@@ -165,7 +165,7 @@ fn settings_that_a_flake_asks_for_are_applied_when_they_are_accepted() {
         write_flake(&world, "/root/flake");
         // It can only be built while a file is there.
         let web = "{ pkgs, ... }: { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; \
-            environment.etc.x.source = pkgs.runCommand \"rare\" { } \"/bin/busybox test -e /var/may-build && echo built > $out\"; }";
+            environment.etc.x.source = pkgs.runCommand \"rare\" { allowSubstitutes = true; } \"/bin/busybox test -e /var/may-build && echo built > $out\"; }";
         control.write_file("/root/flake/web.nix", web).unwrap();
         let text = control.read_file("/root/flake/flake.nix").unwrap();
         control
@@ -176,7 +176,7 @@ fn settings_that_a_flake_asks_for_are_applied_when_they_are_accepted() {
         let site = site(&world, &["web"], "")
             .replace("network = \"${path.module}/network.nix\"", "flake = \"/root/flake\"");
         format!(
-            "{site}provider \"nixos\" {{\n  nix = {{\n    options = {{\n      sandbox = \"false\"\n      {options}\n    }}\n  }}\n}}\n"
+            "{site}provider \"nixos\" {{\n  nix = {{\n    options = {{\n      {options}\n    }}\n  }}\n}}\n"
         )
     };
     flake("");

@@ -1,6 +1,6 @@
 //! What Terraform and a login find around them: no home, no or little room for temporary files, odd masks.
 
-use crate::support::{cat, one, set_up, site, succeeds, world};
+use crate::support::{cat, one, set_up, site, world};
 
 /// What is set before Terraform runs, on control and on the machine.
 const CASES: [(&str, &str); 9] = [
