@@ -20,7 +20,11 @@ use crate::agent_binary;
 use crate::facts::Facts;
 use crate::listen;
 use crate::progress::{Progress, Stage};
-use crate::ssh::{Connection, Endpoint, Pool, SshError};
+use crate::ssh::{Connection, Endpoint, Pool, SshError, Wait};
+
+/// How long to wait after a new system refused the login that was to confirm it. OpenSSH (`PerSourcePenalties`) shuts out who is refused
+/// more often, and that would outlast the way back.
+const REFUSED: Duration = Duration::from_secs(5);
 
 /// Where agents live on a machine.
 pub(crate) const AGENTS: &str = "/var/lib/nixos-agent/bin";
@@ -103,13 +107,23 @@ pub struct Task<'a> {
     pub contents: &'a [u8],
 }
 
-/// Makes sure that we are or can become root before anything is sent.
-pub async fn check_root(connection: &Connection, facts: &Facts) -> Result<(), ActivateError> {
+/// How many sessions an activation has open at once: one listens to the agent, the other tells it something.
+const SESSIONS: usize = 2;
+
+/// Makes sure that this login can activate a system, before anything is sent: that it is or becomes root, that its shell does
+/// what it is asked for and nothing else, and that the SSH server opens enough sessions.
+pub async fn check_login(connection: &Connection, facts: &Facts) -> Result<(), ActivateError> {
     let Endpoint { host, user, elevate, .. } = connection.endpoint();
     if elevate.is_empty() && facts.uid != Some(0) {
         return Err(ActivateError::NotRoot { host: host.clone(), user: user.clone() });
     }
+    let text = connection.greeting();
+    if !text.is_empty() {
+        let (host, user, text) = (host.clone(), user.clone(), text.to_owned());
+        return Err(SshError::Greeting { host, user, text }.into());
+    }
     connection.to_root().await?;
+    connection.check_sessions(SESSIONS).await?;
     Ok(())
 }
 
@@ -147,7 +161,7 @@ pub async fn activate(
             let endpoint = connection.endpoint();
             let client = Client { endpoint, agent, id: &request.id, confirmation, obstacle: &obstacle };
             if waits_in(Phase::AwaitingConfirmation, reached.clone()).await {
-                client.confirm().await;
+                client.confirm(pool).await;
             }
             if waits_in(Phase::Holding, reached.clone()).await {
                 client.decide(pool, verdict.await).await;
@@ -185,13 +199,14 @@ struct Client<'a> {
 
 impl Client<'_> {
     /// Logs in anew, as the next deployment would have to, and says so to the agent.
-    async fn confirm(&self) {
+    async fn confirm(&self, pool: &Pool) {
         let start = Instant::now();
         let window = Duration::from_secs(self.confirmation.window_seconds);
         while start.elapsed() < window {
-            // Not the pool: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo
+            // A new one: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo
             // a system that works.
-            let why = match Connection::open(self.endpoint, &CancellationToken::new()).await {
+            let mut pause = Duration::from_millis(300);
+            let why = match pool.open(self.endpoint, Wait::ONE_TRY, &CancellationToken::new()).await {
                 Ok(connection) => {
                     let told = self.tell(&connection, Word::Reachable).await;
                     connection.close().await;
@@ -214,11 +229,16 @@ impl Client<'_> {
                         Err(error) => format!("the login worked, but {error}"),
                     }
                 }
-                Err(error) => error.to_string(),
+                Err(error) => {
+                    if error.is_refusal() {
+                        pause = REFUSED;
+                    }
+                    error.to_string()
+                }
             };
             tracing::warn!(why, "the new system is not confirmed yet");
             *self.obstacle.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -227,7 +247,10 @@ impl Client<'_> {
         let start = Instant::now();
         let window = Duration::from_secs(self.confirmation.hold_seconds);
         while start.elapsed() < window {
-            let told = match pool.connect(self.endpoint, RECONNECT, &CancellationToken::new()).await {
+            let told = match pool
+                .connect(self.endpoint, Wait::UntilReachable(RECONNECT), &CancellationToken::new())
+                .await
+            {
                 Ok(connection) => self.tell(&connection, word.clone()).await,
                 Err(error) => Err(error),
             };
@@ -269,7 +292,8 @@ async fn attach(
     let mut last_heard = Instant::now();
     loop {
         // Not cancellable: the outcome has to be known, or the state would not be true.
-        let connection = pool.connect(endpoint, patience, &CancellationToken::new()).await?;
+        let connection =
+            pool.connect(endpoint, Wait::UntilReachable(patience), &CancellationToken::new()).await?;
         let from = listener.next;
         let number = from.to_string();
         match listener.listen(&connection, &[agent, "attach", &id, "--from", &number], b"").await {
@@ -327,7 +351,10 @@ const CANNOT_RUN: i32 = 126;
 const READ_ONLY: i32 = 30;
 
 /// `$1` is the agent's path, `$2` its hash, `$3` the directory of agents, `$4` the link to it in the store.
+///
+/// What its programs say is read, so that they say it in the language they were written in.
 const COMMON: &str = r#"
+export LC_ALL=C
 PATH="$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 is_whole() { found="$(sha256sum <"$1")" && [ "${found%% *}" = "$2" ]; }
 works() { is_whole "$1" "$2" 2>/dev/null && "$1" --version >/dev/null 2>&1; }
