@@ -28,11 +28,11 @@ pub(crate) fn attribute() -> Attribute {
         .attribute("allow_stopping_for_update", Attribute::bool().optional().computed().default(false).description("Whether a change that needs it may stop the machine and start it again. Without it such a plan is an error. Default: false."))
         .attribute("key_name", at_creation(text()).description("The EC2 key pair that may log in: `nixos_ec2_key_pair.admin.key_name`."))
         .attribute("subnet_id", at_creation(text()).description("Id of the subnet. Default: the account's default subnet."))
-        .attribute("security_group_ids", settled(Attribute::set(Type::String)).validate(validators::non_null_elements()).description("Ids of the security groups, at least one. Default: the default group of the VPC."))
+        .attribute("security_group_ids", settled(Attribute::set(Type::String)).description("Ids of the security groups, at least one. Default: the default group of the VPC."))
         .attribute("private_ip", settled(text()).validate(validators::matches(|text| text.parse::<std::net::Ipv4Addr>().is_ok(), "an IPv4 address")).description("The address in the subnet. Default: EC2 chooses. Another one is another machine."))
         .attribute("associate_public_ip_address", settled(Attribute::bool()).description("Whether the machine gets a public address of its own when it is created. Default: as the subnet says. A change of it is another machine."))
         .attribute("ipv6_address_count", settled(Attribute::number()).validate(validators::integer_between(0, 50)).description("How many IPv6 addresses the machine has; EC2 chooses them from the subnet. It can be changed while the machine runs. Not together with `ipv6_addresses`. Default: as the subnet says."))
-        .attribute("ipv6_addresses", settled(Attribute::set(Type::String)).validate(validators::non_null_elements()).description("The IPv6 addresses of the machine, in the subnet. They can be changed while the machine runs. Not together with `ipv6_address_count`."))
+        .attribute("ipv6_addresses", settled(Attribute::set(Type::String)).description("The IPv6 addresses of the machine, in the subnet. They can be changed while the machine runs. Not together with `ipv6_address_count`."))
         .attribute("elastic_ip", text().optional().validate(validators::matches(|text| text.starts_with("eipalloc-"), "the allocation id of an elastic address: `aws_eip.web.allocation_id`")).description("The allocation id of an elastic address for the machine: `aws_eip.web.allocation_id`."))
         .attribute("use_private_address", Attribute::bool().optional().computed().default(false).description("Whether SSH connects to the private address even where there is a public one. Default: false."))
         .attribute("use_ipv6_address", Attribute::bool().optional().description("Whether SSH connects to the IPv6 address even where there is an IPv4 one. Without it, only a machine that has no IPv4 address is reached by IPv6. Default: false."))
@@ -197,7 +197,7 @@ impl Ec2Block {
         let mut say = |path: Path, summary: &str, detail: &str| {
             problems.push(Diagnostic::error(summary).detail(detail).at(path));
         };
-        if !self.ipv6_address_count.is_null() && !self.ipv6_addresses.is_null() {
+        if self.ipv6_address_count.is_known() && self.ipv6_addresses.is_known() {
             say(
                 block().attribute("ipv6_address_count"),
                 "IPv6 addresses are chosen or counted",

@@ -11,6 +11,7 @@ mod evaluation;
 mod expressions;
 mod faults;
 mod generations;
+mod holes;
 mod identity;
 mod importing;
 mod interruptions;
