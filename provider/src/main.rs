@@ -6,6 +6,8 @@ mod data_sources;
 mod diagnose;
 mod ephemeral_resources;
 mod functions;
+#[cfg(test)]
+mod holes;
 mod machines;
 mod provider;
 mod resources;

@@ -37,7 +37,7 @@ use crate::settings::{List, duration_or, strings_attribute, texts};
 /// The provider: it owns what has to be put away at the end of the process.
 #[derive(Clone, Debug)]
 pub(crate) struct NixosProvider {
-    tools: Arc<Tools>,
+    pub(crate) tools: Arc<Tools>,
 }
 
 /// Serves until Terraform says goodbye, then closes the connections.
@@ -302,7 +302,7 @@ fn nix_attribute() -> Attribute {
     let nested = Nested::new()
         .attribute(
             "options",
-            Attribute::map(Type::String).optional().sensitive().validate(validators::non_null_elements()).description(
+            Attribute::map(Type::String).optional().sensitive().description(
                 "Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`. They may hold tokens \
                  (`access-tokens`): Nix gets them in its environment (`NIX_CONFIG`, behind what is in it already), which \
                  other users cannot read. A value has no `#`, with which `nix.conf` begins a comment. Not \

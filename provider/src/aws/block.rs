@@ -86,12 +86,7 @@ pub(crate) fn aws_attribute() -> Attribute {
         .attribute("ec2", url("EC2"))
         .attribute("s3", url("S3, or of a server that speaks its protocol"))
         .attribute("sts", url("STS"));
-    let keys = |description: &str| {
-        Attribute::set(Type::String)
-            .optional()
-            .validate(validators::non_null_elements())
-            .description(description)
-    };
+    let keys = |description: &str| Attribute::set(Type::String).optional().description(description);
     let ignored = Nested::new()
         .attribute("keys", keys("Keys of such tags."))
         .attribute("key_prefixes", keys("What the keys of such tags begin with."));
@@ -104,7 +99,7 @@ pub(crate) fn aws_attribute() -> Attribute {
         .attribute("assume_role", Attribute::nested_single(role).optional().description("A role to take on with the credentials found."))
         .attribute("endpoints", Attribute::nested_single(endpoints).optional().description("Where services are, when not where AWS has them."))
         .attribute("s3_use_path_style", Attribute::bool().optional().description("Address buckets as `https://HOST/BUCKET` instead of `https://BUCKET.HOST`: what most servers other than AWS want."))
-        .attribute("default_tags", Attribute::map(Type::String).optional().validate(validators::non_null_elements()).description("Tags for everything made in AWS; tags of a resource win."))
+        .attribute("default_tags", Attribute::map(Type::String).optional().description("Tags for everything made in AWS; tags of a resource win."))
         .attribute("ignore_tags", Attribute::nested_single(ignored).optional().description("Tags that other tools set on what is made here, such as those of a backup or of cost allocation: they are neither shown nor removed. What a resource or `default_tags` sets is managed all the same."))
         .attribute("max_attempts", Attribute::number().optional().validate(validators::integer_between(1, 100)).description("How often a call is tried when AWS throttles or fails. Default: 10."));
     Attribute::nested_single(nested).optional().description(

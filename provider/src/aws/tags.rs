@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_ec2::types::Tag;
-use tfplugin::{Attr, Attribute, Type, validators};
+use tfplugin::{Attr, Attribute, Type};
 
 use super::AwsError;
 
@@ -46,7 +46,6 @@ pub(crate) struct TagModel {
 pub(crate) fn tags_attribute() -> Attribute {
     Attribute::map(Type::String)
         .optional()
-        .validate(validators::non_null_elements())
         .description("Tags. They win over the provider's `aws.default_tags`.")
 }
 

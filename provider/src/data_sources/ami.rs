@@ -40,7 +40,7 @@ impl DataSource<Context> for Ami {
             .attribute("name", Attribute::string().optional().validate(validators::not_empty()).description("The image's name, with `*` for anything, e.g. of images of your own (which need `owners` too). Exactly one of `release` and `name` is set."))
             .attribute("architecture", Attribute::string().optional().computed().validate(validators::one_of(&["x86_64", "arm64"])).description("`x86_64` (the default) or `arm64`."))
             .attribute("region", Attribute::string().optional().computed().validate(validators::not_empty()).description("The AWS region, e.g. `eu-west-1`. Default: the provider's `aws.region`, else as AWS' own tools find it."))
-            .attribute("owners", Attribute::list(Type::String).optional().validate(validators::non_null_elements()).description("Accounts whose images are taken, by number; `self` for your own. Default: NixOS' own, `427812963091`."))
+            .attribute("owners", Attribute::list(Type::String).optional().description("Accounts whose images are taken, by number; `self` for your own. Default: NixOS' own, `427812963091`."))
             .attribute("id", computed("The image's id: `ami-…`."))
             .attribute("image_name", computed("The image's whole name."))
             .attribute("system", computed("Nix' name of the image's platform, e.g. `x86_64-linux`."))

@@ -159,9 +159,7 @@ pub(crate) fn target_env_values() -> Validator {
 /// What the `ssh` and `ec2` blocks of a machine and a target have in common.
 pub(crate) fn connection_attributes(nested: Nested, direction: Direction) -> Nested {
     let text = || direction.optional(Attribute::string());
-    let list = || {
-        direction.optional(Attribute::list(tfplugin::Type::String)).validate(validators::non_null_elements())
-    };
+    let list = || direction.optional(Attribute::list(tfplugin::Type::String));
     let port = direction.optional(Attribute::number()).validate(validators::integer_between(1, 65535));
     let policy = validators::one_of(&["strict", "accept_new", "off"]);
     let bastion = direction.optional(Attribute::nested_single(bastion_attributes(direction)));

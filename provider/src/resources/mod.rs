@@ -5,4 +5,4 @@ pub(crate) mod ec2_key_pair;
 pub(crate) mod machine;
 pub(crate) mod s3_bucket;
 #[cfg(test)]
-mod states;
+pub(crate) mod states;

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use crate::provider::tests::configured;
 
 /// The recorded states, by the names of their files.
-fn recorded() -> Vec<(String, Json)> {
+pub(crate) fn recorded() -> Vec<(String, Json)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/states/0.1.0");
     let mut found: Vec<_> = std::fs::read_dir(folder)
         .unwrap()
@@ -30,7 +30,7 @@ fn recorded() -> Vec<(String, Json)> {
 }
 
 /// What Terraform has of such a state after the provider has brought it up to date.
-async fn stored(terraform: &Harness, recorded: &Json) -> Stored {
+pub(crate) async fn stored(terraform: &Harness, recorded: &Json) -> Stored {
     let type_name = recorded["type"].as_str().unwrap().to_owned();
     let version = recorded["schema_version"].as_i64().unwrap();
     let value = terraform.upgrade(&type_name, version, &recorded["attributes"]).await.unwrap();
@@ -79,7 +79,7 @@ async fn empty_cloud() -> String {
     format!("http://{address}")
 }
 
-async fn in_empty_cloud() -> Harness {
+pub(crate) async fn in_empty_cloud(beside: &[(&str, Value)]) -> Harness {
     let url = empty_cloud().await;
     let endpoints = object([("ec2", url.as_str().into()), ("s3", url.as_str().into())]);
     let aws = object([
@@ -91,11 +91,12 @@ async fn in_empty_cloud() -> Harness {
         ("max_attempts", 1i64.into()),
         ("default_tags", object([("team", "infra".into())])),
     ]);
-    configured(&object([("aws", aws)])).await
+    let beside = beside.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+    configured(&Value::Map(beside.chain([("aws".to_owned(), aws)]).collect())).await
 }
 
 /// The configuration that such a state came from.
-async fn configuration(terraform: &Harness, stored: &Stored) -> Value {
+pub(crate) async fn configuration(terraform: &Harness, stored: &Stored) -> Value {
     let Value::Map(mut config) = terraform.generate_config(stored).await.unwrap() else {
         panic!("a configuration is an object")
     };
@@ -119,7 +120,7 @@ async fn every_resource_has_a_recorded_state() {
 
 #[tokio::test]
 async fn states_of_version_0_1_0_are_read_and_need_no_change() {
-    let (blind, terraform) = (blind().await, in_empty_cloud().await);
+    let (blind, terraform) = (blind().await, in_empty_cloud(&[]).await);
     for (name, recorded) in recorded() {
         let before = stored(&blind, &recorded).await;
         let after = blind.refresh(&before).await.unwrap().unwrap_or_else(|| panic!("{name} is gone"));
@@ -169,7 +170,7 @@ async fn what_version_0_1_0_remembered_is_not_lost() {
 
 #[tokio::test]
 async fn resources_of_version_0_1_0_are_deleted() {
-    let terraform = in_empty_cloud().await;
+    let terraform = in_empty_cloud(&[]).await;
     for (name, recorded) in recorded() {
         let stored = stored(&terraform, &recorded).await;
         let plan = terraform.plan_destroy(&stored).await.unwrap();
@@ -184,7 +185,7 @@ async fn resources_of_version_0_1_0_are_deleted() {
 
 #[tokio::test]
 async fn states_of_a_later_version_are_used_as_far_as_they_are_understood() {
-    let terraform = in_empty_cloud().await;
+    let terraform = in_empty_cloud(&[]).await;
     let (blind, later) = (blind().await, json!({ "deep": [1, { "a": null }] }));
     for (name, mut recorded) in recorded() {
         recorded["attributes"]["added_later"] = later.clone();

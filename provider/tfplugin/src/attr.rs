@@ -32,6 +32,15 @@ impl<T> Attr<T> {
         }
     }
 
+    /// The same with a reference to the value.
+    pub fn as_ref(&self) -> Attr<&T> {
+        match self {
+            Self::Known(value) => Attr::Known(value),
+            Self::Null => Attr::Null,
+            Self::Unknown => Attr::Unknown,
+        }
+    }
+
     /// The value to change in place, where it is known.
     pub fn known_mut(&mut self) -> Option<&mut T> {
         match self {

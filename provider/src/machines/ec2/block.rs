@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Path};
 
 use super::found::Found;
+use super::volume_map::Volumes;
 use crate::machines::Bastion;
 use crate::machines::ssh::SshBlock;
 use crate::settings::List;
@@ -39,7 +40,7 @@ pub(crate) struct Ec2Block {
     pub(crate) user_data: Attr<String>,
     pub(crate) host_key: Attr<String>,
     pub(crate) root_volume: Attr<RootVolume>,
-    pub(crate) volumes: Attr<BTreeMap<String, Volume>>,
+    pub(crate) volumes: Attr<Volumes>,
     pub(crate) tags: Attr<BTreeMap<String, Attr<String>>>,
     pub(crate) tags_all: Attr<BTreeMap<String, Attr<String>>>,
     /// In the state, not in private data: what replaces a machine whose making failed is planned without those.
@@ -194,8 +195,12 @@ impl Ec2Block {
                 None => continue,
             };
             let was = old.and_then(|old| old.earlier_volume(&planned, name, volume, found));
-            if !volume.is_ours() && asked.delete_on_termination.is_null() {
-                volume.delete_on_termination = Attr::Known(false);
+            if asked.delete_on_termination.is_null() {
+                match volume.existing_volume_id {
+                    Attr::Known(_) => volume.delete_on_termination = Attr::Known(false),
+                    Attr::Unknown => volume.delete_on_termination = Attr::Unknown,
+                    Attr::Null => {}
+                }
             }
             if let Some(was) = was {
                 speed_follows((&volume.kind, &was.kind), &asked.iops, &mut volume.iops);
@@ -224,14 +229,14 @@ impl Ec2Block {
     /// is not another one because it is called otherwise.
     pub(super) fn earlier_volume<'a>(
         &'a self,
-        planned: &BTreeMap<String, Volume>,
+        planned: &Volumes,
         name: &str,
         volume: &Volume,
         found: &Found,
     ) -> Option<&'a Volume> {
         let volumes = self.volumes.known()?;
         volumes.get(name).or_else(|| {
-            let mut unnamed = volumes.iter().filter(|(other, _)| !planned.contains_key(*other));
+            let mut unnamed = volumes.iter().filter(|(other, _)| !planned.has(other));
             unnamed.find(|(_, was)| was.can_become(volume, found)).map(|(_, was)| was)
         })
     }

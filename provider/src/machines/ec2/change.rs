@@ -9,6 +9,7 @@ use super::block::{Ec2Block, RootVolume, device_letter, is_same_key};
 use super::drift::root_volume;
 use super::found::Found;
 use super::ipv6::{self, primary};
+use super::volume_map::Volumes;
 use super::volumes::{self, Owner, VolumeChange, keep_or_delete, modify_volume};
 use crate::aws::{AwsError, Backoff, MACHINE, Patience, SETTLING, difference, retag_ec2};
 use crate::settings::known_elements;
@@ -59,7 +60,7 @@ pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool, foun
     if let (Attr::Known(old), Attr::Known(new)) = (&before.root_volume, &after.root_volume) {
         shrinks(block().attribute("root_volume"), "the root volume", &old.size, &new.size);
     }
-    let none = std::collections::BTreeMap::new();
+    let none = Volumes::default();
     let new = after.volumes.known().unwrap_or(&none);
     let mut fixed = vec![];
     for (name, volume) in new {
@@ -435,7 +436,10 @@ mod tests {
     }
 
     fn with_volume(volume: Volume) -> Ec2Block {
-        Ec2Block { volumes: Attr::Known([("data".to_owned(), volume)].into()), ..Ec2Block::default() }
+        Ec2Block {
+            volumes: Attr::Known([("data".to_owned(), volume)].into_iter().collect()),
+            ..Ec2Block::default()
+        }
     }
 
     fn summaries(found: &Diagnostics) -> Vec<&str> {

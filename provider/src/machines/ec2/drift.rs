@@ -1,7 +1,5 @@
 //! What EC2 says about an instance, in the words of the block.
 
-use std::collections::BTreeMap;
-
 use aws_sdk_ec2::types::{
     AttachmentStatus, Instance, InstanceBlockDeviceMapping, InstanceStateName, VolumeState,
 };
@@ -11,6 +9,7 @@ use super::Ec2;
 use super::block::{Ec2Block, MetadataOptions, RootVolume, Volume};
 use super::host_key::hands_over;
 use super::schema::is_device;
+use super::volume_map::Volumes;
 use super::volumes::made_with;
 use crate::aws::{AwsError, Seen, TagModel, TagRules, ec2_tags};
 
@@ -268,8 +267,8 @@ fn told(user_data: Option<&str>) -> (&'static str, Option<String>) {
 
 /// The volumes beside the root, by the names that this provider gave them, or by their devices. Those that were attached by somebody
 /// who keeps them are somebody else's.
-fn attached(seen: &Seen, machine: &str) -> BTreeMap<String, Volume> {
-    let mut volumes = BTreeMap::new();
+fn attached(seen: &Seen, machine: &str) -> Volumes {
+    let mut volumes = Volumes::default();
     let root = root_mapping(&seen.instance).and_then(|mapping| mapping.device_name());
     for mapping in seen.instance.block_device_mappings() {
         let (Some(device), Some(ebs)) = (mapping.device_name(), mapping.ebs()) else { continue };

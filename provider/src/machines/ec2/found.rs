@@ -81,7 +81,10 @@ impl Found {
 
     /// The names of volumes that came with an import and are not planned.
     fn unplanned(&self, there: &Ec2Block, planned: &Ec2Block) -> Vec<String> {
-        let Attr::Known(_) = &planned.volumes else { return vec![] };
+        // A volume that is not known yet may be any of them: the plan of the apply tells.
+        if planned.volumes.known().is_none_or(|volumes| volumes.has_open()) {
+            return vec![];
+        }
         let planned = ids(planned);
         let unplanned = |volume: &Volume| volume.volume_id.known().is_some_and(|id| !planned.contains(id));
         let there = there.volumes.known().into_iter().flatten();
@@ -121,9 +124,10 @@ fn ids(block: &Ec2Block) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::super::block::{MetadataOptions, RootVolume};
+    use super::super::volume_map::Volumes;
     use super::*;
 
-    fn volumes(ids: &[&str]) -> Attr<std::collections::BTreeMap<String, Volume>> {
+    fn volumes(ids: &[&str]) -> Attr<Volumes> {
         let volume = |id: &&str| {
             let volume = Volume { volume_id: Attr::Known((*id).to_owned()), ..Volume::default() };
             ((*id).to_owned(), volume)

@@ -2,7 +2,7 @@
 //!
 //! [`schema`] says what users may write, [`block`] is what they wrote, [`api`] the calls of EC2 a machine's life consists of, [`change`] brings an instance from what it
 //! is to what is planned, [`drift`] takes over what EC2 says, [`found`] is what of that an import has found,
-//! [`ipv6`] has its IPv6 addresses, [`host_key`] makes sure that the first login is to the right machine.
+//! [`ipv6`] has its IPv6 addresses, [`volume_map`] its volumes by name, [`host_key`] makes sure that the first login is to the right machine.
 
 mod api;
 mod block;
@@ -12,6 +12,7 @@ mod found;
 mod host_key;
 mod ipv6;
 mod schema;
+mod volume_map;
 mod volumes;
 
 pub(crate) use api::{Ec2, WaitError};

@@ -9,7 +9,7 @@ use nixos_activator::facts::{self, FactsError};
 use nixos_activator::ssh::{SshError, Wait};
 use nixos_activator::{MachineName, StorePath, generations};
 use serde::{Deserialize, Serialize};
-use tfplugin::{Attr, Attribute, Cx, Diagnostic, Diagnostics, Path, Type, validators};
+use tfplugin::{Attr, Attribute, Cx, Diagnostic, Diagnostics, Path, Type};
 
 use super::identity;
 use super::model::{Deployment, Private, System};
@@ -46,7 +46,7 @@ impl Earlier {
 }
 
 pub(super) fn attribute() -> Attribute {
-    Attribute::map(Type::Number).optional().validate(validators::non_null_elements()).description(
+    Attribute::map(Type::Number).optional().description(
         "Machines that go back to an earlier generation of their system profile, by its number: `{ web = 41 }`. They are not \
          evaluated, so that this works with a specification that is broken for them. Taken out again, they get what is specified. \
          `nixos-activator generations` lists what a machine has.",

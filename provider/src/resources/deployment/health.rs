@@ -7,7 +7,7 @@ use nixos_activator::agent::health::{Check, Probe};
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Type, validators};
 
-use crate::settings::{List, duration_or, known_elements, strings_attribute};
+use crate::settings::{List, duration_or, instead_of_one, known_elements, presence, strings_attribute};
 
 /// One of `health_checks`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -42,7 +42,7 @@ pub(super) fn attribute() -> Attribute {
     };
     let http = Nested::new()
         .attribute("url", Attribute::string().required().description("What to get. `https` only with `from = \"here\"`; the certificate is checked with the system's authorities."))
-        .attribute("status", Attribute::list(Type::Number).optional().validate(validators::non_null_elements()).description("Status codes that are good. Default: any from 200 to 299. Redirections are not followed."))
+        .attribute("status", Attribute::list(Type::Number).optional().description("Status codes that are good. Default: any from 200 to 299. Redirections are not followed."))
         .attribute("contains", Attribute::string().optional().description("Text that the answer has to contain."));
     let check = Nested::new()
         .attribute("machines", strings_attribute("The machines it is for. Default: all."))
@@ -58,7 +58,6 @@ pub(super) fn attribute() -> Attribute {
         .attribute("deadline", duration("How long all tries together may take. Default: `1m`."));
     Attribute::nested_map(check)
         .optional()
-        .validate(validators::non_null_elements())
         .description("What must hold with a new system (`action` `switch` or `test`) before it is kept, by a name of your choice. Each has exactly one of `units`, `command`, `http` and `tcp`. Where one does not hold the machine goes back to its old system.")
 }
 
@@ -77,15 +76,13 @@ pub(super) fn problems(checks: &HealthChecks, machines: Option<&[&str]>) -> Diag
             let path = attribute.map_or_else(|| path.clone(), |attribute| path.clone().attribute(attribute));
             found.push(Diagnostic::error(summary).detail(detail).at(path));
         };
-        let kinds = [
-            ("units", !check.units.is_null()),
-            ("command", !check.command.is_null()),
-            ("http", !check.http.is_null()),
-            ("tcp", !check.tcp.is_null()),
-        ];
-        let given: Vec<&str> = kinds.iter().filter(|(_, given)| *given).map(|(kind, _)| *kind).collect();
-        if given.len() != 1 {
-            let found = if given.is_empty() { "none of them".to_owned() } else { given.join(" and ") };
+        let instead = instead_of_one(&[
+            ("units", presence(&check.units)),
+            ("command", presence(&check.command)),
+            ("http", presence(&check.http)),
+            ("tcp", presence(&check.tcp)),
+        ]);
+        if let Some(found) = instead {
             wrong(
                 None,
                 "A health check looks at exactly one thing",
@@ -95,13 +92,14 @@ pub(super) fn problems(checks: &HealthChecks, machines: Option<&[&str]>) -> Diag
             );
         }
         let here = check.from.known().is_some_and(|from| from == "here");
-        if here && !check.units.is_null() {
+        if here && check.units.is_known() {
             wrong(Some("from"), "Units can only be looked at on the machine", "Remove `from = \"here\"`, or check something that can be seen from there: `http`, `tcp` or `command`.".to_owned());
         }
+        let may_be_here = here || check.from.is_unknown();
         let url = check.http.known().and_then(|http| http.url.known());
         if let Some(url) = url {
             let expected = if here { "http:// or https://" } else { "http:// (or `from = \"here\"`)" };
-            if !(url.starts_with("http://") || here && url.starts_with("https://")) {
+            if !(url.starts_with("http://") || may_be_here && url.starts_with("https://")) {
                 wrong(
                     Some("http"),
                     "This URL cannot be checked",

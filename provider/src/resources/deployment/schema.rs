@@ -14,7 +14,7 @@ pub(super) fn schema() -> Schema {
         ),
     )
     .attribute("id", Attribute::string().computed().use_state_for_unknown().description("Identity of the deployment: `uuid` in modules."))
-    .attribute("machines", machines_attribute().required().validate(validators::non_null_elements()))
+    .attribute("machines", machines_attribute().required())
     .attribute("specialisations", specialisations::attribute())
     .attribute("action", Attribute::string().optional().computed().default("switch").validate(validators::one_of(&["switch", "boot", "test", "dry_activate", "push"])).description("What to do with a system once it is on its machine, as in `switch-to-configuration`: `switch` (activate now and at boot; the default), `boot` (at the next boot), `test` (now, not at boot), `dry_activate` (only say what would happen), `push` (nothing)."))
     .attribute("reboot", Attribute::string().optional().computed().default("never").validate(validators::one_of(&["never", "if_needed", "always"])).description("Whether a machine is rebooted once it boots its new system: `never` (the default); `if_needed`, when it was booted with another kernel, initial RAM disk or set of modules, when the new system cannot take over from the running one, or with `action = \"boot\"`; `always`, when it was booted with any other system. It has to come back with the new system; then it gets its secrets and has to pass its health checks. Needs `action` `switch` or `boot`."))
@@ -36,14 +36,14 @@ pub(super) fn schema() -> Schema {
 }
 
 fn tolerated_units() -> Attribute {
-    Attribute::list(Type::String).optional().validate(validators::non_null_elements()).description(
+    Attribute::list(Type::String).optional().description(
         "Units of systemd that may fail while a machine comes to run its new system, as `systemctl` names them: \
          `[\"systemd-networkd-wait-online.service\"]`. That they do is a warning, and no reason to go back.",
     )
 }
 
 fn switch_environment() -> Attribute {
-    Attribute::map(Type::String).optional().validate(validators::non_null_elements()).description(
+    Attribute::map(Type::String).optional().description(
         "Environment variables of `switch-to-configuration` and of the system's pre-switch checks. `{ NIXOS_NO_CHECK = \"1\" }` switches \
          although such a check does not pass. The way back to the old system never asks them.",
     )

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, validators};
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::{List, known_elements, strings_attribute, texts};
+use crate::settings::{List, instead_of_one, known_elements, presence, strings_attribute, texts};
 
 /// One of `secrets`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,7 +71,6 @@ pub(super) fn attribute() -> Attribute {
         .attribute("persist", Attribute::bool().optional().description("Whether the machine puts it back by itself after a reboot, before anything that may need it starts: it keeps a copy that `systemd-creds` has encrypted for this machine alone, with its TPM where it has one. For paths under `/run`; needs systemd 250 on the machine. Default: false."));
     Attribute::nested_map(secret)
         .optional()
-        .validate(validators::non_null_elements())
         .description("Secrets of the machines, by name: files that never touch state, plan, log or the Nix store. Each has exactly one of `value_wo`, `command` and `file`. They are there before the new system starts, go back with it, and are removed when they are declared no more. `deployment.keys` of the specification are sent in the same way.")
 }
 
@@ -101,14 +100,12 @@ pub(super) fn problems(secrets: &SecretConfigs, machines: Option<&[&str]>) -> Di
                     .at(path.clone()),
             );
         }
-        let sources = [
-            ("value_wo", !secret.value_wo.is_null()),
-            ("command", !secret.command.is_null()),
-            ("file", !secret.file.is_null()),
-        ];
-        let given: Vec<&str> = sources.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
-        if given.len() != 1 {
-            let given = if given.is_empty() { "none of them".to_owned() } else { given.join(" and ") };
+        let instead = instead_of_one(&[
+            ("value_wo", presence(&secret.value_wo)),
+            ("command", presence(&secret.command)),
+            ("file", presence(&secret.file)),
+        ]);
+        if let Some(given) = instead {
             found.push(
                 Diagnostic::error("A secret has exactly one content")
                     .detail(format!("Found {given}, expected one of `value_wo`, `command` and `file`."))

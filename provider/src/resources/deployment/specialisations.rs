@@ -14,7 +14,7 @@ use super::generations::Generations;
 pub(crate) type Specialisations = Attr<BTreeMap<String, Attr<String>>>;
 
 pub(super) fn attribute() -> Attribute {
-    Attribute::map(Type::String).optional().description(
+    Attribute::map(Type::String).optional().null_elements().description(
         "Machines that run a specialisation of their configuration (NixOS' option `specialisation`) instead of its base system, by its \
          name: `{ web = \"maintenance\" }`. The machine also boots it, until another system is deployed. With null, or taken out \
          again, the machine gets the base system.",

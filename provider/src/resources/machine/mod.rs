@@ -102,8 +102,10 @@ impl Resource<Context> for MachineResource {
         let found = request.prior.as_ref().map(|state| state.private.clone()).unwrap_or_default();
         let prior = request.prior.as_ref().map(|state| &state.value);
         let planned = if request.config.ec2.is_null() {
-            // Nobody here powers a machine that is there already.
-            let proposed = Machine { power_state: Attr::Null, ..request.proposed };
+            // Nobody here powers a machine that is there already. What is not known yet can only turn out to be null.
+            let power_state =
+                if request.config.power_state.is_unknown() { Attr::Unknown } else { Attr::Null };
+            let proposed = Machine { power_state, ..request.proposed };
             ssh::planned(cx.data.ssh.as_ref(), prior, &request.config, proposed)
         } else {
             Box::pin(ec2::planned(cx, prior, &request.config, request.proposed, &found)).await?

@@ -122,12 +122,7 @@ fn website() -> Attribute {
 }
 
 fn cors_rules() -> Attribute {
-    let list = |description: &str| {
-        Attribute::list(Type::String)
-            .required()
-            .validate(validators::non_null_elements())
-            .description(description)
-    };
+    let list = |description: &str| Attribute::list(Type::String).required().description(description);
     let rule = Nested::new()
         .attribute("id", Attribute::string().optional().description("A name for it."))
         .attribute("allowed_headers", strings_attribute("Request headers that are allowed."))
@@ -186,10 +181,7 @@ fn lifecycle_rules() -> Attribute {
         )
         .attribute(
             "tags",
-            Attribute::map(Type::String)
-                .optional()
-                .validate(validators::non_null_elements())
-                .description("Objects with all of these tags."),
+            Attribute::map(Type::String).optional().description("Objects with all of these tags."),
         )
         .attribute("object_size_greater_than", size("Objects larger than this, in bytes."))
         .attribute("object_size_less_than", size("Objects smaller than this, in bytes."));

@@ -109,7 +109,9 @@ fn planned_object(
     broken: &mut Broken<'_>,
 ) {
     for (name, attribute) in attributes {
-        let (prior, config, planned) = (part(prior, name), part(config, name), part(planned, name));
+        let (prior, planned) = (part(prior, name), part(planned, name));
+        // Everything in an object that is not known yet is not known yet.
+        let config = if config.is_unknown() { config } else { part(config, name) };
         // Nearly always, and cheaper than to name the place.
         if planned == config && !attribute.write_only {
             continue;
@@ -149,7 +151,7 @@ fn planned_attribute(
     };
     let attributes = &nested.attributes;
     match (nesting, config, planned) {
-        (Nesting::Single, Value::Map(_), Value::Map(_)) => {
+        (Nesting::Single, Value::Map(_) | Value::Unknown, Value::Map(_)) => {
             planned_object(attributes, prior, config, planned, broken);
         }
         (Nesting::Map, Value::Map(configured), Value::Map(entries))
@@ -192,7 +194,9 @@ fn element(
         return;
     }
     broken.within(step, |broken| match (config, planned) {
-        (Value::Map(_), Value::Map(_)) => planned_object(attributes, prior, config, planned, broken),
+        (Value::Map(_) | Value::Unknown, Value::Map(_)) => {
+            planned_object(attributes, prior, config, planned, broken);
+        }
         _ => broken.report(config, planned),
     });
 }

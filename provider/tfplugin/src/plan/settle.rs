@@ -10,13 +10,20 @@ use crate::{Attribute, Schema, Type, Value};
 
 /// Write-only values are null, strings are in Unicode's normal form C as Terraform has them, elements of sets are in an order
 /// of their own and each there once, and blocks that are not there are an empty list.
+///
+/// An object that is unknown as a whole has an unknown value in each attribute, the write-only ones among them, which Terraform refuses.
+/// It becomes an object in which everything else is unknown.
 pub(crate) fn settle(schema: &Schema, value: Value) -> Value {
     object(&schema.attributes, value)
 }
 
 fn object(attributes: &BTreeMap<String, Attribute>, value: Value) -> Value {
-    let Value::Map(entries) = value else {
-        return value;
+    let entries = match value {
+        Value::Map(entries) => entries,
+        Value::Unknown if hide_something(attributes) => {
+            attributes.keys().map(|name| (name.clone(), Value::Unknown)).collect()
+        }
+        value => return value,
     };
     let entries = entries.into_iter().map(|(name, value)| match attributes.get(&name) {
         Some(definition) => (name, attribute(definition, value)),
@@ -43,6 +50,17 @@ fn attribute(definition: &Attribute, value: Value) -> Value {
         }
         (_, value) => value,
     }
+}
+
+/// Whether there are write-only attributes, on any level of single objects.
+fn hide_something(attributes: &BTreeMap<String, Attribute>) -> bool {
+    attributes.values().any(|attribute| {
+        let inner = match &attribute.kind {
+            Kind::Nested(Nesting::Single, nested) => hide_something(&nested.attributes),
+            _ => false,
+        };
+        attribute.write_only || inner
+    })
 }
 
 /// The same for a value of a plain type.
@@ -148,5 +166,25 @@ mod tests {
         let Value::Map(entries) = &mut expected else { unreachable!() };
         entries.insert("tags".into(), Value::List(vec!["a".into(), "b".into()]));
         assert_eq!(settled, expected);
+    }
+
+    #[test]
+    fn of_an_unknown_object_what_is_write_only_is_null() {
+        let secret = || {
+            Nested::new()
+                .attribute("value", Attribute::string().optional().write_only())
+                .attribute("version", Attribute::string().optional())
+        };
+        let schema = Schema::new(0)
+            .attribute("named", Attribute::nested_map(secret()).optional())
+            .attribute("one", Attribute::nested_single(secret()).optional())
+            .attribute("all", Attribute::nested_map(secret()).optional());
+        let object = |inner: Value| {
+            let named = Value::Map([("a".to_owned(), inner.clone())].into());
+            let entries = [("named", named), ("one", inner), ("all", Value::Unknown)];
+            Value::Map(entries.map(|(name, value)| (name.to_owned(), value)).into())
+        };
+        let open = [("value".to_owned(), Value::Null), ("version".to_owned(), Value::Unknown)];
+        assert_eq!(settle(&schema, object(Value::Unknown)), object(Value::Map(open.into())));
     }
 }

@@ -57,6 +57,7 @@ pub struct Attribute {
     pub(crate) write_only: bool,
     pub(crate) requires_replace: bool,
     pub(crate) use_state_for_unknown: bool,
+    pub(crate) null_elements: bool,
     pub(crate) default: Option<Value>,
     pub(crate) validators: Vec<Validator>,
 }
@@ -334,6 +335,7 @@ impl Attribute {
             write_only: false,
             requires_replace: false,
             use_state_for_unknown: false,
+            null_elements: false,
             default: None,
             validators: vec![],
         }
@@ -409,6 +411,8 @@ impl Attribute {
         requires_replace,
         /// Once it has a value it keeps it, whatever else changes.
         use_state_for_unknown,
+        /// Elements of the list, set or map may be null. Elsewhere a null element is an error of the configuration.
+        null_elements,
     }
 
     /// It should not be used any more; `instead` says what to do.

@@ -1,9 +1,12 @@
-//! Runs a schema's checks over a configuration. What is null or not known yet passes: Terraform asks again.
+//! Runs a schema's checks over a configuration. What is not known yet passes: Terraform asks again when it is.
+//!
+//! Terraform itself refuses a required attribute that is not written, but not one that is null, as in `name = var.name`, and it
+//! lets elements of every collection be null. Both are errors here, with the place, so that no model has to expect them.
 
 use std::collections::BTreeMap;
 
 use super::{Attribute, Group, GroupRule, Kind, Nesting, Schema};
-use crate::{Diagnostic, Diagnostics, Path, Value};
+use crate::{Diagnostic, Diagnostics, Path, Type, Value};
 
 impl Schema {
     /// Everything that is wrong with `config`. `write_only` tells whether the client keeps write-only values out of state.
@@ -90,10 +93,21 @@ fn validate_object(
 ) {
     for (name, attribute) in attributes {
         let Some(value) = config.get(name) else { continue };
-        if value.is_null() || value.is_unknown() {
+        if value.is_unknown() {
             continue;
         }
         let path = path.clone().attribute(name);
+        if value.is_null() {
+            if attribute.required {
+                let kind = attribute.ty();
+                found.push(
+                    Diagnostic::error(format!("`{path}` is missing"))
+                        .detail(format!("Found null, expected {kind}."))
+                        .at(path),
+                );
+            }
+            continue;
+        }
         let hidden = context.hidden || attribute.sensitive || attribute.write_only;
         if attribute.write_only && !context.write_only {
             found.push(
@@ -114,6 +128,9 @@ fn validate_object(
                 );
             }
         }
+        if !attribute.null_elements {
+            check_elements(&attribute.ty(), value, &path, found);
+        }
         if let Kind::Nested(nesting, nested) = &attribute.kind {
             let mut inner = |value: &Value, path: &Path| {
                 validate_object(&nested.attributes, value, path, Context { hidden, ..context }, found);
@@ -129,6 +146,32 @@ fn validate_object(
                 _ => {}
             }
         }
+    }
+}
+
+/// Refuses null elements. Attributes of objects are no elements.
+fn check_elements(ty: &Type, value: &Value, path: &Path, found: &mut Diagnostics) {
+    let mut check = |element: &Type, value: &Value, path: Path| {
+        if value.is_null() {
+            found.push(
+                Diagnostic::error(format!("`{path}` is null"))
+                    .detail(format!(
+                        "Found null, expected {element}. Leave it out where there is nothing, for example with `if` in a `for` expression."
+                    ))
+                    .at(path),
+            );
+        } else {
+            check_elements(element, value, &path, found);
+        }
+    };
+    match (ty, value) {
+        (Type::List(element) | Type::Set(element), Value::List(items)) => {
+            items.iter().enumerate().for_each(|(n, item)| check(element, item, path.clone().index(n)));
+        }
+        (Type::Map(element), Value::Map(entries)) => {
+            entries.iter().for_each(|(key, item)| check(element, item, path.clone().key(key)));
+        }
+        _ => {}
     }
 }
 

@@ -85,18 +85,6 @@ pub fn integer_between(low: i64, high: i64) -> Validator {
     .such_as(low)
 }
 
-/// A list, set or map without null elements.
-pub fn non_null_elements() -> Validator {
-    Validator::new(|value| {
-        let null = match value {
-            Value::List(items) => items.iter().any(Value::is_null),
-            Value::Map(entries) => entries.values().any(Value::is_null),
-            _ => false,
-        };
-        if null { Err("no null among the elements".to_owned()) } else { Ok(()) }
-    })
-}
-
 fn is_duration(text: &str) -> bool {
     let mut rest = text;
     while !rest.is_empty() {

@@ -42,7 +42,7 @@ impl Schema {
     }
 }
 
-/// Gives attributes that are not set their defaults, and finds those that must be set or must not.
+/// Gives attributes that are not set their defaults, and finds those that must not be set.
 fn complete(
     attributes: &BTreeMap<String, Attribute>,
     value: &mut Value,
@@ -54,10 +54,6 @@ fn complete(
         let Some(value) = entries.get_mut(name) else { continue };
         let path = path.clone().attribute(name);
         if value.is_null() {
-            if attribute.required {
-                let summary = format!("`{path}` is missing");
-                found.push(Diagnostic::error(summary).detail("The configuration has to set it."));
-            }
             if let Some(default) = &attribute.default {
                 *value = default.clone();
             }

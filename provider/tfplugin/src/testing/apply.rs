@@ -60,12 +60,13 @@ impl Harness {
             Ok(again) => again,
             Err(diagnostics) => return Applied { state: prior.cloned(), diagnostics },
         };
-        assert!(
-            core::keeps(&plan.planned, &again.planned),
-            "the second plan must keep what the first has promised:\n{:#?}\n{:#?}",
-            plan.planned,
-            again.planned
-        );
+        let broken = core::broken_promise(&plan.planned, &again.planned, &crate::Path::root());
+        if let Some(path) = broken {
+            panic!(
+                "the second plan must keep what the first has promised, which `{path}` is not:\n{:#?}\n{:#?}",
+                plan.planned, again.planned
+            );
+        }
         self.carry_out(&plan.type_name, prior, again.planned, &config, again.private).await
     }
 

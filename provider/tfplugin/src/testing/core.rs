@@ -41,15 +41,16 @@ fn object(
     }
     let entries = attributes.iter().map(|(name, definition)| {
         let path = path.clone().attribute(name);
+        // Terraform refuses what is not written; whether it may be null is for the provider to say.
+        if definition.required && !entries.contains_key(name) {
+            found.push(Diagnostic::error("Missing required argument").at(path.clone()));
+        }
         (name.clone(), attribute(definition, part(config, name), &path, found))
     });
     Value::Map(entries.collect())
 }
 
 fn attribute(definition: &Attribute, config: &Value, path: &Path, found: &mut Diagnostics) -> Value {
-    if definition.required && config.is_null() {
-        found.push(Diagnostic::error("Missing required argument").at(path.clone()));
-    }
     if definition.computed && !definition.optional && !config.is_null() {
         found.push(Diagnostic::error("Value for unconfigurable attribute").at(path.clone()));
     }
@@ -221,7 +222,9 @@ pub(super) fn write_only(schema: &Schema, value: &Value) -> Vec<String> {
 
 fn hidden(attributes: &BTreeMap<String, Attribute>, value: &Value, path: &Path, found: &mut Vec<String>) {
     for (name, attribute) in attributes {
-        let (value, path) = (part(value, name), path.clone().attribute(name));
+        // Whatever is in an object that is unknown is unknown.
+        let value = if value.is_unknown() { value } else { part(value, name) };
+        let path = path.clone().attribute(name);
         if attribute.write_only && !value.is_null() {
             found.push(path.to_string());
         }
@@ -241,19 +244,27 @@ fn hidden(attributes: &BTreeMap<String, Attribute>, value: &Value, path: &Path, 
     }
 }
 
-/// Whether a later plan keeps what an earlier one promised: what was known is the same.
-pub(super) fn keeps(earlier: &Value, later: &Value) -> bool {
+/// The first place in which a later plan does not keep what an earlier one promised: what was known is the same.
+pub(super) fn broken_promise(earlier: &Value, later: &Value, path: &Path) -> Option<Path> {
     match (earlier, later) {
-        (earlier, _) if earlier.is_unknown() => true,
+        (earlier, _) if earlier.is_unknown() => None,
         (Value::Map(a), Value::Map(b)) => {
-            a.keys().eq(b.keys()) && a.iter().zip(b.values()).all(|((_, a), b)| keeps(a, b))
+            let names = a.keys().chain(b.keys().filter(|name| !a.contains_key(*name)));
+            names.into_iter().find_map(|name| match (a.get(name), b.get(name)) {
+                (Some(a), Some(b)) => broken_promise(a, b, &path.clone().attribute(name)),
+                _ => Some(path.clone().attribute(name)),
+            })
         }
         (Value::List(a), Value::List(b)) if a.iter().any(Value::contains_unknown) => {
             // Elements of a set may have become equal, and stand in another order.
-            b.len() <= a.len() && a.iter().all(|a| b.iter().any(|b| keeps(a, b)))
+            let kept = b.len() <= a.len()
+                && a.iter().all(|a| b.iter().any(|b| broken_promise(a, b, path).is_none()));
+            (!kept).then(|| path.clone())
         }
-        (Value::Dynamic(a), Value::Dynamic(b)) => a.0 == b.0 && keeps(&a.1, &b.1),
-        (earlier, later) => earlier == later,
+        (Value::Dynamic(a), Value::Dynamic(b)) if a.0 == b.0 => broken_promise(&a.1, &b.1, path),
+        // What has an unknown value in it has a type in which that value has none yet.
+        (Value::Dynamic(a), Value::Dynamic(b)) if a.1.contains_unknown() => broken_promise(&a.1, &b.1, path),
+        (earlier, later) => (earlier != later).then(|| path.clone()),
     }
 }
 
@@ -322,6 +333,7 @@ mod tests {
     #[test]
     fn what_was_promised_is_kept() {
         let set = |items: &[Value]| Value::set(items.to_vec());
+        let keeps = |a: &Value, b: &Value| broken_promise(a, b, &Path::root()).is_none();
         assert!(keeps(&Value::Unknown, &"x".into()));
         assert!(keeps(&set(&["a".into(), Value::Unknown]), &set(&["a".into()])));
         assert!(!keeps(&set(&["a".into(), Value::Unknown]), &set(&["b".into()])));

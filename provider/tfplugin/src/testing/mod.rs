@@ -21,6 +21,7 @@
 mod apply;
 mod connect;
 pub(crate) mod core;
+mod holes;
 mod life;
 mod model;
 mod others;
@@ -45,6 +46,7 @@ use crate::{Client, Diagnostic, Diagnostics, Provider, Schema, Severity, Signatu
 
 pub use apply::Applied;
 pub use connect::ConnectError;
+pub use holes::{Filler, Hole, Offer, holes_in};
 pub use life::Stored;
 pub use model::model_problems;
 pub use others::{Invoked, Open};
@@ -112,10 +114,8 @@ impl Harness {
     /// Validates the provider block and configures.
     pub async fn configure(&self, config: &Value) -> Result<Diagnostics, Diagnostics> {
         let schema = &self.schemas.provider;
+        let mut warnings = self.validate_as(Offer::Provider, config).await?;
         let config = encode(schema, &core::conform(schema, config)?);
-        let request = proto::validate_provider_config::Request { config: Some(config.clone()) };
-        let validated = answer(self.client.clone().validate_provider_config(request).await).diagnostics;
-        let mut warnings = heard(validated)?;
         let request = proto::configure_provider::Request {
             terraform_version: "1.11.4".to_owned(),
             config: Some(config),

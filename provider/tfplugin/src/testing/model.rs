@@ -10,8 +10,8 @@ use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Path, Schema, Step, Type, Value, from_value, to_value};
 
 /// What is wrong with a model, one sentence each: an attribute of the schema that it loses, or a value that Terraform may
-/// send and it cannot take. Terraform may send null for everything that is not required, and an unknown value for
-/// everything, because any of it may come from something that does not exist yet.
+/// send and it cannot take. Terraform may send an unknown value in every place, elements of lists, sets and maps among them, because any
+/// of it may come from something that does not exist yet; and null wherever validation by the schema lets it pass.
 pub fn model_problems<M: Serialize + DeserializeOwned>(schema: &Schema) -> Vec<String> {
     let mut problems = vec![];
     let mut lost = BTreeSet::new();
@@ -32,13 +32,13 @@ pub fn model_problems<M: Serialize + DeserializeOwned>(schema: &Schema) -> Vec<S
     check("with every attribute set".to_owned(), &full);
     let mut places = vec![];
     collect(&schema.attributes, &mut vec![], &mut places);
-    for (steps, required) in places {
+    for Place { steps, may_be_null } in places {
         let path = Path::from_steps(&steps);
         let mut with = |value: Value, name: &str| {
             check(format!("with `{path}` {name}"), &replaced(&full, &steps, &value));
         };
         with(Value::Unknown, "not known");
-        if !required {
+        if may_be_null {
             with(Value::Null, "null");
         }
     }
@@ -83,31 +83,55 @@ fn sample_of(ty: &Type) -> Value {
     }
 }
 
-/// Every place of a filled value, and whether it is required.
-fn collect(
-    attributes: &BTreeMap<String, Attribute>,
-    here: &mut Vec<Step>,
-    places: &mut Vec<(Vec<Step>, bool)>,
-) {
+/// A place of a filled value.
+struct Place {
+    steps: Vec<Step>,
+    /// Whether a configuration that has null there is valid.
+    may_be_null: bool,
+}
+
+/// Every place of a filled value: attributes, and elements of lists, sets and maps.
+fn collect(attributes: &BTreeMap<String, Attribute>, here: &mut Vec<Step>, places: &mut Vec<Place>) {
     for (name, attribute) in attributes {
         here.push(Step::Attribute(name.clone()));
         // Blocks in lists and sets are never null.
         let never_null =
             attribute.block.is_some() && !matches!(attribute.kind, Kind::Nested(Nesting::Single, _));
-        places.push((here.clone(), attribute.required || never_null));
+        places.push(Place { steps: here.clone(), may_be_null: !attribute.required && !never_null });
+        // Of what only the provider sets, an element is what the provider makes it.
+        if attribute.block.is_none() && (attribute.required || attribute.optional) {
+            elements(&attribute.ty(), attribute.null_elements, here, places);
+        }
         if let Kind::Nested(nesting, nested) = &attribute.kind {
-            let element = match nesting {
+            let depth = here.len();
+            here.extend(match nesting {
                 Nesting::Single => None,
                 Nesting::List | Nesting::Set => Some(Step::Index(0)),
-                Nesting::Map => Some(Step::Key("key".to_owned())),
-            };
-            let depth = here.len();
-            here.extend(element);
+                Nesting::Map => Some(element_key()),
+            });
             collect(&nested.attributes, here, places);
             here.truncate(depth);
         }
         here.pop();
     }
+}
+
+/// The elements of a value of this type, and their elements.
+fn elements(ty: &Type, may_be_null: bool, here: &mut Vec<Step>, places: &mut Vec<Place>) {
+    let (step, element) = match ty {
+        Type::List(element) | Type::Set(element) => (Step::Index(0), element),
+        Type::Map(element) => (element_key(), element),
+        _ => return,
+    };
+    here.push(step);
+    places.push(Place { steps: here.clone(), may_be_null });
+    elements(element, may_be_null, here, places);
+    here.pop();
+}
+
+/// The key of the only element of each map.
+fn element_key() -> Step {
+    Step::Key("key".to_owned())
 }
 
 fn replaced(value: &Value, steps: &[Step], by: &Value) -> Value {
@@ -178,6 +202,16 @@ mod tests {
         parts: Option<BTreeMap<String, Attr<Part>>>,
     }
 
+    /// Collections whose elements have to be known.
+    #[derive(Serialize, Deserialize)]
+    struct Bare {
+        name: Attr<String>,
+        mode: Attr<String>,
+        parts: Attr<BTreeMap<String, Part>>,
+        words: Attr<Vec<String>>,
+        rows: Attr<Vec<Attr<Vec<String>>>>,
+    }
+
     fn schema() -> Schema {
         Schema::new(0)
             .attribute("name", Attribute::string().required())
@@ -201,5 +235,24 @@ mod tests {
             assert!(problems.contains(expected), "{expected} not in\n{problems}");
         }
         assert!(!problems.contains("`parts` null"), "{problems}");
+    }
+
+    #[test]
+    fn a_model_that_cannot_take_an_unknown_element_has_a_problem() {
+        let rows = Attribute::list(Type::List(Box::new(Type::String))).optional();
+        let schema = schema()
+            .attribute("words", Attribute::set(Type::String).optional().null_elements())
+            .attribute("rows", rows);
+        let problems = model_problems::<Bare>(&schema);
+        let expected = [
+            "with `parts[\"key\"]` not known",
+            "with `rows[0][0]` not known",
+            "with `words[0]` not known",
+            "with `words[0]` null",
+        ];
+        assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+        for (problem, expected) in problems.iter().zip(expected) {
+            assert!(problem.starts_with(expected), "{expected} is not what {problem} begins with");
+        }
     }
 }

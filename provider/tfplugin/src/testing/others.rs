@@ -6,7 +6,7 @@ use crate::plan::check_known;
 use crate::server::proto;
 use crate::{Diagnostics, FunctionError, Schema, Value};
 
-use super::{Harness, Schemas, answer, core, decode, decode_type, encode, encode_type, heard};
+use super::{Harness, Offer, Schemas, answer, core, decode, decode_type, encode, encode_type, heard};
 
 /// An ephemeral resource that is open.
 #[derive(Clone, Debug)]
@@ -31,15 +31,55 @@ pub struct Invoked {
 }
 
 impl Harness {
+    /// Validates a configuration of any kind. Warnings, or errors.
+    pub async fn validate_as(&self, of: Offer<'_>, config: &Value) -> Result<Diagnostics, Diagnostics> {
+        let schema = self.schema_of(of);
+        let config = Some(encode(schema, &core::conform(schema, config)?));
+        let mut client = self.client.clone();
+        let found = match of {
+            Offer::Resource(name) => {
+                let request = proto::validate_resource_config::Request {
+                    type_name: name.to_owned(),
+                    config,
+                    client_capabilities: Some(self.capabilities()),
+                };
+                answer(client.validate_resource_config(request).await).diagnostics
+            }
+            Offer::Provider => {
+                let request = proto::validate_provider_config::Request { config };
+                answer(client.validate_provider_config(request).await).diagnostics
+            }
+            Offer::DataSource(name) => {
+                let type_name = name.to_owned();
+                let request = proto::validate_data_resource_config::Request { type_name, config };
+                answer(client.validate_data_resource_config(request).await).diagnostics
+            }
+            Offer::EphemeralResource(name) => {
+                let type_name = name.to_owned();
+                let request = proto::validate_ephemeral_resource_config::Request { type_name, config };
+                answer(client.validate_ephemeral_resource_config(request).await).diagnostics
+            }
+            Offer::ListResource(name) => {
+                let request = proto::validate_list_resource_config::Request {
+                    type_name: name.to_owned(),
+                    config,
+                    ..Default::default()
+                };
+                answer(client.validate_list_resource_config(request).await).diagnostics
+            }
+            Offer::Action(name) => {
+                let request = proto::validate_action_config::Request { action_type: name.to_owned(), config };
+                answer(client.validate_action_config(request).await).diagnostics
+            }
+        };
+        heard(found)
+    }
+
     /// Validates and reads a data source.
     pub async fn read(&self, type_name: &str, config: &Value) -> Result<Value, Diagnostics> {
         let schema = Schemas::named(&self.schemas.data_sources, type_name);
+        self.validate_as(Offer::DataSource(type_name), config).await?;
         let config = encode(schema, &core::conform(schema, config)?);
-        let request = proto::validate_data_resource_config::Request {
-            type_name: type_name.to_owned(),
-            config: Some(config.clone()),
-        };
-        heard(answer(self.client.clone().validate_data_resource_config(request).await).diagnostics)?;
         let request = proto::read_data_source::Request {
             type_name: type_name.to_owned(),
             config: Some(config),
@@ -86,12 +126,8 @@ impl Harness {
     /// Validates and opens an ephemeral resource.
     pub async fn open(&self, type_name: &str, config: &Value) -> Result<Open, Diagnostics> {
         let schema = Schemas::named(&self.schemas.ephemeral_resources, type_name);
+        self.validate_as(Offer::EphemeralResource(type_name), config).await?;
         let config = encode(schema, &core::conform(schema, config)?);
-        let request = proto::validate_ephemeral_resource_config::Request {
-            type_name: type_name.to_owned(),
-            config: Some(config.clone()),
-        };
-        heard(answer(self.client.clone().validate_ephemeral_resource_config(request).await).diagnostics)?;
         let request = proto::open_ephemeral_resource::Request {
             type_name: type_name.to_owned(),
             config: Some(config),
@@ -160,13 +196,8 @@ impl Harness {
         let schema = Schemas::named(&self.schemas.list_resources, type_name);
         let managed = self.schemas.resource(type_name);
         let identity = managed.identity.as_ref().expect("what is listed has an identity").ty();
+        self.validate_as(Offer::ListResource(type_name), config).await?;
         let config = encode(schema, &core::conform(schema, config)?);
-        let request = proto::validate_list_resource_config::Request {
-            type_name: type_name.to_owned(),
-            config: Some(config.clone()),
-            ..Default::default()
-        };
-        heard(answer(self.client.clone().validate_list_resource_config(request).await).diagnostics)?;
         let request = proto::list_resource::Request {
             type_name: type_name.to_owned(),
             config: Some(config),
@@ -194,10 +225,8 @@ impl Harness {
     pub async fn invoke(&self, type_name: &str, config: &Value) -> Result<Invoked, Diagnostics> {
         use proto::invoke_action::event::Type;
         let schema = Schemas::named(&self.schemas.actions, type_name);
+        self.validate_as(Offer::Action(type_name), config).await?;
         let config = encode(schema, &core::conform(schema, config)?);
-        let action_type = type_name.to_owned();
-        let request = proto::validate_action_config::Request { action_type, config: Some(config.clone()) };
-        heard(answer(self.client.clone().validate_action_config(request).await).diagnostics)?;
         let request = proto::plan_action::Request {
             action_type: type_name.to_owned(),
             config: Some(config.clone()),

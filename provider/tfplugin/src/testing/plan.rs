@@ -4,7 +4,7 @@ use crate::plan::check_planned;
 use crate::server::proto;
 use crate::{Diagnostics, Path, Step, Value};
 
-use super::{Harness, Stored, answer, core, decode, encode, heard, path};
+use super::{Harness, Offer, Stored, answer, core, decode, encode, heard, path};
 
 /// What a plan does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +43,7 @@ pub struct Plan {
 impl Harness {
     /// Validates a configuration. Warnings, or errors.
     pub async fn validate(&self, type_name: &str, config: &Value) -> Result<Diagnostics, Diagnostics> {
-        let schema = self.schemas.resource(type_name);
-        let request = proto::validate_resource_config::Request {
-            type_name: type_name.to_owned(),
-            config: Some(encode(schema, &core::conform(schema, config)?)),
-            client_capabilities: Some(self.capabilities()),
-        };
-        heard(answer(self.client.clone().validate_resource_config(request).await).diagnostics)
+        self.validate_as(Offer::Resource(type_name), config).await
     }
 
     /// Plans what `config` makes of `prior`.
@@ -150,6 +144,8 @@ impl Harness {
         if !deferred {
             let broken = check_planned(type_name, schema, before, config, &planned);
             assert!(broken.is_empty(), "Terraform would refuse the plan: {broken:#?}");
+            let hidden = core::write_only(schema, &planned);
+            assert!(hidden.is_empty(), "write-only values are planned: {hidden:?}");
         }
         Ok(Plan {
             action: Action::NoOp,
@@ -165,11 +161,18 @@ impl Harness {
     }
 }
 
-/// What a path leads to.
-fn at<'v>(path: &Path, value: &'v Value) -> Option<&'v Value> {
-    path.steps().iter().try_fold(value, |here, step| match (step, here) {
-        (Step::Attribute(name) | Step::Key(name), here) => here.get(name),
-        (Step::Index(index), Value::List(items)) => items.get(*index),
-        _ => None,
+/// What a path leads to. Below what is unknown everything is.
+pub(super) fn at<'v>(path: &Path, value: &'v Value) -> Option<&'v Value> {
+    path.steps().iter().try_fold(value, |here, step| {
+        let here = match here {
+            Value::Dynamic(typed) => &typed.1,
+            here => here,
+        };
+        match (step, here) {
+            (_, here) if here.is_unknown() => Some(here),
+            (Step::Attribute(name) | Step::Key(name), here) => here.get(name),
+            (Step::Index(index), Value::List(items)) => items.get(*index),
+            _ => None,
+        }
     })
 }

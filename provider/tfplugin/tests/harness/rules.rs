@@ -19,6 +19,17 @@ async fn bad_configurations_get_an_error_each() {
     assert!(errors(with(&wok, "metal", "mud")).await.contains("one of \"iron\", \"copper\""));
     assert!(errors(with(&wok, "name", "lid")).await.contains("A lid is no pot"));
     assert!(errors(object([])).await.contains("Missing required argument"));
+    // Terraform lets null pass where a value is required, and among elements.
+    let null = || Value::Null;
+    assert!(
+        errors(object([("name", null())])).await.contains("`name` is missing: Found null, expected a string")
+    );
+    let part = |part: Value| with(&wok, "parts", object([("a", part)]));
+    assert!(errors(part(null())).await.contains("`parts[\"a\"]` is null: Found null, expected an object"));
+    let kindless = object([("kind", null())]);
+    assert!(errors(part(kindless)).await.contains("`parts[\"a\"].kind` is missing"));
+    let tags = with(&wok, "tags", Value::List(vec!["x".into(), null()]));
+    assert!(errors(tags).await.contains("` is null: Found null, expected a string"));
     let warnings = terraform.validate("kitchen_pot", &with(&wok, "name", "old pot")).await.unwrap();
     assert_eq!(said(&warnings), "This pot is old: \n", "a warning is no error");
 }

@@ -13,6 +13,7 @@ mod expressions;
 mod faults;
 mod flakes;
 mod generations;
+mod holes;
 mod identity;
 mod importing;
 mod interruptions;

@@ -69,8 +69,9 @@ pub(crate) async fn planned(
         let mut kept = prior.clone();
         kept.user = kept.login_user(cx.data.ssh.as_ref(), Some(prior));
         kept.port = kept.login_port(cx.data.ssh.as_ref(), Some(prior));
-        kept.point_target();
         errors_of(check_addresses(config, &kept))?;
+        kept.leave_open(config);
+        kept.point_target();
         return Ok(kept);
     }
     let restarts = planned.runs() && (!prior.runs() || needs_stop(old, &block));
@@ -105,6 +106,7 @@ pub(crate) async fn planned(
     planned.ec2 = Attr::Known(block);
     planned.port = planned.login_port(cx.data.ssh.as_ref(), Some(prior));
     planned.user = planned.login_user(cx.data.ssh.as_ref(), Some(prior));
+    planned.leave_open(config);
     planned.point_target();
     Ok(planned)
 }
@@ -175,6 +177,20 @@ pub(crate) fn validate(config: &Machine) -> Result<(), Diagnostics> {
 }
 
 impl Machine {
+    /// Promises nothing of what the configuration says and nobody knows yet.
+    fn leave_open(&mut self, config: &Self) {
+        let said = [
+            (&mut self.public_ipv4, &config.public_ipv4),
+            (&mut self.private_ipv4, &config.private_ipv4),
+            (&mut self.public_ipv6, &config.public_ipv6),
+            (&mut self.system, &config.system),
+            (&mut self.state_version, &config.state_version),
+        ];
+        for (planned, _) in said.into_iter().filter(|(_, said)| said.is_unknown()) {
+            *planned = Attr::Unknown;
+        }
+    }
+
     /// Whether everything that users write, but for the block, is as it was.
     fn same_beside_ec2(&self, prior: &Self) -> bool {
         let written =

@@ -10,11 +10,12 @@ use tfplugin::Attr;
 
 use super::{Bucket, Part, built, null_if, or_none, text};
 use crate::aws::AwsError;
+use crate::settings::List;
 
 /// When objects move to cheaper storage and when they go.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Lifecycle(Vec<LifecycleRule>);
+pub(crate) struct Lifecycle(Vec<Attr<LifecycleRule>>);
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct LifecycleRule {
@@ -22,9 +23,9 @@ struct LifecycleRule {
     enabled: Attr<bool>,
     filter: Attr<LifecycleFilter>,
     expiration: Attr<Expiration>,
-    transitions: Attr<Vec<Transition>>,
+    transitions: List<Transition>,
     noncurrent_version_expiration: Attr<NoncurrentExpiration>,
-    noncurrent_version_transitions: Attr<Vec<NoncurrentTransition>>,
+    noncurrent_version_transitions: List<NoncurrentTransition>,
     abort_incomplete_multipart_upload_days: Attr<i32>,
 }
 
@@ -166,7 +167,7 @@ impl LifecycleRule {
                     .set_storage_class(class(&transition.storage_class))
                     .build()
             };
-            transitions.iter().map(one).collect()
+            transitions.iter().filter_map(Attr::known).map(one).collect()
         });
         let noncurrent = self.noncurrent_version_expiration.known().map(|expiration| {
             s3::NoncurrentVersionExpiration::builder()
@@ -182,7 +183,7 @@ impl LifecycleRule {
                     .set_storage_class(transition.storage_class.known().map(|class| class.as_str().into()))
                     .build()
             };
-            transitions.iter().map(one).collect()
+            transitions.iter().filter_map(Attr::known).map(one).collect()
         });
         let abort = self
             .abort_incomplete_multipart_upload_days
@@ -218,15 +219,19 @@ impl LifecycleRule {
     }
 
     fn from_s3(rule: &s3::LifecycleRule) -> Self {
-        let transition = |transition: &s3::Transition| Transition {
-            days: Attr::from(transition.days()),
-            date: date_text(transition.date()),
-            storage_class: text(transition.storage_class().map(s3::TransitionStorageClass::as_str)),
+        let transition = |transition: &s3::Transition| {
+            Attr::Known(Transition {
+                days: Attr::from(transition.days()),
+                date: date_text(transition.date()),
+                storage_class: text(transition.storage_class().map(s3::TransitionStorageClass::as_str)),
+            })
         };
-        let moved = |transition: &s3::NoncurrentVersionTransition| NoncurrentTransition {
-            noncurrent_days: Attr::from(transition.noncurrent_days()),
-            newer_noncurrent_versions: Attr::from(transition.newer_noncurrent_versions()),
-            storage_class: text(transition.storage_class().map(s3::TransitionStorageClass::as_str)),
+        let moved = |transition: &s3::NoncurrentVersionTransition| {
+            Attr::Known(NoncurrentTransition {
+                noncurrent_days: Attr::from(transition.noncurrent_days()),
+                newer_noncurrent_versions: Attr::from(transition.newer_noncurrent_versions()),
+                storage_class: text(transition.storage_class().map(s3::TransitionStorageClass::as_str)),
+            })
         };
         let some = |items: Vec<_>| if items.is_empty() { Attr::Null } else { Attr::Known(items) };
         let some_moved = |items: Vec<_>| if items.is_empty() { Attr::Null } else { Attr::Known(items) };
@@ -275,12 +280,15 @@ impl Part for Lifecycle {
 
     async fn read(bucket: &Bucket) -> Result<Option<Self>, AwsError> {
         let found = get(bucket).await?;
-        Ok(found.map(|found| Self(found.rules().iter().map(LifecycleRule::from_s3).collect())))
+        Ok(found.map(|found| {
+            Self(found.rules().iter().map(|rule| Attr::Known(LifecycleRule::from_s3(rule))).collect())
+        }))
     }
 
     async fn write(&self, bucket: &Bucket) -> Result<(), AwsError> {
         const ACTION: &str = "s3:PutLifecycleConfiguration";
-        let rules = self.0.iter().map(LifecycleRule::to_s3).collect::<Result<Vec<_>, _>>()?;
+        let rules =
+            self.0.iter().filter_map(Attr::known).map(LifecycleRule::to_s3).collect::<Result<Vec<_>, _>>()?;
         let configuration = s3::BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build();
         // What the whole configuration has beside its rules stays as it is. Without it S3 would go back to its default.
         let there = get(bucket).await?;
@@ -298,8 +306,9 @@ impl Part for Lifecycle {
 
     /// S3 may give rules back in another order.
     fn same(&self, other: &Self) -> bool {
-        let [ours, theirs] =
-            [self, other].map(|rules| rules.0.iter().map(LifecycleRule::plain).collect::<Vec<_>>());
+        let [ours, theirs] = [self, other].map(|rules| {
+            rules.0.iter().map(|rule| rule.as_ref().map(LifecycleRule::plain)).collect::<Vec<_>>()
+        });
         ours.len() == theirs.len() && ours.iter().all(|rule| theirs.contains(rule))
     }
 }
@@ -326,11 +335,11 @@ mod tests {
                 date: known("2030-01-01T00:00:00Z".into()),
                 ..Expiration::default()
             }),
-            transitions: known(vec![Transition {
+            transitions: known(vec![known(Transition {
                 days: known(30),
                 storage_class: known("GLACIER".into()),
                 ..Transition::default()
-            }]),
+            })]),
             noncurrent_version_expiration: known(NoncurrentExpiration {
                 noncurrent_days: known(90),
                 newer_noncurrent_versions: known(3),
@@ -377,12 +386,12 @@ mod tests {
             noncurrent_version_transitions: known(vec![]),
             ..bare.clone()
         };
-        assert!(Lifecycle(vec![bare.clone()]).same(&Lifecycle(vec![empty.clone()])));
+        assert!(Lifecycle(vec![known(bare.clone())]).same(&Lifecycle(vec![known(empty.clone())])));
         let other = LifecycleRule {
             filter: known(LifecycleFilter { prefix: known("a".into()), ..LifecycleFilter::default() }),
             ..empty
         };
-        assert!(!Lifecycle(vec![bare]).same(&Lifecycle(vec![other])));
+        assert!(!Lifecycle(vec![known(bare)]).same(&Lifecycle(vec![known(other)])));
     }
 
     #[test]

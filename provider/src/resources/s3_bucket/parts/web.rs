@@ -27,7 +27,7 @@ impl Website {
     pub(crate) fn is_complete(&self) -> bool {
         match (&self.index_document, &self.redirect_all_requests_to) {
             (Attr::Null, Attr::Null) | (Attr::Known(_), Attr::Known(_)) => false,
-            (Attr::Null, Attr::Known(_)) => self.error_document.is_null(),
+            (Attr::Null, Attr::Known(_)) => !self.error_document.is_known(),
             _ => true,
         }
     }
@@ -91,7 +91,7 @@ impl Part for Website {
 /// Which pages of other sites may read from the bucket.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Cors(Vec<CorsRule>);
+pub(crate) struct Cors(Vec<Attr<CorsRule>>);
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct CorsRule {
@@ -110,13 +110,15 @@ impl Part for Cors {
         let call = bucket.client.get_bucket_cors().bucket(&bucket.name);
         let found = call.send().await.map_err(AwsError::of("s3:GetBucketCORS"));
         let Some(found) = or_none(found, "NoSuchCORSConfiguration")? else { return Ok(None) };
-        let rule = |rule: &s3::CorsRule| CorsRule {
-            id: text(rule.id()),
-            allowed_headers: strings(rule.allowed_headers()),
-            allowed_methods: strings(rule.allowed_methods()),
-            allowed_origins: strings(rule.allowed_origins()),
-            expose_headers: strings(rule.expose_headers()),
-            max_age_seconds: Attr::from(rule.max_age_seconds()),
+        let rule = |rule: &s3::CorsRule| {
+            Attr::Known(CorsRule {
+                id: text(rule.id()),
+                allowed_headers: strings(rule.allowed_headers()),
+                allowed_methods: strings(rule.allowed_methods()),
+                allowed_origins: strings(rule.allowed_origins()),
+                expose_headers: strings(rule.expose_headers()),
+                max_age_seconds: Attr::from(rule.max_age_seconds()),
+            })
         };
         Ok(Some(Self(found.cors_rules().iter().map(rule).collect())))
     }
@@ -124,7 +126,7 @@ impl Part for Cors {
     async fn write(&self, bucket: &Bucket) -> Result<(), AwsError> {
         const ACTION: &str = "s3:PutBucketCORS";
         let mut configuration = s3::CorsConfiguration::builder();
-        for rule in &self.0 {
+        for rule in self.0.iter().filter_map(Attr::known) {
             let rule = s3::CorsRule::builder()
                 .set_id(rule.id.known().cloned())
                 .set_allowed_headers(vector(&rule.allowed_headers))
@@ -147,11 +149,12 @@ impl Part for Cors {
 
     /// S3 gives an empty list back as none.
     fn same(&self, other: &Self) -> bool {
-        let plain = |rule: &CorsRule| {
-            let mut plain = rule.clone();
-            null_if(&mut plain.allowed_headers, Vec::is_empty);
-            null_if(&mut plain.expose_headers, Vec::is_empty);
-            plain
+        let plain = |rule: &Attr<CorsRule>| {
+            rule.clone().map(|mut plain| {
+                null_if(&mut plain.allowed_headers, Vec::is_empty);
+                null_if(&mut plain.expose_headers, Vec::is_empty);
+                plain
+            })
         };
         self.0.iter().map(plain).eq(other.0.iter().map(plain))
     }
