@@ -18,6 +18,7 @@ mod mentions;
 mod notes;
 mod question;
 mod reads;
+mod repository;
 mod run;
 mod said;
 pub mod trace;

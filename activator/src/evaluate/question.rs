@@ -14,6 +14,7 @@ use super::cache::Cache;
 use super::costs::Asked;
 use super::flake::Root;
 use super::mentions::Search;
+use super::repository::Repository;
 use super::trace::Tracer;
 use super::{CachePolicy, EvaluateError, Warning, config, flake};
 use crate::hash::{sha256, sha256_of};
@@ -238,7 +239,7 @@ pub(super) struct Question {
     /// What its user should know.
     pub(super) warnings: Vec<Warning>,
     /// Where a flake is that is in a repository here.
-    repository: Option<flake::Repository>,
+    repository: Option<Repository>,
 }
 
 impl Question {

@@ -90,7 +90,8 @@ pub(crate) fn directory_of(reference: &str) -> Option<PathBuf> {
         None => path.to_owned(),
     };
     let below = query.split('&').find_map(|query| decoded(query.strip_prefix("dir=")?));
-    path.starts_with('/').then(|| Path::new(&path).join(below.unwrap_or_default()))
+    let path = Some(PathBuf::from(path)).filter(|path| path.is_absolute())?;
+    Some(below.map_or_else(|| path.clone(), |below| path.join(below)))
 }
 
 /// What is in the way of a Nix of this version that did not find a reference from [`resolved`].

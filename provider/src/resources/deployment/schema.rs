@@ -54,7 +54,7 @@ pub(crate) fn spec_attributes(schema: Schema) -> Schema {
     schema
         .attribute("name", Attribute::string().optional().description("The deployment's name: `deploymentName` in modules. Default: `default`."))
         .attribute("network", Attribute::dynamic().optional().description("Path of a NixOps network file, or a list of paths that are merged. Exactly one of `network`, `flake` and `configuration` is set."))
-        .attribute("flake", Attribute::string().optional().description("A flake: a directory or a reference such as `github:owner/repo`. Its specification is the first it has of `nixosConfigurations`, `nixopsConfigurations` (`default`), `colmenaHive` and `colmena`, or the one named after `#`. Exactly one of `network`, `flake` and `configuration` is set."))
+        .attribute("flake", Attribute::string().optional().description("A flake: a directory (a relative path counts from where Terraform runs: `path.module`) or a reference such as `github:owner/repo`. Its specification is the first it has of `nixosConfigurations`, `nixopsConfigurations` (`default`), `colmenaHive` and `colmena`, or the one named after `#`. Exactly one of `network`, `flake` and `configuration` is set."))
         .attribute("configuration", Attribute::string().optional().description("Path of a NixOS configuration (`configuration.nix`) that every machine gets; what differs between them it learns from the module arguments `name`, `nodes` and `arguments`. Exactly one of `network`, `flake` and `configuration` is set."))
         .exactly_one_of(&["network", "flake", "configuration"])
         .attribute("import_from_derivation", Attribute::bool().optional().description("Whether evaluation may build what it imports. Default: false, so that a plan builds nothing."))
