@@ -297,23 +297,19 @@ fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &De
         };
         let reboot_required = if reboot.is_empty() { runs.reboot_required.clone() } else { Attr::Unknown };
         let drv = next.drv.as_ref().map_or_else(|| runs.drv.clone(), |drv| Attr::Known(drv.to_string()));
-        if secrets.is_unknown() {
+        let Attr::Known(of_secrets) = secrets::changes(&runs.secrets, &secrets) else {
             // Whether anything has to be done is open, and so is all that follows from it.
             let drv = if drv == runs.drv { drv } else { Attr::Unknown };
             return System { drv, secrets, reboot_required, changes: Attr::Unknown, ..runs.clone() };
-        }
-        let changes = joined([secrets::changes(&runs.secrets, &secrets), reboot.to_owned()]);
+        };
+        let changes = joined([of_secrets, reboot.to_owned()]);
         if changes.is_empty() {
             return runs.clone();
         }
         return System { drv, secrets, reboot_required, changes: Attr::Known(changes), ..runs.clone() };
     }
-    let new_secrets = if secrets.is_unknown() {
-        String::new()
-    } else {
-        let has = now.runs.filter(|_| now.same != Sameness::Other);
-        secrets::changes(has.map_or(&Attr::Null, |runs| &runs.secrets), &secrets)
-    };
+    let has = now.runs.filter(|_| now.same != Sameness::Other);
+    let of_secrets = secrets::changes(has.map_or(&Attr::Null, |runs| &runs.secrets), &secrets);
     let reboot = match config.reboots() {
         When::Never => "",
         When::IfNeeded if config.action.known().is_some_and(|action| action == "switch") => {
@@ -321,7 +317,7 @@ fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &De
         }
         When::IfNeeded | When::Always => "reboot",
     };
-    let changes = joined([next.changes.clone(), new_secrets, reboot.to_owned()]);
+    let changes = of_secrets.map(|of_secrets| joined([next.changes.clone(), of_secrets, reboot.to_owned()]));
     let new = System {
         toplevel: Attr::Known(next.toplevel.to_string()),
         drv: Attr::from(next.drv.as_ref().map(ToString::to_string)),
@@ -331,7 +327,7 @@ fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &De
         kernel: Attr::from(next.kernel.clone()),
         reboot_required: Attr::Unknown,
         secrets,
-        changes: Attr::Known(changes),
+        changes,
     };
     if now.same != Sameness::Open {
         return new;
