@@ -113,6 +113,8 @@ pub(super) async fn plan(
     private.planned = exact;
     private.deployed.retain(|name, _| names.contains(name));
     private.met.retain(|name, _| names.contains(name));
+    let id = prior.as_ref().and_then(|prior| prior.id.known());
+    cx.data.deployments.claim(id, &config, &systems)?;
     keep_planned(cx, &proposed, &to_keep).await;
     proposed.systems = Attr::Known(systems);
     Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] })
