@@ -91,6 +91,7 @@ let
           (import ../modules request {
             inherit name options;
             platform = false;
+            named = false;
           })
           {
             # Not special arguments: those are fixed by the flake. They cannot be used in `imports`.

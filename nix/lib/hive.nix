@@ -51,6 +51,7 @@ let
         (import ../modules request {
           inherit name;
           platform = false;
+          named = false;
         })
       ];
       specialArgs = {

@@ -251,6 +251,7 @@ let
               inherit name;
               platform = !telling;
               network = places;
+              named = true;
             })
           ]
           ++ (

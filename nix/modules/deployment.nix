@@ -56,10 +56,5 @@ in
     buildOnTarget = option (types.nullOr types.bool) null "Accepted for colmena's networks.";
     allowLocalDeployment = option types.bool false "Accepted for colmena's networks.";
     replaceUnknownProfiles = option types.bool true "Accepted for colmena's networks.";
-
-    peers.hosts.enable = option types.bool true "Whether the names of the other machines are in /etc/hosts.";
-    peers.knownHosts.enable =
-      option types.bool true
-        "Whether the SSH host keys of the other machines are known.";
   };
 }

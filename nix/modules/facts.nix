@@ -4,19 +4,32 @@ request:
   name,
   platform,
   network,
+  named,
 }:
 { config, lib, ... }:
 let
   inherit (lib) mkDefault mkIf mkOption mkOverride types;
   inherit (request) facts;
 
-  peers = facts.peers name;
-  enabled = what: config.deployment.peers.${what}.enable or true;
-  lines = about: builtins.concatStringsSep "\n" (builtins.attrValues about);
+  about = facts.peers name;
+  inherit (config.deployment) peers;
+  lines = all: builtins.concatStringsSep "\n" (builtins.attrValues all);
+  enable =
+    description:
+    mkOption {
+      type = types.bool;
+      # Where each machine has a line about every other one, a new machine changes them all. NixOps' networks count on it.
+      default = network;
+      inherit description;
+    };
   # NixOps' networks may look up all names in the same way.
-  hosts = peers.hosts // (if network then facts.own name else { });
+  hosts = about.hosts // (if network then facts.own name else { });
 in
 {
+  options.deployment.peers = {
+    hosts.enable = enable "Whether the names of the other machines are in /etc/hosts.";
+    knownHosts.enable = enable "Whether the SSH host keys of the other machines are known.";
+  };
   options.networking = {
     privateIPv4 = mkOption {
       type = types.str;
@@ -39,12 +52,12 @@ in
   };
 
   config = {
-    networking.hostName = mkOverride 900 name;
-    networking.extraHosts = mkIf (peers.hosts != { } && enabled "hosts") (lines hosts);
+    networking.hostName = mkIf named (mkOverride 900 name);
+    networking.extraHosts = mkIf (about.hosts != { } && peers.hosts.enable) (lines hosts);
     # The file rather than `programs.ssh.knownHosts`: an option for each pair of machines is what large networks would spend their
     # time on.
-    environment.etc = mkIf (peers.knownHosts != { } && enabled "knownHosts") {
-      "ssh/ssh_known_hosts".text = lines peers.knownHosts;
+    environment.etc = mkIf (about.knownHosts != { } && peers.knownHosts.enable) {
+      "ssh/ssh_known_hosts".text = lines about.knownHosts;
     };
     system.stateVersion = mkIf (facts.has name "state_version") (mkDefault (facts.get name "state_version"));
     nixpkgs = if platform then { system = mkDefault (facts.get name "system"); } else { };

@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 
 use crate::aws::{Aws, AwsSettings};
 use crate::machines::{Bastion, CONNECT_TIMEOUT};
+use crate::resources::deployment::Claims;
 
 /// The configured provider.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Context {
     pub(crate) ssh: Option<SshDefaults>,
     /// AWS; `None` while the provider's `aws` block is not known.
     pub(crate) aws: Option<Aws>,
+    /// The deployments that were planned.
+    pub(crate) deployments: Claims,
     /// Evaluations of this process.
     pub(crate) evaluator: Evaluator,
     /// Connections, limits and progress of this process.
@@ -75,6 +78,7 @@ impl Context {
         Self {
             ssh,
             aws: aws.map(Aws::new),
+            deployments: Claims::default(),
             evaluator: Evaluator::new(evaluation),
             tools,
             nix_settings,

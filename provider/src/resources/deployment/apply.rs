@@ -59,6 +59,8 @@ pub(super) async fn apply(
     complete(cx, &stop.token, &mut deployment, &mut private)
         .await
         .map_err(|found| stop.explain_all(found))?;
+    let systems = deployment.systems.known().cloned().unwrap_or_default();
+    cx.data.deployments.claim(deployment.id.known(), &config, &systems)?;
     if private.secrets_key.is_none() {
         private.secrets_key = Some(Key::random().map_err(super::no_randomness)?);
     }

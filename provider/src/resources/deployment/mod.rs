@@ -4,6 +4,7 @@
 //! one entry of `systems`; all decisions compare entries.
 
 mod apply;
+mod claims;
 mod generations;
 mod health;
 mod identity;
@@ -30,6 +31,7 @@ use tfplugin::{
 use crate::context::Context;
 use model::{Deployment, Private};
 
+pub(crate) use claims::Claims;
 pub(crate) use model::{SpecAttributes, evaluation_request};
 pub(crate) use schema::{machines_attribute, spec_attributes};
 

@@ -113,6 +113,8 @@ pub(super) async fn plan(
     private.planned = exact;
     private.deployed.retain(|name, _| names.contains(name));
     private.met.retain(|name, _| names.contains(name));
+    let id = prior.as_ref().and_then(|prior| prior.id.known());
+    cx.data.deployments.claim(id, &config, &systems)?;
     keep_planned(cx, &proposed, &to_keep).await;
     proposed.systems = Attr::Known(systems);
     Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] })
@@ -301,23 +303,19 @@ fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &De
         };
         let reboot_required = if reboot.is_empty() { runs.reboot_required.clone() } else { Attr::Unknown };
         let drv = next.drv.as_ref().map_or_else(|| runs.drv.clone(), |drv| Attr::Known(drv.to_string()));
-        if secrets.is_unknown() {
+        let Attr::Known(of_secrets) = secrets::changes(&runs.secrets, &secrets) else {
             // Whether anything has to be done is open, and so is all that follows from it.
             let drv = if drv == runs.drv { drv } else { Attr::Unknown };
             return System { drv, secrets, reboot_required, changes: Attr::Unknown, ..runs.clone() };
-        }
-        let changes = joined([secrets::changes(&runs.secrets, &secrets), reboot.to_owned()]);
+        };
+        let changes = joined([of_secrets, reboot.to_owned()]);
         if changes.is_empty() {
             return runs.clone();
         }
         return System { drv, secrets, reboot_required, changes: Attr::Known(changes), ..runs.clone() };
     }
-    let new_secrets = if secrets.is_unknown() {
-        String::new()
-    } else {
-        let has = now.runs.filter(|_| now.same != Sameness::Other);
-        secrets::changes(has.map_or(&Attr::Null, |runs| &runs.secrets), &secrets)
-    };
+    let has = now.runs.filter(|_| now.same != Sameness::Other);
+    let of_secrets = secrets::changes(has.map_or(&Attr::Null, |runs| &runs.secrets), &secrets);
     let reboot = match config.reboots() {
         When::Never => "",
         When::IfNeeded if config.action.known().is_some_and(|action| action == "switch") => {
@@ -325,7 +323,7 @@ fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &De
         }
         When::IfNeeded | When::Always => "reboot",
     };
-    let changes = joined([next.changes.clone(), new_secrets, reboot.to_owned()]);
+    let changes = of_secrets.map(|of_secrets| joined([next.changes.clone(), of_secrets, reboot.to_owned()]));
     let new = System {
         toplevel: Attr::Known(next.toplevel.to_string()),
         drv: Attr::from(next.drv.as_ref().map(ToString::to_string)),
@@ -335,7 +333,7 @@ fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &De
         kernel: Attr::from(next.kernel.clone()),
         reboot_required: Attr::Unknown,
         secrets,
-        changes: Attr::Known(changes),
+        changes,
     };
     if now.same != Sameness::Open {
         return new;

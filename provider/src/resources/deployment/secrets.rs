@@ -411,10 +411,14 @@ fn declared_key(name: &str, key: &evaluate::Key, text: Option<&Content>) -> Resu
     Ok(Declared { file, source, version: None })
 }
 
-/// What a change of fingerprints means, for people; empty when nothing changes.
-pub(super) fn changes(before: &Fingerprints, after: &Fingerprints) -> String {
+/// What a change of fingerprints means, for people; empty when nothing changes, and unknown while that is open.
+pub(super) fn changes(before: &Fingerprints, after: &Fingerprints) -> Attr<String> {
     let empty = BTreeMap::new();
     let (old, new) = (before.known().unwrap_or(&empty), after.known().unwrap_or(&empty));
+    let open = new.iter().any(|(name, print)| print.is_unknown() && old.contains_key(name));
+    if open || after.is_unknown() {
+        return Attr::Unknown;
+    }
     let list = |what: &str, names: Vec<&String>| {
         let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
         (!names.is_empty()).then(|| format!("{what}: {}", names.join(", ")))
@@ -430,5 +434,5 @@ pub(super) fn changes(before: &Fingerprints, after: &Fingerprints) -> String {
         ),
         list("secrets removed", old.keys().filter(|name| !new.contains_key(*name)).collect()),
     ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    Attr::Known(parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
 }

@@ -318,6 +318,45 @@ fn two_deployments_of_one_machine_do_not_mix() {
     no_changes(&world);
 }
 
+/// Where it is seen only at apply that two deployments have one machine, the first one is done and the second one does nothing.
+#[test]
+fn a_machine_is_in_one_deployment_of_a_run() {
+    let world = world(&["web"]);
+    let host = world.lab.host("web");
+    let before = world.current_system("web");
+    let both = |address: &str| {
+        let deployment = |name: &str| {
+            format!(
+                "resource \"nixos_deployment\" \"{name}\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
+                 arguments = {{ word = \"{name}\" }}\n  \
+                 machines = {{ web = {{ host = {address}, host_public_key = \"{}\" }} }}\n}}\n",
+                host.host_public_key()
+            )
+        };
+        format!(
+            "{}resource \"terraform_data\" \"address\" {{ input = \"{}\" }}\n{}{}",
+            crate::support::HEAD,
+            host.address(),
+            deployment("a"),
+            deployment("b")
+        )
+    };
+    let network = one("environment.etc.word.text = arguments.word;");
+    set_up(&world, &both(&format!("\"{}\"", host.address())), &network);
+    let twice =
+        ["Machine \"web\" is in two deployments", "Take the machine out of one of them", "network.nix"];
+    fails_saying(&plan(&world), &twice);
+    assert_eq!(world.current_system("web"), before);
+    set_up(&world, &both("terraform_data.address.output"), &network);
+    succeeds(&plan(&world));
+    fails_saying(&apply(&world), &twice);
+    let state = world.state().to_string();
+    let there = ["a", "b"].map(|name| state.contains(&format!("nixos_deployment.{name}")));
+    assert_ne!(there[0], there[1], "one is deployed: {state}");
+    let written = host.exec(&["cat", "/etc/word"]).unwrap().stdout;
+    assert_eq!(written, if there[0] { "a" } else { "b" });
+}
+
 #[test]
 fn one_network_deployed_twice_is_two_deployments() {
     let world = world(&["a", "b"]);

@@ -5,6 +5,9 @@ use crate::support::{
     world,
 };
 
+/// A host key.
+const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE";
+
 #[test]
 fn a_network_of_nixops_evaluates_unchanged() {
     let world = world(&[]);
@@ -216,6 +219,51 @@ fn one_configuration_serves_many_machines() {
     assert_eq!(cat(&world, "db", "/etc/word"), "db of db web: both");
     assert_eq!(cat(&world, "web", "/etc/word"), "web of db web: both");
     no_changes(&world);
+}
+
+/// A flake's machines are as the flake builds them: a new one among them changes only those that ask for the names of all others.
+#[test]
+fn a_new_machine_of_a_flake_changes_no_other() {
+    let world = world(&[]);
+    let control = world.lab.control();
+    let flake = "{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = { self, nixpkgs }: let\n    \
+        machine = body: nixpkgs.lib.nixosSystem { modules = [ body {\n      \
+        nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; } ]; };\n  in {\n    \
+        nixosConfigurations = builtins.mapAttrs (_: machine) {\n      \
+        a = { lib, ... }: { networking.hostName = lib.mkDefault \"web\"; }; b = { };\n      \
+        c = { deployment.peers.hosts.enable = true; }; d = { }; };\n  };\n}\n";
+    control.write_file("/root/flake/flake.nix", flake).unwrap();
+    let systems = |names: &[&str]| {
+        let machines: String = names
+            .iter()
+            .enumerate()
+            .map(|(index, name)| {
+                format!(
+                    "{name} = {{ host = \"192.0.2.{index}\", private_ipv4 = \"10.0.0.{index}\", host_public_key = \"{KEY}\" }}\n"
+                )
+            })
+            .collect();
+        let deployment = format!(
+            "resource \"nixos_deployment\" \"site\" {{\n  flake = \"/root/flake\"\n  machines = {{\n{machines}}}\n}}\n"
+        );
+        set_up(&world, &format!("{HEAD}{deployment}"), "");
+        let plan = world.plan_json();
+        let changes = plan["resource_changes"].as_array().unwrap_or_else(|| panic!("{plan}")).clone();
+        changes[0]["change"]["after"]["systems"].clone()
+    };
+    let (three, four) = (systems(&["a", "b", "c"]), systems(&["a", "b", "c", "d"]));
+    let toplevel =
+        |systems: &serde_json::Value, name: &str| systems[name]["toplevel"].as_str().unwrap().to_owned();
+    for name in ["a", "b"] {
+        assert_eq!(toplevel(&three, name), toplevel(&four, name), "{name} does not know the others");
+    }
+    assert_ne!(toplevel(&three, "c"), toplevel(&four, "c"), "c asks for the others");
+    for name in ["a", "b"] {
+        let place = format!("path:/root/flake#nixosConfigurations.{name}.config.system.build.toplevel");
+        let features = ["--extra-experimental-features", "nix-command flakes"];
+        let own = control.exec(&[&["nix"], &features[..], &["eval", "--raw", &place]].concat()).unwrap();
+        assert_eq!(own.stdout, toplevel(&four, name), "{}", own.stderr);
+    }
 }
 
 #[test]

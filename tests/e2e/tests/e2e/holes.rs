@@ -158,10 +158,19 @@ fn together<'h>(holes: impl Iterator<Item = (usize, &'h Hole)>) -> Json {
         let blocks = main[&hole.kind].as_object_mut();
         let mut blocks: Map<String, Json> = blocks.cloned().unwrap_or_default();
         let of_type = blocks.entry(hole.name.clone()).or_insert_with(|| json!({}));
-        of_type[format!("hole{index}")] = hole.config.clone();
+        of_type[format!("hole{index}")] = on_own_machines(&hole.config, index);
         main[&hole.kind] = blocks.into();
     }
     main
+}
+
+/// A machine is in one deployment only: each hole gets machines of its own.
+fn on_own_machines(config: &Json, index: usize) -> Json {
+    let (high, low) = (index / 250, index % 250);
+    let text = config.to_string();
+    let text = text.replace("\"192.0.2.1\"", &format!("\"198.18.{high}.{low}\""));
+    let text = text.replace("\"192.0.2.2\"", &format!("\"198.19.{high}.{low}\""));
+    serde_json::from_str(&text.replace("i-0123456789abcdef0", &format!("i-{index:017}"))).unwrap()
 }
 
 /// The network, flake and configuration of which the configurations speak.

@@ -28,6 +28,58 @@ fn an_unknown_argument_leaves_only_its_users_open() {
     no_changes(&world);
 }
 
+/// What is not known at plan and turns out to be as before changes nothing, and no plan is broken by it.
+#[test]
+fn what_turns_out_to_be_as_before_changes_nothing() {
+    let world = world(&["web"]);
+    let host = world.lab.host("web");
+    let target =
+        format!("{{ host = \"{}\", host_public_key = \"{}\" }}", host.address(), host.host_public_key());
+    let secret = "{ value_wo = \"hush\", version = \"1\" }";
+    let check = "{ units = [\"multi-user.target\"], stable_for = \"0s\" }";
+    // By attribute: what a configuration says, and the same by way of a resource that is made anew.
+    let places = [
+        ("machines", format!("{{ web = {target} }}"), "{ web = terraform_data.later.output.target }"),
+        ("arguments", "{ word = \"same\" }".to_owned(), "{ word = terraform_data.later.output.word }"),
+        (
+            "secrets",
+            format!("{{ token = {secret} }}"),
+            "{ token = { value_wo = \"hush\", version = terraform_data.later.output.one } }",
+        ),
+        ("secrets", format!("{{ token = {secret} }}"), "{ token = terraform_data.later.output.secret }"),
+        ("health_checks", format!("{{ up = {check} }}"), "{ up = terraform_data.later.output.check }"),
+        ("network", "\"network.nix\"".to_owned(), "terraform_data.later.output.network"),
+        ("specialisations", "null".to_owned(), "terraform_data.later.output.nothing"),
+        ("action", "\"switch\"".to_owned(), "terraform_data.later.output.switch"),
+        ("timeouts", "{ create = \"10m\" }".to_owned(), "terraform_data.later.output.timeouts"),
+    ];
+    let site = |run: usize, open: Option<usize>| {
+        let mut said: std::collections::BTreeMap<&str, &str> =
+            places.iter().map(|(name, known, _)| (*name, known.as_str())).collect();
+        if let Some((name, _, open)) = open.and_then(|open| places.get(open)) {
+            said.insert(name, open);
+        }
+        let lines: String = said.iter().map(|(name, value)| format!("  {name} = {value}\n")).collect();
+        format!(
+            "{HEAD}resource \"terraform_data\" \"later\" {{\n  triggers_replace = {run}\n  input = {{\n    target = {target}\n    \
+             word = \"same\"\n    one = \"1\"\n    secret = {secret}\n    check = {check}\n    network = \"network.nix\"\n    \
+             nothing = null\n    switch = \"switch\"\n    timeouts = {{ create = \"10m\" }}\n  }}\n}}\n\
+             resource \"nixos_deployment\" \"site\" {{\n{lines}}}\n"
+        )
+    };
+    set_up(&world, &site(0, None), &one("environment.etc.word.text = arguments.word;"));
+    succeeds(&apply(&world));
+    let profile = || host.exec(&["readlink", "/nix/var/nix/profiles/system"]).unwrap().stdout;
+    let (system, generation) = (world.current_system("web"), profile());
+    for (open, (_, _, said)) in places.iter().enumerate() {
+        world.write("main.tf", &site(open + 1, Some(open))).unwrap();
+        let done = apply(&world);
+        assert_eq!(done.code, 0, "{said}: {}", done.text);
+        no_changes(&world);
+        assert_eq!((world.current_system("web"), profile()), (system.clone(), generation.clone()), "{said}");
+    }
+}
+
 #[test]
 fn for_each_and_target_work_as_everywhere() {
     let world = world(&["db", "web"]);
