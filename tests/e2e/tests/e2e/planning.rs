@@ -283,7 +283,7 @@ fn undescribed(object: &serde_json::Value, path: &str, missing: &mut Vec<String>
 #[test]
 fn options_that_are_known_later_are_waited_for() {
     let world = world(&["web"]);
-    let options = "options = [\"ConnectTimeout=${terraform_data.seconds.output}\"], host_public_key";
+    let options = "options = [\"ServerAliveInterval=${terraform_data.seconds.output}\"], host_public_key";
     let machine = machine(&world, "web", "").replace("host_public_key", options);
     set_up(
         &world,

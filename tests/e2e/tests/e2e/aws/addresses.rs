@@ -167,7 +167,13 @@ fn ipv6_addresses_are_chosen_beside_others() {
 
 /// The first network interface of the machine.
 fn interface(world: &World, cloud: &Cloud) -> NetworkInterface {
-    let id = instance(world, cloud).network_interfaces()[0].network_interface_id().unwrap().to_owned();
+    let there = instance(world, cloud);
+    // They come in any order.
+    let is_first = |attached: &&aws_sdk_ec2::types::InstanceNetworkInterface| {
+        attached.attachment().and_then(|attachment| attachment.device_index()) == Some(0)
+    };
+    let first = there.network_interfaces().iter().find(is_first).expect("the instance has an interface");
+    let id = first.network_interface_id().unwrap().to_owned();
     cloud.ask("eu-west-1", async |client| {
         let found = client.describe_network_interfaces().network_interface_ids(id).send().await.unwrap();
         found.network_interfaces()[0].clone()
