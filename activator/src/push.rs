@@ -69,7 +69,7 @@ pub async fn push(
         Ok(_) => Ok(()),
         Err(NixError::Failed { message, .. }) if is_full(&message) => Err(PushError::DiskFull { message }),
         Err(NixError::Failed { program, status, message, output }) => {
-            // Nobody else knows the name that Nix was given.
+            // Nix was given our alias. The user knows the machine by its host.
             let message = message.replace(Connection::ALIAS, &connection.endpoint().host);
             Err(NixError::Failed { program, status, message, output }.into())
         }

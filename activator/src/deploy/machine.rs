@@ -107,7 +107,7 @@ impl Deployment<'_> {
             fallback = through.try_once(&visit).await?;
             let rebooted = through.reboot(&mut visit, &job.toplevel, fallback.as_ref(), ended).await;
             if let Err(DeployError::Reboot(RebootError::Refused { message })) = rebooted {
-                // Whoever reboots it another day would find it on trial, with nobody to end that.
+                // A later reboot by an operator would start the trial, and no deployment would confirm it.
                 let taken_back = match fallback {
                     Some(_) => reboot::take_back(&visit.connection, visit.agent).await,
                     None => Ok(()),

@@ -26,7 +26,7 @@ pub(super) struct Locked {
     pub(super) pure: bool,
     /// Where its files are, if it can be told which of them are read.
     pub(super) tree: Option<Tree>,
-    /// Where its `flake.nix` is in the store; `None`: nobody knows.
+    /// Where its `flake.nix` is in the store; `None`: Nix does not say.
     pub(super) directory: Option<PathBuf>,
     /// The repository here that it is in, and its tree in the store.
     pub(super) repository: Option<Repository>,

@@ -69,7 +69,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) version: Version,
 }
 
-/// What holds for every connection of ours: nobody sits at a terminal, and nothing but our session goes through it.
+/// What holds for every connection of ours: there is no terminal, and nothing but our session goes through it.
 const FIXED: &[&str] = &[
     "BatchMode yes",
     "ConnectionAttempts 1",

@@ -60,7 +60,7 @@ pub(super) async fn open_master(
     Err(error)
 }
 
-/// Why a master ended. A shell that lets nobody work may say so on either stream.
+/// Why a master ended. A shell that refuses to run commands may say so on either stream.
 fn sorted(endpoint: &Endpoint, stderr: &str, greeting: &str, is_logged_in: bool) -> SshError {
     let Endpoint { host, user, .. } = endpoint;
     match SshError::from_stderr(host, user, stderr) {
@@ -120,7 +120,7 @@ enum NotReady {
         stderr: String,
         /// After the shell had printed this.
         greeting: String,
-        /// After somebody had logged in.
+        /// After a login had worked.
         is_logged_in: bool,
     },
     Other(SshError),

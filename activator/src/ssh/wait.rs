@@ -1,4 +1,4 @@
-//! How long somebody waits for a machine, and what for.
+//! How long a connection waits for a machine, and for which failures to pass.
 
 use std::time::Duration;
 
