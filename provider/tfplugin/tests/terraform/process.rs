@@ -94,8 +94,9 @@ fn without_terraform_it_does_not_live_on() {
     let mut id = String::new();
     BufReader::new(shell.stdout.as_mut().unwrap()).read_line(&mut id).unwrap();
     shell.wait().unwrap();
-    let process = Path::new("/proc").join(id.trim());
-    wait_for("its end", || !process.exists());
+    // A process that has ended has no program any more, even if nothing waits for it.
+    let program = Path::new("/proc").join(id.trim()).join("exe");
+    wait_for("its end", || program.read_link().is_err());
     let mut rest = String::new();
     shell.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
 }
