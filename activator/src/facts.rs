@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use nixos_agent::Login;
+use nixos_agent::{DeploymentId, Login};
 use serde::Serialize;
 
 use crate::StorePath;
@@ -31,6 +31,9 @@ pub struct Facts {
     pub booted_system: Option<StorePath>,
     /// What the system profile points at.
     pub profile: Option<StorePath>,
+    /// The deployment that activated a system last, and that system.
+    #[serde(skip)]
+    pub deployed: Option<(DeploymentId, StorePath)>,
     /// Which specialisation of the system profile's system it runs; `None` also where it runs that system itself, or another one.
     pub specialisation: Option<String>,
     /// The number of the system profile's current generation; `None` also where that is not yet the one that boots.
@@ -86,6 +89,7 @@ goal() { [ ! -e "$1" ] || readlink -f "$1"; }
   [ -z "$current" ] || [ "$current" = "$profile" ] || for one in "$profile"/specialisation/*; do
     [ "$(goal "$one")" != "$current" ] || say specialisation "${one##*/}"
   done
+  line deployed /var/lib/nixos-agent/deployed
   uncommitted=/var/lib/nixos-agent/uncommitted
   [ -e "$uncommitted" ] && [ "$(cat "$uncommitted")" = "$profile" ] || say generation "$(readlink /nix/var/nix/profiles/system)"
   [ "$current" = "$booted" ] || for part in kernel kernel-modules initrd; do
@@ -115,6 +119,15 @@ pub async fn gather(machine: &str, connection: &Connection) -> Result<Facts, Fac
     Ok(facts)
 }
 
+impl Facts {
+    /// The deployment that has put the running system there, if it is another one than `own`. `None` also where the system was
+    /// not put there by a deployment, or an agent of an earlier version did it.
+    pub fn deployment_other_than(&self, own: Option<&DeploymentId>) -> Option<&DeploymentId> {
+        let (deployment, system) = self.deployed.as_ref()?;
+        (Some(deployment) != own && self.current_system.as_ref() == Some(system)).then_some(deployment)
+    }
+}
+
 /// Reads the script's output; `None` when it did not run to its end.
 fn parse(text: &str) -> Option<Facts> {
     let mut facts = Facts::default();
@@ -134,6 +147,7 @@ fn parse(text: &str) -> Option<Facts> {
             "current_system" => facts.current_system = value.parse().ok(),
             "booted_system" => facts.booted_system = value.parse().ok(),
             "profile" => facts.profile = value.parse().ok(),
+            "deployed" => facts.deployed = deployed(value),
             "specialisation" => facts.specialisation = text(),
             "generation" => facts.generation = generation(value),
             "reboot_required" => facts.reboot_required = true,
@@ -173,6 +187,12 @@ fn login(text: &str) -> Option<Login> {
 /// An address; one that is local to a link comes with the machine's interface: `fe80::1%eth0`.
 fn address(text: &str) -> Option<IpAddr> {
     text.split('%').next()?.parse().ok()
+}
+
+/// The id of a deployment and the system it activated.
+fn deployed(text: &str) -> Option<(DeploymentId, StorePath)> {
+    let (deployment, system) = text.split_once(' ')?;
+    Some((deployment.parse().ok()?, system.parse().ok()?))
 }
 
 /// The number in `system-42-link`.
@@ -227,6 +247,24 @@ mod tests {
         assert_eq!((local.client, local.address), ("fe80::9".parse().unwrap(), "fe80::2".parse().unwrap()));
         assert_eq!(facts.failed_units, ["x.service"]);
         assert!(facts.has_nix);
+    }
+
+    #[test]
+    fn the_system_of_another_deployment_is_told_from_ones_own() {
+        let system = |name: &str| format!("/nix/store/00000000000000000000000000000000-{name}");
+        let runs = |deployed: &str| {
+            let line = if deployed.is_empty() { String::new() } else { format!("deployed={deployed}\n") };
+            parse(&format!("current_system={}\n{line}end=yes\n", system("new"))).unwrap()
+        };
+        let (a, b): (DeploymentId, DeploymentId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let by_b = runs(&format!("b {}", system("new")));
+        assert_eq!(by_b.deployment_other_than(Some(&a)), Some(&b));
+        assert_eq!(by_b.deployment_other_than(None), Some(&b));
+        assert_eq!(by_b.deployment_other_than(Some(&b)), None);
+        // An administrator has changed it since, no deployment ever came, or the line is cut.
+        for nobody in [format!("b {}", system("old")), String::new(), "b".to_owned(), "b /nix".to_owned()] {
+            assert_eq!(runs(&nobody).deployment_other_than(Some(&a)), None, "{nobody}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use nixos_agent::{PUSHED, ROOTS, SystemState};
+use nixos_agent::{DeploymentId, PUSHED, ROOTS, SystemState};
 
 use crate::AgentError;
 use crate::files::{Deployment, failed, replace};
@@ -16,6 +16,9 @@ pub(crate) const PROFILE: &str = "/nix/var/nix/profiles/system";
 
 /// Holds the path of a system that the profile may point at although it does not boot. A plan reads it too.
 const UNCOMMITTED: &str = "/var/lib/nixos-agent/uncommitted";
+
+/// A line: the deployment that has activated a system here last, and that system. The facts of a machine are read from it.
+const DEPLOYED: &str = "/var/lib/nixos-agent/deployed";
 
 /// A program of the machine, with nothing on standard input, in the language that it was written in: what it says is read. A
 /// login by SSH often has a meagre PATH.
@@ -156,6 +159,11 @@ pub(crate) fn mark_uncommitted(system: &str) -> Result<(), AgentError> {
 /// Forgets that again: profile and boot loader agree.
 pub(crate) fn mark_committed() {
     let _ = std::fs::remove_file(UNCOMMITTED);
+}
+
+/// Writes down which deployment has put which system here, for other deployments of this machine. Anyone may read it.
+pub(crate) fn mark_deployed(deployment: &DeploymentId, system: &str) -> Result<(), AgentError> {
+    replace(Path::new(DEPLOYED), format!("{deployment} {system}\n").as_bytes(), 0o644)
 }
 
 /// The units that have failed, and those that are active; `None` when systemd does not say.

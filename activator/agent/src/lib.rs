@@ -49,6 +49,9 @@ pub const STORED_AGENT: &str = "/nix/var/nix/gcroots/nixos-agent/agent";
 pub struct Request {
     /// Chosen by the client, new for each activation.
     pub id: DeploymentId,
+    /// The deployment that the system belongs to, for others that find it on the machine; `None`: an operator's own act.
+    #[serde(default)]
+    pub deployment: Option<DeploymentId>,
     /// The system: a store path that is on the machine already.
     pub toplevel: String,
     /// What to do with it.

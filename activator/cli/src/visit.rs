@@ -206,6 +206,7 @@ async fn roll_back(
     let random = || DeploymentId::random().map_err(|error| activating(error.into()));
     let request = Request {
         id: random()?,
+        deployment: None,
         toplevel: generation.toplevel.to_string(),
         action: Action::Switch,
         expected_system: runs.as_ref().map(ToString::to_string),

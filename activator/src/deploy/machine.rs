@@ -44,7 +44,8 @@ pub(super) struct Deployment<'a> {
 
 impl Deployment<'_> {
     pub(super) async fn machine(&self, job: &Job) -> Ended {
-        let mut ended = Ended { machine_id: None, now: None, report: None, error: None, asked: false };
+        let mut ended =
+            Ended { machine_id: None, displaced: None, now: None, report: None, error: None, asked: false };
         if let Err(error) = self.try_machine(job, &mut ended).await {
             ended.error = Some(error);
         }
@@ -253,6 +254,9 @@ impl Deployment<'_> {
         check_identity(job, &facts)?;
         ended.machine_id.clone_from(&facts.machine_id);
         ended.now = Some(state_of(&facts));
+        if facts.current_system.as_ref() != Some(&job.toplevel) {
+            ended.displaced = facts.deployment_other_than(settings.id.as_ref()).cloned();
+        }
         check(job, &facts)?;
         activate::check_login(&connection, &facts).await?;
         if job.source == Source::OnMachine {
@@ -283,6 +287,7 @@ impl Deployment<'_> {
         };
         Ok(Request {
             id: DeploymentId::random()?,
+            deployment: settings.id.clone(),
             toplevel: job.toplevel.to_string(),
             action,
             expected_system: facts.current_system.as_ref().map(ToString::to_string),

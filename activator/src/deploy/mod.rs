@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use nixos_agent::health::Check;
-use nixos_agent::{Action, Report, SystemState};
+use nixos_agent::{Action, DeploymentId, Report, SystemState};
 use tokio_util::sync::CancellationToken;
 
 pub use error::DeployError;
@@ -67,6 +67,8 @@ pub enum Source {
 /// What holds for all machines of a deployment.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Which deployment it is. The machines remember it beside their systems.
+    pub id: Option<DeploymentId>,
     /// Where what is built is kept from the garbage collector here; `None`: nowhere.
     pub roots: Option<Roots>,
     /// What to do with the system once it is there; `None`: nothing, only push.
@@ -109,6 +111,8 @@ pub struct Tools {
 pub struct Ended {
     /// `/etc/machine-id` of the machine that was found and is the right one.
     pub machine_id: Option<String>,
+    /// The deployment whose system the machine ran when this one came, where that was another one.
+    pub displaced: Option<DeploymentId>,
     /// What the machine runs now; `None` when it could not be asked.
     pub now: Option<SystemState>,
     /// The agent's report, where it came to that.

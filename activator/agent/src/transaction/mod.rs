@@ -93,6 +93,13 @@ fn perform(
             }
             let mut end = work(&mut transaction);
             transaction.leave_no_emergency(&mut end);
+            if let Some(deployment) = &request.deployment
+                && end.outcome == Outcome::Activated
+                && request.action != Action::DryActivate
+                && let Err(error) = host::mark_deployed(deployment, &request.toplevel)
+            {
+                println!("{error}");
+            }
             host::disarm();
             if let Some(secrets) = Secrets::of(deployment, &request) {
                 secrets.sweep();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nixos_activator::agent::Action;
+use nixos_activator::agent::{Action, DeploymentId};
 use nixos_activator::build::Kept;
 use nixos_activator::deploy::{self, Ended, Job, Settings, Source};
 use nixos_activator::evaluate::{Node, Texts};
@@ -108,6 +108,12 @@ pub(super) async fn apply(
         }
         for diagnostic in told(job, ended, deployment.action.known().map(String::as_str)) {
             cx.warn(diagnostic);
+        }
+        if let Some(other) = &ended.displaced
+            && before(name).is_none()
+            && !cx.data.deployments.is_deleted(other)
+        {
+            cx.warn(displaced(name, other));
         }
         let is_there = real.toplevel == planned.toplevel;
         systems.insert(name.to_owned(), Attr::Known(real));
@@ -353,6 +359,7 @@ fn settings(deployment: &Deployment) -> Settings {
     };
     let copy = deployment.copy.known().cloned().unwrap_or_default();
     Settings {
+        id: deployment.id.known().and_then(|id| id.parse().ok()),
         roots: super::roots(deployment),
         action,
         copy: CopySettings {
@@ -411,6 +418,17 @@ fn told(job: &Job, ended: &Ended, action: Option<&str>) -> Vec<Diagnostic> {
         );
     }
     told
+}
+
+/// A machine came to this deployment while it ran the system of another one.
+fn displaced(name: &str, other: &DeploymentId) -> Diagnostic {
+    Diagnostic::warning(format!("Machine \"{name}\" ran the system of another deployment"))
+        .detail(format!(
+            "The nixos_deployment with the id {other} had activated it, perhaps from another Terraform state. If that deployment still \
+             exists, each of the two replaces what the other one deploys, at every apply: take the machine out of one of them. If it does \
+             not exist any more, nothing is wrong, and this is not said again."
+        ))
+        .at(Path::root().attribute("machines").key(name))
 }
 
 /// The deployment was done, but a look afterwards finds something else.

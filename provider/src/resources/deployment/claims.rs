@@ -7,15 +7,19 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use nixos_activator::agent::DeploymentId;
 use tfplugin::{Attr, Diagnostic, Diagnostics, Path};
 
 use super::model::{Deployment, System, untyped};
 use super::plan::only_puts;
 use crate::machines::{Sameness, Target};
 
-/// The deployments that were planned.
+/// The deployments that were planned, and those that were deleted.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(Mutex<Vec<Claim>>);
+pub(crate) struct Claims {
+    planned: Mutex<Vec<Claim>>,
+    deleted: Mutex<Vec<DeploymentId>>,
+}
 
 #[derive(Debug)]
 struct Claim {
@@ -40,7 +44,7 @@ impl Claims {
             .iter()
             .filter_map(|(name, system)| Some((name.clone(), system.known()?.toplevel.known()?.clone())));
         let claim = Claim { id: id.cloned(), config: config.clone(), toplevels: known.collect() };
-        let mut claims = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut claims = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
         // A replacement is planned twice, with its state and without; what was not known at plan is claimed at apply.
         claims.retain(|other| !other.is_of_same(&claim));
         let twice: Diagnostics = claim
@@ -60,6 +64,16 @@ impl Claims {
         } else {
             Err(twice)
         }
+    }
+
+    /// Notes that Terraform has deleted a deployment. Its machines still run its systems.
+    pub(super) fn delete(&self, id: DeploymentId) {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+    }
+
+    /// Whether a deployment was deleted in this run, so that no other one is in its way.
+    pub(super) fn is_deleted(&self, id: &DeploymentId) -> bool {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
     }
 }
 

@@ -133,9 +133,12 @@ impl Resource<Context> for DeploymentResource {
         apply::apply(cx, Some(prior), request).await
     }
 
-    async fn delete(&self, _cx: &Cx<Context>, state: State<Deployment, Private>) -> Result<(), Diagnostics> {
+    async fn delete(&self, cx: &Cx<Context>, state: State<Deployment, Private>) -> Result<(), Diagnostics> {
         // Machines keep running what they run. Also after a create that failed half-way, when Terraform deletes and creates
         // anew: touching machines here would be worse than the failure.
+        if let Some(id) = state.value.id.known().and_then(|id| id.parse().ok()) {
+            cx.data.deployments.delete(id);
+        }
         if let Some(roots) = roots(&state.value) {
             roots.remove().map_err(|error| {
                 Diagnostic::error("The deployment's garbage collector roots cannot be removed")

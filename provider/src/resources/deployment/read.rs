@@ -57,12 +57,18 @@ pub(super) async fn read(
                     None => kept,
                     Some(Ok(found)) => fingerprints(found),
                     Some(Err(error)) => {
-                        cx.warn(unseen_secrets(name, &error).at(path));
+                        cx.warn(unseen_secrets(name, &error).at(path.clone()));
                         kept
                     }
                 };
                 let system = if is_another {
                     of_another(&facts, &deployment)
+                } else if let Some(other) = deployed_by_another(&before, &facts, &deployment) {
+                    cx.warn(taken_over(name, other).at(path));
+                    System {
+                        changes: Attr::Known(format!("deployed by another nixos_deployment, {other}")),
+                        ..refreshed(before, &facts, &deployment)
+                    }
                 } else {
                     refreshed(before, &facts, &deployment)
                 };
@@ -177,6 +183,25 @@ fn of_another(facts: &Facts, deployment: &Deployment) -> System {
         changes: Attr::Known("another machine than the one that was deployed to".to_owned()),
         ..refreshed(System::default(), facts, deployment)
     }
+}
+
+/// The other deployment that has replaced the system of this one on a machine; `None`: nothing was replaced, or no deployment did it.
+fn deployed_by_another<'a>(
+    before: &System,
+    facts: &'a Facts,
+    deployment: &Deployment,
+) -> Option<&'a DeploymentId> {
+    let own = deployment.id.known()?.parse().ok()?;
+    let found = facts.current_system.as_ref().map(StorePath::as_str);
+    let is_replaced = before.toplevel.known().is_some_and(|deployed| Some(deployed.as_str()) != found);
+    facts.deployment_other_than(Some(&own)).filter(|_| is_replaced && runs_now(deployment))
+}
+
+fn taken_over(name: &str, other: &DeploymentId) -> Diagnostic {
+    Diagnostic::warning(format!("Machine \"{name}\" runs the system of another deployment")).detail(format!(
+        "The nixos_deployment with the id {other} has replaced the system of this one, perhaps from another Terraform state. Each of the two \
+         replaces what the other one deploys, at every apply: take the machine out of one of them."
+    ))
 }
 
 /// The entry of `systems` after a look at the machine. What a foreign system is made of is not known here.

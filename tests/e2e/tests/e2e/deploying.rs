@@ -1,6 +1,9 @@
 //! The main story: deploy, nothing to do, edit, fail, drift, destroy.
 
 use std::io::{BufRead as _, Read as _, Write as _};
+use std::time::Duration;
+
+use e2e::Run;
 
 use crate::support::{TWO, apply, fails_saying, no_changes, one, plan, says, set_up, site, succeeds, world};
 
@@ -355,6 +358,55 @@ fn a_machine_is_in_one_deployment_of_a_run() {
     assert_ne!(there[0], there[1], "one is deployed: {state}");
     let written = host.exec(&["cat", "/etc/word"]).unwrap().stdout;
     assert_eq!(written, if there[0] { "a" } else { "b" });
+}
+
+/// Two Terraform states know nothing of each other. What the machine remembers lets both see it.
+#[test]
+fn deployments_of_two_states_notice_each_other() {
+    let world = world(&["web"]);
+    let main = |word: &str| site(&world, &["web"], &format!("arguments = {{ word = \"{word}\" }}"));
+    set_up(&world, &main("one"), &one("environment.etc.word.text = arguments.word;"));
+    let run = apply(&world);
+    succeeds(&run);
+    let other = "ran the system of another deployment";
+    assert!(!run.text.contains(other), "nothing was there before:\n{}", run.text);
+    let id = world.resource("nixos_deployment.site")["id"].as_str().unwrap().to_owned();
+
+    let directory = e2e::DIRECTORY;
+    let script = format!("cp -r {directory} /root/other && rm /root/other/terraform.tfstate*");
+    let control = world.lab.control();
+    assert!(control.exec(&["sh", "-c", &script]).unwrap().success);
+    control.write_file("/root/other/main.tf", main("two")).unwrap();
+    let there = |verb: &str, more: &[&str]| {
+        let environment = ["env", "NIX_PATH=nixpkgs=/root/mini-nixos", "TF_CLI_ARGS=-no-color"];
+        let terraform = ["terraform", "-chdir=/root/other", verb, "-input=false"];
+        let out = control.exec(&[environment.as_slice(), &terraform, more].concat()).unwrap();
+        assert!(out.success, "{}{}", out.stdout, out.stderr);
+        Run { code: 0, text: out.stdout + &out.stderr, took: Duration::ZERO }
+    };
+    let run = there("apply", &["-auto-approve"]);
+    says(&run, &["Machine \"web\" ran the system of another deployment", &id]);
+    let run = there("plan", &[]);
+    says(&run, &["No changes."]);
+    assert!(!run.text.contains("another deployment"), "it is its own system now:\n{}", run.text);
+
+    // The first one sees it at the plan, and says it as long as both go on.
+    let run = plan(&world);
+    succeeds(&run);
+    says(
+        &run,
+        &["Machine \"web\" runs the system of another deployment", "take the machine out of one of them"],
+    );
+    succeeds(&apply(&world));
+    says(&there("plan", &[]), &["Machine \"web\" runs the system of another deployment", &id]);
+
+    // One that replaces itself is not another one.
+    let run = world.terraform(&["apply", "-auto-approve", "-replace=nixos_deployment.site"]);
+    succeeds(&run);
+    world.write("main.tf", &main("three")).unwrap();
+    let again = world.terraform(&["apply", "-auto-approve", "-replace=nixos_deployment.site"]);
+    succeeds(&again);
+    assert!(![run.text, again.text].concat().contains("another deployment"));
 }
 
 #[test]
