@@ -103,7 +103,6 @@ impl Watch {
 }
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-#[path = "trace_linux.rs"]
 mod linux;
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]

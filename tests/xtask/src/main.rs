@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod circles;
 mod demo;
 mod docs;
 mod fuzz;
@@ -56,6 +57,8 @@ enum Task {
         /// Only this
         only: Option<bench::Subject>,
     },
+    /// Look for circles between files: none may need another one that needs it
+    Circles,
     /// Install the Debian and Python packages that the other tasks need
     Setup,
 }
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Task::Docs { check: true } => docs::check(),
         Task::Bench { only } => bench::bench(only),
         Task::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), Duration::from_secs(seconds)),
+        Task::Circles => circles::check(),
         Task::Setup => setup::setup(),
     };
     match result {
