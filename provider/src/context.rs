@@ -1,18 +1,14 @@
 //! What all resources share in one process: settings, connections, limits, Nix.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use nixos_activator::Secret;
 use nixos_activator::deploy::Tools;
 use nixos_activator::evaluate::{EvaluationSettings, Evaluator};
 use nixos_activator::nix::{Nix, NixError, NixSettings};
-use nixos_activator::ssh::HostKeyPolicy;
 use tokio::sync::OnceCell;
 
 use crate::aws::{Aws, AwsSettings};
-use crate::machines::{Bastion, CONNECT_TIMEOUT};
+use crate::machines::SshDefaults;
 use crate::resources::deployment::Claims;
 
 /// The configured provider.
@@ -31,39 +27,6 @@ pub(crate) struct Context {
     /// `None` while the provider's `nix` block is not known.
     nix_settings: Option<NixSettings>,
     nix: OnceCell<Nix>,
-}
-
-/// The provider's `ssh` block with its defaults filled in.
-#[derive(Clone, Debug)]
-pub(crate) struct SshDefaults {
-    pub(crate) user: String,
-    pub(crate) port: Option<u16>,
-    /// By name; a key whose value is not known yet is there without one.
-    pub(crate) private_keys: BTreeMap<String, Option<Secret>>,
-    pub(crate) private_key_file: Option<String>,
-    pub(crate) bastion: Option<Bastion>,
-    pub(crate) host_key_policy: HostKeyPolicy,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) options: Vec<String>,
-    pub(crate) elevate: Vec<String>,
-    pub(crate) elevate_password: Option<Secret>,
-}
-
-impl Default for SshDefaults {
-    fn default() -> Self {
-        Self {
-            user: "root".to_owned(),
-            port: None,
-            private_keys: BTreeMap::new(),
-            private_key_file: None,
-            bastion: None,
-            host_key_policy: HostKeyPolicy::Strict,
-            connect_timeout: CONNECT_TIMEOUT,
-            options: vec![],
-            elevate: vec![],
-            elevate_password: None,
-        }
-    }
 }
 
 impl Context {

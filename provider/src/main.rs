@@ -3,6 +3,7 @@
 mod aws;
 mod context;
 mod data_sources;
+mod deadline;
 mod diagnose;
 mod ephemeral_resources;
 mod functions;

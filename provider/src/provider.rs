@@ -18,7 +18,7 @@ use tfplugin::{
 };
 
 use crate::aws::{AwsBlock, AwsSettings, aws_attribute};
-use crate::context::{Context, SshDefaults};
+use crate::context::Context;
 use crate::data_sources::ami::Ami;
 use crate::data_sources::machine_status::MachineStatus;
 use crate::data_sources::network::NetworkDataSource;
@@ -26,7 +26,8 @@ use crate::ephemeral_resources::ssh_key_pair::SshKeyPair;
 use crate::functions::known_hosts::KnownHosts;
 use crate::functions::to_nix::ToNix;
 use crate::machines::{
-    Bastion, CONNECT_TIMEOUT, Direction, ELEVATE, bastion_attributes, effective_options, host_key_policy,
+    Bastion, CONNECT_TIMEOUT, Direction, ELEVATE, SshDefaults, bastion_attributes, effective_options,
+    host_key_policy,
 };
 use crate::resources::deployment::DeploymentResource;
 use crate::resources::ec2_key_pair::KeyPairResource;

@@ -4,10 +4,10 @@
 //! never looks for credentials.
 
 mod block;
+mod consistency;
 mod error;
 mod fleet;
 mod tags;
-mod wait;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -24,13 +24,13 @@ use tfplugin::{Attr, Diagnostic, IdentityAttribute, IdentitySchema, Path, Type, 
 use tokio::sync::OnceCell;
 
 pub(crate) use block::{AwsBlock, aws_attribute};
+pub(crate) use consistency::{CONSISTENCY, eventually_found};
 pub(crate) use error::AwsError;
 pub(crate) use fleet::{Beside, Fleet, Seen};
 pub(crate) use tags::{
     IgnoredTags, MACHINE, TagModel, TagRules, Tags, difference, ec2_tags, retag_ec2, tags_all_attribute,
     tags_attribute, to_ec2, whole_set,
 };
-pub(crate) use wait::{Backoff, Impatient, Patience, SETTLING, heard_of};
 
 /// How often a call is tried, the first time included. Terraform starts many at once, and EC2 throttles by the minute.
 const ATTEMPTS: u32 = 10;

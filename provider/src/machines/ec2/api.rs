@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::block::{Ec2Block, MetadataOptions, RootVolume, Spot};
 use crate::aws::{
-    Aws, AwsError, Backoff, Beside, Impatient, MACHINE, Patience, SETTLING, Seen, TagModel, TagRules, Tags,
-    heard_of, to_ec2,
+    Aws, AwsError, Beside, CONSISTENCY, MACHINE, Seen, TagModel, TagRules, Tags, eventually_found, to_ec2,
 };
+use crate::deadline::{Backoff, Deadline, GaveUp};
 use crate::settings::known_elements;
 
 /// EC2 in one region.
@@ -61,7 +61,7 @@ fn not_heard_of(error: &AwsError) -> Option<Duration> {
     if UNKNOWN_PROFILE.iter().any(|said| text.contains(said)) {
         return Some(IAM);
     }
-    error.is(UNKNOWN_THINGS).then_some(SETTLING)
+    error.is(UNKNOWN_THINGS).then_some(CONSISTENCY)
 }
 
 /// Why an instance is not in the state that was waited for.
@@ -81,12 +81,12 @@ pub(crate) enum WaitError {
         reason: Option<String>,
     },
     /// It took too long, or the user stopped it.
-    #[error("{}", match why { Impatient::TimedOut => format!("the instance was not {wanted} in time"), Impatient::Cancelled => "cancelled".to_owned() })]
-    Impatient {
+    #[error("{}", match why { GaveUp::TimedOut => format!("the instance was not {wanted} in time"), GaveUp::Cancelled => "cancelled".to_owned() })]
+    GaveUp {
         /// What was waited for.
         wanted: &'static str,
         /// Why waiting ended.
-        why: Impatient,
+        why: GaveUp,
     },
 }
 
@@ -114,16 +114,16 @@ impl<'a> Ec2<'a> {
         &self,
         id: &str,
         block: &Ec2Block,
-        patience: &Patience,
+        deadline: &Deadline,
     ) -> Result<Seen, AwsError> {
-        let patience = patience.at_most(SETTLING);
+        let deadline = deadline.at_most(CONSISTENCY);
         let mut backoff = Backoff::default();
         loop {
             let seen = self.look(id, block).await?;
             if let Some(seen) = seen.as_ref().filter(|seen| block.has_addresses(seen)) {
                 return Ok(seen.clone());
             }
-            if backoff.pause(&patience).await.is_err() {
+            if backoff.pause(&deadline).await.is_err() {
                 return seen.ok_or_else(|| {
                     AwsError::unexpected("ec2:DescribeInstances", "the instance is not there any more")
                 });
@@ -143,7 +143,7 @@ impl<'a> Ec2<'a> {
             let found = self.aws.fleet.find(&self.client, &self.region, made).await?;
             Ok(found.and_then(|instance| instance.instance_id().map(str::to_owned)))
         };
-        heard_of(look, cancel).await
+        eventually_found(look, cancel).await
     }
 
     /// The image an instance is to be made from.
@@ -172,7 +172,7 @@ impl<'a> Ec2<'a> {
         image: &Image,
         user_data: Option<&Secret>,
         token: &str,
-        patience: &Patience,
+        deadline: &Deadline,
     ) -> Result<Instance, AwsError> {
         const ACTION: &str = "ec2:RunInstances";
         let text = |value: &tfplugin::Attr<String>| value.known().cloned();
@@ -235,11 +235,11 @@ impl<'a> Ec2<'a> {
         let send = || async { call.clone().send().await.map_err(AwsError::of(ACTION)) };
         let no_capacity = |error: &AwsError| block.spot.is_known() && error.is(NO_CAPACITY);
         let start = Instant::now();
-        // Both kinds of waiting are over when `patience` is, and what EC2 does not know is waited for only as long as it may be new.
+        // Both kinds of waiting are over when `deadline` is, and what EC2 does not know is waited for only as long as it may be new.
         let passes = |error: &AwsError| {
             no_capacity(error) || not_heard_of(error).is_some_and(|limit| start.elapsed() < limit)
         };
-        let answer = patience.retry(passes, send).await?;
+        let answer = deadline.retry(passes, send).await?;
         self.changed().await;
         let made = answer.instances().first().cloned();
         made.ok_or_else(|| AwsError::unexpected(ACTION, "the answer names no instance"))
@@ -250,7 +250,7 @@ impl<'a> Ec2<'a> {
         &self,
         id: &str,
         wanted: &InstanceStateName,
-        patience: &Patience,
+        deadline: &Deadline,
     ) -> Result<Option<Instance>, WaitError> {
         let name = state_word(wanted);
         let mut backoff = Backoff::default();
@@ -284,22 +284,22 @@ impl<'a> Ec2<'a> {
                 }
                 _ => {}
             }
-            if let Err(why) = backoff.pause(patience).await {
-                return Err(WaitError::Impatient { wanted: name, why });
+            if let Err(why) = backoff.pause(deadline).await {
+                return Err(WaitError::GaveUp { wanted: name, why });
             }
         }
     }
 
     /// Shuts the instance down and waits for it.
-    pub(crate) async fn stop(&self, id: &str, patience: &Patience) -> Result<(), WaitError> {
+    pub(crate) async fn stop(&self, id: &str, deadline: &Deadline) -> Result<(), WaitError> {
         let sent = self.client.stop_instances().instance_ids(id).send().await;
         sent.map_err(AwsError::of("ec2:StopInstances"))?;
         self.changed().await;
-        self.wait(id, &InstanceStateName::Stopped, patience).await.map(drop)
+        self.wait(id, &InstanceStateName::Stopped, deadline).await.map(drop)
     }
 
     /// Starts the instance and waits until it runs.
-    pub(crate) async fn start(&self, id: &str, patience: &Patience) -> Result<(), WaitError> {
+    pub(crate) async fn start(&self, id: &str, deadline: &Deadline) -> Result<(), WaitError> {
         let call = || async {
             self.client
                 .start_instances()
@@ -310,13 +310,13 @@ impl<'a> Ec2<'a> {
         };
         // It may still be on its way down.
         let passes = |error: &AwsError| error.is(&["IncorrectInstanceState", "InsufficientInstanceCapacity"]);
-        patience.retry(passes, call).await?;
+        deadline.retry(passes, call).await?;
         self.changed().await;
-        self.wait(id, &InstanceStateName::Running, patience).await.map(drop)
+        self.wait(id, &InstanceStateName::Running, deadline).await.map(drop)
     }
 
     /// Ends the instance and waits until it is gone. One that is gone already is gone.
-    pub(crate) async fn terminate(&self, id: &str, patience: &Patience) -> Result<(), WaitError> {
+    pub(crate) async fn terminate(&self, id: &str, deadline: &Deadline) -> Result<(), WaitError> {
         let sent = self.client.terminate_instances().instance_ids(id).send().await;
         match sent.map_err(AwsError::of("ec2:TerminateInstances")) {
             Err(error) if error.is(NOT_YET) => return Ok(()),
@@ -324,7 +324,7 @@ impl<'a> Ec2<'a> {
             Ok(_) => {}
         }
         self.changed().await;
-        self.wait(id, &InstanceStateName::Terminated, patience).await.map(drop)
+        self.wait(id, &InstanceStateName::Terminated, deadline).await.map(drop)
     }
 
     /// Ends the request that would make another instance when this one goes.

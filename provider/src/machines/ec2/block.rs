@@ -7,7 +7,7 @@ use tfplugin::{Attr, Path};
 
 use super::found::Found;
 use super::volume_map::Volumes;
-use crate::machines::Bastion;
+use crate::machines::bastion::Bastion;
 use crate::machines::ssh::SshBlock;
 use crate::settings::List;
 
@@ -109,7 +109,7 @@ pub(crate) struct Volume {
 
 impl Ec2Block {
     /// How to log in, at `host`.
-    pub(crate) fn connection(&self, host: Attr<String>) -> SshBlock {
+    pub(crate) fn login(&self, host: Attr<String>) -> SshBlock {
         SshBlock {
             host,
             port: self.port.clone(),

@@ -3,7 +3,7 @@
 use aws_sdk_ec2::types::{Address, AttributeBooleanValue, AttributeValue, Filter};
 use tfplugin::{Attr, Diagnostic, Diagnostics, Path};
 
-use super::Ec2;
+use super::api::Ec2;
 use super::api::{machine_tags, profile_specification};
 use super::block::{Ec2Block, RootVolume, device_letter, is_same_key};
 use super::drift::root_volume;
@@ -11,7 +11,8 @@ use super::found::Found;
 use super::ipv6::{self, primary};
 use super::volume_map::Volumes;
 use super::volumes::{self, Owner, VolumeChange, keep_or_delete, modify_volume};
-use crate::aws::{AwsError, Backoff, MACHINE, Patience, SETTLING, difference, retag_ec2};
+use crate::aws::{AwsError, CONSISTENCY, MACHINE, difference, retag_ec2};
+use crate::deadline::{Backoff, Deadline};
 use crate::settings::known_elements;
 
 /// Whether the change is one that only a stopped instance takes, or may be one as long as the new type is not known.
@@ -136,7 +137,7 @@ pub(crate) async fn become_(
     (before, name): (&str, &str),
     there: &mut Ec2Block,
     planned: &Ec2Block,
-    patience: &Patience,
+    deadline: &Deadline,
 ) -> Result<(), Diagnostic> {
     let at = |attribute: &str| {
         let path = Path::root().attribute("ec2").attribute(attribute);
@@ -159,7 +160,7 @@ pub(crate) async fn become_(
         there.instance_profile = planned.instance_profile.clone();
     }
     step!(instance_profile, profile(ec2, id, planned));
-    step!(elastic_ip, elastic_ip(ec2, id, there.elastic_ip.known(), planned, patience));
+    step!(elastic_ip, elastic_ip(ec2, id, there.elastic_ip.known(), planned, deadline));
     if there.ipv6_addresses != planned.ipv6_addresses
         || there.ipv6_address_count != planned.ipv6_address_count
     {
@@ -172,13 +173,13 @@ pub(crate) async fn become_(
             _ => root_volume_of(ec2, id).await.map_err(at("root_volume"))?,
         };
         check_encryption(&now, wanted, name)?;
-        change_root_volume(ec2, id, &now, wanted, patience).await.map_err(at("root_volume"))?;
+        change_root_volume(ec2, id, &now, wanted, deadline).await.map_err(at("root_volume"))?;
         there.root_volume = Attr::Known(RootVolume { volume_id: now.volume_id, ..wanted.clone() });
     }
     let owner = Owner { ec2, id, name, block: planned };
     let mut volumes = there.volumes.known().cloned().unwrap_or_default();
     let wanted = planned.volumes.known().cloned().unwrap_or_default();
-    let done = volumes::become_(owner, &mut volumes, &wanted, patience).await;
+    let done = volumes::become_(owner, &mut volumes, &wanted, deadline).await;
     there.volumes = if volumes.is_empty() { planned.volumes.clone() } else { Attr::Known(volumes.clone()) };
     done?;
     let (set, gone) = difference(&machine_tags(there, before), &machine_tags(planned, name));
@@ -306,7 +307,7 @@ async fn elastic_ip(
     id: &str,
     before: Option<&String>,
     planned: &Ec2Block,
-    patience: &Patience,
+    deadline: &Deadline,
 ) -> Result<(), AwsError> {
     if let Some(before) = before {
         let found = ec2.client.describe_addresses().allocation_ids(before).send().await;
@@ -322,7 +323,7 @@ async fn elastic_ip(
             if let (Attr::Null, Some(address)) =
                 (&planned.elastic_ip, ours.as_ref().and_then(Address::public_ip))
             {
-                until_address_is_gone(ec2, id, address, patience).await?;
+                until_address_is_gone(ec2, id, address, deadline).await?;
             }
         }
     }
@@ -339,14 +340,14 @@ async fn until_address_is_gone(
     ec2: &Ec2<'_>,
     id: &str,
     address: &str,
-    patience: &Patience,
+    deadline: &Deadline,
 ) -> Result<(), AwsError> {
-    let patience = patience.at_most(SETTLING);
+    let deadline = deadline.at_most(CONSISTENCY);
     let mut backoff = Backoff::default();
     loop {
         let seen = ec2.look(id, &Ec2Block::default()).await?;
         let has = seen.as_ref().is_some_and(|seen| seen.instance.public_ip_address() == Some(address));
-        if !has || backoff.pause(&patience).await.is_err() {
+        if !has || backoff.pause(&deadline).await.is_err() {
             return Ok(());
         }
     }
@@ -398,7 +399,7 @@ async fn change_root_volume(
     id: &str,
     now: &RootVolume,
     wanted: &RootVolume,
-    patience: &Patience,
+    deadline: &Deadline,
 ) -> Result<(), AwsError> {
     let change = VolumeChange::between(
         [&now.size, &now.iops, &now.throughput],
@@ -408,7 +409,7 @@ async fn change_root_volume(
     );
     let volume = now.volume_id.known().cloned().unwrap_or_default();
     if !change.is_empty() {
-        modify_volume(ec2, &volume, &change, patience).await?;
+        modify_volume(ec2, &volume, &change, deadline).await?;
     }
     if now.delete_on_termination != wanted.delete_on_termination {
         let seen = ec2.look(id, &Ec2Block::default()).await?;

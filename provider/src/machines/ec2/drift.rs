@@ -5,13 +5,13 @@ use aws_sdk_ec2::types::{
 };
 use tfplugin::Attr;
 
-use super::Ec2;
+use super::api::Ec2;
 use super::block::{Ec2Block, MetadataOptions, RootVolume, Volume};
-use super::host_key::hands_over;
 use super::schema::is_device;
 use super::volume_map::Volumes;
 use super::volumes::made_with;
 use crate::aws::{AwsError, Seen, TagModel, TagRules, ec2_tags};
+use crate::machines::host_key::hands_over;
 
 /// Whether the instance is over and done with.
 pub(crate) fn is_gone(instance: &Instance) -> bool {
@@ -310,8 +310,8 @@ mod tests {
     use nixos_activator::Secret;
     use nixos_activator::ssh::KeyPair;
 
-    use super::super::host_key::user_data;
     use super::*;
+    use crate::machines::host_key::user_data;
 
     #[test]
     fn user_data_come_into_the_state_where_they_hold_no_private_key() {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aws_sdk_ec2::types::{Instance, InstanceNetworkInterface};
 use tfplugin::Attr;
 
-use super::Ec2;
+use super::api::Ec2;
 use super::block::Ec2Block;
 use crate::aws::{AwsError, Seen};
 use crate::settings::known_elements;

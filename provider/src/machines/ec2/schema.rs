@@ -6,7 +6,7 @@ use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Type, val
 
 use super::block::{Ec2Block, device_letter};
 use crate::aws::{region_attribute, tags_all_attribute, tags_attribute};
-use crate::machines::{Direction, connection_attributes};
+use crate::machines::schema::{Direction, connection_attributes};
 use crate::settings::computed;
 
 /// How a machine learns the host key that was made for it.

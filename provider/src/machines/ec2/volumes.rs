@@ -9,10 +9,11 @@ use aws_sdk_ec2::types::{
 use tfplugin::{Attr, Diagnostic, Path};
 use tokio_util::sync::CancellationToken;
 
-use super::Ec2;
+use super::api::Ec2;
 use super::api::machine_tags;
 use super::block::{Ec2Block, Volume, device_letter};
-use crate::aws::{AwsError, Backoff, Patience, Tags, heard_of, retag_ec2, to_ec2};
+use crate::aws::{AwsError, Tags, eventually_found, retag_ec2, to_ec2};
+use crate::deadline::{Backoff, Deadline};
 use crate::settings::unique;
 
 /// The tag that a volume is found by when the answer to the call that made it got lost.
@@ -57,12 +58,12 @@ pub(super) async fn become_(
     owner: Owner<'_>,
     there: &mut BTreeMap<String, Volume>,
     planned: &BTreeMap<String, Volume>,
-    patience: &Patience,
+    deadline: &Deadline,
 ) -> Result<(), Diagnostic> {
     let gone: Vec<String> = there.keys().filter(|name| !planned.contains_key(*name)).cloned().collect();
     for name in gone {
         if let Some(volume) = there.get(&name).cloned() {
-            owner.take_away(&name, &volume, patience).await?;
+            owner.take_away(&name, &volume, deadline).await?;
         }
         there.remove(&name);
     }
@@ -75,19 +76,19 @@ pub(super) async fn become_(
             _ => {
                 let (id, client_token) = match wanted.existing_volume_id.known() {
                     Some(id) => (id.clone(), Attr::Null),
-                    None => owner.create(name, wanted, there, patience).await?,
+                    None => owner.create(name, wanted, there, deadline).await?,
                 };
                 Volume { volume_id: Attr::Known(id), device: Attr::Null, client_token, ..wanted.clone() }
             }
         };
         there.insert(name.clone(), now.clone());
         if now.device.is_null() {
-            owner.attach(name, &now, wanted, patience).await?;
+            owner.attach(name, &now, wanted, deadline).await?;
             // Until EC2 knows whether it goes with the machine, `there` has it as one that is still to be attached.
             now.device = wanted.device.clone();
             now.delete_on_termination = Attr::Null;
         }
-        owner.modify(name, &now, wanted, patience).await?;
+        owner.modify(name, &now, wanted, deadline).await?;
         if now.delete_on_termination != wanted.delete_on_termination {
             owner.delete_on_termination(name, &now, wanted).await?;
         }
@@ -105,12 +106,12 @@ impl Owner<'_> {
         name: &str,
         wanted: &Volume,
         there: &mut BTreeMap<String, Volume>,
-        patience: &Patience,
+        deadline: &Deadline,
     ) -> Result<(String, Attr<String>), Diagnostic> {
         let asked = there.get(name).and_then(|volume| volume.client_token.known().cloned());
         if let Some(token) = &asked
             && let Some(id) =
-                made_by(self.ec2, token, &patience.cancel).await.map_err(self.problem(name, "look for"))?
+                made_by(self.ec2, token, &deadline.cancel).await.map_err(self.problem(name, "look for"))?
         {
             return Ok((id, Attr::Known(token.clone())));
         }
@@ -152,10 +153,10 @@ impl Owner<'_> {
         name: &str,
         volume: &Volume,
         wanted: &Volume,
-        patience: &Patience,
+        deadline: &Deadline,
     ) -> Result<(), Diagnostic> {
         let id = volume.id().unwrap_or_default();
-        self.wait(id, &[VolumeState::Available, VolumeState::InUse], patience)
+        self.wait(id, &[VolumeState::Available, VolumeState::InUse], deadline)
             .await
             .map_err(self.problem(name, "attach"))?;
         let device = wanted.device.known().cloned().unwrap_or_default();
@@ -165,7 +166,7 @@ impl Owner<'_> {
         };
         // The instance, or the volume, may be on its way to a state that allows it.
         let passes = |error: &AwsError| error.is(&["IncorrectState", "IncorrectInstanceState"]);
-        match patience.retry(passes, call).await {
+        match deadline.retry(passes, call).await {
             Ok(_) => {}
             // The answer to an earlier try got lost.
             Err(error) if error.is(&["VolumeInUse"]) && self.is_attached(id).await.unwrap_or(false) => {}
@@ -173,7 +174,7 @@ impl Owner<'_> {
         }
         let mut backoff = Backoff::default();
         while !self.is_attached(id).await.map_err(self.problem(name, "attach"))? {
-            if backoff.pause(patience).await.is_err() {
+            if backoff.pause(deadline).await.is_err() {
                 let error = AwsError::unexpected("ec2:AttachVolume", "the volume was not attached in time");
                 return Err(self.problem(name, "attach")(error));
             }
@@ -203,7 +204,7 @@ impl Owner<'_> {
         name: &str,
         now: &Volume,
         wanted: &Volume,
-        patience: &Patience,
+        deadline: &Deadline,
     ) -> Result<(), Diagnostic> {
         let change = VolumeChange::between(
             [&now.size, &now.iops, &now.throughput],
@@ -214,7 +215,7 @@ impl Owner<'_> {
         if !wanted.is_ours() || change.is_empty() {
             return Ok(());
         }
-        modify_volume(self.ec2, now.id().unwrap_or_default(), &change, patience)
+        modify_volume(self.ec2, now.id().unwrap_or_default(), &change, deadline)
             .await
             .map_err(self.problem(name, "change"))
     }
@@ -234,10 +235,10 @@ impl Owner<'_> {
     }
 
     /// Detaches it, and deletes it if it goes with the machine.
-    async fn take_away(&self, name: &str, volume: &Volume, patience: &Patience) -> Result<(), Diagnostic> {
+    async fn take_away(&self, name: &str, volume: &Volume, deadline: &Deadline) -> Result<(), Diagnostic> {
         let made = match volume.asked_with() {
             Some(token) => {
-                made_by(self.ec2, token, &patience.cancel).await.map_err(self.problem(name, "look for"))?
+                made_by(self.ec2, token, &deadline.cancel).await.map_err(self.problem(name, "look for"))?
             }
             None => None,
         };
@@ -248,7 +249,7 @@ impl Owner<'_> {
                 .await
                 .map_err(AwsError::of("ec2:DetachVolume"))
                 .map_err(self.problem(name, "detach"))?;
-            self.wait(id, &[VolumeState::Available], patience).await.map_err(self.problem(name, "detach"))?;
+            self.wait(id, &[VolumeState::Available], deadline).await.map_err(self.problem(name, "detach"))?;
         }
         if volume.goes_with_machine() {
             delete(self.ec2, id).await.map_err(self.problem(name, "delete"))?;
@@ -256,7 +257,7 @@ impl Owner<'_> {
         Ok(())
     }
 
-    async fn wait(&self, id: &str, wanted: &[VolumeState], patience: &Patience) -> Result<(), AwsError> {
+    async fn wait(&self, id: &str, wanted: &[VolumeState], deadline: &Deadline) -> Result<(), AwsError> {
         let mut backoff = Backoff::default();
         loop {
             let found = self.ec2.client.describe_volumes().volume_ids(id).send().await;
@@ -274,7 +275,7 @@ impl Owner<'_> {
                 }
                 _ => {}
             }
-            if backoff.pause(patience).await.is_err() {
+            if backoff.pause(deadline).await.is_err() {
                 let wanted = wanted.first().map_or("", VolumeState::as_str);
                 let message = format!("volume {id} was not {wanted} in time");
                 return Err(AwsError::unexpected("ec2:DescribeVolumes", &message));
@@ -323,7 +324,7 @@ pub(crate) async fn made_by(
         let found = found.map_err(AwsError::of("ec2:DescribeVolumes"))?;
         Ok(found.volumes().first().and_then(|volume| volume.volume_id().map(str::to_owned)))
     };
-    heard_of(look, cancel).await
+    eventually_found(look, cancel).await
 }
 
 /// The token of the call that made a volume.
@@ -369,7 +370,7 @@ pub(super) async fn modify_volume(
     ec2: &Ec2<'_>,
     id: &str,
     change: &VolumeChange,
-    patience: &Patience,
+    deadline: &Deadline,
 ) -> Result<(), AwsError> {
     let call = ec2
         .client
@@ -393,7 +394,7 @@ pub(super) async fn modify_volume(
             }
             _ => return Ok(()),
         }
-        if backoff.pause(patience).await.is_err() {
+        if backoff.pause(deadline).await.is_err() {
             return Err(AwsError::unexpected(
                 "ec2:ModifyVolume",
                 "the change was not in force in time; it goes on",

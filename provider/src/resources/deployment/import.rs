@@ -8,8 +8,7 @@ use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Schema, State, Value};
 use super::model::{Deployment, Private};
 use super::read;
 use crate::context::Context;
-use crate::machines::provider_unknown;
-use crate::resources::machine::parse_id;
+use crate::machines::{parse_id, provider_unknown};
 use crate::settings;
 
 /// Takes over what the machines run. The id is a configuration, after which a plan of that configuration is empty; or it says where the

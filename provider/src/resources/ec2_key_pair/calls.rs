@@ -8,7 +8,8 @@ use tfplugin::{Attr, Diagnostic};
 use tokio_util::sync::CancellationToken;
 
 use super::Model;
-use crate::aws::{Aws, AwsError, Patience, SETTLING, TagModel, heard_of};
+use crate::aws::{Aws, AwsError, CONSISTENCY, TagModel, eventually_found};
+use crate::deadline::Deadline;
 
 /// What EC2 calls a key pair that is there already.
 const DUPLICATE: &[&str] = &["InvalidKeyPair.Duplicate"];
@@ -73,7 +74,7 @@ impl Model {
         cancel: &CancellationToken,
     ) -> Result<Option<KeyPairInfo>, AwsError> {
         let look = || find(client, self.name());
-        if self.is_open() { heard_of(look, cancel).await } else { look().await }
+        if self.is_open() { eventually_found(look, cancel).await } else { look().await }
     }
 
     /// Sends the public half to EC2. An error comes with whether the key pair may be there all the same.
@@ -101,13 +102,13 @@ impl Model {
             Err(error) => return Err((self.problem("create")(error.clone()), error.is_open())),
         }
         // EC2 may not have heard yet of what it has just made.
-        let patience = Patience::new(SETTLING, cancel);
+        let deadline = Deadline::new(CONSISTENCY, cancel);
         let look = || async {
             find(client, self.name()).await?.ok_or_else(|| {
                 AwsError::unexpected("ec2:DescribeKeyPairs", "the key pair is not there after it was created")
             })
         };
-        let found = patience.retry(|error| !error.is_denied(), look).await;
+        let found = deadline.retry(|error| !error.is_denied(), look).await;
         let found = found.map_err(|error| (self.problem("read")(error), true))?;
         match found.public_key().and_then(normalized_public_key) {
             Some(there) if there != public => Err((self.duplicate(), false)),

@@ -4,9 +4,10 @@ use aws_sdk_s3::types::{BucketLocationConstraint, Tag, Tagging};
 use tfplugin::{Diagnostic, Path};
 use tokio_util::sync::CancellationToken;
 
-use super::SETTLING;
+use super::CONSISTENCY;
 use super::parts::Bucket;
-use crate::aws::{Aws, AwsError, Patience, Tags};
+use crate::aws::{Aws, AwsError, Tags};
+use crate::deadline::Deadline;
 
 /// A bucket of some name that is there.
 pub(super) struct Existing {
@@ -66,7 +67,7 @@ pub(super) fn no_bucket(name: &str) -> Diagnostic {
 
 /// Deletes an empty bucket; one that is gone is deleted.
 pub(super) async fn remove(bucket: &Bucket, cancel: &CancellationToken) -> Result<(), AwsError> {
-    let patience = Patience::new(SETTLING, cancel);
+    let deadline = Deadline::new(CONSISTENCY, cancel);
     let call = || async {
         bucket
             .client
@@ -76,7 +77,7 @@ pub(super) async fn remove(bucket: &Bucket, cancel: &CancellationToken) -> Resul
             .await
             .map_err(AwsError::of("s3:DeleteBucket"))
     };
-    match patience.retry(|error| error.is(&["OperationAborted"]), call).await {
+    match deadline.retry(|error| error.is(&["OperationAborted"]), call).await {
         Err(error) if !error.is(&["NoSuchBucket"]) => Err(error),
         _ => Ok(()),
     }

@@ -5,8 +5,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::{read_tags, write_tags};
 use super::parts::{Bucket, Part};
-use super::{Model, SETTLING};
-use crate::aws::{Aws, AwsError, Patience, TagModel, whole_set};
+use super::{CONSISTENCY, Model};
+use crate::aws::{Aws, AwsError, TagModel, whole_set};
+use crate::deadline::Deadline;
 
 /// Which parts to read.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,12 +29,12 @@ impl Model {
         bucket: &Bucket,
         cancel: &CancellationToken,
     ) -> Result<(), Diagnostic> {
-        let patience = Patience::new(SETTLING, cancel);
+        let deadline = Deadline::new(CONSISTENCY, cancel);
         // Ownership and access before the policy, which they may forbid.
         let opened = self.public_access_block != planned.public_access_block;
         macro_rules! change {
             ($field:ident, $denied:expr) => {
-                change(&self.$field, &planned.$field, bucket, &patience, $denied)
+                change(&self.$field, &planned.$field, bucket, &deadline, $denied)
                     .await
                     .map_err(|(attribute, error)| planned.part_problem("write", attribute, &error))?;
                 self.$field = planned.$field.clone();
@@ -54,7 +55,7 @@ impl Model {
             let write = || async {
                 write_tags(bucket, &whole_set(&read_tags(bucket).await?, &managed, &wanted)).await
             };
-            let written = patience.retry(|error| is_settling(error, false), write).await;
+            let written = deadline.retry(|error| is_settling(error, false), write).await;
             written.map_err(|error| planned.part_problem("write", "tags", &error))?;
         }
         *self = planned.clone();
@@ -115,7 +116,7 @@ async fn change<P: Part>(
     before: &Attr<P>,
     after: &Attr<P>,
     bucket: &Bucket,
-    patience: &Patience,
+    deadline: &Deadline,
     denied_may_pass: bool,
 ) -> Result<(), PartError> {
     if before == after {
@@ -123,8 +124,8 @@ async fn change<P: Part>(
     }
     let passes = |error: &AwsError| is_settling(error, denied_may_pass);
     let done = match after {
-        Attr::Known(part) => patience.retry(passes, || part.write(bucket)).await,
-        _ => patience.retry(passes, || P::remove(bucket)).await,
+        Attr::Known(part) => deadline.retry(passes, || part.write(bucket)).await,
+        _ => deadline.retry(passes, || P::remove(bucket)).await,
     };
     done.map_err(|error| (P::ATTRIBUTE, error))
 }

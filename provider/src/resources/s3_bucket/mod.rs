@@ -28,14 +28,14 @@ use self::parts::{
     Bucket, Cors, Encryption, Lifecycle, Ownership, Policy, PublicAccessBlock, Versioning, Website,
 };
 use crate::aws::{
-    Aws, AwsError, Patience, TagModel, aws_unknown, import_id, moves_with_surroundings, planned_region,
-    regional_id,
+    Aws, AwsError, TagModel, aws_unknown, import_id, moves_with_surroundings, planned_region, regional_id,
 };
 use crate::context::Context;
+use crate::deadline::Deadline;
 use crate::settings::unique;
 
 /// How long S3 may take to know of a bucket it has just made, or to finish another change of it.
-const SETTLING: Duration = Duration::from_mins(2);
+const CONSISTENCY: Duration = Duration::from_mins(2);
 
 pub(crate) struct BucketResource;
 
@@ -332,8 +332,8 @@ impl Model {
         }
         let send = || async { call.clone().send().await.map_err(AwsError::of("s3:CreateBucket")) };
         // A bucket of this name may have been deleted a moment ago.
-        let patience = Patience::new(SETTLING, cancel);
-        match patience.retry(|error: &AwsError| error.is(&["OperationAborted"]), send).await {
+        let deadline = Deadline::new(CONSISTENCY, cancel);
+        match deadline.retry(|error: &AwsError| error.is(&["OperationAborted"]), send).await {
             Ok(_) => Ok(false),
             // It was not there a moment ago: this is what a try did whose answer got lost.
             Err(error) if error.is(&["BucketAlreadyOwnedByYou"]) => Ok(false),

@@ -1,9 +1,12 @@
-//! A machine that is there already and answers to SSH: the `ssh` block.
+//! The `ssh` block: what users write.
 
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Nested, validators};
 
-use super::{Addresses, Bastion, Direction, Target, connection_attributes};
+use crate::machines::addresses::Addresses;
+use crate::machines::bastion::Bastion;
+use crate::machines::schema::{Direction, connection_attributes};
+use crate::machines::target::Target;
 use crate::settings::List;
 
 /// The block as it is configured.
@@ -31,7 +34,7 @@ fn is_public_key(text: &str) -> bool {
 }
 
 /// The schema of the block.
-pub(crate) fn attribute() -> Attribute {
+pub(super) fn attribute() -> Attribute {
     let host = Attribute::string()
         .required()
         .validate(validators::not_empty())

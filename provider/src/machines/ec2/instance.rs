@@ -3,10 +3,14 @@
 use tfplugin::{Attr, Diagnostic, Diagnostics};
 use tokio_util::sync::CancellationToken;
 
-use super::super::visit::fill;
-use super::Machine;
-use crate::aws::{Patience, Seen};
-use crate::machines::ec2::{Ec2, Ec2Block, ipv6_addresses, power};
+use super::api::Ec2;
+use super::block::Ec2Block;
+use super::drift::power;
+use super::ipv6::addresses as ipv6_addresses;
+use crate::aws::Seen;
+use crate::deadline::Deadline;
+use crate::machines::machine::Machine;
+use crate::machines::seen::fill;
 use crate::settings::completed;
 
 impl Machine {
@@ -23,42 +27,9 @@ impl Machine {
     }
 
     /// The token it was asked for with, where no answer has come: there is an instance of it or not.
-    pub(in crate::resources::machine) fn asked_with(&self) -> Option<&str> {
+    pub(super) fn asked_with(&self) -> Option<&str> {
         let token = self.ec2.known().and_then(|block| block.client_token.known());
         token.filter(|_| !self.id.is_known()).map(String::as_str)
-    }
-
-    /// How to log in, as far as the block says.
-    fn connection(&self) -> crate::machines::Target {
-        let block = self.ec2.known().cloned().unwrap_or_default();
-        block.connection(self.host.clone()).target()
-    }
-
-    /// The target as everything else says.
-    pub(super) fn point_target(&mut self) {
-        let mut target = self.connection();
-        target.machine_id = self.machine_id.clone();
-        target.instance_id = self.id.clone();
-        target.host_public_key = self.host_public_key.clone();
-        target.system = self.system.clone();
-        target.state_version = self.state_version.clone();
-        target.public_ipv4 = self.public_ipv4.clone();
-        target.private_ipv4 = self.private_ipv4.clone();
-        target.public_ipv6 = self.public_ipv6.clone();
-        target.target_env = match &self.target_env {
-            Attr::Null => Attr::Known("ec2".to_owned()),
-            said => said.clone(),
-        };
-        self.target = Attr::Known(target);
-    }
-
-    /// The same, with this host key as the only one to accept, unless the block names one.
-    pub(super) fn point_target_at(&mut self, key: Option<String>) {
-        let configured = self.ec2.known().and_then(|block| block.host_public_key.known().cloned());
-        if let Some(key) = configured.or(key) {
-            self.host_public_key = Attr::Known(key);
-        }
-        self.point_target();
     }
 
     /// Takes over where the instance is. While it is stopped, its last addresses stay.
@@ -87,10 +58,10 @@ impl Machine {
         &mut self,
         ec2: &Ec2<'_>,
         block: &mut Ec2Block,
-        patience: &Patience,
+        deadline: &Deadline,
     ) -> Result<Seen, Diagnostics> {
         let id = self.instance_id();
-        let seen = ec2.settled(&id, block, patience).await.map_err(self.problem("describe"))?;
+        let seen = ec2.settled(&id, block, deadline).await.map_err(self.problem("describe"))?;
         let mut found = block.clone();
         found.take(&seen, self.label(), ec2.tag_rules());
         // What was asked for is what the plan promised, also where EC2 has not come round to showing it.
@@ -105,16 +76,16 @@ impl Machine {
         &mut self,
         ec2: &Ec2<'_>,
         block: &mut Ec2Block,
-        patience: &Patience,
+        deadline: &Deadline,
     ) -> Result<(), Diagnostics> {
-        let seen = self.settle_block(ec2, block, patience).await?;
+        let seen = self.settle_block(ec2, block, deadline).await?;
         let mut found = Self { host: Attr::Null, ..self.clone() };
         found.take_addresses(&seen);
         fill(&mut self.public_ipv4, || found.public_ipv4.clone());
         fill(&mut self.private_ipv4, || found.private_ipv4.clone());
         fill(&mut self.public_ipv6, || found.public_ipv6.clone());
         fill(&mut self.host, || found.host.clone());
-        self.point_target();
+        self.update_target();
         Ok(())
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn user_data(image: &str, pair: &KeyPair) -> String {
 }
 
 /// As what these user data hand over a host key, if they do.
-pub(super) fn hands_over(user_data: &str) -> Option<&'static str> {
+pub(crate) fn hands_over(user_data: &str) -> Option<&'static str> {
     let known = [(FOR_NIXOS, "nixos"), (FOR_CLOUD_INIT, "cloud_init")];
     known.into_iter().find(|(beginning, _)| user_data.starts_with(beginning)).map(|(_, how)| how)
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 use nixos_activator::volume::{self, VolumeUse};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
-use super::super::visit::connect;
-use super::Machine;
+use super::api::Ec2;
+use super::block::{Ec2Block, Volume};
+use super::volumes::{exists as volume_exists, keep_or_delete, made_by as volume_made_by};
 use crate::context::Context;
-use crate::machines::ec2::{Ec2, Ec2Block, Volume, keep_or_delete, volume_exists, volume_made_by};
-use crate::machines::provider_unknown;
+use crate::machines::machine::Machine;
+use crate::machines::unreachable::provider_unknown;
+use crate::machines::visit::connect;
 
 /// Names the volumes in the block that EC2 was asked for without an answer, and made.
 pub(super) async fn find_asked_volumes(

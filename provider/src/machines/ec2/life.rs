@@ -1,8 +1,4 @@
-//! The life of a machine on EC2: planned, made, changed, ended.
-
-mod instance;
-mod plan;
-mod volumes;
+//! The life of a machine on EC2: made, looked at, changed, ended, imported.
 
 use std::time::Duration;
 
@@ -11,44 +7,45 @@ use nixos_activator::Secret;
 use nixos_activator::ssh::{KeyPair, KeyType, Wait};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
-use self::volumes::{check_removed_volumes, find_asked_volumes, loose_volumes, stays, warn_of_left_volumes};
-use super::Machine;
-use super::visit::{VisitError, connect, settle};
-use crate::aws::{AwsError, Patience, TagModel, aws_unknown, import_id};
-use crate::context::Context;
-use crate::machines::ec2::{
-    Ec2, Ec2Block, Found, WaitError, become_, delete_volume, import as import_block, is_gone, name_volumes,
-    needs_stop, power, rotate, user_data, while_stopped,
+use super::api::Ec2;
+use super::block::Ec2Block;
+use super::change::{become_, needs_stop, while_stopped};
+use super::drift::{import as import_block, is_gone, power};
+use super::found::Found;
+use super::leaving_volumes::{
+    check_removed_volumes, find_asked_volumes, loose_volumes, stays, warn_of_left_volumes,
 };
-use crate::machines::{not_refreshed, provider_unknown};
+use super::messages::no_image;
+use super::volumes::{delete as delete_volume, name_volumes};
+use crate::aws::{TagModel, aws_unknown, import_id};
+use crate::context::Context;
+use crate::deadline::Deadline;
+use crate::machines::host_key::user_data;
+use crate::machines::machine::Machine;
+use crate::machines::place::Presence;
+use crate::machines::unreachable::{not_refreshed, provider_unknown};
+use crate::machines::visit::{complete, first_login};
 use crate::settings::{completed, duration_or, unique};
-
-pub(super) use plan::{planned, validate};
 
 /// How long making, changing or ending a machine may take.
 const LIMIT: Duration = Duration::from_mins(10);
 
-/// Whether this is the id of an instance, perhaps with its region.
-pub(super) fn is_id(id: &str) -> bool {
-    import_id(id).1.starts_with("i-")
-}
-
-/// Asks EC2; whether the machine is still there.
-pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<bool, Diagnostics> {
+/// Asks EC2 for the instance, and takes over what it says.
+pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<Presence, Diagnostics> {
     let (Some(aws), Attr::Known(mut block)) = (cx.data.aws.as_ref(), machine.ec2.clone()) else {
         cx.warn(not_refreshed(machine.label(), &aws_unknown()));
-        return Ok(true);
+        return Ok(Presence::There);
     };
     let ec2 = Ec2::new(aws, block.region()).await;
     if !machine.find(&ec2, &cx.cancel).await? {
-        return Ok(false);
+        return Ok(Presence::Gone);
     }
     let id = machine.instance_id();
     find_asked_volumes(cx, &ec2, machine, &mut block).await?;
     let seen = ec2.seen(&id, &block).await.map_err(machine.problem("describe"))?;
     let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else {
         warn_of_left_volumes(cx, &ec2, machine, &block).await?;
-        return Ok(false);
+        return Ok(Presence::Gone);
     };
     for (name, volume) in block.volumes.known().into_iter().flatten() {
         if volume.volume_id.known().is_some_and(|id| !seen.volumes.contains_key(id)) {
@@ -65,17 +62,19 @@ pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<bool
     machine.ec2 = Attr::Known(block);
     machine.take_addresses(&seen);
     machine.power_state = Attr::Known(power(&seen.instance).to_owned());
-    machine.point_target();
-    Ok(true)
+    machine.update_target();
+    Ok(Presence::There)
 }
 
 /// Makes the machine and waits until it can be logged in to. `machine` follows each step: from the moment there is an instance it has
 /// its id, or, where no answer came, the token to find it by.
 pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
-    let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
+    if cx.data.ssh.is_none() {
+        return Err(provider_unknown().into());
+    }
     let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.create), LIMIT);
-    let patience = Patience::new(limit, &cx.cancel);
+    let deadline = Deadline::new(limit, &cx.cancel);
     let mut block = machine.ec2.known().cloned().unwrap_or_default();
     if block.region.is_unknown() {
         block.region =
@@ -101,7 +100,7 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
         None => block.user_data.known().map(Secret::new),
     };
     let token = unique("nixos-");
-    let made = ec2.run(&block, machine.label(), &image, data.as_ref(), &token, &patience).await;
+    let made = ec2.run(&block, machine.label(), &image, data.as_ref(), &token, &deadline).await;
     let made = made.map_err(|error| {
         let diagnostic = machine.problem("create")(error.clone());
         if !error.is_open() {
@@ -117,37 +116,23 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
     let mut there = Ec2Block { client_token: Attr::Known(token), ..block.at_launch() };
     machine.ec2 = Attr::Known(there.clone());
 
-    let running = ec2.wait(&id, &InstanceStateName::Running, &patience).await;
+    let running = ec2.wait(&id, &InstanceStateName::Running, &deadline).await;
     running.map_err(|error| machine.waited("create", &error))?;
-    machine.settle_block(&ec2, &mut there, &patience).await?;
+    machine.settle_block(&ec2, &mut there, &deadline).await?;
     block = completed(&block, &there);
     let names = (machine.label(), machine.label());
-    let done = become_(&ec2, &id, names, &mut there, &block, &patience).await;
+    let done = become_(&ec2, &id, names, &mut there, &block, &deadline).await;
     machine.ec2 = Attr::Known(there.clone());
     done?;
     there = completed(&block, &there);
-    machine.settle_instance(&ec2, &mut there, &patience).await?;
-    machine.point_target_at(key.as_ref().map(|key| key.public.clone()));
-
-    let connection = match connect(cx, defaults, machine, Wait::UntilLetIn(patience.left())).await {
-        Ok(connection) => connection,
-        Err(error) => return Err(machine.no_login(&ec2, &error).await),
-    };
-    if key.is_some() {
-        match rotate(&connection).await {
-            Ok(public) => machine.point_target_at(Some(public)),
-            Err(error) => cx.warn(
-                Diagnostic::warning(format!("Machine \"{}\" keeps its first host key", machine.label()))
-                    .detail(format!(
-                        "{error}\n\nIt was handed over in user data, which the machine's users can read: {}",
-                        "whoever can log in there could pretend to be this machine."
-                    )),
-            ),
-        }
+    machine.settle_instance(&ec2, &mut there, &deadline).await?;
+    let handed_over = key.as_ref().map(|key| key.public.clone());
+    if let Err(error) = first_login(cx, machine, handed_over, Wait::UntilLetIn(deadline.left())).await {
+        return Err(machine.no_login(&ec2, &error).await);
     }
-    settle(cx, machine, None, Wait::UntilLetIn(patience.left().max(Duration::from_secs(30)))).await?;
+    complete(cx, machine, None, Wait::UntilLetIn(deadline.left().max(Duration::from_secs(30)))).await?;
     if machine.power_state.known().is_some_and(|state| state == "stopped") {
-        ec2.stop(&id, &patience).await.map_err(|error| machine.waited("stop", &error))?;
+        ec2.stop(&id, &deadline).await.map_err(|error| machine.waited("stop", &error))?;
     }
     Ok(())
 }
@@ -161,7 +146,7 @@ pub(super) async fn update(
 ) -> Result<Machine, Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
     let limit = duration_or(planned.timeouts.known().map(|timeouts| &timeouts.update), LIMIT);
-    let patience = Patience::new(limit, &cx.cancel);
+    let deadline = Deadline::new(limit, &cx.cancel);
     let prior = there.clone();
     let mut machine = planned;
     let mut block = machine.ec2.known().cloned().unwrap_or_default();
@@ -176,7 +161,7 @@ pub(super) async fn update(
     check_removed_volumes(cx, there, &now, &block).await?;
     let stops = needs_stop(&now, &block);
     if prior.runs() && (stops || !machine.runs()) {
-        ec2.stop(&id, &patience).await.map_err(|error| there.waited("stop", &error))?;
+        ec2.stop(&id, &deadline).await.map_err(|error| there.waited("stop", &error))?;
         there.power_state = Attr::Known("stopped".to_owned());
     }
     if stops {
@@ -188,25 +173,25 @@ pub(super) async fn update(
         .await
         .map_err(there.problem("name the volumes of"))?;
     let names = (prior.label(), machine.label());
-    let changed = become_(&ec2, &id, names, &mut now, &block, &patience).await;
+    let changed = become_(&ec2, &id, names, &mut now, &block, &deadline).await;
     there.ec2 = Attr::Known(now.clone());
     changed?;
     if machine.runs() && !there.runs() {
-        ec2.start(&id, &patience).await.map_err(|error| there.waited("start", &error))?;
+        ec2.start(&id, &deadline).await.map_err(|error| there.waited("start", &error))?;
         there.power_state = Attr::Known("running".to_owned());
     }
     let mut settled = completed(&block, &now);
-    machine.settle_instance(&ec2, &mut settled, &patience).await?;
+    machine.settle_instance(&ec2, &mut settled, &deadline).await?;
     *there = Machine { ec2: machine.ec2.clone(), ..there.clone() };
-    machine.point_target();
+    machine.update_target();
     if !machine.runs() {
         // A machine that does not run says nothing: what is open stays as it was.
         return Ok(completed(&machine, &prior));
     }
     let restarted = machine.boot_id.is_unknown();
-    if machine.is_open() || restarted {
-        let wait = Wait::UntilLetIn(patience.left().max(Duration::from_secs(30)));
-        let waited = settle(cx, &mut machine, Some(&prior), wait).await;
+    if machine.needs_login() || restarted {
+        let wait = Wait::UntilLetIn(deadline.left().max(Duration::from_secs(30)));
+        let waited = complete(cx, &mut machine, Some(&prior), wait).await;
         if waited.is_err() {
             *there = Machine { power_state: machine.power_state.clone(), ..there.clone() };
         }
@@ -219,7 +204,7 @@ pub(super) async fn update(
 pub(super) async fn delete(cx: &Cx<Context>, mut machine: Machine) -> Result<(), Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
     let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.delete), LIMIT);
-    let patience = Patience::new(limit, &cx.cancel);
+    let deadline = Deadline::new(limit, &cx.cancel);
     let mut block = machine.ec2.known().cloned().unwrap_or_default();
     let ec2 = Ec2::new(aws, block.region()).await;
     if !machine.find(&ec2, &cx.cancel).await? {
@@ -250,7 +235,7 @@ pub(super) async fn delete(cx: &Cx<Context>, mut machine: Machine) -> Result<(),
     for (name, volume) in &loose {
         delete_volume(&ec2, volume).await.map_err(problem(name))?;
     }
-    ec2.terminate(&id, &patience).await.map_err(|error| machine.waited("terminate", &error))?;
+    ec2.terminate(&id, &deadline).await.map_err(|error| machine.waited("terminate", &error))?;
     for (name, volume) in block.volumes.known().into_iter().flatten() {
         if let (Attr::Known(volume_id), true, false) =
             (&volume.volume_id, volume.is_ours(), volume.goes_with_machine())
@@ -284,50 +269,6 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<Machine, Diagno
     machine.take_addresses(&seen);
     machine.user = machine.login_user(cx.data.ssh.as_ref(), None);
     machine.port = Attr::Known(22);
-    machine.point_target();
+    machine.update_target();
     Ok(machine)
-}
-
-fn no_image(ami: &str, region: &str) -> Diagnostic {
-    Diagnostic::error(format!("There is no image {ami}"))
-        .detail(format!(
-            "Region {region} has none that this account can see. Images have another id in every region: `data.nixos_ami` looks up \
-             the right one."
-        ))
-        .at(Path::root().attribute("ec2").attribute("ami"))
-}
-
-impl Machine {
-    /// Whether it is to run; machines that nobody here powers always do.
-    pub(super) fn runs(&self) -> bool {
-        self.power_state.known().is_none_or(|state| state == "running")
-    }
-
-    fn instance_id(&self) -> String {
-        self.id.known().cloned().unwrap_or_default()
-    }
-
-    fn problem(&self, verb: &str) -> impl Fn(AwsError) -> Diagnostic + use<> {
-        let summary = format!("AWS did not {verb} machine \"{}\"", self.label());
-        move |error| error.diagnostic(&summary, Path::root().attribute("ec2"))
-    }
-
-    fn waited(&self, verb: &str, error: &WaitError) -> Diagnostic {
-        match error {
-            WaitError::Aws(error) => self.problem(verb)(error.clone()),
-            error => Diagnostic::error(format!("AWS did not {verb} machine \"{}\"", self.label()))
-                .detail(format!("Instance {}: {error}.", self.instance_id()))
-                .at(self.block_path()),
-        }
-    }
-
-    /// The instance runs, but nobody gets in.
-    async fn no_login(&self, ec2: &Ec2<'_>, error: &VisitError) -> Diagnostics {
-        let id = self.instance_id();
-        let diagnostic = error.diagnostic(self).appended(&format!("Instance {id} runs; it is in the state."));
-        match ec2.console(&id).await {
-            Some(console) => diagnostic.appended(&format!("The end of its console:\n{console}")).into(),
-            None => diagnostic.into(),
-        }
-    }
 }

@@ -3,14 +3,16 @@
 use nixos_activator::ssh::HostKeyPolicy;
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
-use super::Machine;
+use super::block::Ec2Block;
+use super::change::{check_change, needs_stop};
+use super::found::Found;
 use crate::aws::{Aws, TagModel, moves_with_surroundings, planned_region};
 use crate::context::Context;
-use crate::machines::ec2::{Ec2Block, Found, check_change, needs_stop};
-use crate::machines::host_key_policy;
+use crate::machines::machine::Machine;
+use crate::machines::target::host_key_policy;
 
 /// Completes a proposed state by what the configuration and the prior state tell.
-pub(crate) async fn planned(
+pub(super) async fn planned(
     cx: &Cx<Context>,
     prior: Option<&Machine>,
     config: &Machine,
@@ -53,7 +55,7 @@ pub(crate) async fn planned(
         planned.ec2 = Attr::Known(block);
         planned.port = planned.login_port(cx.data.ssh.as_ref(), None);
         planned.user = planned.login_user(cx.data.ssh.as_ref(), None);
-        planned.point_target();
+        planned.update_target();
         return Ok(planned);
     };
     errors_of(check_change(old, &block, prior.runs() && planned.runs(), found))?;
@@ -71,7 +73,7 @@ pub(crate) async fn planned(
         kept.port = kept.login_port(cx.data.ssh.as_ref(), Some(prior));
         errors_of(check_addresses(config, &kept))?;
         kept.leave_open(config);
-        kept.point_target();
+        kept.update_target();
         return Ok(kept);
     }
     let restarts = planned.runs() && (!prior.runs() || needs_stop(old, &block));
@@ -107,7 +109,7 @@ pub(crate) async fn planned(
     planned.port = planned.login_port(cx.data.ssh.as_ref(), Some(prior));
     planned.user = planned.login_user(cx.data.ssh.as_ref(), Some(prior));
     planned.leave_open(config);
-    planned.point_target();
+    planned.update_target();
     Ok(planned)
 }
 
@@ -163,17 +165,6 @@ fn check_addresses(config: &Machine, planned: &Machine) -> Diagnostics {
             .at(Path::root().attribute(name))
     };
     wrong.map(problem).collect()
-}
-
-/// Checks that the schema cannot express.
-pub(crate) fn validate(config: &Machine) -> Result<(), Diagnostics> {
-    if config.ec2.is_null() && config.power_state.is_known() {
-        let found = Diagnostic::error("Only machines that are made here can be powered")
-            .detail("Found `power_state` with `ssh`; expected it only with `ec2`. Remove it.")
-            .at(Path::root().attribute("power_state"));
-        return Err(found.into());
-    }
-    Ok(())
 }
 
 impl Machine {
