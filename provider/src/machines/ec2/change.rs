@@ -5,10 +5,11 @@ use tfplugin::{Attr, Diagnostic, Diagnostics, Path};
 
 use super::api::Ec2;
 use super::api::{machine_tags, profile_specification};
-use super::block::{Ec2Block, RootVolume, device_letter, is_same_key};
+use super::block::{Ec2Block, RootVolume, is_same_key};
 use super::drift::root_volume;
 use super::found::Found;
 use super::ipv6::{self, primary};
+use super::volume_identity::device_letter;
 use super::volume_map::Volumes;
 use super::volumes::{self, Owner, VolumeChange, keep_or_delete, modify_volume};
 use crate::aws::{AwsError, CONSISTENCY, MACHINE, difference, retag_ec2};
@@ -425,7 +426,7 @@ async fn change_root_volume(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machines::ec2::block::Volume;
+    use crate::machines::ec2::volume_map::Volume;
 
     fn known(text: &str) -> Attr<String> {
         Attr::Known(text.to_owned())

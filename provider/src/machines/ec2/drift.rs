@@ -6,8 +6,9 @@ use aws_sdk_ec2::types::{
 use tfplugin::Attr;
 
 use super::api::Ec2;
-use super::block::{Ec2Block, MetadataOptions, RootVolume, Volume};
+use super::block::{Ec2Block, MetadataOptions, RootVolume};
 use super::schema::is_device;
+use super::volume_map::Volume;
 use super::volume_map::Volumes;
 use super::volumes::made_with;
 use crate::aws::{AwsError, Seen, TagModel, TagRules, ec2_tags};

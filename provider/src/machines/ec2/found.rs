@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Diagnostic};
 
-use super::block::{Ec2Block, Volume};
+use super::block::Ec2Block;
+use super::volume_map::Volume;
 
 /// Names of attributes, and ids of volumes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +61,8 @@ impl Found {
     }
 
     /// Plans what a configuration does not name: as it was found, or not at all.
-    pub(super) fn settle(&self, planned: &mut Ec2Block, configured: &Ec2Block, old: Option<&Ec2Block>) {
-        macro_rules! settle {
+    pub(super) fn fill_unnamed(&self, planned: &mut Ec2Block, configured: &Ec2Block, old: Option<&Ec2Block>) {
+        macro_rules! fill {
             ($($field:ident)*) => {
                 $(if configured.$field.is_null() {
                     planned.$field = match old {
@@ -71,7 +72,7 @@ impl Found {
                 })*
             };
         }
-        for_unnamed!(settle);
+        for_unnamed!(fill);
     }
 
     /// Whether a volume came with an import.
@@ -149,16 +150,16 @@ mod tests {
         let there = imported();
         let found = Found::in_block(&there);
         let mut planned = Ec2Block::default();
-        found.settle(&mut planned, &Ec2Block::default(), Some(&there));
+        found.fill_unnamed(&mut planned, &Ec2Block::default(), Some(&there));
         assert_eq!(planned, there);
         assert!(found.warnings("db", &there, &planned).is_empty());
 
         // Named once, it is Terraform's: without it the machine is planned without it.
         let configured = Ec2Block { metadata_options: there.metadata_options.clone(), ..Ec2Block::default() };
         let rest = found.beside(&configured);
-        rest.settle(&mut planned, &Ec2Block::default(), Some(&there));
+        rest.fill_unnamed(&mut planned, &Ec2Block::default(), Some(&there));
         assert_eq!((&planned.metadata_options, &planned.root_volume), (&Attr::Null, &there.root_volume));
-        Found::default().settle(&mut planned, &Ec2Block::default(), Some(&there));
+        Found::default().fill_unnamed(&mut planned, &Ec2Block::default(), Some(&there));
         assert_eq!(planned, Ec2Block::default());
     }
 

@@ -7,7 +7,8 @@ use nixos_activator::volume::{self, VolumeUse};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
 use super::api::Ec2;
-use super::block::{Ec2Block, Volume};
+use super::block::Ec2Block;
+use super::volume_map::Volume;
 use super::volumes::{exists as volume_exists, keep_or_delete, made_by as volume_made_by};
 use crate::context::Context;
 use crate::machines::machine::Machine;

@@ -8,6 +8,7 @@
 mod api;
 mod block;
 mod change;
+mod defaults;
 mod drift;
 mod found;
 mod instance;
@@ -17,6 +18,7 @@ mod life;
 mod messages;
 mod plan;
 mod schema;
+mod volume_identity;
 mod volume_map;
 mod volumes;
 

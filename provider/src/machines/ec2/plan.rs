@@ -42,7 +42,7 @@ pub(super) async fn planned(
         cx.warn(warning);
     }
     block.tags_all = TagModel::planned_all(&configured.tags, aws.map(Aws::default_tags));
-    block.settle_choices(configured, old, found);
+    block.fill_defaults(configured, old, found);
     check_groups(configured, old)?;
     // Also where somebody has stopped it.
     if config.power_state.is_null() {

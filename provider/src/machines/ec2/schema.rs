@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Type, validators};
 
-use super::block::{Ec2Block, device_letter};
+use super::block::Ec2Block;
+use super::volume_identity::device_letter;
 use crate::aws::{region_attribute, tags_all_attribute, tags_attribute};
 use crate::machines::schema::{Direction, connection_attributes};
 use crate::settings::computed;
@@ -294,7 +295,7 @@ impl Ec2Block {
 
 #[cfg(test)]
 mod tests {
-    use super::super::block::Volume;
+    use super::super::volume_map::Volume;
     use super::*;
 
     fn known(text: &str) -> Attr<String> {

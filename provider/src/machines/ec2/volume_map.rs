@@ -1,4 +1,4 @@
-//! The volumes of a machine by their names, some of which may not be known while a plan is made.
+//! The volumes of a machine beside its root volume, by their names. Some may not be known while a plan is made.
 
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::ops::{Deref, DerefMut};
@@ -6,7 +6,23 @@ use std::ops::{Deref, DerefMut};
 use serde::{Deserialize, Serialize};
 use tfplugin::Attr;
 
-use super::block::Volume;
+/// One of them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Volume {
+    pub(crate) device: Attr<String>,
+    pub(crate) size: Attr<i32>,
+    #[serde(rename = "type")]
+    pub(crate) kind: Attr<String>,
+    pub(crate) iops: Attr<i32>,
+    pub(crate) throughput: Attr<i32>,
+    pub(crate) snapshot_id: Attr<String>,
+    pub(crate) existing_volume_id: Attr<String>,
+    pub(crate) encrypted: Attr<bool>,
+    pub(crate) kms_key_id: Attr<String>,
+    pub(crate) delete_on_termination: Attr<bool>,
+    pub(crate) volume_id: Attr<String>,
+    pub(crate) client_token: Attr<String>,
+}
 
 /// Volumes by name, as a map of those whose attributes can be looked at.
 ///

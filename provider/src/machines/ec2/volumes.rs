@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::api::Ec2;
 use super::api::machine_tags;
-use super::block::{Ec2Block, Volume, device_letter};
+use super::block::Ec2Block;
+use super::volume_identity::device_letter;
+use super::volume_map::Volume;
 use crate::aws::{AwsError, Tags, eventually_found, retag_ec2, to_ec2};
 use crate::deadline::{Backoff, Deadline};
 use crate::settings::unique;
