@@ -17,10 +17,11 @@ use nixos_activator::{MachineName, StorePath};
 use tfplugin::{ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, State};
 use tokio_util::sync::CancellationToken;
 
-use super::model::{Deployed, Deployment, Private, System};
-use super::pin::Planned;
+use super::model::{Deployment, System};
+use super::private::Planned;
+use super::private::{Deployed, Private};
 use super::secrets::{Fingerprints, Wanted};
-use super::{generations, health, identity, look, plan, rollout, texts};
+use super::{generations, health, identity, ids, look, plan, rollout, texts};
 use crate::context::Context;
 use crate::diagnose;
 use crate::machines::{Sameness, provider_unknown};
@@ -46,7 +47,7 @@ pub(super) async fn apply(
     let (prior, prior_private) =
         prior.map_or((None, Private::default()), |state| (Some(state.value), state.private));
     if !deployment.id.is_known() {
-        deployment.id = Attr::Known(super::new_id()?);
+        deployment.id = Attr::Known(ids::new_id()?);
     }
     // A limit of time ends as a cancellation does: at the next safe point, with a true state.
     let limit = deployment
@@ -62,7 +63,7 @@ pub(super) async fn apply(
     let systems = deployment.systems.known().cloned().unwrap_or_default();
     cx.data.deployments.claim(deployment.id.known(), &config, &systems)?;
     if private.secrets_key.is_none() {
-        private.secrets_key = Some(Key::random().map_err(super::no_randomness)?);
+        private.secrets_key = Some(Key::random().map_err(ids::no_randomness)?);
     }
     // What another machine had is nothing that this one has.
     let same = |name: &str| {
@@ -135,7 +136,7 @@ pub(super) async fn apply(
             private.keep_deployed(&job.machine, &prior_private);
         }
     }
-    if plan::only_puts(&deployment) {
+    if deployment.only_puts() {
         // The machines run what they ran before.
         private.deployed = prior_private.deployed;
     }
@@ -244,7 +245,7 @@ async fn texts_of(
     private: &Private,
     jobs: &[Job],
 ) -> Result<Texts, Diagnostics> {
-    if !plan::gets_secrets(deployment) {
+    if !deployment.gets_secrets() {
         return Ok(Texts::new());
     }
     let names = jobs
@@ -265,7 +266,7 @@ async fn secrets_of(
     wanted: &Wanted,
     cancel: &CancellationToken,
 ) -> Result<Option<OfMachine>, Diagnostics> {
-    if !plan::gets_secrets(deployment) {
+    if !deployment.gets_secrets() {
         return Ok(None);
     }
     let none = BTreeMap::new();
@@ -327,7 +328,7 @@ fn jobs(
                 let met = same.and_then(|_| private.met_id(machine.as_str(), &endpoint));
                 let machine_id = target.machine_id.known().cloned().or(met);
                 let planned_from = same
-                    .filter(|prior| plan::runs_now(prior) && plan::runs_now(deployment))
+                    .filter(|prior| prior.runs_now() && deployment.runs_now())
                     .and_then(|_| before?.toplevel.known()?.parse().ok());
                 jobs.push(Job {
                     secrets: None,
@@ -360,7 +361,7 @@ fn settings(deployment: &Deployment) -> Settings {
     let copy = deployment.copy.known().cloned().unwrap_or_default();
     Settings {
         id: deployment.id.known().and_then(|id| id.parse().ok()),
-        roots: super::roots(deployment),
+        roots: ids::roots(deployment),
         action,
         copy: CopySettings {
             substitute_on_destination: copy.substitute_on_destination.known().copied().unwrap_or_default(),
@@ -445,7 +446,7 @@ fn changed_meanwhile(job: &Job, real: &System) -> Diagnostic {
 
 /// Keeps what machines run from the local garbage collector: the next push and rollback start from it.
 async fn keep_deployed(cx: &Cx<Context>, deployment: &Deployment) {
-    let Some(roots) = super::roots(deployment) else {
+    let Some(roots) = ids::roots(deployment) else {
         return;
     };
     let Ok(nix) = cx.data.nix().await else { return };

@@ -10,8 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use nixos_activator::agent::DeploymentId;
 use tfplugin::{Attr, Diagnostic, Diagnostics, Path};
 
-use super::model::{Deployment, System, untyped};
-use super::plan::only_puts;
+use super::model::{Deployment, System};
+use super::request::untyped;
 use crate::machines::{Sameness, Target};
 
 /// The deployments that were planned, and those that were deleted.
@@ -37,7 +37,7 @@ impl Claims {
         config: &Deployment,
         systems: &BTreeMap<String, Attr<System>>,
     ) -> Result<(), Diagnostics> {
-        if only_puts(config) {
+        if config.only_puts() {
             return Ok(());
         }
         let known = systems

@@ -7,43 +7,15 @@ use std::collections::BTreeMap;
 
 use nixos_activator::facts::{self, FactsError};
 use nixos_activator::ssh::{SshError, Wait};
-use nixos_activator::{MachineName, StorePath, generations};
-use serde::{Deserialize, Serialize};
-use tfplugin::{Attr, Attribute, Cx, Diagnostic, Diagnostics, Path, Type};
+use nixos_activator::{MachineName, generations};
+use tfplugin::{Attribute, Cx, Diagnostic, Diagnostics, Path, Type};
 
 use super::identity;
-use super::model::{Deployment, Private, System};
+use super::model::{Deployment, Generations};
+use super::private::{Earlier, Private};
 use crate::context::Context;
 use crate::diagnose;
 use crate::machines::{NoEndpoint, Sameness};
-
-/// The attribute: numbers by the names of machines.
-pub(super) type Generations = Attr<BTreeMap<String, Attr<u64>>>;
-
-/// An earlier generation of a machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Earlier {
-    pub(super) generation: u64,
-    pub(super) toplevel: StorePath,
-    pub(super) nixos_version: Option<String>,
-    /// The machine's platform.
-    pub(super) system: Option<String>,
-}
-
-impl Earlier {
-    /// What a machine gets of which nothing else is planned.
-    pub(super) fn system(&self) -> System {
-        System {
-            toplevel: Attr::Known(self.toplevel.to_string()),
-            drv: Attr::Null,
-            specialisation: Attr::Null,
-            nixos_version: Attr::from(self.nixos_version.clone()),
-            kernel: Attr::Null,
-            changes: Attr::Known(format!("back to generation {}", self.generation)),
-            ..System::unknown()
-        }
-    }
-}
 
 pub(super) fn attribute() -> Attribute {
     Attribute::map(Type::Number).optional().description(

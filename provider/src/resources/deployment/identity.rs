@@ -6,24 +6,10 @@
 use nixos_activator::MachineName;
 use nixos_activator::facts::Facts;
 use nixos_activator::ssh::{Endpoint, HostKeyPolicy};
-use serde::{Deserialize, Serialize};
 
-use super::model::{Deployment, Private};
+use super::model::Deployment;
+use super::private::{Met, Private};
 use crate::machines::{Sameness, Target};
-
-/// What is remembered of a machine.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Met {
-    /// Where it was reached. What was found elsewhere says nothing of it.
-    #[serde(default)]
-    place: String,
-    /// `/etc/machine-id`.
-    #[serde(default)]
-    machine_id: Option<String>,
-    /// The host key that was accepted on first use, the only one from then on.
-    #[serde(default)]
-    host_key: Option<String>,
-}
 
 /// Whether a machine of the configuration is the one that a prior state knows by this name.
 pub(super) fn sameness(prior: &Deployment, config: &Deployment, name: &str) -> Sameness {

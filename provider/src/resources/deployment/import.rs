@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Schema, State, Value};
 
-use super::model::{Deployment, Private};
+use super::ids;
+use super::model::Deployment;
+use super::private::Private;
 use super::read;
 use crate::context::Context;
 use crate::machines::{parse_id, provider_unknown};
@@ -22,7 +24,7 @@ pub(super) async fn import(
         Some(mut written) => {
             let id = match written.remove("id") {
                 Some(id) => known_id(&id)?,
-                None => super::new_id()?,
+                None => ids::new_id()?,
             };
             let config: Deployment = schema.read_configuration(&Json::Object(written))?;
             Deployment { id: Attr::Known(id), systems: Attr::Known(BTreeMap::new()), ..config }
@@ -84,7 +86,7 @@ fn at_places(id: &str) -> Result<Deployment, Diagnostics> {
         machines.insert(name.to_owned(), Attr::Known(target));
     }
     Ok(Deployment {
-        id: Attr::Known(super::new_id()?),
+        id: Attr::Known(ids::new_id()?),
         name: Attr::Null,
         network: Value::Null,
         flake: Attr::Null,

@@ -13,7 +13,7 @@ use tfplugin::{Attr, Cx};
 use tokio_util::sync::CancellationToken;
 
 use super::model::{Deployment, System};
-use super::{plan, read};
+use super::read;
 use crate::context::Context;
 
 /// What has become of each machine: how it ended, what was planned for it, and what it has.
@@ -64,8 +64,7 @@ async fn real_system(
     // A machine that runs what was planned, or was only to be given it, has what the plan says.
     let as_planned = read::refreshed(planned.clone(), &facts, deployment);
     // Nothing on the machine tells what was only copied there.
-    let tells =
-        plan::runs_now(deployment) || deployment.action.known().is_some_and(|action| action == "boot");
+    let tells = deployment.runs_now() || deployment.action.known().is_some_and(|action| action == "boot");
     if (tells || ended.is_activated()) && as_planned.toplevel == planned.toplevel {
         return System {
             secrets,

@@ -8,20 +8,21 @@ mod claims;
 mod generations;
 mod health;
 mod identity;
+mod ids;
 mod import;
 mod look;
 mod model;
 mod pin;
 mod plan;
+mod private;
 mod read;
+mod request;
 mod rollout;
 mod schema;
 mod secrets;
 mod specialisations;
 mod texts;
 
-use nixos_activator::agent::{DeploymentId, NoRandomness};
-use nixos_activator::build::Roots;
 use nixos_activator::reboot::When;
 use tfplugin::{
     ApplyRequest, Cx, Diagnostic, Diagnostics, Failed, Path, PlanRequest, PlanResponse, Resource, Schema,
@@ -29,10 +30,12 @@ use tfplugin::{
 };
 
 use crate::context::Context;
-use model::{Deployment, Private};
+use model::Deployment;
+use private::Private;
 
 pub(crate) use claims::Claims;
-pub(crate) use model::{SpecAttributes, evaluation_request};
+pub(crate) use model::SpecAttributes;
+pub(crate) use request::evaluation_request;
 pub(crate) use schema::{machines_attribute, spec_attributes};
 
 pub(crate) struct DeploymentResource;
@@ -48,11 +51,11 @@ impl Resource<Context> for DeploymentResource {
 
     async fn validate(&self, config: Deployment) -> Result<(), Diagnostics> {
         let mut found = Diagnostics::default();
-        if let Some(problem) = model::network_problem(&config.network) {
+        if let Some(problem) = request::network_problem(&config.network) {
             found.push(problem);
         }
         for (name, value) in [("arguments", &config.arguments), ("resources", &config.resources)] {
-            if !matches!(model::untyped(value), Value::Map(_) | Value::Null | Value::Unknown) {
+            if !matches!(request::untyped(value), Value::Map(_) | Value::Null | Value::Unknown) {
                 found.push(
                     Diagnostic::error(format!("`{name}` is not an object"))
                         .detail(format!(
@@ -139,7 +142,7 @@ impl Resource<Context> for DeploymentResource {
         if let Some(id) = state.value.id.known().and_then(|id| id.parse().ok()) {
             cx.data.deployments.delete(id);
         }
-        if let Some(roots) = roots(&state.value) {
+        if let Some(roots) = ids::roots(&state.value) {
             roots.remove().map_err(|error| {
                 Diagnostic::error("The deployment's garbage collector roots cannot be removed")
                     .detail(error.to_string())
@@ -151,21 +154,4 @@ impl Resource<Context> for DeploymentResource {
     async fn import(&self, cx: &Cx<Context>, id: &str) -> Result<State<Deployment, Private>, Diagnostics> {
         import::import(cx, &self.schema(), id).await
     }
-}
-
-/// The garbage collector roots of a deployment. An id that is none, in a state that others have written, has no directory.
-fn roots(deployment: &Deployment) -> Option<Roots> {
-    Roots::of(&deployment.id.known()?.parse().ok()?)
-}
-
-/// An id that no other deployment has.
-fn new_id() -> Result<String, Diagnostic> {
-    DeploymentId::random().map(|id| id.to_string()).map_err(no_randomness)
-}
-
-/// Without random numbers there are no ids and no keys.
-fn no_randomness(error: NoRandomness) -> Diagnostic {
-    Diagnostic::error("There are no random numbers").detail(format!(
-        "{error}. They are needed for the id of the deployment and for the key of its secrets' fingerprints. Nothing was changed."
-    ))
 }

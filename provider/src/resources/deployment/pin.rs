@@ -5,16 +5,16 @@
 //! takes knowing what was planned. Terraform 1.16 hands that back with the second plan; older ones do not, hence these notes.
 //! They are a courtesy: without them, as on another machine, Terraform's own check still holds.
 
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nixos_activator::{MachineName, StorePath, derivation};
+use nixos_activator::{MachineName, derivation};
 use serde::{Deserialize, Serialize};
 use tfplugin::{Diagnostic, Path};
 
 use super::model::Deployment;
+use super::private::Planned;
 use super::secrets;
 
 /// How many plans of a deployment are remembered: an older one may still be saved in a file.
@@ -23,23 +23,6 @@ const REMEMBERED: usize = 16;
 /// How long after a plan of a deployment Terraform may write the whole plan to its file, in seconds. A file that is written later is taken
 /// for another computer's: what was planned there nobody knows here.
 const WRITTEN_WITHIN: u64 = 60;
-
-/// What is planned exactly.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Planned {
-    /// What each machine's system is built from.
-    #[serde(default)]
-    pub(super) drvs: BTreeMap<MachineName, StorePath>,
-    /// The fingerprint of each machine's secrets.
-    #[serde(default)]
-    pub(super) secrets: BTreeMap<MachineName, BTreeMap<String, String>>,
-}
-
-impl Planned {
-    pub(super) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-}
 
 /// One plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -268,6 +251,10 @@ fn started(stat: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use nixos_activator::StorePath;
+
     use super::*;
 
     #[test]

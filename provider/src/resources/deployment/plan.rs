@@ -10,10 +10,13 @@ use nixos_activator::{MachineName, StorePath};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, PlanRequest, PlanResponse};
 use tokio_util::sync::CancellationToken;
 
-use super::generations::{self, Earlier};
+use super::generations;
 use super::identity;
-use super::model::{Deployed, Deployment, Private, System, evaluation_request};
-use super::pin::{self, Planned};
+use super::ids;
+use super::model::{Deployment, System};
+use super::pin;
+use super::private::{Deployed, Earlier, Planned, Private};
+use super::request::evaluation_request;
 use super::secrets::{self, Fingerprints, Wanted};
 use super::specialisations;
 use super::texts;
@@ -48,7 +51,7 @@ pub(super) async fn plan(
         evaluate(cx, &cx.cancel, &proposed, uuid.clone(), &evaluated, &told.unwrap_or_default()).await?
     };
 
-    let texts = if gets_secrets(&proposed) && private.secrets_key.is_some() {
+    let texts = if proposed.gets_secrets() && private.secrets_key.is_some() {
         let exact = evaluation.iter().flat_map(|evaluation| &evaluation.nodes);
         let exact =
             exact.filter(|(_, node)| matches!(node, Node::Exact(system) if texts::are_among(&system.keys)));
@@ -80,7 +83,7 @@ pub(super) async fn plan(
                 continue;
             }
         };
-        let secrets = if gets_secrets(&proposed) {
+        let secrets = if proposed.gets_secrets() {
             let has = now.runs.map_or(&Attr::Null, |runs| &runs.secrets);
             wanted.fingerprints(name.as_str(), &next.keys, has, &cx.cancel).await?
         } else {
@@ -298,7 +301,7 @@ fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &De
             _ if runs.reboot_required.known() == Some(&true) => "reboot",
             // The last look at the machine was with another policy.
             When::Always if prior.reboots() != When::Always => "reboot if needed",
-            When::IfNeeded if prior.reboots() == When::Never && !runs_now(config) => "reboot if needed",
+            When::IfNeeded if prior.reboots() == When::Never && !config.runs_now() => "reboot if needed",
             When::IfNeeded | When::Always => "",
         };
         let reboot_required = if reboot.is_empty() { runs.reboot_required.clone() } else { Attr::Unknown };
@@ -370,22 +373,6 @@ fn was_activated(prior: &Deployment, config: &Deployment) -> bool {
     prior.action == config.action || !prior.action.known().is_some_and(waiting)
 }
 
-/// Whether `systems` of a deployment is what its machines run, as opposed to what they have.
-pub(super) fn runs_now(deployment: &Deployment) -> bool {
-    deployment.action.known().is_some_and(|action| matches!(action.as_str(), "switch" | "test"))
-}
-
-/// Whether a deployment leaves its machines running and booting what they did.
-pub(super) fn only_puts(deployment: &Deployment) -> bool {
-    deployment.action.known().is_some_and(|action| matches!(action.as_str(), "push" | "dry_activate"))
-}
-
-/// Whether machines come to run their new systems in the course of an apply, and need their secrets then.
-pub(super) fn gets_secrets(deployment: &Deployment) -> bool {
-    let boots = deployment.action.known().is_some_and(|action| action == "boot");
-    runs_now(deployment) || (boots && deployment.reboots() != When::Never)
-}
-
 /// A line for people: what the machine gets that it does not have.
 fn changes(name: &MachineName, system: &evaluate::System, now: &Now<'_>, private: &Private) -> String {
     let summary = || system.inventory.summary();
@@ -397,7 +384,7 @@ fn changes(name: &MachineName, system: &evaluate::System, now: &Now<'_>, private
     }
     let deployed = private.deployed.get(name);
     // What was only put on the machine, or tried, is not what it runs.
-    if now.prior.is_some_and(only_puts) {
+    if now.prior.is_some_and(Deployment::only_puts) {
         return match deployed {
             Some(before) if before.toplevel == system.toplevel => "same system, activated again".to_owned(),
             Some(before) => before.inventory.changes(&system.inventory),
@@ -433,7 +420,7 @@ fn changes(name: &MachineName, system: &evaluate::System, now: &Now<'_>, private
 
 /// Keeps planned derivations from the garbage collector until they are applied. A failure costs only a second evaluation.
 async fn keep_planned(cx: &Cx<Context>, deployment: &Deployment, drvs: &[StorePath]) {
-    let Some(roots) = super::roots(deployment) else {
+    let Some(roots) = ids::roots(deployment) else {
         return;
     };
     if drvs.is_empty() {

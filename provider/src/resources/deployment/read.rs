@@ -11,8 +11,8 @@ use nixos_activator::ssh::{Endpoint, SshError, Wait};
 use nixos_activator::{MachineName, StorePath};
 use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path, State};
 
-use super::model::{Deployment, Private, System};
-use super::plan::runs_now;
+use super::model::{Deployment, System};
+use super::private::Private;
 use super::secrets::Fingerprints;
 use crate::context::Context;
 use crate::diagnose;
@@ -194,7 +194,7 @@ fn deployed_by_another<'a>(
     let own = deployment.id.known()?.parse().ok()?;
     let found = facts.current_system.as_ref().map(StorePath::as_str);
     let is_replaced = before.toplevel.known().is_some_and(|deployed| Some(deployed.as_str()) != found);
-    facts.deployment_other_than(Some(&own)).filter(|_| is_replaced && runs_now(deployment))
+    facts.deployment_other_than(Some(&own)).filter(|_| is_replaced && deployment.runs_now())
 }
 
 fn taken_over(name: &str, other: &DeploymentId) -> Diagnostic {
@@ -240,5 +240,5 @@ pub(super) fn refreshed(before: System, facts: &Facts, deployment: &Deployment) 
 fn chosen_specialisation(before: &System, facts: &Facts, deployment: &Deployment) -> Option<String> {
     let is_deployed =
         facts.profile.as_ref().map(StorePath::as_str) == before.toplevel.known().map(String::as_str);
-    facts.specialisation.clone().filter(|_| is_deployed && runs_now(deployment))
+    facts.specialisation.clone().filter(|_| is_deployed && deployment.runs_now())
 }

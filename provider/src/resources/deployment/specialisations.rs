@@ -8,10 +8,7 @@ use nixos_activator::MachineName;
 use nixos_activator::network::Fact;
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Path, Type};
 
-use super::generations::Generations;
-
-/// The attribute: names of specialisations by the names of machines.
-pub(crate) type Specialisations = Attr<BTreeMap<String, Attr<String>>>;
+use super::model::{Generations, Specialisations};
 
 pub(super) fn attribute() -> Attribute {
     Attribute::map(Type::String).optional().null_elements().description(

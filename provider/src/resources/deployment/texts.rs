@@ -9,7 +9,8 @@ use nixos_activator::network::Fact;
 use tfplugin::{Cx, Diagnostic, Diagnostics, Path};
 use tokio_util::sync::CancellationToken;
 
-use super::model::{Deployment, evaluation_request};
+use super::model::Deployment;
+use super::request::evaluation_request;
 use crate::context::Context;
 use crate::diagnose;
 

@@ -7,7 +7,7 @@ use nixos_activator::ssh::normalized_public_key;
 use tfplugin::{Attr, Diagnostic};
 use tokio_util::sync::CancellationToken;
 
-use super::Model;
+use super::model::Model;
 use crate::aws::{Aws, AwsError, CONSISTENCY, TagModel, eventually_found};
 use crate::deadline::Deadline;
 

@@ -4,14 +4,15 @@
 
 mod calls;
 mod file;
+mod model;
 mod schema;
 
 use std::collections::BTreeMap;
 use std::{fs, io};
 
+use self::model::{Generate, Model, Private};
 use aws_sdk_ec2::Client;
 use nixos_activator::ssh::{KeyPair, KeyType, normalized_public_key};
-use serde::{Deserialize, Serialize};
 use tfplugin::{
     ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, PlanRequest, PlanResponse, Resource,
     Schema, State, Value,
@@ -27,38 +28,6 @@ use crate::context::Context;
 use crate::settings::unique;
 
 pub(crate) struct KeyPairResource;
-
-/// Configuration and state.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Model {
-    key_name: Attr<String>,
-    key_name_prefix: Attr<String>,
-    region: Attr<String>,
-    public_key: Attr<String>,
-    generate: Attr<Generate>,
-    private_key_file: Attr<String>,
-    tags: Attr<BTreeMap<String, Attr<String>>>,
-    tags_all: Attr<BTreeMap<String, Attr<String>>>,
-    id: Attr<String>,
-    key_pair_id: Attr<String>,
-    key_type: Attr<String>,
-    fingerprint: Attr<String>,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Generate {
-    #[serde(rename = "type")]
-    kind: Attr<String>,
-    bits: Attr<u16>,
-}
-
-/// What is remembered beside the state.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Private {
-    /// The public half of the key that was generated: the one that the private half belongs to, whatever EC2 has by now.
-    #[serde(default)]
-    generated: Option<String>,
-}
 
 /// What EC2 calls a key pair that is not there.
 const NOT_FOUND: &[&str] = &["InvalidKeyPair.NotFound"];

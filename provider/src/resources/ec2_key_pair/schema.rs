@@ -3,7 +3,7 @@
 use nixos_activator::ssh::normalized_public_key;
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Schema, validators};
 
-use super::Model;
+use super::model::Model;
 use crate::aws::{region_attribute, regional_identity, tags_all_attribute, tags_attribute};
 use crate::settings::computed;
 

@@ -2,7 +2,7 @@
 
 use tfplugin::Attr;
 
-use super::Model;
+use super::model::Model;
 
 impl Model {
     /// Everything that follows from name and region.

@@ -1,13 +1,17 @@
 //! Calls of S3 about a bucket itself: where it is, that it goes, its tags.
 
+use std::time::Duration;
+
 use aws_sdk_s3::types::{BucketLocationConstraint, Tag, Tagging};
 use tfplugin::{Diagnostic, Path};
 use tokio_util::sync::CancellationToken;
 
-use super::CONSISTENCY;
 use super::parts::Bucket;
 use crate::aws::{Aws, AwsError, Tags};
 use crate::deadline::Deadline;
+
+/// How long S3 may take to know of a bucket it has just made, or to finish another change of it.
+pub(super) const CONSISTENCY: Duration = Duration::from_mins(2);
 
 /// A bucket of some name that is there.
 pub(super) struct Existing {

@@ -3,9 +3,9 @@
 use tfplugin::{Attr, Diagnostic};
 use tokio_util::sync::CancellationToken;
 
-use super::calls::{read_tags, write_tags};
+use super::calls::{CONSISTENCY, read_tags, write_tags};
+use super::model::Model;
 use super::parts::{Bucket, Part};
-use super::{CONSISTENCY, Model};
 use crate::aws::{Aws, AwsError, TagModel, whole_set};
 use crate::deadline::Deadline;
 

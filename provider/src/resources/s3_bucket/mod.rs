@@ -7,26 +7,24 @@ mod addresses;
 mod calls;
 mod configuration;
 mod empty;
+mod model;
 mod parts;
 mod policy;
 mod schema;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use aws_sdk_s3::types::{BucketLocationConstraint, CreateBucketConfiguration};
-use serde::{Deserialize, Serialize};
 use tfplugin::{
     ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, PlanRequest, PlanResponse, Resource,
     Schema, State, Value,
 };
 use tokio_util::sync::CancellationToken;
 
-use self::calls::{Existing, find, location, no_bucket, remove};
+use self::calls::{CONSISTENCY, Existing, find, location, no_bucket, remove};
 use self::configuration::{Managed, keep_if_same, refresh};
-use self::parts::{
-    Bucket, Cors, Encryption, Lifecycle, Ownership, Policy, PublicAccessBlock, Versioning, Website,
-};
+use self::model::{Model, Private};
+use self::parts::Bucket;
 use crate::aws::{
     Aws, AwsError, TagModel, aws_unknown, import_id, moves_with_surroundings, planned_region, regional_id,
 };
@@ -34,46 +32,7 @@ use crate::context::Context;
 use crate::deadline::Deadline;
 use crate::settings::unique;
 
-/// How long S3 may take to know of a bucket it has just made, or to finish another change of it.
-const CONSISTENCY: Duration = Duration::from_mins(2);
-
 pub(crate) struct BucketResource;
-
-/// Configuration and state.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Model {
-    bucket: Attr<String>,
-    bucket_prefix: Attr<String>,
-    region: Attr<String>,
-    adopt_existing: Attr<bool>,
-    force_destroy: Attr<bool>,
-    persist_on_destroy: Attr<bool>,
-    versioning: Attr<Versioning>,
-    policy: Attr<Policy>,
-    object_ownership: Attr<Ownership>,
-    public_access_block: Attr<PublicAccessBlock>,
-    server_side_encryption: Attr<Encryption>,
-    website: Attr<Website>,
-    cors_rules: Attr<Cors>,
-    lifecycle_rules: Attr<Lifecycle>,
-    tags: Attr<BTreeMap<String, Attr<String>>>,
-    tags_all: Attr<BTreeMap<String, Attr<String>>>,
-    id: Attr<String>,
-    arn: Attr<String>,
-    bucket_domain_name: Attr<String>,
-    bucket_regional_domain_name: Attr<String>,
-    website_endpoint: Attr<String>,
-    website_domain: Attr<String>,
-}
-
-/// What is remembered beside the state.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Private {
-    /// Somebody's bucket that was to be taken over, and was not completely: Terraform destroys what was not created completely,
-    /// and this must not be.
-    #[serde(default)]
-    half_adopted: bool,
-}
 
 type BucketState = State<Model, Private>;
 type BucketFailed = Failed<Model, Private>;

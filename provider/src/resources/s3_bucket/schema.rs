@@ -2,7 +2,7 @@
 
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Schema, Type, validators};
 
-use super::Model;
+use super::model::Model;
 use super::parts::is_date;
 use super::policy::is_policy;
 use crate::aws::{region_attribute, regional_identity, tags_all_attribute, tags_attribute};
