@@ -7,7 +7,7 @@ use nixos_agent::Trial;
 use tokio_util::sync::CancellationToken;
 
 use crate::StorePath;
-use crate::activate::ActivateError;
+use crate::agent::AgentError;
 use crate::facts::{self, Facts, FactsError};
 use crate::ssh::{Connection, Pool, SshError, Wait};
 use crate::text::plain;
@@ -118,10 +118,10 @@ pub async fn try_once(
     agent: &str,
     toplevel: &StorePath,
     deadline: Duration,
-) -> Result<Result<StorePath, String>, ActivateError> {
+) -> Result<Result<StorePath, String>, AgentError> {
     let seconds = deadline.as_secs().to_string();
     let answer = connection.run_as_root(&[agent, "try", toplevel.as_str(), &seconds], b"").await?;
-    let failed = |message: String| ActivateError::Agent {
+    let failed = |message: String| AgentError::Agent {
         host: connection.endpoint().host.clone(),
         code: answer.code,
         message,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nixos_activator::MachineName;
 use nixos_activator::activate::{self, Task};
-use nixos_activator::agent::{Action, Confirmation, DeploymentId, Outcome, Request, Word};
+use nixos_activator::agent::{self, Action, Confirmation, DeploymentId, Outcome, Request, Word};
 use nixos_activator::facts;
 use nixos_activator::generations;
 use nixos_activator::progress::Progress;
@@ -16,9 +16,9 @@ use nixos_activator::ssh::{Connection, Pool, SshError, Wait};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio_util::sync::CancellationToken;
 
-use crate::Problem;
 use crate::deployed::Machine;
 use crate::look;
+use crate::problem::Problem;
 
 /// How long `switch-to-configuration` may take.
 const ACTIVATION: u64 = 600;
@@ -200,9 +200,9 @@ async fn roll_back(
         let wanted = to.map_or_else(|| "before the current one".to_owned(), |number| number.to_string());
         return Err(Problem::no_generation(&machine.name, wanted, &generations));
     };
-    activate::check_login(&connection, &facts).await.map_err(activating)?;
+    agent::check_login(&connection, &facts).await.map_err(activating)?;
     let system = facts.system.clone().unwrap_or_default();
-    let agent = activate::install(&connection, &system).await.map_err(activating)?;
+    let agent = agent::install(&connection, &system).await.map_err(activating)?;
     let random = || DeploymentId::random().map_err(|error| activating(error.into()));
     let request = Request {
         id: random()?,

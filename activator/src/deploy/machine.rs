@@ -9,9 +9,11 @@ use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::checks::check_from_here;
-use super::{DeployError, Ended, Job, Settings, Source, Tools};
+use super::error::DeployError;
+use super::model::{Ended, Job, Settings, Source, Tools};
 use crate::StorePath;
-use crate::activate::{self, ActivateError, Task};
+use crate::activate::{self, Task};
+use crate::agent::{self, AgentError};
 use crate::facts::{self, Facts};
 use crate::nix::Nix;
 use crate::progress::Stage;
@@ -77,7 +79,7 @@ impl Deployment<'_> {
         let slot = tools.scheduler.activate().await;
         // Most often the one from before. Nobody has kept it: a thousand machines may have waited here.
         let connection = connect(tools, job, settings, cancel).await?;
-        let agent = activate::install(&connection, &job.system).await?;
+        let agent = agent::install(&connection, &job.system).await?;
         let mut visit = Visit { job, connection, facts, agent: &agent };
         let request = self.request(job, action, &visit.facts)?;
         let mut report = self.activate(&visit, request, slot, &mut turn, ended).await?;
@@ -258,7 +260,7 @@ impl Deployment<'_> {
             ended.displaced = facts.deployment_other_than(settings.id.as_ref()).cloned();
         }
         check(job, &facts)?;
-        activate::check_login(&connection, &facts).await?;
+        agent::check_login(&connection, &facts).await?;
         if job.source == Source::OnMachine {
             return Ok(facts);
         }
@@ -273,7 +275,7 @@ impl Deployment<'_> {
         Ok(facts)
     }
 
-    fn request(&self, job: &Job, action: Action, facts: &Facts) -> Result<Request, ActivateError> {
+    fn request(&self, job: &Job, action: Action, facts: &Facts) -> Result<Request, AgentError> {
         let settings = self.settings;
         let runs_new = runs_new(action);
         // A machine that must not go back has no use for it.

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{SpecError, absolute};
+use super::error::SpecError;
 use crate::nix::Version;
 
 /// The first version of which it is known that it decodes the path of a URL. Debian's releases have this one and 2.8, which does not.
@@ -14,6 +14,13 @@ const DECODES: Version = Version { major: 2, minor: 26 };
 
 /// How a reference to a directory begins.
 const SCHEMES: [&str; 2] = ["path:", "git+file:"];
+
+/// A path of a file or directory that is there, without links.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, SpecError> {
+    let path =
+        std::fs::canonicalize(path).map_err(|source| SpecError::Missing { path: path.to_owned(), source })?;
+    if path.to_str().is_none() { Err(SpecError::NotText(path)) } else { Ok(path) }
+}
 
 /// `reference` with an absolute path that Nix can read; what does not lead to a directory here stays as it is.
 pub(super) fn resolved(reference: &str) -> Result<String, SpecError> {

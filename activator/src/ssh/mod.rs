@@ -18,6 +18,7 @@ mod master;
 mod place;
 mod pool;
 mod root;
+mod session;
 mod values;
 mod version;
 mod wait;
@@ -26,10 +27,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use config::check_option;
-pub use connection::{Answer, Connection};
+pub use connection::Connection;
 pub use error::SshError;
 pub use keys::{KeyError, KeyPair, KeyType, normalized as normalized_public_key};
 pub use pool::{Pool, allow_many_files};
+pub use session::Answer;
 pub use wait::Wait;
 
 use crate::Secret;

@@ -5,7 +5,7 @@ mod text;
 mod trace;
 mod warnings;
 
-use nixos_activator::activate::ActivateError;
+use nixos_activator::agent::AgentError;
 use nixos_activator::agent::{Outcome, Report};
 use nixos_activator::build::BuildError;
 use nixos_activator::deploy::DeployError;
@@ -261,7 +261,7 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
         |summary: &str| Diagnostic::error(format!("{summary} machine \"{machine}\"")).at(path.clone());
     match error {
         DeployError::Ssh(error)
-        | DeployError::Activate(ActivateError::Ssh(error))
+        | DeployError::Activate(AgentError::Ssh(error))
         | DeployError::Push(PushError::Ssh(error)) => ssh(machine, error, &path),
         DeployError::Facts(error) => facts(machine, error, &path),
         DeployError::NoNix => failed("There is no Nix on").detail(
@@ -272,7 +272,7 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
             "It was built for {system}, the machine is {found}. Set `nixpkgs.hostPlatform = \"{found}\"` in its configuration."
         )),
         DeployError::Push(PushError::DiskFull { message })
-        | DeployError::Activate(ActivateError::DiskFull { message, .. }) => {
+        | DeployError::Activate(AgentError::DiskFull { message, .. }) => {
             failed("No space is left on").detail(format!(
                 "{}\n\nThe machine still runs what it ran before. Free space there (`nix-collect-garbage -d`, larger disk) and apply again.",
                 shortened(message)
@@ -291,15 +291,15 @@ pub(crate) fn deployment(machine: &str, error: &DeployError) -> Diagnostic {
             "{}\n\nThe machine still runs what it ran before.",
             shortened(&error.to_string())
         )),
-        DeployError::Activate(ActivateError::NotRoot { user, .. }) => failed("No root login on").detail(format!(
+        DeployError::Activate(AgentError::NotRoot { user, .. }) => failed("No root login on").detail(format!(
             "The login is {user}'s, and activating a system needs root. Set `user = \"root\"`, or say how {user} becomes root: \
              `elevate = [\"sudo\", \"-n\"]`."
         )),
-        DeployError::Activate(error @ ActivateError::ReadOnly { .. }) => failed("The system could not be activated on").detail(format!(
+        DeployError::Activate(error @ AgentError::ReadOnly { .. }) => failed("The system could not be activated on").detail(format!(
             "{error}.\n\nThe machine still runs what it ran before. What it runs and how it goes back is written down there: mount /var/lib \
              (or /var/lib/nixos-agent alone) so that it can be written."
         )),
-        DeployError::Activate(error @ ActivateError::CannotRun { .. }) => failed("The system could not be activated on").detail(format!(
+        DeployError::Activate(error @ AgentError::CannotRun { .. }) => failed("The system could not be activated on").detail(format!(
             "{error}.\n\nThe machine still runs what it ran before. Mount /var/lib (or /var/lib/nixos-agent alone) or /nix/store without `noexec`."
         )),
         DeployError::Activate(error) => failed("The system could not be activated on").detail(error.to_string()),
