@@ -9,8 +9,7 @@ use std::path::Path;
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
-use super::question::escaped;
-use crate::nix::{Call, Nix, NixError, Version, mistake};
+use crate::nix::{Call, Nix, NixError, Version, escaped, mistake};
 
 /// Since when `nix config show` is there.
 const CONFIG_SHOW: Version = Version { major: 2, minor: 20 };

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::flake::Root;
+use super::store_tree::Root;
 use crate::derivation;
 
 /// No text is that long; whatever has more bytes is not looked into.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Node, System};
+use super::model::{Node, System};
 use crate::MachineName;
 use crate::nix::Note;
 

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::costs::{Asked, Costs, Process};
-use super::errors::{ended_by, explained};
+use super::error::EvaluateError;
 use super::groups::{Limits, Slots};
+use super::model::{Caught, Node, System, Texts};
+use super::nix_errors::{ended_by, explained};
 use super::notes::{Path, add_all_warnings, add_warnings};
 use super::question::{Question, STORE, in_cache};
 use super::reads::{Reads, Until};
-use super::{Caught, EvaluateError, Node, System, Texts};
 use crate::nix::{Call, Nix, NixError, Note};
 use crate::{MachineName, StorePath};
 

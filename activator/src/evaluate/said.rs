@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::costs::Asked;
-use super::errors::{ended_by, explained, is_of_a_fact};
+use super::error::EvaluateError;
+use super::model::{Caught, Node, NodeDescription};
+use super::nix_errors::{ended_by, explained, is_of_a_fact};
 use super::notes::{Path, for_want_of_facts};
 use super::reads::Until;
 use super::run::{Answer, Asking, Looked, Named, Printed, Run, View, completed, parse, sized};
-use super::{Caught, EvaluateError, Node, NodeDescription};
 use crate::MachineName;
 use crate::nix::{NixError, parts_of};
 

@@ -18,18 +18,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use super::flake::Root;
 use super::reads::Reads;
 
-/// A mark, which is the name of a file that is not there: Nix looks for it, and the tracer sees the question. This one says that a node is
-/// done, the hash of whose name follows.
-const DONE: &str = "done-";
-/// A flake is about to be watched.
-const BEGIN: &str = "begin";
-/// Somebody asked which tree a flake is.
-const SELF: &str = "self";
+mod marks;
 
-const WATCH: &str = "--watch-evaluation";
+use super::store_tree::Root;
+use marks::WATCH;
 
 /// Set by a program that can be its own tracer.
 static READY: OnceLock<PathBuf> = OnceLock::new();

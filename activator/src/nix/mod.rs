@@ -6,6 +6,7 @@
 mod advice;
 mod log;
 mod settings;
+mod spelling;
 mod version;
 
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ use crate::text::{Lines, plain};
 pub use advice::advice;
 pub use log::{Log, Note, parts_of};
 pub use settings::{NixSettings, mistake};
+pub(crate) use spelling::{escaped, hash_of_copy, sri};
 pub use version::Version;
 
 /// The longest message that is taken as one: with the trace of an endless recursion it has a few mebibytes.

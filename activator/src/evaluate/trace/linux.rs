@@ -23,9 +23,9 @@ use unix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use unix::unistd::Pid;
 
 use super::super::costs::Cost;
-use super::super::flake::Root;
 use super::super::reads::{Entries, Kind, Piece, ReadSet, Reads, Seen, Stamp};
-use super::{BEGIN, DONE, SELF};
+use super::super::store_tree::Root;
+use super::marks::{BEGIN, DONE, SELF, WATCH};
 
 pub(super) const SUPPORTED: bool = true;
 
@@ -125,7 +125,7 @@ fn watch(report: &Path, slot: usize, mut eye: Eye, command: &[OsString]) -> Resu
     // Tracer and Nix take turns: to wake up somebody on another processor would take several times as long.
     let processors = Processors::choose(slot)?;
     sched_setaffinity(Pid::from_raw(0), &processors.one)?;
-    let child = Command::new(std::env::current_exe()?).args([super::WATCH, INSIDE]).args(command).spawn()?;
+    let child = Command::new(std::env::current_exe()?).args([WATCH, INSIDE]).args(command).spawn()?;
     let root = Pid::from_raw(i32::try_from(child.id()).map_err(|_| Errno::ESRCH)?);
     if !matches!(waitpid(root, Some(WaitPidFlag::__WALL))?, WaitStatus::Stopped(_, Signal::SIGSTOP)) {
         // This system does not allow it, as some containers do not: then the evaluation is not watched, and not remembered.

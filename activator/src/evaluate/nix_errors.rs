@@ -1,6 +1,6 @@
 //! What Nix' errors mean: which node one was in, and whether it is one at all.
 
-use super::Node;
+use super::model::Node;
 use crate::MachineName;
 use crate::nix::parts_of;
 
