@@ -1,7 +1,7 @@
 //! Secrets: where their contents come from, what stands for them in a plan, and what a machine has of them.
 //!
-//! A content is fetched when it is needed, kept in memory that is wiped, and written to one stream to the machine. Everything
-//! else handles fingerprints, which tell nothing about a content to those who do not have the key.
+//! A content is fetched when it is needed, kept in memory that is wiped, and written to one stream to the machine.
+//! Everything else handles fingerprints, which tell nothing about a content to those who do not have the key.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -85,7 +85,8 @@ pub enum SecretError {
     },
     /// It is in a specification that could not be asked for it.
     #[error(
-        "the content of secret \"{name}\" is a `text` of the specification, which does not evaluate or no longer has it"
+        "the content of secret \"{name}\" is a `text` of the specification, which does not evaluate or no \
+         longer has it"
     )]
     Missing {
         /// The secret.
@@ -256,7 +257,10 @@ impl Declared {
         if !status.success() && bytes.len() as u64 <= LARGEST {
             let mut message = format!("{status}\n{}", said.trim());
             if message.contains("tty") {
-                message.push_str("\nIt has no terminal to ask on: let an agent, a file or a variable have what it asks for");
+                message.push_str(
+                    "\nIt has no terminal to ask on: let an agent, a file or a variable have what it \
+                                  asks for",
+                );
             }
             return Err(failed(message));
         }

@@ -1,10 +1,11 @@
 //! What was evaluated before.
 //!
-//! A row is found by everything that decides about an evaluation except files: our Nix code, Nix' version and settings, the
-//! environment, and the request with all arguments and facts. A *pure* evaluation reads nothing but its locked flake, which
-//! the request names, so its row is right for ever. A row of any other evaluation comes with all it saw of the file system,
-//! and is right as long as that looks the same. Where a pure one was watched there is a second row, found without the flake's tree, with
-//! what was seen in that. A row counts only while its derivation is in the store.
+//! A row is found by everything that decides about an evaluation except files: our Nix code, Nix' version and
+//! settings, the environment, and the request with all arguments and facts. A *pure* evaluation reads nothing but its
+//! locked flake, which the request names, so its row is right for ever. A row of any other evaluation comes with all
+//! it saw of the file system, and is right as long as that looks the same. Where a pure one was watched there is a
+//! second row, found without the flake's tree, with what was seen in that. A row counts only while its derivation is
+//! in the store.
 //!
 //! Nothing here must be believed to be there: a row that is missing, old or damaged costs an evaluation.
 
@@ -148,8 +149,8 @@ impl Cache {
         }
     }
 
-    /// The names of files that together are a read set. Nearly all of what a node reads is nixpkgs: what many read sets have in common
-    /// is one file, which `pointer` names, so that it is looked at once.
+    /// The names of files that together are a read set. Nearly all of what a node reads is nixpkgs: what many read
+    /// sets have in common is one file, which `pointer` names, so that it is looked at once.
     fn remember_reads(&self, pointer: &str, reads: &ReadSet) -> Vec<String> {
         let base: ReadSet =
             self.read::<String>(pointer).and_then(|name| self.read(&name)).unwrap_or_default();

@@ -32,8 +32,8 @@ pub(super) const TREE: &[(&str, &str)] = &[
     ("modules/ec2.nix", include_str!("../../../nix/modules/ec2.nix")),
 ];
 
-/// Our Nix code in the store: its path is then the same wherever the same version runs, and so are derivations that mention it
-/// (NixOS' option manual does).
+/// Our Nix code in the store: its path is then the same wherever the same version runs, and so are derivations that
+/// mention it (NixOS' option manual does).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Tree {
     pub(super) path: StorePath,

@@ -1,7 +1,7 @@
 //! What it costs to evaluate nodes: a process costs something before its first node, and then something for each.
 //!
-//! The first part is nixpkgs' library and packages, and in a network whose nodes look at each other all that they look at, which may be
-//! more than the nodes themselves.
+//! The first part is nixpkgs' library and packages, and in a network whose nodes look at each other all that they
+//! look at, which may be more than the nodes themselves.
 
 use serde::{Deserialize, Serialize};
 
@@ -101,8 +101,9 @@ impl Costs {
         self.node.mib.saturating_mul(nodes).saturating_add(self.base.mib)
     }
 
-    /// How many nodes a process is to hold where it is remembered what was read. Nodes of one process share all that was read before,
-    /// so the first change of one costs those after it, too: there are as few as that the base does not count for much.
+    /// How many nodes a process is to hold where it is remembered what was read. Nodes of one process share all that
+    /// was read before, so the first change of one costs those after it, too: there are as few as that the base does
+    /// not count for much.
     pub(super) fn enough(&self, asked: Asked) -> usize {
         let least = match asked {
             Asked::Systems => 3,

@@ -74,7 +74,8 @@ struct Metadata {
     locks: Json,
 }
 
-/// Looks where the reference leads. Nothing is written beside it, no lock file either. With `by_files` it is to be told which files are read.
+/// Looks where the reference leads. Nothing is written beside it, no lock file either. With `by_files` it is to be
+/// told which files are read.
 pub(super) async fn lock(
     nix: &Nix,
     reference: &str,
@@ -118,7 +119,8 @@ pub(super) async fn lock(
     let by_files = by_files && !looks_at_itself(&metadata.locks);
     let mut tree = None;
     let repository = metadata.url.as_deref().and_then(|url| Repository::new(url, path));
-    // A revision says it all, but may be read from where it came from; what has none is named by the hash of its content.
+    // A revision says it all, but may be read from where it came from; what has none is named by the hash of its
+    // content.
     let reference = match metadata.url {
         Some(url) if metadata.locked["rev"].is_string() && !by_files => url,
         _ => {
@@ -173,7 +175,8 @@ async fn metadata(
     Ok((reference, metadata))
 }
 
-/// Has Nix put a flake's tree into the store; `None`: it does not. (`nix flake prefetch` would ask the registry about any reference.)
+/// Has Nix put a flake's tree into the store; `None`: it does not. (`nix flake prefetch` would ask the registry about
+/// any reference.)
 async fn fetched(
     nix: &Nix,
     reference: &str,
@@ -199,8 +202,8 @@ async fn fetched(
     }
 }
 
-/// Whether some inputs are directories of the flake's own tree, or have the flake itself as an input (`follows = ""`): they may ask which
-/// tree that is, and nobody sees it.
+/// Whether some inputs are directories of the flake's own tree, or have the flake itself as an input (`follows =
+/// ""`): they may ask which tree that is, and nobody sees it.
 fn looks_at_itself(locks: &Json) -> bool {
     let mut nodes = locks["nodes"].as_object().into_iter().flat_map(|nodes| nodes.values());
     nodes.any(|node| {

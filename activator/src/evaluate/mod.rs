@@ -1,12 +1,12 @@
-//! Evaluation: a [`Request`] goes in, a derivation per machine comes out, or what that machine still waits for, or what is
-//! wrong with it.
+//! Evaluation: a [`Request`] goes in, a derivation per machine comes out, or what that machine still waits for, or
+//! what is wrong with it.
 //!
-//! Values that are not known yet are lazy `throw`s in Nix: a node that does not look at one evaluates exactly, a node that
-//! does fails *catchably*. Only nodes that fail get a second, solitary look, whose error says which value it was, or, where
-//! none was involved, is the error to show.
+//! Values that are not known yet are lazy `throw`s in Nix: a node that does not look at one evaluates exactly, a node
+//! that does fails *catchably*. Only nodes that fail get a second, solitary look, whose error says which value it
+//! was, or, where none was involved, is the error to show.
 //!
-//! Nodes are spread over processes by memory and cores, and what was evaluated before is not evaluated again where that can
-//! be proved: see `cache.rs`.
+//! Nodes are spread over processes by memory and cores, and what was evaluated before is not evaluated again where
+//! that can be proved: see `cache.rs`.
 
 mod cache;
 mod code;
@@ -194,8 +194,8 @@ impl Evaluator {
         self.cache.as_ref().filter(|_| question.is_cacheable())
     }
 
-    /// The contents of those `deployment.keys` of the nodes that are asked for which have them in the specification. They are
-    /// remembered nowhere. An error of one node is one of all.
+    /// The contents of those `deployment.keys` of the nodes that are asked for which have them in the specification.
+    /// They are remembered nowhere. An error of one node is one of all.
     pub async fn texts(
         &self,
         nix: &Nix,

@@ -152,8 +152,9 @@ pub struct NodeDescription {
 pub enum Warning {
     /// A flake with inputs that its lock file does not have.
     #[error(
-        "Not all inputs of the flake {reference} are in its lock file. So they are fetched as they are today, the evaluation is not pure, and \
-         nothing of it is remembered. Run `nix flake lock` in the flake's directory, and commit `flake.lock`."
+        "Not all inputs of the flake {reference} are in its lock file. So they are fetched as they are \
+         today, the evaluation is not pure, and nothing of it is remembered. Run `nix flake lock` in the \
+         flake's directory, and commit `flake.lock`."
     )]
     Unlocked {
         /// The flake.
@@ -161,9 +162,10 @@ pub enum Warning {
     },
     /// A flake that asks for settings of Nix which its user has not accepted.
     #[error(
-        "The flake {reference} has a `nixConfig` with {names}, which is not applied: what is in its binary cache may have to be built. If you \
-         trust it, set nix = {{ options = {{ accept-flake-config = \"true\" }} }} in the provider block, or `extra-substituters` and \
-         `extra-trusted-public-keys` there."
+        "The flake {reference} has a `nixConfig` with {names}, which is not applied: what is in its binary \
+         cache may have to be built. If you trust it, set nix = {{ options = {{ accept-flake-config = \
+         \"true\" }} }} in the provider block, or `extra-substituters` and `extra-trusted-public-keys` \
+         there."
     )]
     NotAccepted {
         /// The flake.
@@ -173,9 +175,10 @@ pub enum Warning {
     },
     /// A flake whose tree this Nix does not name.
     #[error(
-        "This Nix does not say where the tree of the flake {reference} is, and does not copy it to the store. So the evaluation is \
-         not pure, and nothing of it is remembered. Use another version of Nix, or turn its `lazy-trees` off: \
-         nix = {{ options = {{ lazy-trees = \"false\" }} }} in the provider block."
+        "This Nix does not say where the tree of the flake {reference} is, and does not copy it to the \
+         store. So the evaluation is not pure, and nothing of it is remembered. Use another version of \
+         Nix, or turn its `lazy-trees` off: nix = {{ options = {{ lazy-trees = \"false\" }} }} in the \
+         provider block."
     )]
     NotFetched {
         /// The flake.

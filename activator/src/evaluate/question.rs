@@ -62,8 +62,8 @@ pub(super) struct ByFiles {
 }
 
 impl ByFiles {
-    /// Whether a value does not name the tree it was made from. A system's derivation is looked through elsewhere; where other values name
-    /// something in the store nobody knows what that was made from.
+    /// Whether a value does not name the tree it was made from. A system's derivation is looked through elsewhere;
+    /// where other values name something in the store nobody knows what that was made from.
     pub(super) fn is_of_any_tree<T: Serialize>(&self, asked: Asked, value: &T) -> bool {
         let Ok(text) = serde_json::to_string(value) else {
             return false;
@@ -76,8 +76,9 @@ impl ByFiles {
         }
     }
 
-    /// A cache directory for one Nix. Later versions (2.34) remember the hash of what they once copied out of a tree and do not read it
-    /// again, but somebody is to watch that; earlier ones (2.26) read all of a tree to know its hash, and nobody is to watch that.
+    /// A cache directory for one Nix. Later versions (2.34) remember the hash of what they once copied out of a tree
+    /// and do not read it again, but somebody is to watch that; earlier ones (2.26) read all of a tree to know its
+    /// hash, and nobody is to watch that.
     pub(super) async fn cache(&self, nix: &Nix, cancel: &CancellationToken) -> Result<TempDir, NixError> {
         let made = || {
             let directory = tempfile::Builder::new().prefix("nixos-cache-").tempdir()?;
@@ -195,7 +196,8 @@ impl Question {
         let tree_expression = if pure {
             let Tree { path, nar_hash } = code;
             format!(
-                "((builtins.fetchTree {{ type = \"path\"; path = \"{path}\"; narHash = \"{nar_hash}\"; }}) + \"/eval.nix\")"
+                "((builtins.fetchTree {{ type = \"path\"; path = \"{path}\"; narHash = \"{nar_hash}\"; }}) + \
+                 \"/eval.nix\")"
             )
         } else {
             format!("{}/eval.nix", code.path)

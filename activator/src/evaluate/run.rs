@@ -266,8 +266,8 @@ impl Run<'_> {
         }
     }
 
-    /// Asks about a group, again and again without the node whose error has ended the process: the others share what they have in common
-    /// all the same.
+    /// Asks about a group, again and again without the node whose error has ended the process: the others share what
+    /// they have in common all the same.
     pub(super) async fn ask(
         &self,
         asked: Asked,
@@ -285,7 +285,8 @@ impl Run<'_> {
                     let Some((at, trace)) = ended_by(&trace, &left) else {
                         break;
                     };
-                    // Those before it are well. Who comes after them may not be, and then all that is done by then is in vain.
+                    // Those before it are well. Who comes after them may not be, and then all that is done by then is
+                    // in vain.
                     left.rotate_left(at);
                     broken.push((left.remove(0), trace));
                 }

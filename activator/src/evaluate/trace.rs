@@ -1,17 +1,18 @@
 //! Watching an evaluation: which files it looks at.
 //!
-//! Nix is run under `ptrace`, with a seccomp filter that stops it at the few system calls that look at the file system, so that
-//! all others cost nothing. Every process it starts is watched too. What is *not* counted:
+//! Nix is run under `ptrace`, with a seccomp filter that stops it at the few system calls that look at the file
+//! system, so that all others cost nothing. Every process it starts is watched too. What is *not* counted:
 //!
-//! - the store, whose paths never change their content, but for the tree of a flake that is watched; Nix' own database and caches;
-//!   `/proc`, `/sys` and `/dev`;
-//! - variables, which are part of the question, and the clock: a specification that uses `builtins.currentTime` is not seen to
-//!   change.
+//! - the store, whose paths never change their content, but for the tree of a flake that is watched; Nix' own
+//!   database and caches; `/proc`, `/sys` and `/dev`;
+//! - variables, which are part of the question, and the clock: a specification that uses `builtins.currentTime` is
+//!   not seen to change.
 //!
-//! A node is not remembered when the network was used before it was done, or what an earlier evaluation fetched without a hash.
+//! A node is not remembered when the network was used before it was done, or what an earlier evaluation fetched
+//! without a hash.
 //!
-//! The tracer is this program itself, started again with a hidden argument: see [`main_if_asked`]. It exists on Linux on
-//! x86-64; elsewhere nothing is watched.
+//! The tracer is this program itself, started again with a hidden argument: see [`main_if_asked`]. It exists on Linux
+//! on x86-64; elsewhere nothing is watched.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -1,7 +1,8 @@
 //! The one place that runs Nix' command line tools.
 //!
 //! Any Nix from 2.8 is good enough: only commands and options that exist from there to today are used. A child never
-//! gets our standard input (Terraform's lives there), runs in a session of its own (see `children.rs`), and speaks `--log-format internal-json`, which `log` turns into messages.
+//! gets our standard input (Terraform's lives there), runs in a session of its own (see `children.rs`), and speaks
+//! `--log-format internal-json`, which `log` turns into messages.
 
 mod advice;
 mod log;

@@ -7,7 +7,8 @@ use super::config::{Identity, KeyAgent};
 use super::place::Place;
 use super::{Key, SshError};
 
-/// A key that is a value goes into an agent of its own, which is added to `agents`, and its public half into a file of `place`.
+/// A key that is a value goes into an agent of its own, which is added to `agents`, and its public half into a file
+/// of `place`.
 pub(super) async fn identity(
     key: &Key,
     place: &Place,

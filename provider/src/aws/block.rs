@@ -93,18 +93,64 @@ pub(crate) fn aws_attribute() -> Attribute {
     let nested = Nested::new()
         .attribute("region", text("The region of everything that names none, e.g. `eu-west-1`."))
         .attribute("profile", text("The profile in `~/.aws/config` to use, SSO profiles included."))
-        .attribute("access_key", Attribute::string().optional().sensitive().description("Access key id, together with `secret_key`. Better leave both to the environment."))
+        .attribute(
+            "access_key",
+            Attribute::string().optional().sensitive().description(
+                "Access key id, together with `secret_key`. Better leave \
+                    both to the environment.",
+            ),
+        )
         .attribute("secret_key", Attribute::string().optional().sensitive().description("Secret access key."))
-        .attribute("token", Attribute::string().optional().sensitive().description("Session token, where the keys are temporary ones."))
-        .attribute("assume_role", Attribute::nested_single(role).optional().description("A role to take on with the credentials found."))
-        .attribute("endpoints", Attribute::nested_single(endpoints).optional().description("Where services are, when not where AWS has them."))
-        .attribute("s3_use_path_style", Attribute::bool().optional().description("Address buckets as `https://HOST/BUCKET` instead of `https://BUCKET.HOST`: what most servers other than AWS want."))
-        .attribute("default_tags", Attribute::map(Type::String).optional().description("Tags for everything made in AWS; tags of a resource win."))
-        .attribute("ignore_tags", Attribute::nested_single(ignored).optional().description("Tags that other tools set on what is made here, such as those of a backup or of cost allocation: they are neither shown nor removed. What a resource or `default_tags` sets is managed all the same."))
-        .attribute("max_attempts", Attribute::number().optional().validate(validators::integer_between(1, 100)).description("How often a call is tried when AWS throttles or fails. Default: 10."));
+        .attribute(
+            "token",
+            Attribute::string()
+                .optional()
+                .sensitive()
+                .description("Session token, where the keys are temporary ones."),
+        )
+        .attribute(
+            "assume_role",
+            Attribute::nested_single(role)
+                .optional()
+                .description("A role to take on with the credentials found."),
+        )
+        .attribute(
+            "endpoints",
+            Attribute::nested_single(endpoints)
+                .optional()
+                .description("Where services are, when not where AWS has them."),
+        )
+        .attribute(
+            "s3_use_path_style",
+            Attribute::bool().optional().description(
+                "Address buckets as `https://HOST/BUCKET` instead of `https://BUCKET.HOST`: what most \
+                 servers other than AWS want.",
+            ),
+        )
+        .attribute(
+            "default_tags",
+            Attribute::map(Type::String)
+                .optional()
+                .description("Tags for everything made in AWS; tags of a resource win."),
+        )
+        .attribute(
+            "ignore_tags",
+            Attribute::nested_single(ignored).optional().description(
+                "Tags that other tools set on what is made here, such as those of a backup or of cost \
+                 allocation: they are neither shown nor removed. What a resource or `default_tags` sets is \
+                 managed all the same.",
+            ),
+        )
+        .attribute(
+            "max_attempts",
+            Attribute::number().optional().validate(validators::integer_between(1, 100)).description(
+                "How often a call is tried when AWS throttles or fails. \
+                    Default: 10.",
+            ),
+        );
     Attribute::nested_single(nested).optional().description(
-        "How to reach AWS. Default: as AWS' own tools do: environment, shared configuration and SSO, web identity, container and \
-         instance roles.",
+        "How to reach AWS. Default: as AWS' own tools do: environment, shared configuration and SSO, web \
+         identity, container and instance roles.",
     )
 }
 

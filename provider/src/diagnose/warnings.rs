@@ -17,7 +17,8 @@ const TEXT: usize = 4000;
 /// How many machines are named.
 const MACHINES: usize = 12;
 
-/// The warnings of all machines. Terraform shows one of those with the same headline, so that each has its text in there.
+/// The warnings of all machines. Terraform shows one of those with the same headline, so that each has its text in
+/// there.
 pub(crate) fn warnings<'a>(nodes: impl IntoIterator<Item = (&'a MachineName, &'a Node)>) -> Diagnostics {
     let mut found: Vec<(&str, Vec<&MachineName>)> = vec![];
     for (name, node) in nodes {

@@ -42,7 +42,8 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
             &mut cargo(&["build", "--quiet", "--locked", "-p", "lab", "--examples"]),
             "cargo build --examples",
         )?;
-        // Each test has hosts of its own, and waits for them, for Terraform and for limits of time more than it computes.
+        // Each test has hosts of its own, and waits for them, for Terraform and for limits of time more than it
+        // computes.
         let at_once = (2 * std::thread::available_parallelism().map_or(1, usize::from)).min(8);
         let e2e = [&["test", "--locked"], HOST_TESTS, &["--tests", "--no-fail-fast", "--"]].concat();
         // What a test says when it fails is what counts; how it got there would bury it.

@@ -41,8 +41,9 @@ pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool, foun
             block().attribute(name),
             "The change would stop the machine".to_owned(),
             format!(
-                "`{name}` can be changed (from {from} to {to}) only while the machine is stopped. Set ec2.allow_stopping_for_update = \
-                 true to have it stopped and started, or power_state = \"stopped\"."
+                "`{name}` can be changed (from {from} to {to}) only while the machine is stopped. Set \
+                 ec2.allow_stopping_for_update = true to have it stopped and started, or power_state = \
+                 \"stopped\"."
             ),
         );
     }
@@ -54,7 +55,8 @@ pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool, foun
                 path.attribute("size"),
                 "A volume cannot shrink".to_owned(),
                 format!(
-                    "Found size = {to} for {what}, which has {from} GiB; expected at least that. For a smaller one, make another volume and copy."
+                    "Found size = {to} for {what}, which has {from} GiB; expected at least that. For a \
+                     smaller one, make another volume and copy."
                 ),
             );
         }
@@ -100,8 +102,8 @@ pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool, foun
             path.attribute(attribute),
             format!("`{attribute}` of a volume cannot be changed"),
             format!(
-                "It would take another volume in the place of \"{name}\", without its data. Put it back; or add a volume under another \
-                 name, copy what is needed, and remove this one."
+                "It would take another volume in the place of \"{name}\", without its data. Put it back; \
+                 or add a volume under another name, copy what is needed, and remove this one."
             ),
         );
     }
@@ -131,7 +133,8 @@ pub(crate) async fn while_stopped(
     Ok(())
 }
 
-/// Changes what can be changed while the instance runs; `there` follows each step. `before` is the name the machine had.
+/// Changes what can be changed while the instance runs; `there` follows each step. `before` is the name the machine
+/// had.
 pub(crate) async fn become_(
     ec2: &Ec2<'_>,
     id: &str,
@@ -211,8 +214,8 @@ fn flag(value: Option<bool>) -> AttributeBooleanValue {
     AttributeBooleanValue::builder().set_value(value).build()
 }
 
-/// The first network interface of an instance that has several. EC2 refuses to change such an instance where a change of the
-/// interface is meant.
+/// The first network interface of an instance that has several. EC2 refuses to change such an instance where a change
+/// of the interface is meant.
 async fn primary_of_several(ec2: &Ec2<'_>, id: &str) -> Result<Option<String>, AwsError> {
     let seen = ec2.look(id, &Ec2Block::default()).await?;
     let interfaces = seen.as_ref().map_or(&[][..], |seen| seen.instance.network_interfaces());
@@ -335,8 +338,8 @@ async fn elastic_ip(
     call.send().await.map(drop).map_err(AwsError::of("ec2:AssociateAddress"))
 }
 
-/// Waits until EC2 shows the instance without an address that was taken from it, and, where the subnet gives it one of its own in
-/// exchange, with that. It goes on where EC2 is slow: the next refresh sees the rest.
+/// Waits until EC2 shows the instance without an address that was taken from it, and, where the subnet gives it one
+/// of its own in exchange, with that. It goes on where EC2 is slow: the next refresh sees the rest.
 async fn until_address_is_gone(
     ec2: &Ec2<'_>,
     id: &str,
@@ -389,8 +392,9 @@ fn check_encryption(now: &RootVolume, wanted: &RootVolume, machine: &str) -> Res
     let path = Path::root().attribute("ec2").attribute("root_volume").attribute(attribute);
     Err(Diagnostic::error(format!("The root volume of machine \"{machine}\" is encrypted otherwise"))
         .detail(format!(
-            "`{attribute}` cannot be changed of a volume that exists, and nothing of the root volume was changed. Set it to what the \
-             volume has, or run `terraform apply -replace` for a new machine, without what is on this one."
+            "`{attribute}` cannot be changed of a volume that exists, and nothing of the root volume was \
+             changed. Set it to what the volume has, or run `terraform apply -replace` for a new machine, \
+             without what is on this one."
         ))
         .at(path))
 }

@@ -70,8 +70,8 @@ impl Machine {
         Ok(seen)
     }
 
-    /// Looks at the instance as it is now, and completes block and addresses by it. Its last addresses have to be there by now: an
-    /// elastic one takes the place of the one that the subnet gave.
+    /// Looks at the instance as it is now, and completes block and addresses by it. Its last addresses have to be
+    /// there by now: an elastic one takes the place of the one that the subnet gave.
     pub(super) async fn settle_instance(
         &mut self,
         ec2: &Ec2<'_>,

@@ -18,7 +18,8 @@ pub(super) fn primary(interfaces: &[InstanceNetworkInterface]) -> Option<&Instan
     interfaces.iter().find(is_first).or(interfaces.first())
 }
 
-/// The IPv6 addresses of the first network interface. The one that EC2 calls primary comes first: it stays as long as the instance.
+/// The IPv6 addresses of the first network interface. The one that EC2 calls primary comes first: it stays as long as
+/// the instance.
 pub(crate) fn addresses(instance: &Instance) -> Vec<String> {
     let found =
         primary(instance.network_interfaces()).map_or(&[][..], |interface| interface.ipv6_addresses());

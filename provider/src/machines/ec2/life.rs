@@ -50,7 +50,8 @@ pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<Pres
     for (name, volume) in block.volumes.known().into_iter().flatten() {
         if volume.volume_id.known().is_some_and(|id| !seen.volumes.contains_key(id)) {
             cx.warn(Diagnostic::warning(format!("Volume \"{name}\" of machine \"{}\" is gone", machine.label())).detail(
-                "It was deleted outside of Terraform, with what was on it. The plan makes an empty one in its place.",
+                "It was deleted outside of Terraform, with what was on it. The plan makes an empty one in \
+                 its place.",
             ));
         }
     }
@@ -66,8 +67,8 @@ pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<Pres
     Ok(Presence::There)
 }
 
-/// Makes the machine and waits until it can be logged in to. `machine` follows each step: from the moment there is an instance it has
-/// its id, or, where no answer came, the token to find it by.
+/// Makes the machine and waits until it can be logged in to. `machine` follows each step: from the moment there is an
+/// instance it has its id, or, where no answer came, the token to find it by.
 pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
     if cx.data.ssh.is_none() {
@@ -257,7 +258,10 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<Machine, Diagno
     let seen = ec2.look(id, &everything).await.map_err(machine.problem("describe"))?;
     let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else {
         return Err(Diagnostic::error(format!("There is no instance {id}"))
-            .detail(format!("Found none in region {region}; expected the id of an instance, or REGION:i-… for another region."))
+            .detail(format!(
+                "Found none in region {region}; expected the id of an instance, or REGION:i-… for \
+                             another region."
+            ))
             .into());
     };
     let name = seen.instance.tags().iter().find(|tag| tag.key() == Some("Name")).and_then(|tag| tag.value());

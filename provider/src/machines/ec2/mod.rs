@@ -1,9 +1,10 @@
 //! Machines on AWS EC2: the `ec2` block.
 //!
-//! [`schema`] says what users may write, [`block`] is what they wrote, [`plan`] what is planned, [`life`] the way from one state to the next.
-//! Below them: [`api`] has the calls of EC2, [`change`] brings an instance from what it is to what is planned, [`drift`] takes over what EC2
-//! says, [`found`] remembers what an import has found, [`ipv6`] has the IPv6 addresses, [`volume_map`] the volumes by name, and
-//! [`leaving_volumes`] those that a machine loses or leaves behind.
+//! [`schema`] says what users may write, [`block`] is what they wrote, [`plan`] what is planned, [`life`] the way
+//! from one state to the next. Below them: [`api`] has the calls of EC2, [`change`] brings an instance from what it
+//! is to what is planned, [`drift`] takes over what EC2 says, [`found`] remembers what an import has found, [`ipv6`]
+//! has the IPv6 addresses, [`volume_map`] the volumes by name, and [`leaving_volumes`] those that a machine loses or
+//! leaves behind.
 
 mod api;
 mod block;

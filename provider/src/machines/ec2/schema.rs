@@ -23,37 +23,217 @@ pub(crate) fn attribute() -> Attribute {
     let found = |attribute: Attribute| attribute.optional().computed().use_state_for_unknown();
     let nested = Nested::new()
         .attribute("region", region_attribute().use_state_for_unknown())
-        .attribute("availability_zone", at_creation(text()).description("The availability zone, e.g. `eu-west-1a`. Default: that of the subnet, else EC2 chooses."))
-        .attribute("ami", text().required().validate(validators::matches(|text| text.starts_with("ami-"), "the id of an image: `ami-…`, e.g. from `data.nixos_ami`")).description("The image the machine is created from. Later changes have no effect on a machine that exists, which is brought up to date by deployments; `terraform apply -replace` makes a new one."))
-        .attribute("instance_type", text().required().validate(validators::not_empty()).description("The kind of instance, e.g. `t4g.small`. A change stops the machine: see `allow_stopping_for_update`."))
-        .attribute("allow_stopping_for_update", Attribute::bool().optional().computed().default(false).description("Whether a change that needs it may stop the machine and start it again. Without it such a plan is an error. Default: false."))
-        .attribute("key_name", at_creation(text()).description("The EC2 key pair that may log in: `nixos_ec2_key_pair.admin.key_name`."))
-        .attribute("subnet_id", at_creation(text()).description("Id of the subnet. Default: the account's default subnet."))
-        .attribute("security_group_ids", settled(Attribute::set(Type::String)).description("Ids of the security groups, at least one. Default: the default group of the VPC."))
-        .attribute("private_ip", settled(text()).validate(validators::matches(|text| text.parse::<std::net::Ipv4Addr>().is_ok(), "an IPv4 address")).description("The address in the subnet. Default: EC2 chooses. Another one is another machine."))
-        .attribute("associate_public_ip_address", settled(Attribute::bool()).description("Whether the machine gets a public address of its own when it is created. Default: as the subnet says. A change of it is another machine."))
-        .attribute("ipv6_address_count", settled(Attribute::number()).validate(validators::integer_between(0, 50)).description("How many IPv6 addresses the machine has; EC2 chooses them from the subnet. It can be changed while the machine runs. Not together with `ipv6_addresses`. Default: as the subnet says."))
-        .attribute("ipv6_addresses", settled(Attribute::set(Type::String)).description("The IPv6 addresses of the machine, in the subnet. They can be changed while the machine runs. Not together with `ipv6_address_count`."))
-        .attribute("elastic_ip", text().optional().validate(validators::matches(|text| text.starts_with("eipalloc-"), "the allocation id of an elastic address: `aws_eip.web.allocation_id`")).description("The allocation id of an elastic address for the machine: `aws_eip.web.allocation_id`."))
-        .attribute("use_private_address", Attribute::bool().optional().computed().default(false).description("Whether SSH connects to the private address even where there is a public one. Default: false."))
-        .attribute("use_ipv6_address", Attribute::bool().optional().description("Whether SSH connects to the IPv6 address even where there is an IPv4 one. Without it, only a machine that has no IPv4 address is reached by IPv6. Default: false."))
-        .attribute("instance_profile", settled(text()).validate(validators::not_empty()).description("Name or ARN of the IAM instance profile."))
+        .attribute(
+            "availability_zone",
+            at_creation(text()).description(
+                "The availability zone, e.g. `eu-west-1a`. Default: that of \
+                    the subnet, else EC2 chooses.",
+            ),
+        )
+        .attribute(
+            "ami",
+            text()
+                .required()
+                .validate(validators::matches(
+                    |text| text.starts_with("ami-"),
+                    "the id of an image: `ami-…`, e.g. from `data.nixos_ami`",
+                ))
+                .description(
+                    "The image the machine is created from. Later changes have no effect on a machine that \
+                     exists, which is brought up to date by deployments; `terraform apply -replace` makes \
+                     a new one.",
+                ),
+        )
+        .attribute(
+            "instance_type",
+            text().required().validate(validators::not_empty()).description(
+                "The kind of instance, e.g. `t4g.small`. A change stops the machine: see \
+                 `allow_stopping_for_update`.",
+            ),
+        )
+        .attribute(
+            "allow_stopping_for_update",
+            Attribute::bool().optional().computed().default(false).description(
+                "Whether a change that needs it may stop the machine and start it again. Without it such a \
+                 plan is an error. Default: false.",
+            ),
+        )
+        .attribute(
+            "key_name",
+            at_creation(text()).description(
+                "The EC2 key pair that may log in: \
+                                                                `nixos_ec2_key_pair.admin.key_name`.",
+            ),
+        )
+        .attribute(
+            "subnet_id",
+            at_creation(text()).description(
+                "Id of the subnet. Default: the account's \
+                                                                 default subnet.",
+            ),
+        )
+        .attribute(
+            "security_group_ids",
+            settled(Attribute::set(Type::String)).description(
+                "Ids of the security groups, at least one. Default: the \
+                    default group of the VPC.",
+            ),
+        )
+        .attribute(
+            "private_ip",
+            settled(text())
+                .validate(validators::matches(
+                    |text| text.parse::<std::net::Ipv4Addr>().is_ok(),
+                    "an IPv4 address",
+                ))
+                .description(
+                    "The address in the subnet. Default: EC2 chooses. Another \
+                    one is another machine.",
+                ),
+        )
+        .attribute(
+            "associate_public_ip_address",
+            settled(Attribute::bool()).description(
+                "Whether the machine gets a public address of its own when it is created. Default: as the \
+                 subnet says. A change of it is another machine.",
+            ),
+        )
+        .attribute(
+            "ipv6_address_count",
+            settled(Attribute::number()).validate(validators::integer_between(0, 50)).description(
+                "How many IPv6 addresses the machine has; EC2 chooses them from the subnet. It can be \
+                 changed while the machine runs. Not together with `ipv6_addresses`. Default: as the \
+                 subnet says.",
+            ),
+        )
+        .attribute(
+            "ipv6_addresses",
+            settled(Attribute::set(Type::String)).description(
+                "The IPv6 addresses of the machine, in the subnet. They can be changed while the machine \
+                 runs. Not together with `ipv6_address_count`.",
+            ),
+        )
+        .attribute(
+            "elastic_ip",
+            text()
+                .optional()
+                .validate(validators::matches(
+                    |text| text.starts_with("eipalloc-"),
+                    "the allocation id of an elastic address: \
+                    `aws_eip.web.allocation_id`",
+                ))
+                .description(
+                    "The allocation id of an elastic address \
+                                                                for the machine: \
+                                                                `aws_eip.web.allocation_id`.",
+                ),
+        )
+        .attribute(
+            "use_private_address",
+            Attribute::bool().optional().computed().default(false).description(
+                "Whether SSH connects to the private address even where there is a public one. Default: \
+                 false.",
+            ),
+        )
+        .attribute(
+            "use_ipv6_address",
+            Attribute::bool().optional().description(
+                "Whether SSH connects to the IPv6 address even where there is an IPv4 one. Without it, \
+                 only a machine that has no IPv4 address is reached by IPv6. Default: false.",
+            ),
+        )
+        .attribute(
+            "instance_profile",
+            settled(text())
+                .validate(validators::not_empty())
+                .description("Name or ARN of the IAM instance profile."),
+        )
         .attribute("placement_group", at_creation(text()).description("Name of the placement group."))
-        .attribute("tenancy", at_creation(text()).validate(validators::one_of(&["default", "dedicated", "host"])).description("`default`, `dedicated` or `host`. Default: as the VPC says."))
+        .attribute(
+            "tenancy",
+            at_creation(text()).validate(validators::one_of(&["default", "dedicated", "host"])).description(
+                "`default`, `dedicated` or `host`. Default: as the VPC \
+                    says.",
+            ),
+        )
         .attribute("spot", spot())
-        .attribute("ebs_optimized", settled(Attribute::bool()).description("Whether the machine has bandwidth of its own for volumes. A change stops the machine."))
-        .attribute("source_dest_check", settled(Attribute::bool()).description("Whether packets must be from or for the machine; false for routers. Default: true."))
-        .attribute("disable_api_termination", found(Attribute::bool()).description("Termination protection. While it is on, destroying the machine fails."))
+        .attribute(
+            "ebs_optimized",
+            settled(Attribute::bool()).description(
+                "Whether the machine has bandwidth of its own for volumes. \
+                    A change stops the machine.",
+            ),
+        )
+        .attribute(
+            "source_dest_check",
+            settled(Attribute::bool()).description(
+                "Whether packets must be from or for the machine; false for \
+                    routers. Default: true.",
+            ),
+        )
+        .attribute(
+            "disable_api_termination",
+            found(Attribute::bool()).description(
+                "Termination protection. While it is on, destroying the \
+                    machine fails.",
+            ),
+        )
         .attribute("metadata_options", metadata_options())
-        .attribute("user_data", found(text()).description("User data of your own. It takes the place of the host key that is otherwise handed over there, see `host_key`, and counts when the machine is created. It is stored in state and the machine's users can read it: no place for secrets."))
-        .attribute("host_key", text().optional().computed().use_state_for_unknown().validate(validators::one_of(HOST_KEYS)).description("How the machine learns the SSH host key that is made for it, so that the first login already is to the right machine: `nixos` (in user data, as NixOS' images read it), `cloud_init` (in user data for cloud-init) or `none` (no key is made; then `host_public_key` or `host_key_policy = \"accept_new\"` is needed). The key is replaced at the first login, because the machine's users can read user data. Default: `none` where `user_data` is set, else `nixos`."))
+        .attribute(
+            "user_data",
+            found(text()).description(
+                "User data of your own. It takes the place of \
+                                                           the host key that is otherwise handed over \
+                                                           there, see `host_key`, and counts when the \
+                                                           machine is created. It is stored in state and \
+                                                           the machine's users can read it: no place for \
+                                                           secrets.",
+            ),
+        )
+        .attribute(
+            "host_key",
+            text()
+                .optional()
+                .computed()
+                .use_state_for_unknown()
+                .validate(validators::one_of(HOST_KEYS))
+                .description(
+                    "How the machine learns the SSH host key that is made for it, so that the first login \
+                     already is to the right machine: `nixos` (in user data, as NixOS' images read it), \
+                     `cloud_init` (in user data for cloud-init) or `none` (no key is made; then \
+                     `host_public_key` or `host_key_policy = \"accept_new\"` is needed). The key is \
+                     replaced at the first login, because the machine's users can read user data. Default: \
+                     `none` where `user_data` is set, else `nixos`.",
+                ),
+        )
         .attribute("root_volume", root_volume())
         .attribute("volumes", volumes())
-        .attribute("tags", tags_attribute().description("Tags of the instance and its volumes. `Name` is the machine's name unless it is set."))
+        .attribute(
+            "tags",
+            tags_attribute().description(
+                "Tags of the instance and its volumes. `Name` is the \
+                                                         machine's name unless it is set.",
+            ),
+        )
         .attribute("tags_all", tags_all_attribute())
-        .attribute("client_token", computed("The token of the call that made the machine. EC2 makes nothing else when the call is sent again, and the machine is found by it where no answer came.").use_state_for_unknown())
+        .attribute(
+            "client_token",
+            computed(
+                "The token of the call that made the machine. EC2 makes \
+                                             nothing else when the call is sent again, and the machine is \
+                                             found by it where no answer came.",
+            )
+            .use_state_for_unknown(),
+        )
         .attribute("public_dns", computed("EC2's name for the public address."))
-        .attribute("host_public_key", text().optional().description("The machine's SSH host key where it has one already, as in `known_hosts`; only with `host_key = \"none\"`."));
+        .attribute(
+            "host_public_key",
+            text().optional().description(
+                "The machine's SSH host key where it \
+                                                                     has one already, as in `known_hosts`; \
+                                                                     only with `host_key = \"none\"`.",
+            ),
+        );
     Attribute::nested_single(connection_attributes(nested, Direction::Input)).optional().description(
         "A machine on AWS EC2 that lives and dies with this resource. Exactly one of `ssh` and `ec2` is set.",
     )
@@ -63,14 +243,35 @@ fn spot() -> Attribute {
     // What an import has found stays where the block does not say it.
     let text = || Attribute::string().optional().computed().use_state_for_unknown();
     let nested = Nested::new()
-        .attribute("max_price", text().validate(validators::matches(|text| text.parse::<f64>().is_ok_and(|price| price > 0.0), "a price in US dollars an hour such as `0.05`")).description("The most to pay, in US dollars an hour. Default: the on-demand price."))
-        .attribute("type", text().validate(validators::one_of(&["one-time", "persistent"])).description("`one-time` (the default) or `persistent`."))
-        .attribute("interruption_behavior", text().validate(validators::one_of(&["terminate", "stop", "hibernate"])).description("What happens when EC2 wants the capacity back: `terminate` (the default), or with `type = \"persistent\"` also `stop` and `hibernate`."));
-    Attribute::nested_single(nested)
-        .optional()
-        .computed()
-        .use_state_for_unknown()
-        .description("Ask for a spot instance. Another request is another machine. It is asked for until `timeouts.create` while there is no capacity at the price.")
+        .attribute(
+            "max_price",
+            text()
+                .validate(validators::matches(
+                    |text| text.parse::<f64>().is_ok_and(|price| price > 0.0),
+                    "a price in US dollars an hour such as `0.05`",
+                ))
+                .description(
+                    "The most to pay, in US dollars an hour. Default: the \
+                    on-demand price.",
+                ),
+        )
+        .attribute(
+            "type",
+            text()
+                .validate(validators::one_of(&["one-time", "persistent"]))
+                .description("`one-time` (the default) or `persistent`."),
+        )
+        .attribute(
+            "interruption_behavior",
+            text().validate(validators::one_of(&["terminate", "stop", "hibernate"])).description(
+                "What happens when EC2 wants the capacity back: `terminate` (the default), or with `type = \
+                 \"persistent\"` also `stop` and `hibernate`.",
+            ),
+        );
+    Attribute::nested_single(nested).optional().computed().use_state_for_unknown().description(
+        "Ask for a spot instance. Another request is another machine. It is asked for until \
+                      `timeouts.create` while there is no capacity at the price.",
+    )
 }
 
 fn metadata_options() -> Attribute {
@@ -109,11 +310,10 @@ fn metadata_options() -> Attribute {
                 "Whether the instance's tags can be read there: `enabled` or `disabled` (the default).",
             ),
         );
-    Attribute::nested_single(nested)
-        .optional()
-        .computed()
-        .use_state_for_unknown()
-        .description("The instance metadata service. Machines are created with `http_tokens = \"required\"` also without this block.")
+    Attribute::nested_single(nested).optional().computed().use_state_for_unknown().description(
+        "The instance metadata service. Machines are created with `http_tokens = \"required\"` also \
+                      without this block.",
+    )
 }
 
 /// What the root volume and others have in common; where no type is asked for it is `kind`.
@@ -130,7 +330,9 @@ fn volume_attributes(nested: Nested, kind: &str) -> Nested {
             "type",
             settled(Attribute::string())
                 .validate(validators::one_of(&["gp3", "gp2", "io2", "io1", "st1", "sc1", "standard"]))
-                .description(format!("`gp3`, `gp2`, `io2`, `io1`, `st1`, `sc1` or `standard`. Default: {kind}.")),
+                .description(format!(
+                    "`gp3`, `gp2`, `io2`, `io1`, `st1`, `sc1` or `standard`. Default: {kind}."
+                )),
         )
         .attribute(
             "iops",
@@ -139,12 +341,16 @@ fn volume_attributes(nested: Nested, kind: &str) -> Nested {
         .attribute("throughput", number(125, 2000).description("Throughput in MiB/s, of `gp3`."))
         .attribute(
             "encrypted",
-            settled(Attribute::bool()).description("Whether EBS encrypts it. It cannot be changed later. Default: as image, snapshot and account say."),
+            settled(Attribute::bool()).description(
+                "Whether EBS encrypts it. It cannot be changed later. Default: as \
+                                                    image, snapshot and account say.",
+            ),
         )
         .attribute(
             "kms_key_id",
-            settled(Attribute::string())
-                .description("The KMS key of an encrypted volume: ARN or id. Default: the account's key for EBS."),
+            settled(Attribute::string()).description(
+                "The KMS key of an encrypted volume: ARN or id. Default: the account's key for EBS.",
+            ),
         )
         .attribute(
             "delete_on_termination",
@@ -170,17 +376,52 @@ fn root_volume() -> Attribute {
 
 fn volumes() -> Attribute {
     let nested = volume_attributes(Nested::new(), "`gp3`")
-        .attribute("device", Attribute::string().required().validate(validators::matches(is_device, "`/dev/sdf` to `/dev/sdz` or `/dev/xvdf` to `/dev/xvdz`")).description("Where it is attached: `/dev/sdf` to `/dev/sdz`, or `/dev/xvdf` to `/dev/xvdz`. On machines with NVMe they appear as `/dev/nvme1n1` and so on, in the order of their devices; `/dev/disk/by-id` has the volume's id."))
-        .attribute("snapshot_id", Attribute::string().optional().computed().use_state_for_unknown().description("The snapshot that it starts as."))
-        .attribute("existing_volume_id", Attribute::string().optional().validate(validators::matches(|text| text.starts_with("vol-"), "the id of a volume: `vol-…`")).description("A volume that exists already is attached, and never deleted: `aws_ebs_volume.data.id`. Beside it only `device` is set: what it is like is decided by whoever made it."));
+        .attribute(
+            "device",
+            Attribute::string()
+                .required()
+                .validate(validators::matches(
+                    is_device,
+                    "`/dev/sdf` to `/dev/sdz` or `/dev/xvdf` to `/dev/xvdz`",
+                ))
+                .description(
+                    "Where it is attached: `/dev/sdf` to `/dev/sdz`, or `/dev/xvdf` to `/dev/xvdz`. On \
+                     machines with NVMe they appear as `/dev/nvme1n1` and so on, in the order of their \
+                     devices; `/dev/disk/by-id` has the volume's id.",
+                ),
+        )
+        .attribute(
+            "snapshot_id",
+            Attribute::string()
+                .optional()
+                .computed()
+                .use_state_for_unknown()
+                .description("The snapshot that it starts as."),
+        )
+        .attribute(
+            "existing_volume_id",
+            Attribute::string()
+                .optional()
+                .validate(validators::matches(|text| text.starts_with("vol-"), "the id of a volume: `vol-…`"))
+                .description(
+                    "A volume that exists already is attached, and never deleted: \
+                     `aws_ebs_volume.data.id`. Beside it only `device` is set: what it is like is decided \
+                     by whoever made it.",
+                ),
+        );
     let nested = nested.attribute(
         "client_token",
-        computed("The token of the call that made the volume, by which it is found where no answer came. Null with `existing_volume_id`.")
-            .use_state_for_unknown(),
+        computed(
+            "The token of the call that made the volume, by which it is found where no answer came. \
+                  Null with `existing_volume_id`.",
+        )
+        .use_state_for_unknown(),
     );
     Attribute::nested_map(nested).optional().computed().use_state_for_unknown().description(
-        "Further volumes by a name of your own (under another name at its device it is the same volume), each with at least one of `size`, `snapshot_id` and `existing_volume_id`. They are created and attached in the order of their devices. One that is taken out \
-         must not be mounted any more: deploy without it first.",
+        "Further volumes by a name of your own (under another name at its device it is the same volume), \
+         each with at least one of `size`, `snapshot_id` and `existing_volume_id`. They are created and \
+         attached in the order of their devices. One that is taken out must not be mounted any more: \
+         deploy without it first.",
     )
 }
 
@@ -205,8 +446,8 @@ impl Ec2Block {
                 block().attribute("ipv6_address_count"),
                 "IPv6 addresses are chosen or counted",
                 &format!(
-                    "Found `ipv6_address_count` {count} and {} `ipv6_addresses`; expected one of the attributes. Remove the one that EC2 is to \
-                     decide.",
+                    "Found `ipv6_address_count` {count} and {} `ipv6_addresses`; expected one of the \
+                     attributes. Remove the one that EC2 is to decide.",
                     addresses.len()
                 ),
             );
@@ -223,7 +464,8 @@ impl Ec2Block {
             say(
                 block().attribute("user_data"),
                 "User data cannot hold both",
-                "Found `user_data` and a `host_key` that is handed over in user data; expected one of them. Remove `user_data`, or set host_key = \"none\".",
+                "Found `user_data` and a `host_key` that is handed over in user data; expected one of \
+                 them. Remove `user_data`, or set host_key = \"none\".",
             );
         }
         if self.host_public_key.is_known()
@@ -232,7 +474,8 @@ impl Ec2Block {
             say(
                 block().attribute("host_public_key"),
                 "Two host keys for one machine",
-                "Found `host_public_key`, but a new host key is made for this machine. Remove it, or set host_key = \"none\" for an image that has its own.",
+                "Found `host_public_key`, but a new host key is made for this machine. Remove it, or set \
+                 host_key = \"none\" for an image that has its own.",
             );
         }
         if let Some(spot) = self.spot.known() {
@@ -242,7 +485,8 @@ impl Ec2Block {
                 say(
                     block().attribute("spot"),
                     "Only persistent spot instances come back",
-                    "Found `interruption_behavior` \"stop\" or \"hibernate\" without type = \"persistent\"; expected both, or neither.",
+                    "Found `interruption_behavior` \"stop\" or \"hibernate\" without type = \
+                     \"persistent\"; expected both, or neither.",
                 );
             }
         }
@@ -256,7 +500,8 @@ impl Ec2Block {
                     path.clone().attribute("device"),
                     "Two volumes at one device",
                     &format!(
-                        "Found {device} for \"{name}\" and for \"{other}\" (`sdX` and `xvdX` are one); expected a device for each."
+                        "Found {device} for \"{name}\" and for \"{other}\" (`sdX` and `xvdX` are one); \
+                         expected a device for each."
                     ),
                 );
             }
@@ -264,14 +509,16 @@ impl Ec2Block {
                 say(
                     path.attribute("size"),
                     "A volume without a size",
-                    "Found neither `size`, nor `snapshot_id`, nor `existing_volume_id`; expected one of them, e.g. size = 100 (GiB).",
+                    "Found neither `size`, nor `snapshot_id`, nor `existing_volume_id`; expected one of \
+                     them, e.g. size = 100 (GiB).",
                 );
             }
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    /// What a configuration says of volumes that somebody else has made; to say what they are like, as `old` has it, is no harm.
+    /// What a configuration says of volumes that somebody else has made; to say what they are like, as `old` has it,
+    /// is no harm.
     pub(crate) fn check_existing(&self, old: Option<&Self>) -> Diagnostics {
         let mut problems = Diagnostics::default();
         for (name, volume) in self.volumes.known().into_iter().flatten() {
@@ -284,7 +531,10 @@ impl Ec2Block {
                 let path = Path::root().attribute("ec2").attribute("volumes").key(name);
                 problems.push(
                     Diagnostic::error("A volume that exists already is as it is")
-                        .detail("Found `existing_volume_id` together with what a new volume would be like; expected only `device` beside it.")
+                        .detail(
+                            "Found `existing_volume_id` together with what a new volume would be like; \
+                                 expected only `device` beside it.",
+                        )
                         .at(path.attribute("existing_volume_id")),
                 );
             }

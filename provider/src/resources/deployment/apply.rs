@@ -125,7 +125,8 @@ pub(super) async fn apply(
             }
             if ended.asked && ended.report.is_none() {
                 diagnostic = diagnostic.appended(
-                    "Its activation had been asked for, and what came of it is not known. The next plan shows what it runs.",
+                    "Its activation had been asked for, and what came of it is not known. The next plan \
+                     shows what it runs.",
                 );
             }
             diagnostics.push(diagnostic);
@@ -276,7 +277,8 @@ async fn secrets_of(
     Ok((had || !of_machine.declared.is_empty()).then_some(of_machine))
 }
 
-/// The machines on which something has to be done, and those of them that it is not known how to reach, with the reason.
+/// The machines on which something has to be done, and those of them that it is not known how to reach, with the
+/// reason.
 ///
 /// In a rollout the latter keep all from being begun: what it allows of failures is for those that were tried.
 fn jobs(
@@ -425,9 +427,10 @@ fn told(job: &Job, ended: &Ended, action: Option<&str>) -> Vec<Diagnostic> {
 fn displaced(name: &str, other: &DeploymentId) -> Diagnostic {
     Diagnostic::warning(format!("Machine \"{name}\" ran the system of another deployment"))
         .detail(format!(
-            "The nixos_deployment with the id {other} had activated it, perhaps from another Terraform state. If that deployment still \
-             exists, each of the two replaces what the other one deploys, at every apply: take the machine out of one of them. If it does \
-             not exist any more, nothing is wrong, and this is not said again."
+            "The nixos_deployment with the id {other} had activated it, perhaps from another Terraform \
+             state. If that deployment still exists, each of the two replaces what the other one deploys, \
+             at every apply: take the machine out of one of them. If it does not exist any more, nothing \
+             is wrong, and this is not said again."
         ))
         .at(Path::root().attribute("machines").key(name))
 }
@@ -437,8 +440,8 @@ fn changed_meanwhile(job: &Job, real: &System) -> Diagnostic {
     let found = real.toplevel.known().map_or("nothing that is known", String::as_str);
     Diagnostic::error(format!("Machine \"{}\" does not keep its new system", job.machine))
         .detail(format!(
-            "{} was activated, but right afterwards the machine has {found}. Someone else changes it at the same time, or it \
-             went back by itself; plan again to see what it runs.",
+            "{} was activated, but right afterwards the machine has {found}. Someone else changes it at \
+             the same time, or it went back by itself; plan again to see what it runs.",
             job.toplevel
         ))
         .at(Path::root().attribute("machines").key(job.machine.as_str()))

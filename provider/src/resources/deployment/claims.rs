@@ -1,8 +1,8 @@
-//! Which deployments of a run give which machine what system. Two that give one machine different systems would replace each other's at
-//! every apply.
+//! Which deployments of a run give which machine what system. Two that give one machine different systems would
+//! replace each other's at every apply.
 //!
-//! Terraform asks about one resource at a time and does not say which one it is, so that the deployments that were planned are remembered
-//! for as long as the provider is configured: one walk over the graph.
+//! Terraform asks about one resource at a time and does not say which one it is, so that the deployments that were
+//! planned are remembered for as long as the provider is configured: one walk over the graph.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -30,7 +30,8 @@ struct Claim {
 }
 
 impl Claims {
-    /// Notes a deployment, with its id where it has one. An error for each machine to which another one gives another system.
+    /// Notes a deployment, with its id where it has one. An error for each machine to which another one gives another
+    /// system.
     pub(super) fn claim(
         &self,
         id: Option<&String>,
@@ -83,7 +84,8 @@ impl Claim {
         machines.filter_map(|(name, target)| Some((name, target.known()?, self.toplevels.get(name)?)))
     }
 
-    /// Whether both are of one resource. Where two resources say exactly the same, neither takes anything from the other.
+    /// Whether both are of one resource. Where two resources say exactly the same, neither takes anything from the
+    /// other.
     fn is_of_same(&self, other: &Self) -> bool {
         match (&self.id, &other.id) {
             (Some(one), Some(other)) => one == other,
@@ -108,9 +110,10 @@ fn error(name: &str, target: &Target, theirs: &str, other: &Claim) -> Diagnostic
     let known_by = if known_by.is_empty() { String::new() } else { format!(" ({})", known_by.join(", ")) };
     Diagnostic::error(format!("Machine \"{name}\" is in two deployments"))
         .detail(format!(
-            "Found the machine at {host} also as \"{theirs}\" in `machines` of another nixos_deployment{known_by}, with another system. \
-             Each would replace what the other one deploys, at every apply. Take the machine out of one of them; or make one deployment of \
-             both, whose `network` is a list of files that are merged. Nothing was changed."
+            "Found the machine at {host} also as \"{theirs}\" in `machines` of another \
+             nixos_deployment{known_by}, with another system. Each would replace what the other one \
+             deploys, at every apply. Take the machine out of one of them; or make one deployment of both, \
+             whose `network` is a list of files that are merged. Nothing was changed."
         ))
         .at(Path::root().attribute("machines").key(name))
 }

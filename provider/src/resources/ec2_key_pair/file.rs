@@ -49,8 +49,8 @@ pub(super) fn remove_private(path: &str, public: &str) -> io::Result<Removal> {
     }
 }
 
-/// Gives the same file another name, because machines can be reached with that key only: `FILE.old`, or the first free one of
-/// `FILE.old.2` and so on. An earlier one may be what other machines need.
+/// Gives the same file another name, because machines can be reached with that key only: `FILE.old`, or the first
+/// free one of `FILE.old.2` and so on. An earlier one may be what other machines need.
 pub(super) fn put_aside(path: &str, public: &str) -> io::Result<Removal> {
     match holds(path, public)? {
         None => return Ok(Removal::Gone),

@@ -257,7 +257,8 @@ impl Resource<Context> for KeyPairResource {
         let found = find(&model.client(aws).await?, name).await.map_err(model.problem("read"))?;
         let found = found.ok_or_else(|| {
             Diagnostic::error(format!("There is no key pair \"{name}\"")).detail(format!(
-                "Found none in region {}; expected the name of a key pair, or REGION:NAME for another region.",
+                "Found none in region {}; expected the name of a key pair, or REGION:NAME for another \
+                 region.",
                 model.region.known().map_or("?", String::as_str)
             ))
         })?;
@@ -295,8 +296,8 @@ impl Model {
         self.key_pair_id.is_null()
     }
 
-    /// The public half of the key that was generated, as far as the state alone tells: what a failed create has left is deleted
-    /// without its private data.
+    /// The public half of the key that was generated, as far as the state alone tells: what a failed create has left
+    /// is deleted without its private data.
     fn generated(&self) -> Option<String> {
         self.generate.known().and(self.public_key.known()).and_then(|key| normalized_public_key(key))
     }
@@ -314,8 +315,9 @@ impl Model {
         let (name, region) = (self.name(), self.region.known().map_or("?", String::as_str));
         Diagnostic::error(format!("There is a key pair \"{name}\" already"))
             .detail(format!(
-                "Region {region} has one of this name that this resource did not create; nothing was changed. Choose another \
-                 `key_name`, delete that one, or take it over: terraform import ADDRESS {region}:{name}"
+                "Region {region} has one of this name that this resource did not create; nothing was \
+                 changed. Choose another `key_name`, delete that one, or take it over: terraform import \
+                 ADDRESS {region}:{name}"
             ))
             .at(Path::root().attribute("key_name"))
     }
@@ -361,8 +363,9 @@ impl Model {
         };
         cx.warn(
             Diagnostic::warning(format!("Machines keep the public key of key pair \"{}\"", self.name())).detail(format!(
-                "EC2 gives a machine its key when it is launched, and a new key under the same name never reaches it. Launched with the \
-                 one that is replaced: {needed}. Deploy the new public key to them before the old private key is given up.{kept}"
+                "EC2 gives a machine its key when it is launched, and a new key under the same name never \
+                 reaches it. Launched with the one that is replaced: {needed}. Deploy the new public key \
+                 to them before the old private key is given up.{kept}"
             )),
         );
     }
@@ -370,8 +373,9 @@ impl Model {
     fn file_kept(&self, name: &str, machines: &str) -> Diagnostic {
         Diagnostic::warning(format!("The private key of key pair \"{}\" is kept as {name}", self.name()))
             .detail(format!(
-                "Machines that were launched with it let no other in: {machines}. Log in to them with `private_key_file = \"{name}\"` \
-                 until a deployment has put another public key there; then delete the file."
+                "Machines that were launched with it let no other in: {machines}. Log in to them with \
+                 `private_key_file = \"{name}\"` until a deployment has put another public key there; then \
+                 delete the file."
             ))
             .at(Path::root().attribute("private_key_file"))
     }
@@ -379,7 +383,8 @@ impl Model {
     fn file_stays(&self) -> Diagnostic {
         Diagnostic::warning("A file is not removed")
             .detail(format!(
-                "{} no longer holds the private key of key pair \"{}\" that was written to it; what is in it is somebody else's.",
+                "{} no longer holds the private key of key pair \"{}\" that was written to it; what is in \
+                 it is somebody else's.",
                 self.file(),
                 self.name()
             ))

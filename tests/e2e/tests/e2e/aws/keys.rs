@@ -138,7 +138,8 @@ fn nobodys_key_pair_is_replaced_and_one_can_be_imported() {
     no_changes(&world);
 
     let wrong = format!(
-        "{}resource \"nixos_ec2_key_pair\" \"old\" {{\n  key_name = \"old\"\n  generate = {{ type = \"ed25519\" }}\n}}\n",
+        "{}resource \"nixos_ec2_key_pair\" \"old\" {{\n  key_name = \"old\"\n  generate = {{ type = \
+         \"ed25519\" }}\n}}\n",
         head(&cloud)
     );
     world.write("main.tf", &wrong).unwrap();
@@ -263,10 +264,12 @@ fn a_key_that_is_replaced_locks_nobody_out() {
         (cloud.subnet("eu-west-1", 1), cloud.image("eu-west-1", "nixos/24.11.1-x86_64-linux"));
     let main = |kind: &str, file: &str| {
         format!(
-            "{}resource \"nixos_ec2_key_pair\" \"admin\" {{\n  key_name = \"admin\"\n  generate = {{ type = \"{kind}\" }}\n  private_key_file \
-             = \"${{path.root}}/admin.key\"\n}}\nresource \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  ec2 = {{\n    ami = \"{ami}\"\n    \
-             instance_type = \"t3.nano\"\n    subnet_id = \"{subnet}\"\n    key_name = nixos_ec2_key_pair.admin.key_name\n    \
-             private_key_file = \"${{path.root}}/{file}\"\n  }}\n}}\n",
+            "{}resource \"nixos_ec2_key_pair\" \"admin\" {{\n  key_name = \"admin\"\n  generate = {{ type \
+             = \"{kind}\" }}\n  private_key_file = \"${{path.root}}/admin.key\"\n}}\nresource \
+             \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  ec2 = {{\n    ami = \"{ami}\"\n    \
+             instance_type = \"t3.nano\"\n    subnet_id = \"{subnet}\"\n    key_name = \
+             nixos_ec2_key_pair.admin.key_name\n    private_key_file = \"${{path.root}}/{file}\"\n  \
+             }}\n}}\n",
             head(&cloud)
         )
     };
