@@ -65,8 +65,11 @@ impl Tree {
 
 /// The part of `nix flake metadata --json` that is needed.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Metadata {
     path: Option<PathBuf>,
+    /// What the reference means, as a URL: for a directory in a git repository, `git+file:` with that repository.
+    resolved_url: Option<String>,
     url: Option<String>,
     #[serde(default)]
     locked: Json,
@@ -97,8 +100,13 @@ pub(super) async fn lock(
     };
     let wanted_pure =
         !nix.settings().options.iter().any(|(name, value)| name == "pure-eval" && value == "false");
-    let (reference, metadata) = metadata(nix, reference, cancel).await?;
-    let unlocked = Locked { reference: reference.clone(), ..unlocked };
+    let (given, metadata) = metadata(nix, reference, cancel).await?;
+    // `builtins.getFlake` would take the plain path of a directory for `path:`, and so copy what git ignores to the
+    // store: states of Terraform, keys.
+    let reference = metadata.resolved_url.clone().unwrap_or_else(|| given.clone());
+    let exposed: Vec<Warning> = exposed(&reference).into_iter().collect();
+    let with = |warning: Warning| [exposed.clone(), vec![warning]].concat();
+    let unlocked = Locked { reference: reference.clone(), warnings: exposed.clone(), ..unlocked };
     if !wanted_pure {
         return Ok(unlocked);
     }
@@ -108,17 +116,17 @@ pub(super) async fn lock(
         None => fetched(nix, &reference, cancel).await?,
     };
     let Some(path) = tree else {
-        return Ok(Locked { warnings: vec![Warning::NotFetched { reference }], ..unlocked });
+        return Ok(Locked { warnings: with(Warning::NotFetched { reference: given }), ..unlocked });
     };
     let path = path.as_path();
     let directory = metadata.locked["dir"].as_str().unwrap_or_default();
-    let unlocked = Locked { directory: Some(path.join(directory)), ..unlocked };
+    let repository = metadata.url.as_deref().and_then(|url| Repository::new(url, path));
+    let unlocked = Locked { directory: Some(path.join(directory)), repository, ..unlocked };
     if !is_complete(&path.join(directory).join("flake.lock"), &metadata.locks) {
-        return Ok(Locked { warnings: vec![Warning::Unlocked { reference }], ..unlocked });
+        return Ok(Locked { warnings: with(Warning::Unlocked { reference: given }), ..unlocked });
     }
     let by_files = by_files && !looks_at_itself(&metadata.locks);
     let mut tree = None;
-    let repository = metadata.url.as_deref().and_then(|url| Repository::new(url, path));
     // A revision says it all, but may be read from where it came from; what has none is named by the hash of its
     // content.
     let reference = match metadata.url {
@@ -137,7 +145,24 @@ pub(super) async fn lock(
             by_content(path, &hash, directory, &metadata.locked)
         }
     };
-    Ok(Locked { reference, pure: true, tree, repository, ..unlocked })
+    Ok(Locked { reference, pure: true, tree, ..unlocked })
+}
+
+/// Warns of files with secrets in a flake that is not in a git repository: Nix copies all of its directory to the store.
+fn exposed(reference: &str) -> Option<Warning> {
+    let directory = reference.starts_with("path:").then(|| reference::directory_of(reference))??;
+    if directory.starts_with("/nix/store") {
+        return None;
+    }
+    let is_secret = |name: &String| {
+        let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+        name.contains(".tfstate") || ends(&[".key", ".key.old", ".pem", ".tfvars", ".tfvars.json"])
+    };
+    let entries = std::fs::read_dir(&directory).ok()?.flatten();
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(is_secret).collect();
+    names.sort();
+    (!names.is_empty()).then(|| Warning::Exposed { directory, names: names.join(", ") })
 }
 
 /// What Nix says about a reference, and the reference that it says it about.

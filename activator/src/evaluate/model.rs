@@ -173,6 +173,19 @@ pub enum Warning {
         /// What it asks for.
         names: String,
     },
+    /// Files with secrets in the directory of a flake, all of which Nix copies to the store.
+    #[error(
+        "The flake in {} is not in a git repository, or git ignores it, so Nix copies all of the directory to its \
+         store, where every user of this computer can read it. Among its files: {names}. Put the flake into a \
+         directory of its own, or into a git repository that ignores these files.",
+        .directory.display()
+    )]
+    Exposed {
+        /// The flake's directory.
+        directory: PathBuf,
+        /// The names of the files.
+        names: String,
+    },
     /// A flake whose tree this Nix does not name.
     #[error(
         "This Nix does not say where the tree of the flake {reference} is, and does not copy it to the \

@@ -191,7 +191,10 @@ impl SshError {
         let host = host.to_owned();
         let reason = said(&plain(stderr));
         let has = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text));
-        if has(&["REMOTE HOST IDENTIFICATION HAS CHANGED"]) {
+        // Of the network, whatever the reason is called: a local firewall's "Permission denied" is no refused login.
+        if stderr.lines().any(|line| line.starts_with("ssh: connect to host ")) {
+            Self::Unreachable { host, reason }
+        } else if has(&["REMOTE HOST IDENTIFICATION HAS CHANGED"]) {
             Self::HostKeyChanged { host, reason }
         } else if has(&["Host key verification failed", "host key is known for"]) {
             Self::HostKeyUnknown { host, reason }
@@ -242,9 +245,12 @@ mod tests {
 
     #[test]
     fn what_ssh_says_is_sorted_by_what_can_be_done() {
-        let sort = |text| SshError::from_stderr("h", "root", text);
+        let sort = |text: &str| SshError::from_stderr("h", "root", text);
         assert!(sort("ssh: connect to host h port 22: Connection refused").is_unreachable());
         assert!(sort("ssh: Could not resolve hostname h: Name or service not known").is_unreachable());
+        for reason in ["Permission denied", "Invalid argument", "Cannot assign requested address"] {
+            assert!(sort(&format!("ssh: connect to host h port 22: {reason}")).is_unreachable(), "{reason}");
+        }
         assert!(matches!(sort("root@h: Permission denied (publickey)."), SshError::Denied { .. }));
         assert!(matches!(
             sort(

@@ -72,14 +72,14 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
              -replace=…`).",
         ),
         SshError::HostKeyUnknown { .. } => (
-            format!("The host key of machine \"{machine}\" is not known or not the expected one"),
+            format!("The host key of machine \"{machine}\" is not known"),
             "Set `host_public_key` to the machine's key (`/etc/ssh/ssh_host_ed25519_key.pub`), add it to \
              known_hosts, or set `host_key_policy = \"accept_new\"` to trust the first key seen.",
         ),
         SshError::Denied { .. } => (
             format!("Machine \"{machine}\" refused the login"),
-            "Check `user` and the private key: `ssh.private_keys` and `ssh.private_key_file` of the \
-             provider, or the SSH agent. Nothing is asked for interactively. Servers count the keys that \
+            "Check `user` and the private key: `key` or `private_key_file` of the machine, else \
+             `ssh.private_key_file` of the provider, else the SSH agent. Nothing is asked for interactively. Servers count the keys that \
              are offered: name one where there are many.",
         ),
         SshError::Elevate { reason, .. } if reason.contains("PTY allocation request failed") => (

@@ -64,6 +64,7 @@ pub(crate) fn of_specification(warning: &Warning, spec: &Path) -> Diagnostic {
     let summary = match warning {
         Warning::Unlocked { .. } => "The flake's lock file is not complete",
         Warning::NotAccepted { .. } => "The flake's `nixConfig` is not applied",
+        Warning::Exposed { .. } => "Files with secrets are copied to the Nix store",
         Warning::NotFetched { .. } => "The flake is not evaluated purely",
     };
     Diagnostic::warning(summary).detail(warning.to_string()).at(spec.clone())

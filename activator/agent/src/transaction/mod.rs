@@ -94,7 +94,7 @@ fn perform(
             let mut end = work(&mut transaction);
             transaction.leave_no_emergency(&mut end);
             if let Some(deployment) = &request.deployment
-                && end.outcome == Outcome::Activated
+                && matches!(end.outcome, Outcome::Activated | Outcome::Unchanged)
                 && request.action != Action::DryActivate
                 && let Err(error) = host::mark_deployed(deployment, &request.toplevel)
             {

@@ -37,9 +37,9 @@ pub(super) async fn check_removed_volumes(
     cx: &Cx<Context>,
     there: &Machine,
     now: &Ec2Block,
-    planned: &Ec2Block,
+    planned: &Machine,
 ) -> Result<(), Diagnostics> {
-    let kept = planned.volumes.known();
+    let kept = planned.ec2.known().and_then(|block| block.volumes.known());
     let removed: Vec<(&String, &Volume)> = now
         .volumes
         .known()
@@ -50,7 +50,8 @@ pub(super) async fn check_removed_volumes(
         })
         .collect();
     let Some((first, _)) = removed.first() else { return Ok(()) };
-    if !there.runs() {
+    // A machine that is stopped uses nothing, also where it is only stopped in the same apply: that comes first.
+    if !there.runs() || !planned.runs() {
         return Ok(());
     }
     let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;

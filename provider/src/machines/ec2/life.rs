@@ -159,7 +159,7 @@ pub(super) async fn update(
     found.let_go(&mut now, &block);
     let renamed = now.rename_volumes(&block);
     there.ec2 = Attr::Known(now.clone());
-    check_removed_volumes(cx, there, &now, &block).await?;
+    check_removed_volumes(cx, there, &now, &machine).await?;
     let stops = needs_stop(&now, &block);
     if prior.runs() && (stops || !machine.runs()) {
         ec2.stop(&id, &deadline).await.map_err(|error| there.waited("stop", &error))?;

@@ -35,6 +35,10 @@ const CONNECT: Duration = Duration::from_mins(1);
 const ACTIVATION: Duration = Duration::from_mins(10);
 /// How long a machine may be away when it reboots.
 const REBOOT: Duration = Duration::from_mins(10);
+/// What follows from a first apply that was not done for all machines.
+const TAINTED: &str = "Terraform calls a deployment tainted whose first apply failed in part, and replaces it at the next one: no machine \
+    loses anything by that, but the deployment gets another id, which specifications see as `uuid`. `terraform untaint` keeps it.";
+
 /// How long a machine waits for a new login before it goes back.
 const CONFIRMATION: Duration = Duration::from_secs(30);
 
@@ -149,6 +153,13 @@ pub(super) async fn apply(
     }
     // Where nothing came to be there is nothing to keep, and Terraform need not destroy it before the next try.
     let nothing = prior.is_none() && ended.values().all(|ended| ended.error.is_some() && !ended.asked);
+    if prior.is_none() && !nothing {
+        diagnostics = diagnostics
+            .into_iter()
+            .enumerate()
+            .map(|(n, found)| if n == 0 { found.appended(TAINTED) } else { found })
+            .collect();
+    }
     Err(Failed { diagnostics, partial: (!nothing).then_some(state) })
 }
 

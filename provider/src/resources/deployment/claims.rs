@@ -41,6 +41,10 @@ impl Claims {
         if config.only_puts() {
             return Ok(());
         }
+        let named_twice = named_twice(config);
+        if !named_twice.is_empty() {
+            return Err(named_twice);
+        }
         let known = systems
             .iter()
             .filter_map(|(name, system)| Some((name.clone(), system.known()?.toplevel.known()?.clone())));
@@ -94,6 +98,25 @@ impl Claim {
     }
 }
 
+/// An error for each machine that a deployment has under two names.
+fn named_twice(config: &Deployment) -> Diagnostics {
+    let targets = || config.machines.known().into_iter().flatten();
+    let targets = || targets().filter_map(|(name, target)| Some((name, target.known()?)));
+    let twice = targets().enumerate().filter_map(|(n, (name, target))| {
+        let (first, _) = targets().take(n).find(|(_, earlier)| is_one(target, earlier))?;
+        let host = target.host.known().map_or("", String::as_str);
+        Some(
+            Diagnostic::error(format!("Machines \"{first}\" and \"{name}\" are one machine"))
+                .detail(format!(
+                    "Found the machine at {host} under both names; expected each machine once, because it can run only one \
+                     system. Remove one of them, or give it a machine of its own. Nothing was changed."
+                ))
+                .at(Path::root().attribute("machines").key(name)),
+        )
+    });
+    twice.collect()
+}
+
 fn is_one(one: &Target, other: &Target) -> bool {
     let same_instance = one.instance_id.is_known() && one.instance_id == other.instance_id;
     same_instance || one.is_at_address_of(other) && one.sameness(other) != Sameness::Other
@@ -139,6 +162,17 @@ mod tests {
         let system = System { toplevel: Attr::Known(toplevel.to_owned()), ..System::default() };
         let names = config.machines.known().into_iter().flatten().map(|(name, _)| name.clone());
         names.map(|name| (name, Attr::Known(system.clone()))).collect()
+    }
+
+    #[test]
+    fn a_machine_has_one_name_in_a_deployment() {
+        let machines =
+            json!({ "a": { "host": "h" }, "b": { "host": "h" }, "c": { "host": "h", "port": 2222 } });
+        let said = json!({ "network": "n.nix", "action": "switch", "machines": machines });
+        let config = schema().read_configuration(&said).unwrap();
+        let errors = Claims::default().claim(None, &config, &BTreeMap::new()).unwrap_err();
+        let summaries: Vec<_> = errors.iter().map(|error| error.summary.as_str()).collect();
+        assert_eq!(summaries, ["Machines \"a\" and \"b\" are one machine"]);
     }
 
     #[test]

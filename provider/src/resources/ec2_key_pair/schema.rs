@@ -77,10 +77,10 @@ pub(super) fn schema() -> Schema {
             "private_key_file",
             Attribute::string().optional().validate(validators::not_empty()).description(
                 "Where the private half of a key that `generate` makes is written (mode 0600; an existing \
-                 file is never overwritten). It is moved when this changes, and removed with the resource \
-                 as long as that key is in it; as long as there are machines that were launched with that \
-                 key, it is kept as `FILE.old` instead. It does not have to stay: only those who log in \
-                 need it. Only with `generate`.",
+                 file is never overwritten). It is moved when this changes. When the resource is \
+                 replaced or destroyed, the file is kept as `FILE.old`, because machines may let in no other \
+                 key; delete it when none is left. It does not have to stay: only those who log in need it. \
+                 Only with `generate`.",
             ),
         )
         .attribute("tags", tags_attribute())
