@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::proto;
+use crate::protocol::proto;
 use crate::{Diagnostic, Diagnostics, Value, from_value};
 
 /// What the client, Terraform or OpenTofu, can do; it says so with each call. Nothing is assumed that it does not say.

@@ -114,3 +114,8 @@ impl<'a> IntoIterator for &'a Diagnostics {
         self.iter()
     }
 }
+
+/// What only a mistake in the provider can lead to.
+pub(crate) fn mistake(type_name: &str, what: &str) -> Diagnostic {
+    Diagnostic::error("The provider made a mistake").detail(format!("{type_name}: {what}. Please report it."))
+}

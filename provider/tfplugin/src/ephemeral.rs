@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::resource::private::{open_own, seal};
-use crate::resource::{own_value, typed};
+use crate::model::{own_value, typed};
+use crate::private::{open_own, seal};
 use crate::{Cx, Diagnostics, Schema, Value};
 
 /// Something that is opened at the beginning of a run and closed at its end.

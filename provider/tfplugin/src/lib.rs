@@ -18,12 +18,17 @@ mod diagnostic;
 mod ephemeral;
 mod function;
 mod list;
+mod model;
 mod path;
 mod plan;
+mod private;
+mod protocol;
 mod provider;
 mod resource;
 mod schema;
 mod server;
+#[cfg(feature = "testing")]
+mod terraform;
 mod types;
 mod value;
 
@@ -43,10 +48,11 @@ pub use ephemeral::{DynEphemeralResource, EphemeralResource, Opened, Renewed, ep
 pub use function::{DynFunction, Function, FunctionError, Parameter, Signature, function};
 pub use list::{DynListResource, Found, ListRequest, ListResource, Listed, list_resource};
 pub use path::{Path, Step};
+pub use private::StoredPrivate;
 pub use provider::{ConfigureCx, Provider, problems};
 pub use resource::{
     Applied, ApplyRequest, DynResource, Failed, MoveRequest, PlanRequest, PlanResponse, Resource, State,
-    StoredPrivate, resource,
+    resource,
 };
 pub use schema::{
     Attribute, Block, IdentityAttribute, IdentitySchema, Nested, Schema, Validator, validators,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 
-use crate::resource::{own_value, typed};
+use crate::model::{own_value, typed};
 use crate::{Cx, Diagnostics, Schema, Value};
 
 /// A way to list the resources of a type, which must have an [identity](crate::Schema::identity).

@@ -9,7 +9,7 @@ use crate::plan::{
     check_applied, check_known, check_paths, check_planned, known_only, propose, replaced, settle,
 };
 use crate::schema::{Kind, Nesting};
-use crate::testing::core::{conform, proposed_new};
+use crate::terraform::{conform, proposed_new};
 use crate::{Attribute, Block, Nested, Number, Schema, Type, Value, validators};
 
 /// Bytes of values: a prior state, which may have come of an earlier configuration, a configuration and anything planned.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::part;
-use crate::resource::mistake;
+use crate::diagnostic::mistake;
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Diagnostics, Path, Schema, Step, Value};
 

@@ -1,7 +1,7 @@
 //! Resources: things that are created, changed and destroyed.
 
+mod dynamic;
 mod erased;
-pub(crate) mod private;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,12 +9,12 @@ use std::future::Future;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::convert::{from_value, to_value};
+use crate::private::StoredPrivate;
 use crate::{Cx, Diagnostic, Diagnostics, Path, Schema, Value};
 
-pub(crate) use erased::RawState;
-pub use erased::{DynResource, resource};
-pub use private::StoredPrivate;
+pub use dynamic::DynResource;
+pub(crate) use dynamic::RawState;
+pub use erased::resource;
 
 /// Something that Terraform manages. The order of methods is the order of a resource's life.
 pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
@@ -265,24 +265,4 @@ pub struct MoveRequest {
     pub state: serde_json::Value,
     /// Its private data there, in a form only that provider knows.
     pub private: Vec<u8>,
-}
-
-/// A value as a model; that it fits is the schema's promise.
-pub(crate) fn typed<M: DeserializeOwned>(type_name: &str, value: &Value) -> Result<M, Diagnostics> {
-    from_value(value).map_err(|error| {
-        Diagnostic::error(format!("A value of {type_name} cannot be used"))
-            .detail(error.message)
-            .at(error.path)
-            .into()
-    })
-}
-
-/// A model as a value.
-pub(crate) fn own_value<M: Serialize>(type_name: &str, model: &M) -> Result<Value, Diagnostics> {
-    to_value(model).map_err(|error| mistake(type_name, &error.to_string()).into())
-}
-
-/// What only a mistake in the provider can lead to.
-pub(crate) fn mistake(type_name: &str, what: &str) -> Diagnostic {
-    Diagnostic::error("The provider made a mistake").detail(format!("{type_name}: {what}. Please report it."))
 }

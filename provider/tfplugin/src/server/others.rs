@@ -12,15 +12,16 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
 
+use super::call::Call;
 use super::identity::encode_identity;
-use super::proto;
 use super::resources::with_warnings;
-use super::rpc::{Call, Rpc, Shared, outcome};
+use super::rpc::{Rpc, Shared, outcome};
 use super::wire::{decode, decode_type, encode, encode_type, small_enough, to_wire};
 use crate::action::Said;
+use crate::diagnostic::mistake;
 use crate::list::RawListed;
 use crate::plan::{check_known, settle, settle_type};
-use crate::resource::mistake;
+use crate::protocol::proto;
 use crate::{Diagnostics, FunctionError, ListRequest, Progress, Provider, Schema, Value};
 
 impl<P: Provider> Shared<P> {

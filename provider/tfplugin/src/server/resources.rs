@@ -9,12 +9,13 @@ use std::sync::Arc;
 
 use super::identity::{decode_identity, encode_identity, identity_of, known_identity, same_identity};
 use super::judged;
-use super::proto;
 use super::rpc::{Shared, outcome};
 use super::wire::{decode, encode, path_to_wire, to_wire};
 use crate::codec::json;
+use crate::diagnostic::mistake;
 use crate::plan::{check_known, check_paths, check_planned, propose, replaced, retyped, settle};
-use crate::resource::{MoveRequest, RawState, mistake};
+use crate::protocol::proto;
+use crate::resource::{MoveRequest, RawState};
 use crate::{Cx, Diagnostic, Diagnostics, Provider, Value};
 
 impl<P: Provider> Shared<P> {

@@ -2,37 +2,12 @@
 
 use crate::codec::json;
 use crate::plan::check_known;
-use crate::server::proto;
+use crate::protocol::proto;
 use crate::{Diagnostics, Value};
 
-use super::{Action, Applied, Harness, answer, decode, encode, heard};
-
-/// A resource in Terraform's state.
-#[derive(Clone, Debug)]
-pub struct Stored {
-    /// Its type.
-    pub type_name: String,
-    /// The version of the schema it was written under.
-    pub version: i64,
-    /// Its attributes.
-    pub value: Value,
-    /// What the provider remembers beside them.
-    pub private: Vec<u8>,
-    /// What identifies it, where it has an identity.
-    pub identity: Option<Value>,
-    /// Whether the next plan replaces it, because creating it failed.
-    pub tainted: bool,
-    /// Whether the provider has put off looking at it. Something of it may be unknown then, and Terraform stores nothing of it.
-    pub deferred: bool,
-}
-
-impl Stored {
-    /// The attribute `name`.
-    #[track_caller]
-    pub fn get(&self, name: &str) -> &Value {
-        self.value.get(name).unwrap_or_else(|| panic!("{} has no attribute {name}", self.type_name))
-    }
-}
+use super::harness::Harness;
+use super::outcome::{Action, Applied, Stored};
+use super::wire::{answer, decode, encode, heard};
 
 impl Harness {
     /// Validates, plans, applies, refreshes and plans once more, which must find nothing to do.

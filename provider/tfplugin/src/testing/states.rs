@@ -1,9 +1,12 @@
 //! States and identities that come from elsewhere: an older version, an import, another type.
 
-use crate::server::proto;
+use crate::protocol::proto;
 use crate::{Diagnostics, Schema, Value};
 
-use super::{Harness, Stored, answer, core, decode, decode_type, encode, encode_type, heard};
+use super::harness::Harness;
+use super::outcome::Stored;
+use super::wire::{answer, decode, decode_type, encode, encode_type, heard};
+use crate::terraform;
 
 /// Where something is moved from.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +143,7 @@ impl Harness {
         let response = answer(self.client.clone().generate_resource_config(request).await);
         heard(response.diagnostics)?;
         let config = decode(schema, response.config.as_ref());
-        core::conform(schema, &config)?;
+        terraform::conform(schema, &config)?;
         Ok(config)
     }
 
