@@ -7,8 +7,8 @@ use serde::{Deserializer, forward_to_deserialize_any};
 use super::error::ConvertError;
 use super::raw::{HANDOVER, VALUE};
 use crate::attr::ATTR;
+use crate::number::Repr;
 use crate::path::Step;
-use crate::value::Repr;
 use crate::{Number, Value};
 
 /// Reads from a value.

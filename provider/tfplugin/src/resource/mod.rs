@@ -142,6 +142,9 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
     }
 
     /// Brings the state of an older schema version into the shape of this one, as JSON.
+    ///
+    /// Numbers that are neither integers of 64 bits nor floats are rounded here, as everywhere in [`serde_json`]; a state that
+    /// needs no upgrade keeps all digits.
     fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics> {
         let _ = state;
         Err(Diagnostic::error(format!(

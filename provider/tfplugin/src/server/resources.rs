@@ -132,9 +132,10 @@ impl<P: Provider> Shared<P> {
     ) -> Result<proto::upgrade_resource_state::Response, Diagnostics> {
         let resource = self.registry().resource(&request.type_name)?;
         let schema = resource.schema();
-        let mut state = raw_json(request.raw_state.as_ref(), "The stored state")?;
+        let mut state = stored(request.raw_state.as_ref(), "The stored state")?;
         if request.version != schema.version {
-            state = resource.upgrade(request.version, state)?;
+            let upgraded = resource.upgrade(request.version, parsed(&state, "The stored state")?)?;
+            state = upgraded.to_string().into_bytes();
         }
         let value = json::decode_state(&state, &schema.ty())
             .map_err(|error| unreadable("The stored state", error))?;
@@ -151,11 +152,12 @@ impl<P: Provider> Shared<P> {
         let Some(identity) = &schema.identity else {
             return Err(mistake(resource.type_name(), "it has no identity to upgrade").into());
         };
-        let mut stored = raw_json(request.raw_identity.as_ref(), "The stored identity")?;
+        let mut found = stored(request.raw_identity.as_ref(), "The stored identity")?;
         if request.version != identity.version() {
-            stored = resource.upgrade_identity(request.version, stored)?;
+            let parsed = parsed(&found, "The stored identity")?;
+            found = resource.upgrade_identity(request.version, parsed)?.to_string().into_bytes();
         }
-        let value = json::decode_state(&stored, &identity.ty())
+        let value = json::decode_state(&found, &identity.ty())
             .map_err(|error| unreadable("The stored identity", error))?;
         let upgraded_identity = Some(encode_identity(schema, &value)?);
         Ok(proto::upgrade_resource_identity::Response { upgraded_identity, diagnostics: vec![] })
@@ -202,12 +204,13 @@ impl<P: Provider> Shared<P> {
     ) -> Result<proto::move_resource_state::Response, Diagnostics> {
         let resource = self.registry().resource(&request.target_type_name)?;
         let schema = resource.schema();
+        const MOVED: &str = "The state that is to be moved";
         let (from, to) = (request.source_type_name.clone(), resource.type_name());
         let moved = resource.move_state(MoveRequest {
             source_provider: request.source_provider_address.clone(),
             source_type: request.source_type_name,
             source_version: request.source_schema_version,
-            state: raw_json(request.source_state.as_ref(), "The state that is to be moved")?,
+            state: parsed(&stored(request.source_state.as_ref(), MOVED)?, MOVED)?,
             private: request.source_private,
         });
         let Some(state) = moved.await? else {
@@ -257,7 +260,8 @@ pub(super) fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) ->
     })
 }
 
-fn raw_json(raw: Option<&proto::RawState>, what: &str) -> Result<serde_json::Value, Diagnostics> {
+/// The JSON text that Terraform has stored.
+fn stored(raw: Option<&proto::RawState>, what: &str) -> Result<Vec<u8>, Diagnostics> {
     let raw = raw.ok_or_else(|| unreadable(what, "there is none"))?;
     if !raw.flatmap.is_empty() {
         return Err(unreadable(
@@ -265,7 +269,11 @@ fn raw_json(raw: Option<&proto::RawState>, what: &str) -> Result<serde_json::Val
             "it was written by Terraform 0.11 or older; upgrade by way of Terraform 0.12",
         ));
     }
-    serde_json::from_slice(&raw.json).map_err(|error| unreadable(what, error))
+    Ok(raw.json.clone())
+}
+
+fn parsed(json: &[u8], what: &str) -> Result<serde_json::Value, Diagnostics> {
+    serde_json::from_slice(json).map_err(|error| unreadable(what, error))
 }
 
 fn unreadable(what: &str, why: impl std::fmt::Display) -> Diagnostics {

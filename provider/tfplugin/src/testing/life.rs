@@ -52,7 +52,7 @@ impl Harness {
     pub async fn refresh(&self, stored: &Stored) -> Result<Option<Stored>, Diagnostics> {
         let schema = self.schemas.resource(&stored.type_name);
         let state = json::encode(&stored.value, &schema.ty());
-        let upgraded = self.upgrade(&stored.type_name, stored.version, &state).await?;
+        let upgraded = self.upgrade_text(&stored.type_name, stored.version, state).await?;
         let request = proto::read_resource::Request {
             type_name: stored.type_name.clone(),
             current_state: Some(encode(schema, &upgraded)),
