@@ -16,7 +16,7 @@ use nixos_activator::nix::{NixError, OLDEST, advice};
 use nixos_activator::push::PushError;
 use nixos_activator::reboot::RebootError;
 use nixos_activator::ssh::SshError;
-use tfplugin::{Diagnostic, Diagnostics, Path, Severity};
+use tfplugin::{Diagnostic, Diagnostics, Path};
 
 use nodes::mistakes;
 pub(crate) use nodes::nodes;
@@ -145,8 +145,7 @@ fn bastion(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
 
 /// What a refresh says where it leaves a machine as it was last known.
 pub(crate) fn kept(problem: Diagnostic) -> Diagnostic {
-    let warning = Diagnostic { severity: Severity::Warning, ..problem };
-    warning.appended(
+    problem.into_warning().appended(
         "It was asked with the login that the state has; an apply uses the one of the configuration. Its last known state is kept; the plan may \
          not show what has changed on it since.",
     )

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{NULL, derives, item, normal_form, part, settle_type};
+use crate::plan::{NULL, derives, item, normal_form, normalized_type, part};
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Diagnostic, Diagnostics, Path, Schema, Step, Type, Value};
 
@@ -22,7 +22,7 @@ fn normal(value: &Value) -> Value {
         Value::Map(entries) => {
             Value::Map(entries.iter().map(|(key, value)| (normal_form(key.clone()), normal(value))).collect())
         }
-        dynamic @ Value::Dynamic(_) => settle_type(&Type::Dynamic, dynamic.clone()),
+        dynamic @ Value::Dynamic(_) => normalized_type(&Type::Dynamic, dynamic.clone()),
         value => value.clone(),
     }
 }

@@ -7,6 +7,7 @@ use crate::path::Step;
 
 /// A value that does not have the shape of the Rust type.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct ConvertError {
     /// Where.
     pub path: Path,

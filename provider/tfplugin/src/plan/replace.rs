@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::part;
+use super::parts::part;
 use crate::diagnostic::mistake;
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Diagnostics, Path, Schema, Step, Value};

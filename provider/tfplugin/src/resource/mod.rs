@@ -48,7 +48,7 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         let _ = cx;
         async {
             let private = request.prior.map(|state| state.private).unwrap_or_default();
-            Ok(PlanResponse { planned: request.proposed, private, requires_replace: vec![] })
+            Ok(PlanResponse::new(request.proposed, private))
         }
     }
 
@@ -200,6 +200,7 @@ pub type Applied<M, P = ()> = Result<State<M, P>, Failed<M, P>>;
 
 /// What there is to plan from.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PlanRequest<M, P = ()> {
     /// The state so far; `None` when it is to be created.
     pub prior: Option<State<M, P>>,
@@ -214,6 +215,7 @@ pub struct PlanRequest<M, P = ()> {
 
 /// A plan.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PlanResponse<M, P = ()> {
     /// The state after apply, as far as it is known.
     pub planned: M,
@@ -223,8 +225,23 @@ pub struct PlanResponse<M, P = ()> {
     pub requires_replace: Vec<Path>,
 }
 
+impl<M, P> PlanResponse<M, P> {
+    /// A plan that leads to `planned`, and hands `private` to apply.
+    pub fn new(planned: M, private: P) -> Self {
+        Self { planned, private, requires_replace: vec![] }
+    }
+
+    /// A plan that destroys the resource and makes another one, where the attributes at these paths differ from the state. Each
+    /// path must lead to a value in the state or in the plan.
+    #[must_use]
+    pub fn requires_replace(self, paths: impl IntoIterator<Item = Path>) -> Self {
+        Self { requires_replace: paths.into_iter().collect(), ..self }
+    }
+}
+
 /// A plan to carry out.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ApplyRequest<M, P = ()> {
     /// The planned state.
     pub planned: M,
@@ -257,6 +274,7 @@ impl<M, P> From<Diagnostic> for Failed<M, P> {
 
 /// What is to be taken over from another type of resource.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct MoveRequest {
     /// The provider it came from: `registry.terraform.io/hashicorp/null`.
     pub source_provider: String,

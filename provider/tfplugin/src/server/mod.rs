@@ -1,14 +1,19 @@
 //! The server: from `main` to the last answer.
 
+mod actions;
 mod apply;
 mod call;
+mod data_sources;
 mod end;
+mod ephemeral;
+mod functions;
 mod handshake;
 mod identity;
 mod judged;
 mod listen;
+mod lists;
 mod log;
-mod others;
+mod outcome;
 mod registry;
 mod resources;
 mod rpc;

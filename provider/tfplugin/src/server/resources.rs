@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use super::identity::{decode_identity, encode_identity, identity_of, known_identity, same_identity};
 use super::judged;
-use super::rpc::{Shared, outcome};
+use super::outcome::{outcome, with_warnings};
+use super::rpc::Shared;
 use super::wire::{decode, encode, path_to_wire, to_wire};
 use crate::codec::json;
 use crate::diagnostic::mistake;
-use crate::plan::{check_known, check_paths, check_planned, propose, replaced, retyped, settle};
+use crate::plan::{check_known, check_paths, check_planned, normalized, propose, replaced, retyped};
 use crate::protocol::proto;
 use crate::resource::{MoveRequest, RawState};
-use crate::{Cx, Diagnostic, Diagnostics, Provider, Value};
+use crate::{Diagnostic, Diagnostics, Provider, Value};
 
 impl<P: Provider> Shared<P> {
     pub(super) async fn validate_resource(
@@ -61,7 +62,7 @@ impl<P: Provider> Shared<P> {
         let plan = resource.plan(&cx, state, config.clone(), start, &request.planned_private).await;
         let plan = with_warnings(&cx, plan)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
-        let value = settle(schema, retyped(plan.planned, &proposed));
+        let value = normalized(schema, retyped(plan.planned, &proposed));
         let mut broken = Diagnostics::default();
         // What is put off need not agree with anything yet.
         if deferred.is_none() {
@@ -104,7 +105,7 @@ impl<P: Provider> Shared<P> {
         let state = with_warnings(&cx, resource.read(&cx, state).await)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
         let state = state.unwrap_or(RawState { value: Value::Null, private: vec![] });
-        let value = settle(schema, retyped(state.value, &value));
+        let value = normalized(schema, retyped(state.value, &value));
         let mut broken = Diagnostics::default();
         if deferred.is_none() {
             broken.extend(check_known(resource.type_name(), schema, &value));
@@ -139,7 +140,7 @@ impl<P: Provider> Shared<P> {
         }
         let value = json::decode_state(&state, &schema.ty())
             .map_err(|error| unreadable("The stored state", error))?;
-        let upgraded_state = Some(encode(schema, &settle(schema, value))?);
+        let upgraded_state = Some(encode(schema, &normalized(schema, value))?);
         Ok(proto::upgrade_resource_state::Response { upgraded_state, diagnostics: vec![] })
     }
 
@@ -177,7 +178,7 @@ impl<P: Provider> Shared<P> {
         };
         let state = with_warnings(&cx, state)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
-        let value = settle(schema, state.value);
+        let value = normalized(schema, state.value);
         let mut broken = Diagnostics::default();
         if deferred.is_none() {
             broken.extend(check_known(resource.type_name(), schema, &value));
@@ -222,7 +223,7 @@ impl<P: Provider> Shared<P> {
                 ))
                 .into());
         };
-        let value = settle(schema, state.value);
+        let value = normalized(schema, state.value);
         let broken = check_known(to, schema, &value);
         if broken.has_errors() {
             return Err(broken);
@@ -243,21 +244,12 @@ impl<P: Provider> Shared<P> {
         let resource = self.registry().resource(&request.type_name)?;
         let schema = resource.schema();
         let state = decode(schema, request.state.as_ref())?;
-        let config = schema.configurable(settle(schema, resource.generate_config(state).await?));
+        let config = schema.configurable(normalized(schema, resource.generate_config(state).await?));
         Ok(proto::generate_resource_config::Response {
             config: Some(encode(schema, &config)?),
             diagnostics: vec![],
         })
     }
-}
-
-/// The warnings of an operation are worth as much when it fails.
-pub(super) fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) -> Result<T, Diagnostics> {
-    result.map_err(|errors| {
-        let mut all = cx.take_warnings();
-        all.extend(errors);
-        all
-    })
 }
 
 /// The JSON text that Terraform has stored.

@@ -20,8 +20,9 @@ use tracing::Instrument as _;
 
 use super::call::Call;
 use super::end::End;
+use super::outcome::outcome;
 use super::registry::Registry;
-use super::wire::{Answer, decode, small_enough, to_wire};
+use super::wire::{Answer, decode, small_enough};
 use crate::context::{Client, Cx};
 use crate::diagnostic::mistake;
 use crate::model::typed;
@@ -195,14 +196,5 @@ impl<P: Provider> Shared<P> {
         let data = self.provider.configure(&cx, typed(P::NAME, &config)?).await?;
         *self.data.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(data));
         Ok(proto::configure_provider::Response::default())
-    }
-}
-
-/// The diagnostics of a check. One that found warnings only has not failed.
-pub(super) fn outcome(result: Result<(), Diagnostics>) -> Result<Vec<proto::Diagnostic>, Diagnostics> {
-    match result {
-        Ok(()) => Ok(vec![]),
-        Err(found) if found.has_errors() => Err(found),
-        Err(warnings) => Ok(to_wire(warnings)),
     }
 }

@@ -51,10 +51,11 @@ impl Harness {
         Ok(Self { client, controller, schemas, says, process: Mutex::new(connected.process) })
     }
 
-    /// As another version of Terraform, which can do other things.
+    /// As another version of Terraform, which can do other things: `change` starts from what Terraform 1.11 can do.
     #[must_use]
-    pub fn saying(self, says: Client) -> Self {
-        Self { says, ..self }
+    pub fn saying(mut self, change: impl FnOnce(&mut Client)) -> Self {
+        change(&mut self.says);
+        self
     }
 
     /// Validates the provider block and configures.

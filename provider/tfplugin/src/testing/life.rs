@@ -15,7 +15,7 @@ impl Harness {
         let plan =
             self.plan(type_name, None, config).await.unwrap_or_else(|errors| panic!("plan: {errors:#?}"));
         assert_eq!(plan.action, Action::Create);
-        self.settled(self.apply(plan).await, config).await
+        self.checked(self.apply(plan).await, config).await
     }
 
     /// The same for a change of what there is.
@@ -23,7 +23,7 @@ impl Harness {
         let plan = self.plan(&stored.type_name, Some(stored), config).await;
         let plan = plan.unwrap_or_else(|errors| panic!("plan: {errors:#?}"));
         assert!(matches!(plan.action, Action::Update | Action::Replace), "it does {:?}", plan.action);
-        self.settled(self.apply(plan).await, config).await
+        self.checked(self.apply(plan).await, config).await
     }
 
     /// Destroys what there is.
@@ -35,7 +35,7 @@ impl Harness {
     }
 
     /// What an apply has left is what a refresh finds, and nothing is left to do.
-    async fn settled(&self, applied: Applied, config: &Value) -> Stored {
+    async fn checked(&self, applied: Applied, config: &Value) -> Stored {
         assert!(!applied.diagnostics.has_errors(), "apply: {:#?}", applied.diagnostics);
         let stored = applied.state.expect("what was applied is there");
         let read = self.refresh(&stored).await.unwrap_or_else(|errors| panic!("refresh: {errors:#?}"));

@@ -12,6 +12,7 @@ use crate::{Schema, Signature};
 
 /// What a configuration is for.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub enum Offer<'n> {
     /// The provider block.
     Provider,

@@ -13,6 +13,7 @@ use crate::terraform;
 
 /// An ephemeral resource that is open.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Open {
     /// Its attributes.
     pub value: Value,
@@ -24,6 +25,7 @@ pub struct Open {
 
 /// What an action has said, and how it ended.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Invoked {
     /// What it said meanwhile.
     pub lines: Vec<String>,

@@ -19,6 +19,7 @@ pub enum Action {
 
 /// A plan for one resource.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Plan {
     /// What it does.
     pub action: Action,
@@ -38,6 +39,7 @@ pub struct Plan {
 
 /// What an apply has left.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Applied {
     /// What is in Terraform's state now.
     pub state: Option<Stored>,
