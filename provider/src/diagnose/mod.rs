@@ -16,7 +16,7 @@ use nixos_activator::nix::{NixError, OLDEST, advice};
 use nixos_activator::push::PushError;
 use nixos_activator::reboot::RebootError;
 use nixos_activator::ssh::SshError;
-use tfplugin::{Diagnostic, Diagnostics, Path, Severity};
+use tfplugin::{Diagnostic, Diagnostics, Path};
 
 use nodes::mistakes;
 pub(crate) use nodes::nodes;
@@ -79,8 +79,8 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
         SshError::Denied { .. } => (
             format!("Machine \"{machine}\" refused the login"),
             "Check `user` and the private key: `key` or `private_key_file` of the machine, else \
-             `ssh.private_key_file` of the provider, else the SSH agent. Nothing is asked for interactively. Servers count the keys that \
-             are offered: name one where there are many.",
+             `ssh.private_key_file` of the provider, else the SSH agent. Nothing is asked for interactively. Servers \
+             count the keys that are offered: name one where there are many.",
         ),
         SshError::Elevate { reason, .. } if reason.contains("PTY allocation request failed") => (
             format!("No root login on machine \"{machine}\""),
@@ -154,10 +154,9 @@ fn bastion(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
 
 /// What a refresh says where it leaves a machine as it was last known.
 pub(crate) fn kept(problem: Diagnostic) -> Diagnostic {
-    let warning = Diagnostic { severity: Severity::Warning, ..problem };
-    warning.appended(
-        "It was asked with the login that the state has; an apply uses the one of the configuration. Its \
-         last known state is kept; the plan may not show what has changed on it since.",
+    problem.into_warning().appended(
+        "It was asked with the login that the state has; an apply uses the one of the configuration. Its last known \
+         state is kept; the plan may not show what has changed on it since.",
     )
 }
 

@@ -82,6 +82,6 @@ impl EphemeralResource<Context> for SshKeyPair {
             .map_err(|error| Diagnostic::error("No SSH key can be made").detail(error.to_string()))?;
         let private_key = Attr::Known(pair.private.expose().to_owned());
         let value = Model { private_key, public_key: Attr::Known(pair.public), ..config };
-        Ok(Opened { value, private: (), renew_at: None })
+        Ok(Opened::new(value, ()))
     }
 }

@@ -98,7 +98,7 @@ impl Resource<Context> for MachineResource {
         if prior.is_some_and(|prior| prior.block() != machine.block()) {
             requires_replace.push(machine.block_path());
         }
-        Ok(PlanResponse { planned: machine, private, requires_replace })
+        Ok(PlanResponse::new(machine, private).requires_replace(requires_replace))
     }
 
     async fn read(

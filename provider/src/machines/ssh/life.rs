@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nixos_activator::ssh::Wait;
-use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Schema, Severity};
+use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Schema};
 
 use super::id::parse_id;
 use super::plan::planned;
@@ -40,7 +40,7 @@ pub(super) async fn update(
     match connect(cx, defaults, &machine, Wait::ONE_TRY).await {
         Ok(_) => Ok(machine),
         Err(error) if error.concerns_machine() => {
-            cx.warn(Diagnostic { severity: Severity::Warning, ..error.diagnostic(&machine) });
+            cx.warn(error.diagnostic(&machine).into_warning());
             Ok(machine)
         }
         Err(error) => Err(error.diagnostic(&machine).into()),

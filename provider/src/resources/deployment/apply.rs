@@ -47,7 +47,7 @@ pub(super) async fn apply(
     prior: Option<State<Deployment, Private>>,
     request: ApplyRequest<Deployment, Private>,
 ) -> Result<State<Deployment, Private>, Failed<Deployment, Private>> {
-    let ApplyRequest { planned: mut deployment, config, mut private } = request;
+    let ApplyRequest { planned: mut deployment, config, mut private, .. } = request;
     let (prior, prior_private) =
         prior.map_or((None, Private::default()), |state| (Some(state.value), state.private));
     if !deployment.id.is_known() {

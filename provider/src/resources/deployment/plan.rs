@@ -28,13 +28,13 @@ pub(super) async fn plan(
     cx: &Cx<Context>,
     request: PlanRequest<Deployment, Private>,
 ) -> Result<PlanResponse<Deployment, Private>, Diagnostics> {
-    let PlanRequest { prior, config, mut proposed, planned: first } = request;
+    let PlanRequest { prior, config, mut proposed, planned: first, .. } = request;
     let (prior, mut private) =
         prior.map_or((None, Private::default()), |state| (Some(state.value), state.private));
     let Some(names) = machine_names(&proposed)? else {
         // Not even the set of machines is known.
         proposed.systems = Attr::Unknown;
-        return Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] });
+        return Ok(PlanResponse::new(proposed, private));
     };
     let uuid = prior.as_ref().and_then(|prior| prior.id.known().cloned()).map_or(Fact::Unknown, Fact::Known);
     let earlier = generations::find(cx, &proposed, prior.as_ref(), &private).await?;
@@ -120,7 +120,7 @@ pub(super) async fn plan(
     cx.data.deployments.claim(id, &config, &systems)?;
     keep_planned(cx, &proposed, &to_keep).await;
     proposed.systems = Attr::Known(systems);
-    Ok(PlanResponse { planned: proposed, private, requires_replace: vec![] })
+    Ok(PlanResponse::new(proposed, private))
 }
 
 fn machine_names(deployment: &Deployment) -> Result<Option<Vec<MachineName>>, Diagnostics> {

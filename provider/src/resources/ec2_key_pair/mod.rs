@@ -93,7 +93,7 @@ impl Resource<Context> for KeyPairResource {
             planned.id = planned.key_name.clone();
         }
         let private = prior.map(|prior| prior.private).unwrap_or_default();
-        Ok(PlanResponse { planned, private, requires_replace })
+        Ok(PlanResponse::new(planned, private).requires_replace(requires_replace))
     }
 
     async fn read(
@@ -229,10 +229,7 @@ impl Resource<Context> for KeyPairResource {
                 Ok(Removal::Gone) => {}
                 Ok(Removal::Kept(name)) => cx.warn(model.file_kept(&name, needed.as_deref())),
                 Ok(Removal::NotOurs) => cx.warn(model.file_stays()),
-                Err(error) => cx.warn(Diagnostic {
-                    severity: tfplugin::Severity::Warning,
-                    ..model.file_problem("removed", &error)
-                }),
+                Err(error) => cx.warn(model.file_problem("removed", &error).into_warning()),
             }
         }
         Ok(())

@@ -75,7 +75,7 @@ impl Resource<Context> for BucketResource {
         }
         planned.name_addresses();
         let private = prior.map(|prior| prior.private).unwrap_or_default();
-        Ok(PlanResponse { planned, private, requires_replace: vec![] })
+        Ok(PlanResponse::new(planned, private))
     }
 
     async fn read(&self, cx: &Cx<Context>, state: BucketState) -> Result<Option<BucketState>, Diagnostics> {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::protocol::proto;
 use crate::schema::{Items, Kind, Nesting};
-use crate::server::proto;
 use crate::{Attribute, IdentityAttribute, IdentitySchema, Nested, Parameter, Schema, Signature, Type};
 
 /// Reads a schema. What only the provider knows, such as defaults and checks, is not in it.
