@@ -258,8 +258,8 @@ impl Declared {
             let mut message = format!("{status}\n{}", said.trim());
             if message.contains("tty") {
                 message.push_str(
-                    "\nIt has no terminal to ask on: let an agent, a file or a variable have what it \
-                                  asks for",
+                    "\nIt has no terminal to ask on: let an agent, a file or a variable have what it asks \
+                     for",
                 );
             }
             return Err(failed(message));

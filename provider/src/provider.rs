@@ -305,8 +305,8 @@ fn ssh_attribute() -> Attribute {
         .attribute(
             "options",
             strings_attribute(
-                "Further lines for `ssh_config`, each as `Keyword=value`. One that \
-                                                 cannot change what every connection has is an error.",
+                "Further lines for `ssh_config`, each as `Keyword=value`. One that cannot change what \
+                 every connection has is an error.",
             )
             .validate(effective_options()),
         )
@@ -348,8 +348,8 @@ fn nix_attribute() -> Attribute {
                     "a size such as `4GiB` or `1500MiB`",
                 ))
                 .description(
-                    "How much memory evaluations may take together, e.g. `4GiB`. Default: half of \
-                              what is free.",
+                    "How much memory evaluations may take together, e.g. `4GiB`. Default: half of what is \
+                     free.",
                 ),
         )
         .attribute(
@@ -359,9 +359,9 @@ fn nix_attribute() -> Attribute {
                 .validate(validators::one_of(&["off", "pure", "read_set"]))
                 .description(
                     "What is not evaluated again while nothing has changed: `pure` (locked flakes; the \
-                 default), `read_set` (also network files and configurations, and flakes machine by \
-                 machine, as long as every file that their evaluation read is the same; Linux on x86-64; \
-                 see the guide on evaluation for what that cannot see), or `off`.",
+                     default), `read_set` (also network files and configurations, and flakes machine by \
+                     machine, as long as every file that their evaluation read is the same; Linux on \
+                     x86-64; see the guide on evaluation for what that cannot see), or `off`.",
                 ),
         );
     let nested = Nested::new()

@@ -175,9 +175,9 @@ pub enum Warning {
     },
     /// Files with secrets in the directory of a flake, all of which Nix copies to the store.
     #[error(
-        "The flake in {} is not in a git repository, or git ignores it, so Nix copies all of the directory to its \
-         store, where every user of this computer can read it. Among its files: {names}. Put the flake into a \
-         directory of its own, or into a git repository that ignores these files.",
+        "The flake in {} is not in a git repository, or git ignores it, so Nix copies all of the directory \
+         to its store, where every user of this computer can read it. Among its files: {names}. Put the \
+         flake into a directory of its own, or into a git repository that ignores these files.",
         .directory.display()
     )]
     Exposed {

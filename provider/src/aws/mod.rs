@@ -242,8 +242,8 @@ pub(crate) fn region_attribute() -> tfplugin::Attribute {
         .requires_replace()
         .validate(tfplugin::validators::not_empty())
         .description(
-            "The AWS region, e.g. `eu-west-1`. Default: the provider's `aws.region`, else as AWS' own tools \
-                      find it.",
+            "The AWS region, e.g. `eu-west-1`. Default: the provider's `aws.region`, else as AWS' own \
+             tools find it.",
         )
 }
 

@@ -37,7 +37,7 @@ impl DataSource<Context> for Ami {
         Schema::new(0)
             .description(
                 "The newest image of a NixOS release, or with a name of your choice: `nixos_machine` takes \
-                          its `id` as `ec2.ami`.",
+                 its `id` as `ec2.ami`.",
             )
             .attribute(
                 "release",

@@ -63,8 +63,8 @@ impl DataSource<Context> for MachineStatus {
             .attribute(
                 "read_only",
                 flag(
-                    "Whether nothing can be written to it: as it is wanted, or because the \
-                                          kernel found errors on it.",
+                    "Whether nothing can be written to it: as it is wanted, or because the kernel found \
+                     errors on it.",
                 ),
             );
         Schema::new(0)
@@ -92,31 +92,30 @@ impl DataSource<Context> for MachineStatus {
             .attribute(
                 "specialisation",
                 text(
-                    "Which specialisation of its system profile's system the \
-                                               machine runs; null where it runs that system itself, or \
-                                               another one.",
+                    "Which specialisation of its system profile's system the machine runs; null where it \
+                     runs that system itself, or another one.",
                 ),
             )
             .attribute("booted_system", text("The system that the machine was booted with: a store path."))
             .attribute(
                 "profile",
                 text(
-                    "The system that `/nix/var/nix/profiles/system` leads to, normally \
-                                        the one that boots next: a store path.",
+                    "The system that `/nix/var/nix/profiles/system` leads to, normally the one that boots \
+                     next: a store path.",
                 ),
             )
             .attribute(
                 "generation",
                 number(
-                    "The number of the generation that `profile` is; null where a \
-                                             deployment has not made it the one that boots yet.",
+                    "The number of the generation that `profile` is; null where a deployment has not made \
+                     it the one that boots yet.",
                 ),
             )
             .attribute(
                 "reboot_required",
                 flag(
-                    "Whether the machine was booted with another kernel, \
-                                                initial RAM disk or set of modules than it runs.",
+                    "Whether the machine was booted with another kernel, initial RAM disk or set of \
+                     modules than it runs.",
                 ),
             )
             .attribute("nixos_release", text("The NixOS release, e.g. `24.11`."))

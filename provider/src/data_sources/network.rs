@@ -67,16 +67,16 @@ impl DataSource<Context> for NetworkDataSource {
             .attribute(
                 "toplevel",
                 text(
-                    "The node's system: its store path. Null where the node is not in \
-                                         `machines`, or needs facts of one that is not.",
+                    "The node's system: its store path. Null where the node is not in `machines`, or needs \
+                     facts of one that is not.",
                 ),
             )
             .attribute("drv", text("The derivation that builds the system; null where `toplevel` is."))
             .attribute(
                 "nixos_version",
                 text(
-                    "The NixOS version of the system, e.g. `24.11.20250101.abcdef`; null \
-                                              where `toplevel` is.",
+                    "The NixOS version of the system, e.g. `24.11.20250101.abcdef`; null where `toplevel` \
+                     is.",
                 ),
             )
             .attribute(

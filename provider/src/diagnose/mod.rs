@@ -79,8 +79,8 @@ pub(crate) fn ssh(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
         SshError::Denied { .. } => (
             format!("Machine \"{machine}\" refused the login"),
             "Check `user` and the private key: `key` or `private_key_file` of the machine, else \
-             `ssh.private_key_file` of the provider, else the SSH agent. Nothing is asked for interactively. Servers \
-             count the keys that are offered: name one where there are many.",
+             `ssh.private_key_file` of the provider, else the SSH agent. Nothing is asked for \
+             interactively. Servers count the keys that are offered: name one where there are many.",
         ),
         SshError::Elevate { reason, .. } if reason.contains("PTY allocation request failed") => (
             format!("No root login on machine \"{machine}\""),
@@ -155,8 +155,8 @@ fn bastion(machine: &str, error: &SshError, path: &Path) -> Diagnostic {
 /// What a refresh says where it leaves a machine as it was last known.
 pub(crate) fn kept(problem: Diagnostic) -> Diagnostic {
     problem.into_warning().appended(
-        "It was asked with the login that the state has; an apply uses the one of the configuration. Its last known \
-         state is kept; the plan may not show what has changed on it since.",
+        "It was asked with the login that the state has; an apply uses the one of the configuration. Its \
+         last known state is kept; the plan may not show what has changed on it since.",
     )
 }
 
@@ -187,8 +187,8 @@ pub(crate) fn nix(error: &NixError) -> Diagnostic {
         NixError::Hangs { found } => {
             Diagnostic::error(format!("Nix {found} cannot be used")).detail(format!(
                 "The `nix` on PATH is version {found}, whose `nix copy` waits for ever \
-             (https://github.com/NixOS/nix/issues/8329). Install another one, older or newer (`nix \
-             upgrade-nix`, or https://nixos.org/download), or put it first on PATH."
+                 (https://github.com/NixOS/nix/issues/8329). Install another one, older or newer (`nix \
+                 upgrade-nix`, or https://nixos.org/download), or put it first on PATH."
             ))
         }
         NixError::Killed { .. } => Diagnostic::error("Nix was killed").detail(format!(
@@ -214,7 +214,7 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostics {
         )
         .detail(format!(
             "{}: {source}.\n\nExpected the path of a NixOps network file; relative paths count from the \
-                 directory where Terraform runs, so write \"${{path.module}}/network.nix\".",
+             directory where Terraform runs, so write \"${{path.module}}/network.nix\".",
             path.display()
         ))
         .at(spec.clone()),
@@ -229,7 +229,7 @@ pub(crate) fn evaluation(error: &EvaluateError, spec: &Path) -> Diagnostics {
         ))
         .detail(format!(
             "{error}.\n\nEach key of `machines` is the name of a node. Rename the key, or add the node to \
-                     the specification."
+             the specification."
         ))
         .at(machine(name.as_str())),
         EvaluateError::Nodes { broken } => {

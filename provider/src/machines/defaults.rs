@@ -55,7 +55,7 @@ impl SshDefaults {
                 Diagnostic::error(format!("The private key \"{name}\" is not known yet"))
                     .detail(
                         "The provider's `ssh.private_keys` takes it from something that does not exist \
-                             before apply.",
+                         before apply.",
                     )
                     .at(path.clone()),
             )),

@@ -169,10 +169,8 @@ pub(crate) fn connection_attributes(nested: Nested, direction: Direction) -> Nes
         .attribute(
             "options",
             options.description(
-                "Further lines for `ssh_config`, each as \
-                                                   `Keyword=value`, before those of the provider's \
-                                                   `ssh.options`. One that cannot change what every \
-                                                   connection has is an error.",
+                "Further lines for `ssh_config`, each as `Keyword=value`, before those of the provider's \
+                 `ssh.options`. One that cannot change what every connection has is an error.",
             ),
         )
         .attribute("elevate", list().description(described(ELEVATE, "the provider's `ssh.elevate`")))

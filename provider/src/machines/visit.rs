@@ -124,8 +124,8 @@ pub(crate) async fn first_login(
         Err(error) => cx.warn(
             Diagnostic::warning(format!("Machine \"{}\" keeps its first host key", machine.label())).detail(
                 format!(
-                    "{error}\n\nIt was handed over in user data, which the machine's users can read: whoever \
-                 can log in there could pretend to be this machine."
+                    "{error}\n\nIt was handed over in user data, which the machine's users can read: \
+                     whoever can log in there could pretend to be this machine."
                 ),
             ),
         ),

@@ -60,7 +60,7 @@ impl Resource<Context> for MachineResource {
                 "id",
                 computed(
                     "With `ssh`: `user@host` or `user@host:port`; with `ec2`: the id of the instance, \
-                          `i-…`.",
+                     `i-…`.",
                 ),
             )
             .attribute("host", computed("Where SSH connects to."))

@@ -110,8 +110,8 @@ impl Found {
             Diagnostic::warning(format!("Volume \"{name}\" of machine \"{machine}\" stays attached")).detail(
                 format!(
                     "{} was attached before the machine was imported, and `volumes` does not have it: it \
-                 leaves the state and is neither detached nor deleted. To manage it, add it to `volumes`, \
-                 at the device where it is.",
+                     leaves the state and is neither detached nor deleted. To manage it, add it to \
+                     `volumes`, at the device where it is.",
                     id(&name).unwrap_or_default()
                 ),
             )

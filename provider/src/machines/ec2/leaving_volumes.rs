@@ -124,9 +124,9 @@ pub(super) async fn warn_of_left_volumes(
                     machine.label()
                 ))
                 .detail(format!(
-                    "The instance was ended outside of Terraform, but {id} is still there, with what was on \
-                 it. A new machine gets an empty one: to have this one instead, say existing_volume_id = \
-                 \"{id}\"; else delete it."
+                    "The instance was ended outside of Terraform, but {id} is still there, with what was \
+                     on it. A new machine gets an empty one: to have this one instead, say \
+                     existing_volume_id = \"{id}\"; else delete it."
                 )),
             );
         }

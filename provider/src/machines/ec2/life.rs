@@ -259,8 +259,8 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<Machine, Diagno
     let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else {
         return Err(Diagnostic::error(format!("There is no instance {id}"))
             .detail(format!(
-                "Found none in region {region}; expected the id of an instance, or REGION:i-… for \
-                             another region."
+                "Found none in region {region}; expected the id of an instance, or REGION:i-… for another \
+                 region."
             ))
             .into());
     };

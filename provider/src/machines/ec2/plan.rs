@@ -125,8 +125,8 @@ fn check_groups(configured: &Ec2Block, old: Option<&Ec2Block>) -> Result<(), Dia
     }
     Err(Diagnostic::error("A machine on EC2 has at least one security group")
         .detail(
-            "Found an empty list; expected ids of groups, or no `security_group_ids` for the default \
-                 group of the VPC.",
+            "Found an empty list; expected ids of groups, or no `security_group_ids` for the default group \
+             of the VPC.",
         )
         .at(Path::root().attribute("ec2").attribute("security_group_ids")))
 }

@@ -182,12 +182,9 @@ pub(crate) fn attribute() -> Attribute {
         .attribute(
             "user_data",
             found(text()).description(
-                "User data of your own. It takes the place of \
-                                                           the host key that is otherwise handed over \
-                                                           there, see `host_key`, and counts when the \
-                                                           machine is created. It is stored in state and \
-                                                           the machine's users can read it: no place for \
-                                                           secrets.",
+                "User data of your own. It takes the place of the host key that is otherwise handed over \
+                 there, see `host_key`, and counts when the machine is created. It is stored in state and \
+                 the machine's users can read it: no place for secrets.",
             ),
         )
         .attribute(
@@ -219,9 +216,8 @@ pub(crate) fn attribute() -> Attribute {
         .attribute(
             "client_token",
             computed(
-                "The token of the call that made the machine. EC2 makes \
-                                             nothing else when the call is sent again, and the machine is \
-                                             found by it where no answer came.",
+                "The token of the call that made the machine. EC2 makes nothing else when the call is sent \
+                 again, and the machine is found by it where no answer came.",
             )
             .use_state_for_unknown(),
         )
@@ -229,9 +225,8 @@ pub(crate) fn attribute() -> Attribute {
         .attribute(
             "host_public_key",
             text().optional().description(
-                "The machine's SSH host key where it \
-                                                                     has one already, as in `known_hosts`; \
-                                                                     only with `host_key = \"none\"`.",
+                "The machine's SSH host key where it has one already, as in `known_hosts`; only with \
+                 `host_key = \"none\"`.",
             ),
         );
     Attribute::nested_single(connection_attributes(nested, Direction::Input)).optional().description(
@@ -270,7 +265,7 @@ fn spot() -> Attribute {
         );
     Attribute::nested_single(nested).optional().computed().use_state_for_unknown().description(
         "Ask for a spot instance. Another request is another machine. It is asked for until \
-                      `timeouts.create` while there is no capacity at the price.",
+         `timeouts.create` while there is no capacity at the price.",
     )
 }
 
@@ -312,7 +307,7 @@ fn metadata_options() -> Attribute {
         );
     Attribute::nested_single(nested).optional().computed().use_state_for_unknown().description(
         "The instance metadata service. Machines are created with `http_tokens = \"required\"` also \
-                      without this block.",
+         without this block.",
     )
 }
 
@@ -342,8 +337,8 @@ fn volume_attributes(nested: Nested, kind: &str) -> Nested {
         .attribute(
             "encrypted",
             settled(Attribute::bool()).description(
-                "Whether EBS encrypts it. It cannot be changed later. Default: as \
-                                                    image, snapshot and account say.",
+                "Whether EBS encrypts it. It cannot be changed later. Default: as image, snapshot and \
+                 account say.",
             ),
         )
         .attribute(
@@ -412,8 +407,8 @@ fn volumes() -> Attribute {
     let nested = nested.attribute(
         "client_token",
         computed(
-            "The token of the call that made the volume, by which it is found where no answer came. \
-                  Null with `existing_volume_id`.",
+            "The token of the call that made the volume, by which it is found where no answer came. Null \
+             with `existing_volume_id`.",
         )
         .use_state_for_unknown(),
     );
@@ -533,7 +528,7 @@ impl Ec2Block {
                     Diagnostic::error("A volume that exists already is as it is")
                         .detail(
                             "Found `existing_volume_id` together with what a new volume would be like; \
-                                 expected only `device` beside it.",
+                             expected only `device` beside it.",
                         )
                         .at(path.attribute("existing_volume_id")),
                 );

@@ -37,19 +37,19 @@ fn is_public_key(text: &str) -> bool {
 pub(super) fn attribute() -> Attribute {
     let host = Attribute::string().required().validate(validators::not_empty()).description(
         "Host name, address or alias of `ssh_config`. Another resource's address goes here: \
-                      `aws_instance.web.public_ip`.",
+         `aws_instance.web.public_ip`.",
     );
     let key = Attribute::string()
         .optional()
         .validate(validators::matches(is_public_key, "a public key such as `ssh-ed25519 AAAA…`"))
         .description(
             "The machine's SSH host key, as in `known_hosts` (`ssh-ed25519 AAAA…`): the only one accepted. \
-         Default: any in `known_hosts` of the user who runs Terraform.",
+             Default: any in `known_hosts` of the user who runs Terraform.",
         );
     let nested = connection_attributes(Nested::new().attribute("host", host), Direction::Input);
     Attribute::nested_single(nested.attribute("host_public_key", key)).optional().description(
-        "A machine that exists already and is reached by SSH, wherever it runs. Exactly one of `ssh` \
-                      and `ec2` is set.",
+        "A machine that exists already and is reached by SSH, wherever it runs. Exactly one of `ssh` and \
+         `ec2` is set.",
     )
 }
 

@@ -36,8 +36,9 @@ const ACTIVATION: Duration = Duration::from_mins(10);
 /// How long a machine may be away when it reboots.
 const REBOOT: Duration = Duration::from_mins(10);
 /// What follows from a first apply that was not done for all machines.
-const TAINTED: &str = "Terraform calls a deployment tainted whose first apply failed in part, and replaces it at the next one: no machine \
-    loses anything by that, but the deployment gets another id, which specifications see as `uuid`. `terraform untaint` keeps it.";
+const TAINTED: &str = "Terraform calls a deployment tainted whose first apply failed in part, and replaces \
+                       it at the next one: no machine loses anything by that, but the deployment gets \
+                       another id, which specifications see as `uuid`. `terraform untaint` keeps it.";
 
 /// How long a machine waits for a new login before it goes back.
 const CONFIRMATION: Duration = Duration::from_secs(30);

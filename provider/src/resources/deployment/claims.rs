@@ -108,8 +108,9 @@ fn named_twice(config: &Deployment) -> Diagnostics {
         Some(
             Diagnostic::error(format!("Machines \"{first}\" and \"{name}\" are one machine"))
                 .detail(format!(
-                    "Found the machine at {host} under both names; expected each machine once, because it can run only one \
-                     system. Remove one of them, or give it a machine of its own. Nothing was changed."
+                    "Found the machine at {host} under both names; expected each machine once, because it \
+                     can run only one system. Remove one of them, or give it a machine of its own. Nothing \
+                     was changed."
                 ))
                 .at(Path::root().attribute("machines").key(name)),
         )

@@ -44,10 +44,8 @@ pub(super) fn attribute() -> Attribute {
         .attribute(
             "url",
             Attribute::string().required().description(
-                "What to get. `https` only with `from \
-                                                                      = \"here\"`; the certificate is \
-                                                                      checked with the system's \
-                                                                      authorities.",
+                "What to get. `https` only with `from = \"here\"`; the certificate is checked with the \
+                 system's authorities.",
             ),
         )
         .attribute(
@@ -73,17 +71,15 @@ pub(super) fn attribute() -> Attribute {
         .attribute(
             "stable_for",
             duration(
-                "With `units`: how long they have to have been active. Default: \
-                                           `3s`, so that a unit that is started again and again does not \
-                                           pass.",
+                "With `units`: how long they have to have been active. Default: `3s`, so that a unit that \
+                 is started again and again does not pass.",
             ),
         )
         .attribute(
             "command",
             strings_attribute(
-                "A program and its arguments that has to end with exit \
-                                                 code 0; run as root, or by Terraform's user with `from = \
-                                                 \"here\"`. There is no shell between.",
+                "A program and its arguments that has to end with exit code 0; run as root, or by \
+                 Terraform's user with `from = \"here\"`. There is no shell between.",
             ),
         )
         .attribute(
@@ -117,9 +113,9 @@ pub(super) fn attribute() -> Attribute {
         .attribute("timeout", duration("How long one try may take. Default: `10s`."))
         .attribute("deadline", duration("How long all tries together may take. Default: `1m`."));
     Attribute::nested_map(check).optional().description(
-        "What must hold with a new system (`action` `switch` or `test`) before it is kept, by \
-                      a name of your choice. Each has exactly one of `units`, `command`, `http` and `tcp`. \
-                      Where one does not hold the machine goes back to its old system.",
+        "What must hold with a new system (`action` `switch` or `test`) before it is kept, by a name of \
+         your choice. Each has exactly one of `units`, `command`, `http` and `tcp`. Where one does not \
+         hold the machine goes back to its old system.",
     )
 }
 

@@ -104,7 +104,7 @@ pub(crate) fn network_problem(network: &Value) -> Option<Diagnostic> {
         Diagnostic::error("`network` is not a path")
             .detail(
                 "Expected the path of a NixOps network file, or a list of such paths: \
-                     \"${path.module}/network.nix\".",
+                 \"${path.module}/network.nix\".",
             )
             .at(Path::root().attribute("network")),
     )

@@ -35,9 +35,8 @@ pub(super) fn attribute() -> Attribute {
             "max_parallel",
             count(
                 1,
-                "How many machines activate at once. Default: all of a wave. \
-                                             One provider process activates at most 32 machines at once, \
-                                             and copies to at most 4.",
+                "How many machines activate at once. Default: all of a wave. One provider process \
+                 activates at most 32 machines at once, and copies to at most 4.",
             ),
         )
         .attribute(

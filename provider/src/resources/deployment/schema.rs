@@ -9,8 +9,8 @@ use crate::settings::timeouts_attribute;
 pub(super) fn schema() -> Schema {
     spec_attributes(Schema::new(0).description(
         "A NixOS network deployed onto machines: evaluated at plan, so that the plan names the exact \
-             system of every machine; built, copied and activated at apply. Destroying it leaves the \
-             machines running what they run.",
+         system of every machine; built, copied and activated at apply. Destroying it leaves the machines \
+         running what they run.",
     ))
     .attribute(
         "id",
@@ -113,16 +113,14 @@ pub(super) fn schema() -> Schema {
             .description(
                 "What a refresh does about a machine that cannot be asked, because it does not answer, \
                  refuses the login or shows another host key: `warn` (keep its last known state; the \
-                 default) or `fail`.",
+                 default) or `fail`. It counts from the apply on that sets it.",
             ),
     )
     .attribute(
         "timeouts",
         timeouts_attribute(
-            "Default for `create` and `update`: `60m`. `read` is how \
-                                               long a refresh tries again to reach a machine that does not \
-                                               answer; default: one try. There is nothing to wait for in \
-                                               `delete`.",
+            "Default for `create` and `update`: `60m`. `read` is how long a refresh tries again to reach a \
+             machine that does not answer; default: one try. There is nothing to wait for in `delete`.",
         ),
     )
     .attribute(
@@ -210,7 +208,8 @@ pub(crate) fn spec_attributes(schema: Schema) -> Schema {
 /// `machines`, without being required or optional.
 pub(crate) fn machines_attribute() -> Attribute {
     Attribute::nested_map(target_attributes(Direction::Input))
-        .description("The machine of each node, by the node's name: `{ web = nixos_machine.web.target }`.")
+        .description("The machine of each node, by the node's name: `{ web = nixos_machine.web.target }`. The resource itself \
+         (`nixos_machine.web`) is accepted, too, but has no `bastion`, keys, `elevate` and `options`.")
 }
 
 fn copy_attributes() -> Nested {
@@ -224,8 +223,8 @@ fn copy_attributes() -> Nested {
         .attribute(
             "compress",
             Attribute::bool().optional().description(
-                "Compress all that goes through the deployment's connections to machines: worth it on \
-                              slow links. Default: false.",
+                "Compress all that goes through the deployment's connections to machines: worth it on slow \
+                 links. Default: false.",
             ),
         )
 }
@@ -274,9 +273,9 @@ fn system_attributes() -> Nested {
         .attribute(
             "changes",
             text(
-                "What the system changes against the one before: kernel, packages, \
-                                    units, users, open ports, files in `/etc`. In a plan, what stands \
-                                    before the arrow is about the deployment before.",
+                "What the system changes against the one before: kernel, packages, units, users, open \
+                 ports, files in `/etc`. In a plan, what stands before the arrow is about the deployment \
+                 before.",
             ),
         )
 }

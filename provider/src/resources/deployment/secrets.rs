@@ -68,19 +68,17 @@ pub(super) fn attribute() -> Attribute {
         .attribute(
             "command",
             strings_attribute(
-                "A program and its arguments that prints its content, run \
-                                                 where Terraform runs: `[\"pass\", \"show\", \"db\"]`. \
-                                                 There is no shell between. Without `version` it runs in \
-                                                 every plan.",
+                "A program and its arguments that prints its content, run where Terraform runs: \
+                 `[\"pass\", \"show\", \"db\"]`. There is no shell between. Without `version` it runs in \
+                 every plan.",
             ),
         )
         .attribute("file", text("A file with its content, where Terraform runs."))
         .attribute(
             "version",
             text(
-                "Changes when the content does. Without it the content itself is \
-                                    compared; with it the content is fetched only when it has to be sent, \
-                                    and need not be the same each time.",
+                "Changes when the content does. Without it the content itself is compared; with it the \
+                 content is fetched only when it has to be sent, and need not be the same each time.",
             ),
         )
         .attribute(
@@ -117,10 +115,10 @@ pub(super) fn attribute() -> Attribute {
             ),
         );
     Attribute::nested_map(secret).optional().description(
-        "Secrets of the machines, by name: files that never touch state, plan, log or the Nix \
-                      store. Each has exactly one of `value_wo`, `command` and `file`. They are there \
-                      before the new system starts, go back with it, and are removed when they are \
-                      declared no more. `deployment.keys` of the specification are sent in the same way.",
+        "Secrets of the machines, by name: files that never touch state, plan, log or the Nix store. Each \
+         has exactly one of `value_wo`, `command` and `file`. They are there before the new system starts, \
+         go back with it, and are removed when they are declared no more. `deployment.keys` of the \
+         specification are sent in the same way.",
     )
 }
 
@@ -328,8 +326,8 @@ impl Wanted {
             if all.contains_key(name) {
                 return Err(Diagnostic::error(format!("Machine \"{machine}\" has two secrets \"{name}\""))
                     .detail(
-                        "One is in `secrets`, the other in `deployment.keys` of the specification. Rename or \
-                             remove one.",
+                        "One is in `secrets`, the other in `deployment.keys` of the specification. Rename \
+                         or remove one.",
                     )
                     .at(at())
                     .into());

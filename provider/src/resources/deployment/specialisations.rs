@@ -47,8 +47,8 @@ pub(super) fn problems(
                                            earlier generation"
                 ))
                 .detail(format!(
-                    "Found the specialisation \"{wanted}\", and {generation} in `generations`, which \
-                         says all of what the machine runs. Remove one of them."
+                    "Found the specialisation \"{wanted}\", and {generation} in `generations`, which says \
+                     all of what the machine runs. Remove one of them."
                 ))
                 .at(path),
             );

@@ -373,9 +373,10 @@ impl Model {
         };
         Diagnostic::warning(format!("The private key of key pair \"{}\" is kept as {name}", self.name()))
             .detail(format!(
-                "{machines} Machines of other regions may have the same public key. One that was launched with it lets no \
-                 other key in: log in with `private_key_file = \"{name}\"` until a deployment has put another public \
-                 key there. When no machine is left that needs it, delete the file."
+                "{machines} Machines of other regions may have the same public key. One that was launched \
+                 with it lets no other key in: log in with `private_key_file = \"{name}\"` until a \
+                 deployment has put another public key there. When no machine is left that needs it, \
+                 delete the file."
             ))
             .at(Path::root().attribute("private_key_file"))
     }

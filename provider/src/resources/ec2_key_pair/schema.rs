@@ -92,8 +92,8 @@ pub(super) fn schema() -> Schema {
         .attribute(
             "fingerprint",
             computed(
-                "The fingerprint as EC2 shows it: of an imported RSA key MD5 of \
-                                            the DER form, of an Ed25519 key SHA-256.",
+                "The fingerprint as EC2 shows it: of an imported RSA key MD5 of the DER form, of an \
+                 Ed25519 key SHA-256.",
             )
             .use_state_for_unknown(),
         )

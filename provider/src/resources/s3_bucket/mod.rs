@@ -339,8 +339,8 @@ impl Model {
     fn is_elsewhere(&self, region: &str) -> Diagnostic {
         Diagnostic::error(format!("Bucket \"{}\" is in another region", self.name()))
             .detail(format!(
-                "Found it in {region}. Set `region = \"{region}\"`, or choose another name; buckets do \
-                             not move."
+                "Found it in {region}. Set `region = \"{region}\"`, or choose another name; buckets do not \
+                 move."
             ))
             .at(Path::root().attribute("region"))
     }

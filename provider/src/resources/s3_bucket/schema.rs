@@ -60,17 +60,16 @@ pub(super) fn schema() -> Schema {
         .attribute(
             "force_destroy",
             flag(
-                "Destroying removes all objects, versions and unfinished uploads \
-                                          with the bucket. Without it a bucket that is not empty stays. It \
-                                          has to be applied before it counts. Default: false.",
+                "Destroying removes all objects, versions and unfinished uploads with the bucket. Without \
+                 it a bucket that is not empty stays. It has to be applied before it counts. Default: \
+                 false.",
             ),
         )
         .attribute(
             "persist_on_destroy",
             flag(
-                "Destroying the resource leaves the bucket as it is. It has \
-                                               to be applied before it counts. Not together with \
-                                               `force_destroy`. Default: false.",
+                "Destroying the resource leaves the bucket as it is. It has to be applied before it \
+                 counts. Not together with `force_destroy`. Default: false.",
             ),
         )
         .attribute(
@@ -182,7 +181,7 @@ fn website() -> Attribute {
             "index_document",
             Attribute::string().optional().validate(validators::not_empty()).description(
                 "The object that a directory shows, e.g. `index.html`. Exactly one of this and \
-                              `redirect_all_requests_to` is set.",
+                 `redirect_all_requests_to` is set.",
             ),
         )
         .attribute(
@@ -274,8 +273,8 @@ fn lifecycle_rules() -> Attribute {
         .attribute(
             "expired_object_delete_marker",
             Attribute::bool().optional().description(
-                "Whether delete markers go that hide no version any more. Not \
-                                                      together with `days` or `date`.",
+                "Whether delete markers go that hide no version any more. Not together with `days` or \
+                 `date`.",
             ),
         );
     let transition = Nested::new()
@@ -294,8 +293,8 @@ fn lifecycle_rules() -> Attribute {
             .attribute(
                 "newer_noncurrent_versions",
                 number(
-                    "How many of the newest old versions stay as they are, \
-                                                            whatever their age: 1 to 100. Default: none.",
+                    "How many of the newest old versions stay as they are, whatever their age: 1 to 100. \
+                     Default: none.",
                 ),
             )
     };
