@@ -206,8 +206,8 @@ fn verdict(standings: &Standings) -> Option<Word> {
             "Machine \"{name}\" was not begun, and all were to succeed or none"
         )));
     }
-    let settled = |standing: &Standing| matches!(standing, Standing::Healthy | Standing::Done);
-    standings.values().all(settled).then_some(Word::Keep)
+    let is_confirmed = |standing: &Standing| matches!(standing, Standing::Healthy | Standing::Done);
+    standings.values().all(is_confirmed).then_some(Word::Keep)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -226,7 +227,10 @@ impl Declared {
         };
         let mut command = tokio::process::Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = children::start(command).map_err(|error| failed(error.to_string()))?;
+        let mut child = children::start(command).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => failed("there is no such program on PATH where Terraform runs".to_owned()),
+            _ => failed(error.to_string()),
+        })?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
         let mut said = String::new();

@@ -175,13 +175,13 @@ impl Provider for NixosProvider {
 impl SshConfig {
     /// `None` while something that every connection needs is not known.
     fn defaults(&self) -> Option<SshDefaults> {
-        let settled = !self.user.is_unknown()
+        let is_known = !self.user.is_unknown()
             && !self.port.is_unknown()
             && !self.private_key_file.is_unknown()
             && !self.bastion.is_unknown()
             && !self.private_keys.is_unknown()
             && !self.elevate_password.is_unknown();
-        if !settled {
+        if !is_known {
             return None;
         }
         let keys = self.private_keys.known().cloned().unwrap_or_default();

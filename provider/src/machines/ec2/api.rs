@@ -111,7 +111,7 @@ impl<'a> Ec2<'a> {
 
     /// The same of an instance that there is, with the addresses it was given: EC2 may not have heard yet of what it
     /// has just made.
-    pub(crate) async fn settled(
+    pub(crate) async fn described(
         &self,
         id: &str,
         block: &Ec2Block,

@@ -135,7 +135,7 @@ pub(crate) async fn while_stopped(
 
 /// Changes what can be changed while the instance runs; `there` follows each step. `before` is the name the machine
 /// had.
-pub(crate) async fn become_(
+pub(crate) async fn apply_changes(
     ec2: &Ec2<'_>,
     id: &str,
     (before, name): (&str, &str),
@@ -168,7 +168,7 @@ pub(crate) async fn become_(
     if there.ipv6_addresses != planned.ipv6_addresses
         || there.ipv6_address_count != planned.ipv6_address_count
     {
-        ipv6::become_(ec2, id, there, planned).await.map_err(at("ipv6_addresses"))?;
+        ipv6::change(ec2, id, there, planned).await.map_err(at("ipv6_addresses"))?;
     }
     if let Attr::Known(wanted) = &planned.root_volume {
         let now = match &there.root_volume {
@@ -183,7 +183,7 @@ pub(crate) async fn become_(
     let owner = Owner { ec2, id, name, block: planned };
     let mut volumes = there.volumes.known().cloned().unwrap_or_default();
     let wanted = planned.volumes.known().cloned().unwrap_or_default();
-    let done = volumes::become_(owner, &mut volumes, &wanted, deadline).await;
+    let done = volumes::change(owner, &mut volumes, &wanted, deadline).await;
     there.volumes = if volumes.is_empty() { planned.volumes.clone() } else { Attr::Known(volumes.clone()) };
     done?;
     let (set, gone) = difference(&machine_tags(there, before), &machine_tags(planned, name));

@@ -51,7 +51,7 @@ impl Ec2Block {
 }
 
 /// Gives the instance the planned addresses, or as many as planned, and takes others away; `there` follows each step.
-pub(super) async fn become_(
+pub(super) async fn change(
     ec2: &Ec2<'_>,
     id: &str,
     there: &mut Ec2Block,

@@ -9,7 +9,7 @@ use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
 use super::api::Ec2;
 use super::block::Ec2Block;
-use super::change::{become_, needs_stop, while_stopped};
+use super::change::{apply_changes, needs_stop, while_stopped};
 use super::drift::{import as import_block, is_gone, power};
 use super::found::Found;
 use super::leaving_volumes::{
@@ -119,14 +119,14 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
 
     let running = ec2.wait(&id, &InstanceStateName::Running, &deadline).await;
     running.map_err(|error| machine.waited("create", &error))?;
-    machine.settle_block(&ec2, &mut there, &deadline).await?;
+    machine.complete_block(&ec2, &mut there, &deadline).await?;
     block = completed(&block, &there);
     let names = (machine.label(), machine.label());
-    let done = become_(&ec2, &id, names, &mut there, &block, &deadline).await;
+    let done = apply_changes(&ec2, &id, names, &mut there, &block, &deadline).await;
     machine.ec2 = Attr::Known(there.clone());
     done?;
     there = completed(&block, &there);
-    machine.settle_instance(&ec2, &mut there, &deadline).await?;
+    machine.complete_from_instance(&ec2, &mut there, &deadline).await?;
     let handed_over = key.as_ref().map(|key| key.public.clone());
     if let Err(error) = first_login(cx, machine, handed_over, Wait::UntilLetIn(deadline.left())).await {
         return Err(machine.no_login(&ec2, &error).await);
@@ -174,15 +174,15 @@ pub(super) async fn update(
         .await
         .map_err(there.problem("name the volumes of"))?;
     let names = (prior.label(), machine.label());
-    let changed = become_(&ec2, &id, names, &mut now, &block, &deadline).await;
+    let changed = apply_changes(&ec2, &id, names, &mut now, &block, &deadline).await;
     there.ec2 = Attr::Known(now.clone());
     changed?;
     if machine.runs() && !there.runs() {
         ec2.start(&id, &deadline).await.map_err(|error| there.waited("start", &error))?;
         there.power_state = Attr::Known("running".to_owned());
     }
-    let mut settled = completed(&block, &now);
-    machine.settle_instance(&ec2, &mut settled, &deadline).await?;
+    let mut completed_block = completed(&block, &now);
+    machine.complete_from_instance(&ec2, &mut completed_block, &deadline).await?;
     *there = Machine { ec2: machine.ec2.clone(), ..there.clone() };
     machine.update_target();
     if !machine.runs() {

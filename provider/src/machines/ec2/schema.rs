@@ -16,8 +16,8 @@ const HOST_KEYS: &[&str] = &["nixos", "cloud_init", "none"];
 /// The schema of the block.
 pub(crate) fn attribute() -> Attribute {
     // What EC2 decides where the user does not, and what then stays.
-    let settled = |attribute: Attribute| attribute.optional().computed().use_state_for_unknown();
-    let at_creation = |attribute: Attribute| settled(attribute).requires_replace();
+    let kept = |attribute: Attribute| attribute.optional().computed().use_state_for_unknown();
+    let at_creation = |attribute: Attribute| kept(attribute).requires_replace();
     let text = Attribute::string;
     // Null where it is not set, but for what an import has found.
     let found = |attribute: Attribute| attribute.optional().computed().use_state_for_unknown();
@@ -74,14 +74,14 @@ pub(crate) fn attribute() -> Attribute {
         )
         .attribute(
             "security_group_ids",
-            settled(Attribute::set(Type::String)).description(
+            kept(Attribute::set(Type::String)).description(
                 "Ids of the security groups, at least one. Default: the \
                     default group of the VPC.",
             ),
         )
         .attribute(
             "private_ip",
-            settled(text())
+            kept(text())
                 .validate(validators::matches(
                     |text| text.parse::<std::net::Ipv4Addr>().is_ok(),
                     "an IPv4 address",
@@ -93,14 +93,14 @@ pub(crate) fn attribute() -> Attribute {
         )
         .attribute(
             "associate_public_ip_address",
-            settled(Attribute::bool()).description(
+            kept(Attribute::bool()).description(
                 "Whether the machine gets a public address of its own when it is created. Default: as the \
                  subnet says. A change of it is another machine.",
             ),
         )
         .attribute(
             "ipv6_address_count",
-            settled(Attribute::number()).validate(validators::integer_between(0, 50)).description(
+            kept(Attribute::number()).validate(validators::integer_between(0, 50)).description(
                 "How many IPv6 addresses the machine has; EC2 chooses them from the subnet. It can be \
                  changed while the machine runs. Not together with `ipv6_addresses`. Default: as the \
                  subnet says.",
@@ -108,7 +108,7 @@ pub(crate) fn attribute() -> Attribute {
         )
         .attribute(
             "ipv6_addresses",
-            settled(Attribute::set(Type::String)).description(
+            kept(Attribute::set(Type::String)).description(
                 "The IPv6 addresses of the machine, in the subnet. They can be changed while the machine \
                  runs. Not together with `ipv6_address_count`.",
             ),
@@ -144,7 +144,7 @@ pub(crate) fn attribute() -> Attribute {
         )
         .attribute(
             "instance_profile",
-            settled(text())
+            kept(text())
                 .validate(validators::not_empty())
                 .description("Name or ARN of the IAM instance profile."),
         )
@@ -159,14 +159,14 @@ pub(crate) fn attribute() -> Attribute {
         .attribute("spot", spot())
         .attribute(
             "ebs_optimized",
-            settled(Attribute::bool()).description(
+            kept(Attribute::bool()).description(
                 "Whether the machine has bandwidth of its own for volumes. \
                     A change stops the machine.",
             ),
         )
         .attribute(
             "source_dest_check",
-            settled(Attribute::bool()).description(
+            kept(Attribute::bool()).description(
                 "Whether packets must be from or for the machine; false for \
                     routers. Default: true.",
             ),
@@ -313,8 +313,8 @@ fn metadata_options() -> Attribute {
 
 /// What the root volume and others have in common; where no type is asked for it is `kind`.
 fn volume_attributes(nested: Nested, kind: &str) -> Nested {
-    let settled = |attribute: Attribute| attribute.optional().computed().use_state_for_unknown();
-    let number = |low, high| settled(Attribute::number()).validate(validators::integer_between(low, high));
+    let kept = |attribute: Attribute| attribute.optional().computed().use_state_for_unknown();
+    let number = |low, high| kept(Attribute::number()).validate(validators::integer_between(low, high));
     nested
         .attribute(
             "size",
@@ -323,7 +323,7 @@ fn volume_attributes(nested: Nested, kind: &str) -> Nested {
         )
         .attribute(
             "type",
-            settled(Attribute::string())
+            kept(Attribute::string())
                 .validate(validators::one_of(&["gp3", "gp2", "io2", "io1", "st1", "sc1", "standard"]))
                 .description(format!(
                     "`gp3`, `gp2`, `io2`, `io1`, `st1`, `sc1` or `standard`. Default: {kind}."
@@ -336,14 +336,14 @@ fn volume_attributes(nested: Nested, kind: &str) -> Nested {
         .attribute("throughput", number(125, 2000).description("Throughput in MiB/s, of `gp3`."))
         .attribute(
             "encrypted",
-            settled(Attribute::bool()).description(
+            kept(Attribute::bool()).description(
                 "Whether EBS encrypts it. It cannot be changed later. Default: as image, snapshot and \
                  account say.",
             ),
         )
         .attribute(
             "kms_key_id",
-            settled(Attribute::string()).description(
+            kept(Attribute::string()).description(
                 "The KMS key of an encrypted volume: ARN or id. Default: the account's key for EBS.",
             ),
         )

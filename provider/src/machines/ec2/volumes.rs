@@ -56,7 +56,7 @@ impl Volume {
 
 /// Brings the volumes from `there` to what is planned; `there` follows each step. One that was asked for without an
 /// answer, and may be there or not, is in it with nothing but its client token.
-pub(super) async fn become_(
+pub(super) async fn change(
     owner: Owner<'_>,
     there: &mut BTreeMap<String, Volume>,
     planned: &BTreeMap<String, Volume>,

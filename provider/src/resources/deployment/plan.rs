@@ -294,7 +294,7 @@ impl Next {
 fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &Deployment) -> System {
     let stays = now.prior.zip(now.runs).filter(|(prior, runs)| {
         runs.toplevel.known().map(String::as_str) == Some(next.toplevel.as_str())
-            && is_settled(runs, config.action.known().map(String::as_str))
+            && is_where_wanted(runs, config.action.known().map(String::as_str))
             && was_activated(prior, config)
     });
     if let Some((prior, runs)) = stays.filter(|_| now.same == Sameness::Same) {
@@ -365,7 +365,7 @@ fn joined<const N: usize>(parts: [String; N]) -> String {
 }
 
 /// Whether a machine that runs the right system also has it where `action` wants it.
-fn is_settled(runs: &System, action: Option<&str>) -> bool {
+fn is_where_wanted(runs: &System, action: Option<&str>) -> bool {
     !matches!(action, Some("switch" | "boot")) || runs.generation.is_known()
 }
 

@@ -23,7 +23,7 @@ pub(super) type PartError = (&'static str, AwsError);
 
 impl Model {
     /// Brings the bucket from what this says to what `planned` says, part by part, and takes over each that is done.
-    pub(super) async fn become_(
+    pub(super) async fn write_changes(
         &mut self,
         planned: &Self,
         bucket: &Bucket,

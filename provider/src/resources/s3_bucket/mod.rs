@@ -128,7 +128,7 @@ impl Resource<Context> for BucketResource {
         };
 
         // From here on there is a bucket, whatever happens.
-        match there.become_(&planned, &bucket, &cx.cancel).await {
+        match there.write_changes(&planned, &bucket, &cx.cancel).await {
             Ok(()) => Ok(State { value: there, private: Private::default() }),
             Err(diagnostic) => {
                 // Terraform replaces what a create has left without its private data. So that a bucket which was
@@ -154,7 +154,7 @@ impl Resource<Context> for BucketResource {
         planned.name_addresses();
         let bucket = planned.on(aws).await?;
         let mut there = prior.value;
-        let done = there.become_(&planned, &bucket, &cx.cancel).await;
+        let done = there.write_changes(&planned, &bucket, &cx.cancel).await;
         let state = |value| State { value, private: prior.private };
         match done {
             Ok(()) => Ok(state(there)),
