@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, validators};
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::{List, instead_of_one, known_elements, presence, strings_attribute, texts};
+use crate::settings::{List, known_elements, strings_attribute, texts};
 
 /// One of `secrets`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -68,7 +68,8 @@ pub(super) fn attribute() -> Attribute {
         .attribute("permissions", Attribute::string().optional().validate(octal).description("The permissions of its file. Default: `0400`."))
         .attribute("restart", strings_attribute("Units to restart when it has changed, if they run: `[\"postgresql.service\"]`."))
         .attribute("reload", strings_attribute("Units to reload when it has changed, if they run."))
-        .attribute("persist", Attribute::bool().optional().description("Whether the machine puts it back by itself after a reboot, before anything that may need it starts: it keeps a copy that `systemd-creds` has encrypted for this machine alone, with its TPM where it has one. For paths under `/run`; needs systemd 250 on the machine. Default: false."));
+        .attribute("persist", Attribute::bool().optional().description("Whether the machine puts it back by itself after a reboot, before anything that may need it starts: it keeps a copy that `systemd-creds` has encrypted for this machine alone, with its TPM where it has one. For paths under `/run`; needs systemd 250 on the machine. Default: false."))
+        .exactly_one_of(&["value_wo", "command", "file"]);
     Attribute::nested_map(secret)
         .optional()
         .description("Secrets of the machines, by name: files that never touch state, plan, log or the Nix store. Each has exactly one of `value_wo`, `command` and `file`. They are there before the new system starts, go back with it, and are removed when they are declared no more. `deployment.keys` of the specification are sent in the same way.")
@@ -97,18 +98,6 @@ pub(super) fn problems(secrets: &SecretConfigs, machines: Option<&[&str]>) -> Di
             found.push(
                 Diagnostic::error("The key is not a name of a secret")
                     .detail(format!("{error}: it is the name of a file."))
-                    .at(path.clone()),
-            );
-        }
-        let instead = instead_of_one(&[
-            ("value_wo", presence(&secret.value_wo)),
-            ("command", presence(&secret.command)),
-            ("file", presence(&secret.file)),
-        ]);
-        if let Some(given) = instead {
-            found.push(
-                Diagnostic::error("A secret has exactly one content")
-                    .detail(format!("Found {given}, expected one of `value_wo`, `command` and `file`."))
                     .at(path.clone()),
             );
         }
