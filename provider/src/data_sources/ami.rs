@@ -90,25 +90,13 @@ impl DataSource<Context> for Ami {
                      be.",
                 ),
             )
+            .exactly_one_of(&["release", "name"])
     }
 
     async fn read(&self, cx: &Cx<Context>, mut config: Model) -> Result<Model, Diagnostics> {
         let root = Path::root;
-        let pattern = match (config.release.known(), config.name.known()) {
-            (Some(release), None) => format!("nixos/{release}*"),
-            (None, Some(name)) => name.clone(),
-            (release, _) => {
-                let found = if release.is_some() {
-                    "both `release` and `name`"
-                } else {
-                    "neither `release` nor `name`"
-                };
-                return Err(Diagnostic::error("Which image?")
-                    .detail(format!("Found {found}; expected one of them, e.g. release = \"25.05\"."))
-                    .at(root().attribute("release"))
-                    .into());
-            }
-        };
+        let release = config.release.known().map(|release| format!("nixos/{release}*"));
+        let pattern = release.or_else(|| config.name.known().cloned()).unwrap_or_default();
         let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
         let region =
             aws.region(config.region.known().map(String::as_str), &root().attribute("region")).await?;

@@ -7,7 +7,7 @@ use nixos_activator::agent::health::{Check, Probe};
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Type, validators};
 
-use crate::settings::{List, duration_or, instead_of_one, known_elements, presence, strings_attribute};
+use crate::settings::{List, duration_or, known_elements, strings_attribute};
 
 /// One of `health_checks`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -111,7 +111,8 @@ pub(super) fn attribute() -> Attribute {
         )
         .attribute("interval", duration("From one try to the next. Default: `1s`."))
         .attribute("timeout", duration("How long one try may take. Default: `10s`."))
-        .attribute("deadline", duration("How long all tries together may take. Default: `1m`."));
+        .attribute("deadline", duration("How long all tries together may take. Default: `1m`."))
+        .exactly_one_of(&["units", "command", "http", "tcp"]);
     Attribute::nested_map(check).optional().description(
         "What must hold with a new system (`action` `switch` or `test`) before it is kept, by a name of \
          your choice. Each has exactly one of `units`, `command`, `http` and `tcp`. Where one does not \
@@ -134,22 +135,6 @@ pub(super) fn problems(checks: &HealthChecks, machines: Option<&[&str]>) -> Diag
             let path = attribute.map_or_else(|| path.clone(), |attribute| path.clone().attribute(attribute));
             found.push(Diagnostic::error(summary).detail(detail).at(path));
         };
-        let instead = instead_of_one(&[
-            ("units", presence(&check.units)),
-            ("command", presence(&check.command)),
-            ("http", presence(&check.http)),
-            ("tcp", presence(&check.tcp)),
-        ]);
-        if let Some(found) = instead {
-            wrong(
-                None,
-                "A health check looks at exactly one thing",
-                format!(
-                    "Found {found}, expected one of `units`, `command`, `http` and `tcp`. Write several \
-                     checks for several things."
-                ),
-            );
-        }
         let here = check.from.known().is_some_and(|from| from == "here");
         if here && check.units.is_known() {
             wrong(

@@ -207,9 +207,11 @@ pub(crate) fn spec_attributes(schema: Schema) -> Schema {
 
 /// `machines`, without being required or optional.
 pub(crate) fn machines_attribute() -> Attribute {
-    Attribute::nested_map(target_attributes(Direction::Input))
-        .description("The machine of each node, by the node's name: `{ web = nixos_machine.web.target }`. The resource itself \
-         (`nixos_machine.web`) is accepted, too, but has no `bastion`, keys, `elevate` and `options`.")
+    Attribute::nested_map(target_attributes(Direction::Input)).description(
+        "The machine of each node, by the node's name: `{ web = nixos_machine.web.target }`. The resource \
+         itself (`nixos_machine.web`) is accepted, too, but has no `bastion`, keys, `elevate` and \
+         `options`.",
+    )
 }
 
 fn copy_attributes() -> Nested {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, validators};
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::{List, instead_of_one, known_elements, presence, strings_attribute, texts};
+use crate::settings::{List, known_elements, strings_attribute, texts};
 
 /// One of `secrets`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -113,7 +113,8 @@ pub(super) fn attribute() -> Attribute {
                  with its TPM where it has one. For paths under `/run`; needs systemd 250 on the machine. \
                  Default: false.",
             ),
-        );
+        )
+        .exactly_one_of(&["value_wo", "command", "file"]);
     Attribute::nested_map(secret).optional().description(
         "Secrets of the machines, by name: files that never touch state, plan, log or the Nix store. Each \
          has exactly one of `value_wo`, `command` and `file`. They are there before the new system starts, \
@@ -145,18 +146,6 @@ pub(super) fn problems(secrets: &SecretConfigs, machines: Option<&[&str]>) -> Di
             found.push(
                 Diagnostic::error("The key is not a name of a secret")
                     .detail(format!("{error}: it is the name of a file."))
-                    .at(path.clone()),
-            );
-        }
-        let instead = instead_of_one(&[
-            ("value_wo", presence(&secret.value_wo)),
-            ("command", presence(&secret.command)),
-            ("file", presence(&secret.file)),
-        ]);
-        if let Some(given) = instead {
-            found.push(
-                Diagnostic::error("A secret has exactly one content")
-                    .detail(format!("Found {given}, expected one of `value_wo`, `command` and `file`."))
                     .at(path.clone()),
             );
         }

@@ -97,6 +97,8 @@ pub(super) fn schema() -> Schema {
             )
             .use_state_for_unknown(),
         )
+        .at_most_one_of(&["key_name", "key_name_prefix"])
+        .exactly_one_of(&["public_key", "generate"])
 }
 
 /// Checks that the schema cannot express.
@@ -106,29 +108,6 @@ pub(super) fn validate(config: &Model) -> Result<(), Diagnostics> {
     let mut say = |name: &str, summary: &str, detail: &str| {
         problems.push(Diagnostic::error(summary).detail(detail).at(root().attribute(name)));
     };
-    if config.key_name.is_known() && config.key_name_prefix.is_known() {
-        say(
-            "key_name_prefix",
-            "Two names for one key pair",
-            "Found `key_name` and `key_name_prefix`; expected at most one. Remove the prefix, or the name \
-             to have one made.",
-        );
-    }
-    match (&config.public_key, &config.generate) {
-        (Attr::Known(_), Attr::Known(_)) => say(
-            "generate",
-            "Two keys for one key pair",
-            "Found `public_key` and `generate`; expected one of them. Remove `generate` to use the key you \
-             have.",
-        ),
-        (Attr::Null, Attr::Null) => say(
-            "public_key",
-            "A key pair without a key",
-            "Found neither `public_key` nor `generate`; expected one of them: public_key = \
-             file(\"~/.ssh/id_ed25519.pub\"), or generate = { type = \"ed25519\" } with private_key_file.",
-        ),
-        _ => {}
-    }
     if let Attr::Known(generate) = &config.generate {
         if config.private_key_file.is_null() {
             say(

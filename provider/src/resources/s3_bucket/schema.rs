@@ -115,10 +115,11 @@ pub(super) fn schema() -> Schema {
         .attribute(
             "website_domain",
             computed(
-                "The part of `website_endpoint` behind the name; null without \
-                                               `website`.",
+                "The part of `website_endpoint` behind the name; null \
+                                               without `website`.",
             ),
         )
+        .at_most_one_of(&["bucket", "bucket_prefix"])
 }
 
 fn public_access_block() -> Attribute {
@@ -357,14 +358,6 @@ pub(super) fn validate(config: &Model) -> Result<(), Diagnostics> {
     let mut say = |name: &str, summary: &str, detail: &str| {
         problems.push(Diagnostic::error(summary).detail(detail).at(Path::root().attribute(name)));
     };
-    if config.bucket.is_known() && config.bucket_prefix.is_known() {
-        say(
-            "bucket_prefix",
-            "Two names for one bucket",
-            "Found `bucket` and `bucket_prefix`; expected at most one. Remove the prefix, or the name to \
-             have one made.",
-        );
-    }
     if config.force_destroy == Attr::Known(true) && config.persist_on_destroy == Attr::Known(true) {
         say(
             "persist_on_destroy",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::group::{Group, GroupRule, group_rules};
 use super::validators::Validator;
 use crate::{Type, Value};
 
@@ -52,6 +53,7 @@ pub(crate) struct Items {
 #[derive(Clone, Debug, Default)]
 pub struct Nested {
     pub(crate) attributes: BTreeMap<String, Attribute>,
+    pub(crate) groups: Vec<Group>,
 }
 
 macro_rules! flags {
@@ -212,6 +214,8 @@ impl Nested {
         self.attributes.insert(name.to_owned(), attribute);
         self
     }
+
+    group_rules!();
 }
 
 pub(super) fn object_type(attributes: &BTreeMap<String, Attribute>) -> Type {

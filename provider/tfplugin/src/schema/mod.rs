@@ -23,7 +23,7 @@ pub use identity::{IdentityAttribute, IdentitySchema};
 pub use validators::Validator;
 
 use attribute::object_type;
-use group::{Group, GroupRule};
+use group::{Group, GroupRule, group_rules};
 
 use crate::{Path, Step, Type};
 
@@ -75,34 +75,7 @@ impl Schema {
         Self { identity: Some(identity), ..self }
     }
 
-    /// One of these attributes must be set, and no two of them.
-    #[must_use]
-    pub fn exactly_one_of(self, names: &[&str]) -> Self {
-        self.group(GroupRule::ExactlyOne, names)
-    }
-
-    /// No two of these attributes may be set.
-    #[must_use]
-    pub fn at_most_one_of(self, names: &[&str]) -> Self {
-        self.group(GroupRule::AtMostOne, names)
-    }
-
-    /// One or more of these attributes must be set.
-    #[must_use]
-    pub fn at_least_one_of(self, names: &[&str]) -> Self {
-        self.group(GroupRule::AtLeastOne, names)
-    }
-
-    /// These attributes must be set together or not at all.
-    #[must_use]
-    pub fn all_or_none_of(self, names: &[&str]) -> Self {
-        self.group(GroupRule::AllOrNone, names)
-    }
-
-    fn group(mut self, rule: GroupRule, names: &[&str]) -> Self {
-        self.groups.push(Group::new(rule, names));
-        self
-    }
+    group_rules!();
 
     /// The type of a whole value.
     pub(crate) fn ty(&self) -> Type {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::choice;
+use super::group::Group;
 use super::{Attribute, Kind, Nesting, Schema};
 use crate::{Diagnostic, Diagnostics, Path, Type, Value};
 
@@ -13,11 +14,8 @@ impl Schema {
     /// Everything that is wrong with `config`. `write_only` tells whether the client keeps write-only values out of state.
     pub(crate) fn validate(&self, config: &Value, write_only: bool) -> Diagnostics {
         let mut found = Diagnostics::default();
-        let root = Path::root();
-        let problem = |group| choice::problem(group, &self.attributes, config, &root);
-        found.extend(self.groups.iter().filter_map(problem));
         let context = Context { write_only, hidden: false };
-        validate_object(&self.attributes, config, &Path::root(), context, &mut found);
+        validate_object(&self.attributes, &self.groups, config, &Path::root(), context, &mut found);
         found
     }
 }
@@ -33,11 +31,16 @@ struct Context {
 
 fn validate_object(
     attributes: &BTreeMap<String, Attribute>,
+    groups: &[Group],
     config: &Value,
     path: &Path,
     context: Context,
     found: &mut Diagnostics,
 ) {
+    // Of an object that is null or not known yet no attribute can be missing.
+    if matches!(config, Value::Map(_)) {
+        found.extend(groups.iter().filter_map(|group| choice::problem(group, attributes, config, path)));
+    }
     for (name, attribute) in attributes {
         let Some(value) = config.get(name) else { continue };
         if value.is_unknown() {
@@ -80,7 +83,8 @@ fn validate_object(
         }
         if let Kind::Nested(nesting, nested) = &attribute.kind {
             let mut inner = |value: &Value, path: &Path| {
-                validate_object(&nested.attributes, value, path, Context { hidden, ..context }, found);
+                let context = Context { hidden, ..context };
+                validate_object(&nested.attributes, &nested.groups, value, path, context, found);
             };
             match (nesting, value) {
                 (Nesting::Single, value) => inner(value, &path),
@@ -178,6 +182,25 @@ mod tests {
             (&together, open()),
         ] {
             assert_eq!(problems(schema, fine), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn groups_of_a_nested_object_are_told_with_its_place() {
+        let nested = crate::Nested::new()
+            .attribute("x", Attribute::string().optional())
+            .attribute("y", Attribute::string().optional())
+            .exactly_one_of(&["x", "y"]);
+        let schema = Schema::new(0).attribute("a", Attribute::nested_map(nested).optional());
+        let object = |x: Value, y: Value| Value::Map([("x".to_owned(), x), ("y".to_owned(), y)].into());
+        let found = |value: Value| {
+            let map = Value::Map([("k".to_owned(), value)].into());
+            problems(&schema, [map, Value::Null])
+        };
+        assert_eq!(found(object(Value::Null, Value::Null)), [r#"One of `x`, `y` is missing in `a["k"]`"#]);
+        assert_eq!(found(object("1".into(), "2".into())), [r#"Only one of `x`, `y` can be set in `a["k"]`"#]);
+        for fine in [object("1".into(), Value::Null), object("1".into(), Value::Unknown), Value::Unknown] {
+            assert_eq!(found(fine), [""; 0]);
         }
     }
 

@@ -203,9 +203,9 @@ impl<P: Provider> Shared<P> {
         self: Arc<Self>,
         request: proto::move_resource_state::Request,
     ) -> Result<proto::move_resource_state::Response, Diagnostics> {
+        const MOVED: &str = "The state that is to be moved";
         let resource = self.registry().resource(&request.target_type_name)?;
         let schema = resource.schema();
-        const MOVED: &str = "The state that is to be moved";
         let (from, to) = (request.source_type_name.clone(), resource.type_name());
         let moved = resource.move_state(MoveRequest {
             source_provider: request.source_provider_address.clone(),

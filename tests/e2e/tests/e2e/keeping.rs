@@ -96,8 +96,8 @@ fn health_checks_that_make_no_sense_are_refused() {
     };
     set_up(&world, &main("tcp = \"a:1\""), &one(""));
     for (checks, expected) in [
-        ("", "Found none of them, expected one of `units`, `command`, `http` and `tcp`"),
-        ("tcp = \"a:1\", command = [\"true\"]", "Found command and tcp"),
+        ("", "exactly one of `units`, `command`, `http`, `tcp` is expected"),
+        ("tcp = \"a:1\", command = [\"true\"]", "Found `command`, `tcp`"),
         ("tcp = \"a\"", "`host:port`"),
         ("units = [\"a.service\"], from = \"here\"", "Units can only be looked at on the machine"),
         ("http = { url = \"https://a\" }", "expected http:// (or `from = \"here\"`)"),

@@ -302,8 +302,8 @@ fn secrets_that_make_no_sense_are_refused() {
     let main = |secrets: &str| site(&world, &["web"], &format!("secrets = {{ {secrets} }}"));
     set_up(&world, &main(""), &one(""));
     for (secrets, expected) in [
-        ("a = {}", "Found none of them, expected one of `value_wo`, `command` and `file`"),
-        ("a = { file = \"/x\", value_wo = \"y\" }", "Found value_wo and file"),
+        ("a = {}", "exactly one of `value_wo`, `command`, `file` is expected"),
+        ("a = { file = \"/x\", value_wo = \"y\" }", "Found `value_wo`, `file`"),
         ("\"a/b\" = { file = \"/x\" }", "The key is not a name of a secret"),
         ("a = { file = \"/x\", permissions = \"rw\" }", "octal digits"),
         ("a = { file = \"/x\", path = \"keys/a\" }", "an absolute path"),
