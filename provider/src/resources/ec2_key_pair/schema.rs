@@ -98,7 +98,8 @@ pub(super) fn schema() -> Schema {
             .use_state_for_unknown(),
         )
         .at_most_one_of(&["key_name", "key_name_prefix"])
-        .exactly_one_of(&["public_key", "generate"])
+        // In this order: a state has the public half of a generated key, too.
+        .exactly_one_of(&["generate", "public_key"])
 }
 
 /// Checks that the schema cannot express.
