@@ -21,7 +21,9 @@ pub(crate) fn all(checks: &[Check], output: &Path) -> Vec<FailedCheck> {
                 let file = output.join(number.to_string());
                 (
                     check,
-                    scope.spawn(move || health::hold(check, |probe, timeout| look(probe, timeout, &file))),
+                    scope.spawn(move || {
+                        health::try_until_healthy(check, |probe, timeout| look(probe, timeout, &file))
+                    }),
                 )
             })
             .collect();

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use nixos_agent::{DeploymentId, Event, EventKind, Phase, Request};
+use nixos_agent::{ActivationId, Event, EventKind, Phase, Request};
 use zeroize::Zeroizing;
 
 use crate::AgentError;
@@ -16,7 +16,7 @@ const DEPLOYMENTS: &str = "/var/lib/nixos-agent/deployments";
 /// Appears in memory once somebody has logged in anew.
 pub(crate) const REACHABLE: &str = "reachable";
 
-/// Appears in memory with the [`Word`](nixos_agent::Word) that ends the holding.
+/// Appears in memory with the [`Answer`](nixos_agent::Answer) that ends the holding.
 pub(crate) const VERDICT: &str = "verdict";
 
 const VOLATILE: &str = "/run/nixos-agent";
@@ -30,13 +30,13 @@ const REMEMBERED: usize = 10;
 /// The files of one activation.
 #[derive(Clone, Debug)]
 pub(crate) struct Deployment {
-    id: DeploymentId,
+    id: ActivationId,
     directory: PathBuf,
 }
 
 impl Deployment {
     /// The files of an activation that exists.
-    pub(crate) fn open(id: &DeploymentId) -> Self {
+    pub(crate) fn open(id: &ActivationId) -> Self {
         Self { id: id.clone(), directory: Path::new(DEPLOYMENTS).join(id.as_str()) }
     }
 
@@ -57,7 +57,7 @@ impl Deployment {
         Ok(deployment)
     }
 
-    pub(crate) fn id(&self) -> &DeploymentId {
+    pub(crate) fn id(&self) -> &ActivationId {
         &self.id
     }
 

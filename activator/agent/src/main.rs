@@ -26,7 +26,7 @@ mod volume;
 use std::io::Read as _;
 use std::process::ExitCode;
 
-use nixos_agent::{DeploymentId, Message, Phase, Request, Word};
+use nixos_agent::{ActivationId, Answer, Message, Phase, Request};
 use serde::de::DeserializeOwned;
 
 use files::{Deployment, REACHABLE, VERDICT};
@@ -155,15 +155,15 @@ fn confirm(deployment: &Deployment) -> Result<(), AgentError> {
         return Err(AgentError::NotConfirmed("that is not the nonce of this activation"));
     }
     let waits_in = |phase| deployment.last_phase() == Some(phase);
-    let (name, due) = match &message.word {
-        Word::Reachable => (REACHABLE, waits_in(Phase::AwaitingConfirmation)),
-        Word::Keep => (VERDICT, waits_in(Phase::Holding)),
-        Word::GoBack(_) => (VERDICT, waits_in(Phase::AwaitingConfirmation) || waits_in(Phase::Holding)),
+    let (name, due) = match &message.answer {
+        Answer::Reachable => (REACHABLE, waits_in(Phase::AwaitingConfirmation)),
+        Answer::Keep => (VERDICT, waits_in(Phase::Holding)),
+        Answer::GoBack(_) => (VERDICT, waits_in(Phase::AwaitingConfirmation) || waits_in(Phase::Holding)),
     };
     if !due {
         return Err(AgentError::NotConfirmed("the activation does not wait for it (any more)"));
     }
-    let word = serde_json::to_vec(&message.word).map_err(|error| AgentError::Request(error.to_string()))?;
+    let word = serde_json::to_vec(&message.answer).map_err(|error| AgentError::Request(error.to_string()))?;
     deployment.leave(name, &word)
 }
 
@@ -174,7 +174,7 @@ fn from_stdin<T: DeserializeOwned>() -> Result<T, AgentError> {
 }
 
 /// Starts `run` where neither the end of this session nor that of its user reaches it.
-fn start(id: &DeploymentId) -> Result<(), AgentError> {
+fn start(id: &ActivationId) -> Result<(), AgentError> {
     let own =
         std::env::current_exe().map_err(|source| AgentError::Io { what: "own path".to_owned(), source })?;
     let started = host::command("systemd-run")

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::SystemTime;
 
-use nixos_agent::DeploymentId;
+use nixos_agent::ActivationId;
 use rustix::fs::{major, minor};
 
 use crate::AgentError;
@@ -16,7 +16,7 @@ use crate::preflight::LOCK;
 const LOCKS: &str = "/proc/locks";
 
 /// The activation that holds the lock, and the seconds since it was asked for.
-pub(crate) fn look() -> Result<Option<(DeploymentId, u64)>, AgentError> {
+pub(crate) fn look() -> Result<Option<(ActivationId, u64)>, AgentError> {
     let mut lock = match File::open(LOCK) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use nixos_agent::{Action, Outcome, Phase, Word};
+use nixos_agent::{Action, Answer, Outcome, Phase};
 
 use super::back::forget_pending;
 use super::{End, Transaction, time_limit, with_journals};
@@ -129,8 +129,8 @@ impl Transaction<'_> {
         if seconds > 0 {
             self.events.phase(Phase::AwaitingConfirmation);
             let why = match self.wait_for(&[REACHABLE, VERDICT], seconds) {
-                Some(Word::Reachable | Word::Keep) => None,
-                Some(Word::GoBack(why)) => Some(why),
+                Some(Answer::Reachable | Answer::Keep) => None,
+                Some(Answer::GoBack(why)) => Some(why),
                 None => Some(format!("No login confirmed the new system within {seconds} s")),
             };
             if let Some(why) = why {
@@ -160,8 +160,8 @@ impl Transaction<'_> {
         if seconds > 0 {
             self.events.phase(Phase::Holding);
             let why = match self.wait_for(&[VERDICT], seconds) {
-                Some(Word::Keep | Word::Reachable) => None,
-                Some(Word::GoBack(why)) => Some(why),
+                Some(Answer::Keep | Answer::Reachable) => None,
+                Some(Answer::GoBack(why)) => Some(why),
                 None => Some(format!("Nobody said within {seconds} s that the new system is to be kept")),
             };
             if let Some(why) = why {
@@ -246,7 +246,7 @@ impl Transaction<'_> {
     }
 
     /// The first of these messages, if one comes in time.
-    fn wait_for(&self, names: &[&str], seconds: u64) -> Option<Word> {
+    fn wait_for(&self, names: &[&str], seconds: u64) -> Option<Answer> {
         let window = Duration::from_secs(seconds);
         let start = Instant::now();
         let mut looked = start;
@@ -264,7 +264,7 @@ impl Transaction<'_> {
             if looked.elapsed() >= PULSE {
                 looked = Instant::now();
                 if self.is_in_emergency() {
-                    return Some(Word::GoBack(EMERGENCY.to_owned()));
+                    return Some(Answer::GoBack(EMERGENCY.to_owned()));
                 }
             }
             std::thread::sleep(Duration::from_millis(20));
