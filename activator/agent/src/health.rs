@@ -1,7 +1,7 @@
 //! Health checks: what they are, and how to try one until it passes.
 //!
-//! The agent runs them on the machine, the client where Terraform runs. This file is what both share, so that a check means
-//! the same on both sides.
+//! The agent runs them on the machine, the client where Terraform runs. This file is what both share, so that a check
+//! means the same on both sides.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
@@ -57,8 +57,8 @@ pub enum Probe {
 
 /// Tries a check until enough tries in a row have succeeded, at most until its deadline.
 ///
-/// `try_once` looks at the probe once, for as long as it is told. Its error says what it saw. The error of this function is
-/// the one of the last failed try.
+/// `try_once` looks at the probe once, for as long as it is told. Its error says what it saw. The error of this
+/// function is the one of the last failed try.
 pub fn try_until_healthy(
     check: &Check,
     mut try_once: impl FnMut(&Probe, Duration) -> Result<(), String>,
@@ -147,8 +147,8 @@ pub fn http(url: &str, statuses: &[u16], contains: Option<&str>, timeout: Durati
 
 /// Whether a command ends with exit code 0 in time.
 ///
-/// Its output goes to a file and not to a pipe: a child that the command leaves behind would keep the pipe open, and reading
-/// it would never end.
+/// Its output goes to a file and not to a pipe: a child that the command leaves behind would keep the pipe open, and
+/// reading it would never end.
 pub fn command(command: &mut Command, mut output: File, timeout: Duration) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |error: std::io::Error| format!("{program}: {error}");

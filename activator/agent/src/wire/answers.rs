@@ -14,8 +14,8 @@ pub enum VolumeUse {
     InUse {
         /// The device, e.g. `/dev/nvme1n1`.
         device: String,
-        /// What uses it, as far as that can be found out: `mounted at /data`, `swap`, `/dev/mapper/secret`. Empty for a ZFS
-        /// pool, of which the kernel says nothing.
+        /// What uses it, as far as that can be found out: `mounted at /data`, `swap`, `/dev/mapper/secret`. Empty for a
+        /// ZFS pool, of which the kernel says nothing.
         by: Vec<String>,
     },
 }

@@ -4,16 +4,16 @@ use serde::{Deserialize, Serialize};
 
 /// What the agent waits for before it keeps a new system.
 ///
-/// First it waits for a new login of the client, which proves that the machine can still be reached. Then it may wait for
-/// the client's decision, because the client also looks at the machine from outside, or at other machines.
+/// First it waits for a new login of the client, which proves that the machine can still be reached. Then it may wait
+/// for the client's decision, because the client also looks at the machine from outside, or at other machines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confirmation {
     /// What the client has to repeat in each [`Message`]. Only root on the machine can do something with it.
     pub nonce: String,
     /// How many seconds the agent waits for the new login; 0: it does not wait for one.
     pub window_seconds: u64,
-    /// How many seconds the agent waits for the decision; 0: it keeps the new system as soon as the machine is known to be
-    /// reachable and healthy.
+    /// How many seconds the agent waits for the decision; 0: it keeps the new system as soon as the machine is known to
+    /// be reachable and healthy.
     pub hold_seconds: u64,
 }
 

@@ -92,7 +92,8 @@ id! {
 }
 
 id! {
-    /// Names a deployment, such as one `nixos_deployment` of Terraform: the owner of systems and secrets on its machines.
+    /// Names a deployment, such as one `nixos_deployment` of Terraform: the owner of systems and secrets on its
+    /// machines.
     DeploymentId
 }
 

@@ -1,7 +1,7 @@
 //! The types that travel between client and agent, one theme a file.
 //!
-//! Their JSON is a contract between versions: a newer client asks an older agent that is still at work, and the other way
-//! round. So a field that is added later has a default, and no name in the JSON changes.
+//! Their JSON is a contract between versions: a newer client asks an older agent that is still at work, and the other
+//! way round. So a field that is added later has a default, and no name in the JSON changes.
 
 mod answers;
 mod confirmation;

@@ -25,7 +25,8 @@ pub struct Report {
     /// What is not as it should be although the activation ended well, a sentence each.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// Whether the machine reboots right after this report, because only a reboot brings it back to a system that works.
+    /// Whether the machine reboots right after this report, because only a reboot brings it back to a system that
+    /// works.
     #[serde(default)]
     pub reboots: bool,
 }

@@ -15,8 +15,8 @@ use crate::health;
 pub struct Request {
     /// The id of this activation, which the client draws anew for each.
     pub id: ActivationId,
-    /// The deployment that the system belongs to, which other deployments of the machine can read there; `None`: an operator
-    /// asks, by the command line.
+    /// The deployment that the system belongs to, which other deployments of the machine can read there; `None`: an
+    /// operator asks, by the command line.
     #[serde(default)]
     pub deployment: Option<DeploymentId>,
     /// The new system: a store path that is on the machine already.
@@ -29,8 +29,8 @@ pub struct Request {
     pub rollback: bool,
     /// How many seconds each run of `switch-to-configuration` may take.
     pub activation_timeout_seconds: u64,
-    /// How the client confirms the new system before it becomes the one that boots; `None`: the agent does not wait for the
-    /// client.
+    /// How the client confirms the new system before it becomes the one that boots; `None`: the agent does not wait for
+    /// the client.
     #[serde(default)]
     pub confirmation: Option<Confirmation>,
     /// The checks that must pass on the machine before the new system becomes the one that boots.

@@ -60,7 +60,8 @@ pub struct SecretName(String);
 /// A text that cannot name a secret.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "`{0}` is not the name of a secret: expected 1 to 200 letters, digits, `-`, `_` and `.`, and no `.` at the beginning"
+    "`{0}` is not the name of a secret: expected 1 to 200 letters, digits, `-`, `_` and `.`, and no `.` at the \
+     beginning"
 )]
 pub struct BadSecretName(String);
 
