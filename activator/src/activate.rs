@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nixos_agent::{
-    Confirmation, DeploymentId, Event, EventKind, Message, Outcome, Phase, Report, Request, Word,
+    ActivationId, Answer, Confirmation, Event, EventKind, Message, Outcome, Phase, Report, Request,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -49,7 +49,7 @@ pub async fn activate(
     pool: &Pool,
     connection: &Connection,
     task: Task<'_>,
-    verdict: impl Future<Output = Word>,
+    verdict: impl Future<Output = Answer>,
     progress: &Progress,
 ) -> Result<Report, AgentError> {
     let Task { machine, agent, request, contents } = task;
@@ -106,7 +106,7 @@ async fn waits_in(phase: Phase, mut reached: watch::Receiver<Phase>) -> bool {
 struct Client<'a> {
     endpoint: &'a Endpoint,
     agent: &'a str,
-    id: &'a DeploymentId,
+    id: &'a ActivationId,
     confirmation: &'a Confirmation,
     /// Why the new system could not be confirmed so far.
     obstacle: &'a Mutex<Option<String>>,
@@ -123,7 +123,7 @@ impl Client<'_> {
             let mut pause = Duration::from_millis(300);
             let why = match pool.open(self.endpoint, Wait::ONE_TRY, &CancellationToken::new()).await {
                 Ok(connection) => {
-                    let told = self.tell(&connection, Word::Reachable).await;
+                    let told = self.tell(&connection, Answer::Reachable).await;
                     connection.close().await;
                     match told {
                         Ok(None) => {
@@ -158,7 +158,7 @@ impl Client<'_> {
     }
 
     /// Says what is to become of a system that is held.
-    async fn decide(&self, pool: &Pool, word: Word) {
+    async fn decide(&self, pool: &Pool, answer: Answer) {
         let start = Instant::now();
         let window = Duration::from_secs(self.confirmation.hold_seconds);
         while start.elapsed() < window {
@@ -166,7 +166,7 @@ impl Client<'_> {
                 .connect(self.endpoint, Wait::UntilReachable(RECONNECT), &CancellationToken::new())
                 .await
             {
-                Ok(connection) => self.tell(&connection, word.clone()).await,
+                Ok(connection) => self.tell(&connection, answer.clone()).await,
                 Err(error) => Err(error),
             };
             match told {
@@ -180,8 +180,8 @@ impl Client<'_> {
     }
 
     /// What the agent objected, if it did.
-    async fn tell(&self, connection: &Connection, word: Word) -> Result<Option<String>, SshError> {
-        let message = Message { nonce: self.confirmation.nonce.clone(), word };
+    async fn tell(&self, connection: &Connection, answer: Answer) -> Result<Option<String>, SshError> {
+        let message = Message { nonce: self.confirmation.nonce.clone(), answer };
         // Texts and nothing else: this cannot fail.
         let json = serde_json::to_vec(&message).unwrap_or_default();
         let answer = connection.run_as_root(&[self.agent, "confirm", self.id.as_str()], &json).await?;

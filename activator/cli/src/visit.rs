@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nixos_activator::MachineName;
 use nixos_activator::activate::{self, Task};
-use nixos_activator::agent::{self, Action, Confirmation, DeploymentId, Outcome, Request, Word};
+use nixos_activator::agent::{self, Action, ActivationId, Answer, Confirmation, Outcome, Request, random_id};
 use nixos_activator::facts;
 use nixos_activator::generations;
 use nixos_activator::progress::Progress;
@@ -204,9 +204,8 @@ async fn roll_back(
     agent::check_login(&connection, &facts).await.map_err(activating)?;
     let system = facts.system.clone().unwrap_or_default();
     let agent = agent::install(&connection, &system).await.map_err(activating)?;
-    let random = || DeploymentId::random().map_err(|error| activating(error.into()));
     let request = Request {
-        id: random()?,
+        id: ActivationId::random().map_err(|error| activating(error.into()))?,
         deployment: None,
         toplevel: generation.toplevel.to_string(),
         action: Action::Switch,
@@ -214,7 +213,7 @@ async fn roll_back(
         rollback: true,
         activation_timeout_seconds: ACTIVATION,
         confirmation: Some(Confirmation {
-            nonce: random()?.to_string(),
+            nonce: random_id().map_err(|error| activating(error.into()))?,
             window_seconds: CONFIRMATION,
             hold_seconds: 0,
         }),
@@ -230,7 +229,7 @@ async fn roll_back(
     let task = Task { machine: &machine.name, agent: &agent, request: &request, contents: &[] };
     let label = machine.name.clone();
     let progress = Progress::new(move |event| eprintln!("{label}: {}", event.message));
-    let report = activate::activate(pool, &connection, task, async { Word::Keep }, &progress)
+    let report = activate::activate(pool, &connection, task, async { Answer::Keep }, &progress)
         .await
         .map_err(activating)?;
     if !matches!(report.outcome, Outcome::Activated | Outcome::Unchanged) {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use nixos_agent::{DeploymentId, Event, EventKind, Report, STORED_AGENT, SystemState};
+use nixos_agent::{ActivationId, Event, EventKind, Report, STORED_AGENT, SystemState};
 use tokio::io::{AsyncRead, AsyncWriteExt};
 
 use super::binary::AGENTS;
@@ -21,7 +21,7 @@ pub struct Running {
     /// The path of an agent that can be asked about it.
     pub agent: String,
     /// Which one it is.
-    pub id: DeploymentId,
+    pub id: ActivationId,
     /// How long ago it was asked for.
     pub age: Duration,
 }

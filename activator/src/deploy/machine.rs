@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixos_agent::health::Check;
-use nixos_agent::{Action, Confirmation, DeploymentId, Outcome, Report, Request, SystemState, Word};
+use nixos_agent::{
+    Action, ActivationId, Answer, Confirmation, Outcome, Report, Request, SystemState, random_id,
+};
 use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
@@ -224,7 +226,7 @@ impl Deployment<'_> {
         let verdict = async {
             failed_here = check_from_here(&job.checks_from_here).await;
             if !failed_here.is_empty() {
-                return Word::GoBack(
+                return Answer::GoBack(
                     "The machine is not healthy, as seen from where Terraform runs".to_owned(),
                 );
             }
@@ -285,13 +287,12 @@ impl Deployment<'_> {
         let window = if settings.rollback { seconds(settings.confirmation_window) } else { 0 };
         let hold = seconds(self.hold(job));
         let confirmation = if runs_new && window + hold > 0 {
-            let nonce = DeploymentId::random()?.to_string();
-            Some(Confirmation { nonce, window_seconds: window, hold_seconds: hold })
+            Some(Confirmation { nonce: random_id()?, window_seconds: window, hold_seconds: hold })
         } else {
             None
         };
         Ok(Request {
-            id: DeploymentId::random()?,
+            id: ActivationId::random()?,
             deployment: settings.id.clone(),
             toplevel: job.toplevel.to_string(),
             action,
