@@ -28,7 +28,7 @@ pub enum CachePolicy {
     /// Those that are pure: locked flakes, whose reference names all that they can read.
     #[default]
     Pure,
-    /// Also others, with all the files that were read; see [`trace`].
+    /// Also others, with all the files that were read; see [`trace`](super::trace).
     ReadSet,
 }
 
@@ -111,7 +111,7 @@ pub struct Key {
     /// `keyCommand`.
     #[serde(default)]
     pub command: Option<Vec<String>>,
-    /// Whether its content is in the specification itself; see [`Evaluator::texts`].
+    /// Whether its content is in the specification itself; see [`Evaluator::texts`](super::Evaluator::texts).
     #[serde(default)]
     pub text: bool,
 }

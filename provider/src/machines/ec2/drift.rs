@@ -7,9 +7,9 @@ use tfplugin::Attr;
 
 use super::api::Ec2;
 use super::block::{Ec2Block, MetadataOptions, RootVolume};
-use super::schema::is_device;
 use super::volume_map::Volume;
 use super::volume_map::Volumes;
+use super::volume_schema::is_device;
 use super::volumes::made_with;
 use crate::aws::{AwsError, Seen, TagModel, TagRules, ec2_tags};
 use crate::machines::host_key::hands_over;

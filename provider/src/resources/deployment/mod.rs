@@ -10,6 +10,7 @@ mod health;
 mod identity;
 mod ids;
 mod import;
+mod jobs;
 mod look;
 mod model;
 mod pin;
@@ -21,6 +22,7 @@ mod rollout;
 mod schema;
 mod secrets;
 mod specialisations;
+mod stop;
 mod texts;
 
 use nixos_activator::reboot::When;
