@@ -42,14 +42,16 @@ pub struct Task<'a> {
     pub contents: &'a [u8],
 }
 
-/// Activates as `request` says, with the contents of its secrets, and returns the agent's report, which says what
-/// runs now. `verdict` is asked for what is to become of a new system that is held. An error means that it is not
-/// known what runs: the agent may have done anything, or nothing.
+/// Activates as `request` says, with the contents of its secrets, and returns the agent's report, which says what runs
+/// now.
+///
+/// While the agent holds a new system, it waits for the `decision` whether the machine keeps it. An error means that
+/// it is not known what runs: the agent may have done everything, a part, or nothing.
 pub async fn activate(
     pool: &Pool,
     connection: &Connection,
     task: Task<'_>,
-    verdict: impl Future<Output = Answer>,
+    decision: impl Future<Output = Answer>,
     progress: &Progress,
 ) -> Result<Report, AgentError> {
     let Task { machine, agent, request, contents } = task;
@@ -79,7 +81,7 @@ pub async fn activate(
                 client.confirm(pool).await;
             }
             if waits_in(Phase::Holding, reached.clone()).await {
-                client.decide(pool, verdict.await).await;
+                client.decide(pool, decision.await).await;
             }
         }
         // Whatever came of it, the agent's report is the end.
@@ -172,8 +174,8 @@ impl Client<'_> {
             match told {
                 Ok(None) => return,
                 // It has decided by itself.
-                Ok(Some(message)) => return tracing::warn!(message, "the verdict came too late"),
-                Err(error) => tracing::warn!(%error, "the verdict has not arrived yet"),
+                Ok(Some(message)) => return tracing::warn!(message, "the decision came too late"),
+                Err(error) => tracing::warn!(%error, "the decision has not arrived yet"),
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }

@@ -122,7 +122,7 @@ impl<'a> Conductor<'a> {
     }
 
     /// The machine runs its new system and would keep it: what is to become of it?
-    pub(crate) async fn verdict(&self, machine: &MachineName, turn: &mut Turn<'_>) -> Answer {
+    pub(crate) async fn decision(&self, machine: &MachineName, turn: &mut Turn<'_>) -> Answer {
         self.set(machine, Standing::Healthy);
         if !self.rollout.atomic {
             return Answer::Keep;
@@ -130,8 +130,8 @@ impl<'a> Conductor<'a> {
         // Others need its place to get as far.
         drop(turn.take());
         let mut standings = self.standings.subscribe();
-        match standings.wait_for(|standings| verdict(standings).is_some()).await {
-            Ok(standings) => verdict(&standings).unwrap_or(Answer::Keep),
+        match standings.wait_for(|standings| decision(standings).is_some()).await {
+            Ok(standings) => decision(&standings).unwrap_or(Answer::Keep),
             // We hold the sender ourselves.
             Err(_) => Answer::Keep,
         }
@@ -196,7 +196,7 @@ impl Rollout {
 }
 
 /// What becomes of healthy machines, once that is clear.
-fn verdict(standings: &Standings) -> Option<Answer> {
+fn decision(standings: &Standings) -> Option<Answer> {
     let first = |wanted| standings.iter().find(|(_, standing)| **standing == wanted).map(|(name, _)| name);
     if let Some(name) = first(Standing::Failed) {
         return Some(Answer::GoBack(format!("Machine \"{name}\" failed, and all were to succeed or none")));
@@ -248,7 +248,7 @@ mod tests {
                 Standing::Working if failing.contains(&who) => Standing::Failed,
                 Standing::Working => Standing::Healthy,
                 Standing::Healthy if !rollout.atomic => Standing::Done,
-                Standing::Healthy => match verdict(&standings) {
+                Standing::Healthy => match decision(&standings) {
                     None => now,
                     Some(Answer::GoBack(_)) => Standing::Failed,
                     Some(_) => Standing::Done,

@@ -26,7 +26,7 @@ use crate::secrets;
 use crate::ssh::{Connection, SshError, Wait};
 
 /// How long it may take to tell a machine what is to become of its new system.
-const VERDICT: Duration = Duration::from_mins(1);
+const DECISION: Duration = Duration::from_mins(1);
 
 /// A machine while we are there.
 struct Visit<'a> {
@@ -223,7 +223,7 @@ impl Deployment<'_> {
         tools.progress.machine(machine, Stage::Activate, "activating");
         ended.asked = true;
         let mut failed_here = vec![];
-        let verdict = async {
+        let decision = async {
             failed_here = check_from_here(&job.checks_from_here).await;
             if !failed_here.is_empty() {
                 return Answer::GoBack(
@@ -231,11 +231,11 @@ impl Deployment<'_> {
                 );
             }
             drop(slot);
-            self.conductor.verdict(machine, turn).await
+            self.conductor.decision(machine, turn).await
         };
         let (pool, progress) = (&tools.pool, &tools.progress);
         let task = Task { machine, agent, request: &request, contents: &contents };
-        let mut report = activate::activate(pool, connection, task, verdict, progress).await?;
+        let mut report = activate::activate(pool, connection, task, decision, progress).await?;
         report.failed_checks.append(&mut failed_here);
         ended.now = Some(report.system.clone());
         if report.reboots {
@@ -311,14 +311,14 @@ impl Deployment<'_> {
         })
     }
 
-    /// How long a machine may have to wait for our verdict; zero: there is nothing to wait for.
+    /// How long a machine may have to wait for our decision; zero: there is nothing to wait for.
     fn hold(&self, job: &Job) -> Duration {
         let longest = |checks: &[Check]| checks.iter().map(|check| check.deadline + check.timeout).max();
         let here = longest(&job.checks_from_here);
         if here.is_none() && !self.settings.rollout.atomic {
             return Duration::ZERO;
         }
-        let mut hold = here.unwrap_or_default() + VERDICT;
+        let mut hold = here.unwrap_or_default() + DECISION;
         if self.settings.rollout.atomic {
             let settings = self.settings;
             let one = settings.activation_timeout

@@ -38,7 +38,7 @@ pub(super) fn objections(login: &Login, key: Option<&str>, files: &EtcFiles<'_>)
     };
     let accounts = files.system.and_then(Accounts::of);
     let mut found = refusals(&effective, login, key, accounts.as_ref());
-    if let Some(key) = key.filter(|key| !may_know(&effective, key, login, files)) {
+    if let Some(key) = key.filter(|key| !may_accept_key(&effective, key, login, files)) {
         found.push(Objection::UnknownKey(key.to_owned()));
     }
     found
@@ -85,7 +85,7 @@ fn refusals(
     let one = |keyword: &str| all(keyword).first().map_or("", String::as_str);
     let mut found = vec![];
     let places = all("listenaddress");
-    if !places.is_empty() && !places.iter().any(|place| takes(place, login)) {
+    if !places.is_empty() && !places.iter().any(|place| gets(place, login)) {
         found.push(Objection::Elsewhere(places.to_vec()));
     }
     let mut refuses = |keyword: &str, when: bool| {
@@ -126,7 +126,7 @@ fn needs_keys_only(way: &str) -> bool {
 }
 
 /// Whether a server that listens at `ADDRESS:PORT` gets this login.
-fn takes(place: &str, login: &Login) -> bool {
+fn gets(place: &str, login: &Login) -> bool {
     let Some((address, port)) = place.rsplit_once(':') else {
         return true;
     };
@@ -139,7 +139,7 @@ fn takes(place: &str, login: &Login) -> bool {
 
 /// Whether the server may accept the key. It certainly does not where it looks only into files and none of them has the
 /// key.
-fn may_know(effective: &Effective, key: &str, login: &Login, files: &EtcFiles<'_>) -> bool {
+fn may_accept_key(effective: &Effective, key: &str, login: &Login, files: &EtcFiles<'_>) -> bool {
     let one = |keyword: &str| effective.get(keyword).and_then(|values| values.first()).map(String::as_str);
     let asks_others = ["authorizedkeyscommand", "trustedusercakeys"]
         .iter()

@@ -47,7 +47,7 @@ impl<'a> SecretChange<'a> {
         let before = systemd::units().unwrap_or_default().failed;
         let refused = due
             .into_iter()
-            .filter(|(verb, unit)| program::output("systemctl", &[verb.verb(), unit]).is_err());
+            .filter(|(refresh, unit)| program::output("systemctl", &[refresh.verb(), unit]).is_err());
         let mut failed: BTreeSet<String> = refused.map(|(_, unit)| unit.clone()).collect();
         // Units that require a restarted unit are restarted with it, and may fail too.
         failed.extend(
@@ -62,10 +62,10 @@ impl<'a> SecretChange<'a> {
             return;
         };
         let refreshed = std::fs::read_to_string(self.directory().join(REFRESHED)).unwrap_or_default();
-        for (verb, unit) in self.units() {
+        for (refresh, unit) in self.units() {
             let touched = refreshed.lines().any(|line| line == unit);
             let verb = match systemd::active_since(unit) {
-                Some(since) if since < restored && (touched || since >= published) => verb.verb(),
+                Some(since) if since < restored && (touched || since >= published) => refresh.verb(),
                 // The unit ran before, and failed with the new content.
                 None if touched => "restart",
                 _ => continue,

@@ -42,7 +42,7 @@ pub(super) fn boot_once(system: &str, fallback: &str) -> Result<(), String> {
     grub(system, fallback).map_err(|grub| neither(&systemd_boot, &grub))
 }
 
-/// Takes that back, for both boot loaders: it does no harm where it was the other one.
+/// Takes that back. It is done for both boot loaders, because it changes nothing for the one that is not used.
 pub(super) fn forget() {
     let _ = program::output("bootctl", &["set-oneshot", ""]);
     if let Ok(environment) = std::fs::read_to_string(GRUB_ENVIRONMENT) {
