@@ -13,8 +13,8 @@ use nixos_activator::scheduler::Scheduler;
 use nixos_activator::ssh::Pool;
 use serde::Deserialize;
 use tfplugin::{
-    Attr, Attribute, ConfigureCx, Diagnostic, Diagnostics, DynDataSource, DynEphemeralResource, DynFunction,
-    DynResource, Nested, Path, Provider, Schema, Type, validators,
+    Attr, Attribute, ConfigureCx, Diagnostic, Diagnostics, DurationText, DynDataSource, DynEphemeralResource,
+    DynFunction, DynResource, Nested, Path, Provider, Schema, Type, validators,
 };
 
 use crate::aws::{AwsBlock, AwsSettings, aws_attribute};
@@ -33,7 +33,7 @@ use crate::resources::deployment::DeploymentResource;
 use crate::resources::ec2_key_pair::KeyPairResource;
 use crate::resources::machine::MachineResource;
 use crate::resources::s3_bucket::BucketResource;
-use crate::settings::{List, duration_or, strings_attribute, texts};
+use crate::settings::{List, strings_attribute, texts};
 
 /// The provider: it owns what has to be put away at the end of the process.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ struct SshConfig {
     private_key_file: Attr<String>,
     bastion: Attr<Bastion>,
     host_key_policy: Attr<String>,
-    connect_timeout: Attr<String>,
+    connect_timeout: Attr<DurationText>,
     options: List<String>,
     elevate: List<String>,
     elevate_password: Attr<Secret>,
@@ -196,7 +196,7 @@ impl SshConfig {
                 .known()
                 .map(|text| host_key_policy(text))
                 .unwrap_or_default(),
-            connect_timeout: duration_or(Some(&self.connect_timeout), CONNECT_TIMEOUT),
+            connect_timeout: self.connect_timeout.or(CONNECT_TIMEOUT),
             options: texts(&self.options)?,
             elevate: texts(&self.elevate)?,
             elevate_password: self.elevate_password.known().cloned(),
@@ -261,7 +261,7 @@ fn ssh_attribute() -> Attribute {
         .attribute("private_key_file", Attribute::string().optional().description("A private key file on the machine where Terraform runs. Default: agent and `ssh_config`."))
         .attribute("bastion", Attribute::nested_single(bastion_attributes(Direction::Input)).optional().description("A host to jump over to every machine that names none itself. All machines behind it share one connection to it."))
         .attribute("host_key_policy", Attribute::string().optional().validate(policy).description("What to do with a host key that is not known: `strict` (refuse, the default), `accept_new` (accept the first one that is seen, and only that one from then on) or `off` (never check)."))
-        .attribute("connect_timeout", Attribute::string().optional().validate(validators::duration()).description("How long one attempt to connect may take. Default: `10s`."))
+        .attribute("connect_timeout", Attribute::duration().optional().description("How long one attempt to connect may take. Default: `10s`."))
         .attribute("options", strings_attribute("Further lines for `ssh_config`, each as `Keyword=value`. One that cannot change what every connection has is an error.").validate(effective_options()))
         .attribute("elevate", strings_attribute(ELEVATE))
         .attribute("elevate_password", Attribute::string().optional().sensitive().description("What to type where that command asks for a password, and to no other question; it must have no option such as `-n` that forbids to ask. It may come from an ephemeral resource and never reaches state, nor the machine's disk or the arguments of a program."));

@@ -15,6 +15,7 @@ mod context;
 mod convert;
 mod data_source;
 mod diagnostic;
+mod duration;
 mod ephemeral;
 mod function;
 mod list;
@@ -30,6 +31,7 @@ mod schema;
 mod server;
 #[cfg(feature = "testing")]
 mod terraform;
+mod timeouts;
 mod types;
 mod value;
 
@@ -45,6 +47,7 @@ pub use context::{Client, Cx, Deferral};
 pub use convert::{ConvertError, completed, from_value, to_value};
 pub use data_source::{DataSource, DynDataSource, data_source};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use duration::{DurationText, NotADuration};
 pub use ephemeral::{DynEphemeralResource, EphemeralResource, Opened, Renewed, ephemeral_resource};
 pub use function::{DynFunction, Function, FunctionError, Parameter, Signature, function};
 pub use list::{DynListResource, Found, ListRequest, ListResource, Listed, list_resource};
@@ -60,5 +63,6 @@ pub use schema::{
     Attribute, Block, IdentityAttribute, IdentitySchema, Nested, Schema, Validator, validators,
 };
 pub use server::serve;
+pub use timeouts::Timeouts;
 pub use types::Type;
 pub use value::Value;

@@ -25,7 +25,7 @@ use super::{generations, health, identity, ids, look, plan, rollout, texts};
 use crate::context::Context;
 use crate::diagnose;
 use crate::machines::{Sameness, provider_unknown};
-use crate::settings::{self, duration_or};
+use crate::settings;
 
 /// The limit for a whole create or update.
 const APPLY: Duration = Duration::from_hours(1);
@@ -50,11 +50,9 @@ pub(super) async fn apply(
         deployment.id = Attr::Known(ids::new_id()?);
     }
     // A limit of time ends as a cancellation does: at the next safe point, with a true state.
-    let limit = deployment
-        .timeouts
-        .known()
-        .map(|timeouts| if prior.is_some() { &timeouts.update } else { &timeouts.create });
-    let stop = Stop::after(&cx.cancel, duration_or(limit, APPLY));
+    let timeouts = &deployment.timeouts;
+    let limit = if prior.is_some() { timeouts.update_or(APPLY) } else { timeouts.create_or(APPLY) };
+    let stop = Stop::after(&cx.cancel, limit);
 
     private.planned = Planned::default();
     complete(cx, &stop.token, &mut deployment, &mut private)
@@ -368,12 +366,9 @@ fn settings(deployment: &Deployment) -> Settings {
         },
         rollback: deployment.rollback.known().copied().unwrap_or(true),
         connect_deadline: CONNECT,
-        activation_timeout: duration_or(Some(&deployment.activation_timeout), ACTIVATION),
-        confirmation_window: duration_or(Some(&deployment.confirm_timeout), CONFIRMATION),
-        reboot: Reboot {
-            when: deployment.reboots(),
-            deadline: duration_or(Some(&deployment.reboot_timeout), REBOOT),
-        },
+        activation_timeout: deployment.activation_timeout.or(ACTIVATION),
+        confirmation_window: deployment.confirm_timeout.or(CONFIRMATION),
+        reboot: Reboot { when: deployment.reboots(), deadline: deployment.reboot_timeout.or(REBOOT) },
         keep_generations: deployment.keep_generations.known().copied(),
         rollout: rollout::settings(&deployment.rollout),
         tolerated_units: tolerated_units(deployment),

@@ -1,10 +1,9 @@
 //! What users can write in a `nixos_deployment`, and what they get back.
 
-use tfplugin::{Attribute, Nested, Schema, Type, validators};
+use tfplugin::{Attribute, Nested, Schema, Timeouts, Type, validators};
 
 use super::{generations, health, rollout, secrets, specialisations};
 use crate::machines::{Direction, target_attributes};
-use crate::settings::timeouts_attribute;
 
 pub(super) fn schema() -> Schema {
     spec_attributes(
@@ -18,10 +17,10 @@ pub(super) fn schema() -> Schema {
     .attribute("specialisations", specialisations::attribute())
     .attribute("action", Attribute::string().optional().computed().default("switch").validate(validators::one_of(&["switch", "boot", "test", "dry_activate", "push"])).description("What to do with a system once it is on its machine, as in `switch-to-configuration`: `switch` (activate now and at boot; the default), `boot` (at the next boot), `test` (now, not at boot), `dry_activate` (only say what would happen), `push` (nothing)."))
     .attribute("reboot", Attribute::string().optional().computed().default("never").validate(validators::one_of(&["never", "if_needed", "always"])).description("Whether a machine is rebooted once it boots its new system: `never` (the default); `if_needed`, when it was booted with another kernel, initial RAM disk or set of modules, when the new system cannot take over from the running one, or with `action = \"boot\"`; `always`, when it was booted with any other system. It has to come back with the new system; then it gets its secrets and has to pass its health checks. Needs `action` `switch` or `boot`."))
-    .attribute("reboot_timeout", Attribute::string().optional().validate(validators::duration()).description("How long a machine may be away when it reboots. Default: `10m`. Where it goes back by itself if the new system does not come up, Terraform waits for twice that and a minute. `timeouts` have to leave room for it."))
+    .attribute("reboot_timeout", Attribute::duration().optional().description("How long a machine may be away when it reboots. Default: `10m`. Where it goes back by itself if the new system does not come up, Terraform waits for twice that and a minute. `timeouts` have to leave room for it."))
     .attribute("rollback", Attribute::bool().optional().computed().default(true).description("Whether a machine goes back to what it ran before when its new system fails. With false no new login has to confirm the system either, and a machine whose new system fails is left as it is. Default: true."))
-    .attribute("confirm_timeout", Attribute::string().optional().validate(validators::duration()).description("How long a machine runs its new system without anybody having logged in to it anew; then it goes back to the old one. Default: `30s`. With `0s` nobody has to log in, and a system that by its files could not let this login in any more is not refused: for moving a machine to another port or address."))
-    .attribute("activation_timeout", Attribute::string().optional().validate(validators::duration()).description("How long `switch-to-configuration` may take on a machine. Default: `10m`."))
+    .attribute("confirm_timeout", Attribute::duration().optional().description("How long a machine runs its new system without anybody having logged in to it anew; then it goes back to the old one. Default: `30s`. With `0s` nobody has to log in, and a system that by its files could not let this login in any more is not refused: for moving a machine to another port or address."))
+    .attribute("activation_timeout", Attribute::duration().optional().description("How long `switch-to-configuration` may take on a machine. Default: `10m`."))
     .attribute("tolerated_units", tolerated_units())
     .attribute("switch_environment", switch_environment())
     .attribute("health_checks", health::attribute())
@@ -31,7 +30,7 @@ pub(super) fn schema() -> Schema {
     .attribute("generations", generations::attribute())
     .attribute("copy", Attribute::nested_single(copy_attributes()).optional().description("How systems travel to the machines."))
     .attribute("on_unreachable", Attribute::string().optional().computed().default("warn").validate(validators::one_of(&["warn", "fail"])).description("What a refresh does about a machine that cannot be asked, because it does not answer, refuses the login or shows another host key: `warn` (keep its last known state; the default) or `fail`."))
-    .attribute("timeouts", timeouts_attribute("Default for `create` and `update`: `60m`. `read` is how long a refresh tries again to reach a machine that does not answer; default: one try. There is nothing to wait for in `delete`."))
+    .attribute("timeouts", Timeouts::attribute("Default for `create` and `update`: `60m`. `read` is how long a refresh tries again to reach a machine that does not answer; default: one try. There is nothing to wait for in `delete`."))
     .attribute("systems", Attribute::nested_map(system_attributes()).computed().description("What each machine runs; in a plan, what it will run."))
 }
 

@@ -42,7 +42,7 @@ pub(super) fn schema() -> Schema {
         .identity(regional_identity("key_name", "The name of the key pair."))
         .attribute("fingerprint", computed("The fingerprint as EC2 shows it: of an imported RSA key MD5 of the DER form, of an Ed25519 key SHA-256.").use_state_for_unknown())
         .at_most_one_of(&["key_name", "key_name_prefix"])
-        .exactly_one_of(&["public_key", "generate"])
+        .exactly_one_of(&["generate", "public_key"])
 }
 
 /// Checks that the schema cannot express.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::group::{Group, GroupRule, group_rules};
-use super::validators::Validator;
+use super::validators::{self, Validator};
 use crate::{Type, Value};
 
 /// One attribute.
@@ -95,6 +95,11 @@ impl Attribute {
     /// A bool.
     pub fn bool() -> Self {
         Self::of_kind(Kind::Plain(Type::Bool))
+    }
+
+    /// A duration such as `1h30m`, in a model [`DurationText`](crate::DurationText).
+    pub fn duration() -> Self {
+        Self::string().validate(validators::duration())
     }
 
     /// A value of any type.
