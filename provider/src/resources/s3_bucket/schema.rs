@@ -3,7 +3,7 @@
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Schema, Type, validators};
 
 use super::model::Model;
-use super::parts::is_date;
+use super::parts::{Lifecycle, Part as _, Policy, is_date};
 use super::policy::is_policy;
 use crate::aws::{region_attribute, regional_identity, tags_all_attribute, tags_attribute};
 use crate::settings::{computed, strings_attribute};
@@ -24,13 +24,13 @@ pub(super) fn schema() -> Schema {
         .attribute("force_destroy", flag("Destroying removes all objects, versions and unfinished uploads with the bucket. Without it a bucket that is not empty stays. It has to be applied before it counts. Default: false."))
         .attribute("persist_on_destroy", flag("Destroying the resource leaves the bucket as it is. It has to be applied before it counts. Not together with `force_destroy`. Default: false."))
         .attribute("versioning", choice(&["Enabled", "Suspended"]).description("`Enabled` or `Suspended`. What was enabled once can only be suspended, which is what removing this does."))
-        .attribute("policy", Attribute::string().optional().validate(validators::matches(is_policy, "a policy document in JSON, e.g. from `jsonencode`")).description("The bucket policy in JSON. Order, white space and spellings that mean the same do not matter."))
+        .attribute("policy", Attribute::string().optional().validate(validators::matches(is_policy, "a policy document in JSON, e.g. from `jsonencode`")).same_if(Policy::same).description("The bucket policy in JSON. Order, white space and spellings that mean the same do not matter."))
         .attribute("object_ownership", choice(&["BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"]).description("Who owns what others upload: `BucketOwnerEnforced` (no ACLs; AWS' default), `BucketOwnerPreferred` or `ObjectWriter`."))
         .attribute("public_access_block", public_access_block())
         .attribute("server_side_encryption", encryption())
         .attribute("website", website())
         .attribute("cors_rules", cors_rules())
-        .attribute("lifecycle_rules", lifecycle_rules())
+        .attribute("lifecycle_rules", lifecycle_rules().same_if(Lifecycle::same))
         .attribute("tags", tags_attribute())
         .attribute("tags_all", tags_all_attribute())
         .identity(regional_identity("bucket", "The name of the bucket."))

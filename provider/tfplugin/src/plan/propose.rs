@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 
 use super::pair::{derives, pairs};
 use super::parts::{NULL, item, part};
+use super::spelling::keep_spelling;
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Schema, Value};
 
 /// The proposal a resource sees. `prior` is null on create.
 pub(crate) fn propose(schema: &Schema, prior: &Value, config: &Value, proposed: &Value) -> Value {
     let with_defaults = object(&schema.attributes, config, proposed, prior, Phase::Defaults);
+    let with_defaults = keep_spelling(schema, with_defaults, prior);
     if &with_defaults == prior {
         return with_defaults;
     }

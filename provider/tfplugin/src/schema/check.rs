@@ -127,6 +127,9 @@ fn check_object(
         if attribute.write_only && attribute.requires_replace {
             wrong("is write-only, so nothing tells when it changes, and it cannot require replacement");
         }
+        if attribute.write_only && attribute.same.is_some() {
+            wrong("is write-only, so there is nothing before that it could be the same as");
+        }
         if within.collection && matches!(attribute.kind, Kind::Plain(Type::Dynamic)) {
             wrong("is dynamic within a collection");
         }

@@ -14,7 +14,9 @@ use super::rpc::Shared;
 use super::wire::{decode, encode, path_to_wire, to_wire};
 use crate::codec::json;
 use crate::diagnostic::mistake;
-use crate::plan::{check_known, check_paths, check_planned, normalized, propose, replaced, retyped};
+use crate::plan::{
+    check_known, check_paths, check_planned, keep_spelling, normalized, propose, replaced, retyped,
+};
 use crate::protocol::proto;
 use crate::resource::{MoveRequest, RawState};
 use crate::{Diagnostic, Diagnostics, Provider, Value};
@@ -105,7 +107,7 @@ impl<P: Provider> Shared<P> {
         let state = with_warnings(&cx, resource.read(&cx, state).await)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
         let state = state.unwrap_or(RawState { value: Value::Null, private: vec![] });
-        let value = normalized(schema, retyped(state.value, &value));
+        let value = keep_spelling(schema, normalized(schema, retyped(state.value, &value)), &value);
         let mut broken = Diagnostics::default();
         if deferred.is_none() {
             broken.extend(check_known(resource.type_name(), schema, &value));
