@@ -42,7 +42,8 @@ impl Attr<DurationText> {
 impl FromStr for DurationText {
     type Err = NotADuration;
 
-    /// Reads numbers with the units `h`, `m`, `s` and `ms`. A sign is refused: no duration of a configuration is negative.
+    /// Reads numbers with the units `h`, `m`, `s` and `ms`. A sign is refused: no duration of a configuration is
+    /// negative.
     fn from_str(text: &str) -> Result<Self, NotADuration> {
         let (mut seconds, mut rest) = (0.0, text);
         while !rest.is_empty() {

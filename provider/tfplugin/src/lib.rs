@@ -1,12 +1,12 @@
 //! Terraform's plugin protocol, version 6, for providers written in Rust.
 //!
-//! A provider implements [`Provider`] and, for each thing it manages, [`Resource`] or [`DataSource`]; [`serve`] is its whole
-//! `main`. A resource sees typed models ([`Attr`] where a value may be unknown), never the wire. What Terraform demands of
-//! every resource is done or checked here once: defaults, computed values, write-only values, plans that agree with the
-//! configuration and results that agree with the plan.
+//! A provider implements [`Provider`] and, for each thing it manages, [`Resource`] or [`DataSource`]; [`serve`] is its
+//! whole `main`. A resource sees typed models ([`Attr`] where a value may be unknown), never the wire. What Terraform
+//! demands of every resource is done or checked here once: defaults, computed values, write-only values, plans that
+//! agree with the configuration and results that agree with the plan.
 //!
-//! Layers, each knowing only those before it: values and types ([`Value`], [`Type`]), their encodings, conversion to Rust
-//! types, [`Schema`], planning, resources, server.
+//! Layers, each knowing only those before it: values and types ([`Value`], [`Type`]), their encodings, conversion to
+//! Rust types, [`Schema`], planning, resources, server.
 
 mod action;
 mod attr;

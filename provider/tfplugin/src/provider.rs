@@ -88,8 +88,8 @@ pub struct ConfigureCx {
     pub cancel: CancellationToken,
 }
 
-/// What is wrong with a provider's schemas, one sentence each: for its tests. Terraform's rules, and ours that everything is
-/// described.
+/// What is wrong with a provider's schemas, one sentence each: for its tests. Terraform's rules, and ours that
+/// everything is described.
 pub fn problems<P: Provider>(provider: &P) -> Vec<String> {
     let mut found = vec![];
     let mut names = std::collections::BTreeSet::new();

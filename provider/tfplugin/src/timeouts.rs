@@ -16,7 +16,8 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// The attribute. `defaults` completes its description: how long each operation may take where the user sets nothing.
+    /// The attribute. `defaults` completes its description: how long each operation may take where the user sets
+    /// nothing.
     pub fn attribute(defaults: &str) -> Attribute {
         let limit = |what: &str| {
             Attribute::duration()

@@ -1,7 +1,8 @@
 //! From what Terraform proposes to what a resource starts its own planning with.
 //!
-//! Terraform's proposal has the configuration's values, and prior values for computed attributes. On top of that: defaults,
-//! no write-only values, and, where anything changes, every computed value without a configuration is unknown.
+//! Terraform's proposal has the configuration's values, and prior values for computed attributes. On top of that:
+//! defaults, no write-only values, and, where anything changes, every computed value without a configuration is
+//! unknown.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Values that mean the same as before keep the spelling that they had: another one would be a change that nobody has made.
+//! Values that mean the same as before keep the spelling that they had: another one would be a change that nobody has
+//! made.
 
 use std::collections::BTreeMap;
 

@@ -52,8 +52,8 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         }
     }
 
-    /// Looks at what is going to be destroyed: an error keeps it from being planned, a warning ([`Cx::warn`]) stands in the
-    /// plan.
+    /// Looks at what is going to be destroyed: an error keeps it from being planned, a warning ([`Cx::warn`]) stands in
+    /// the plan.
     fn plan_destroy(
         &self,
         cx: &Cx<D>,
@@ -121,8 +121,8 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         }
     }
 
-    /// Takes over what was of another type: `moved { from = other_type.x, to = this_type.x }`. `None`: it cannot be taken over
-    /// from there. The provider is not configured.
+    /// Takes over what was of another type: `moved { from = other_type.x, to = this_type.x }`. `None`: it cannot be
+    /// taken over from there. The provider is not configured.
     fn move_state(
         &self,
         request: MoveRequest,
@@ -131,9 +131,9 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         async { Ok(None) }
     }
 
-    /// The configuration from which this state would come, for `terraform plan -generate-config-out` and `terraform query`
-    /// (Terraform 1.14). What only the provider can set is taken out afterwards; here is the place to leave out what is as
-    /// by default.
+    /// The configuration from which this state would come, for `terraform plan -generate-config-out` and `terraform
+    /// query` (Terraform 1.14). What only the provider can set is taken out afterwards; here is the place to leave out
+    /// what is as by default.
     fn generate_config(
         &self,
         state: Self::Model,
@@ -143,8 +143,8 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
 
     /// Brings the state of an older schema version into the shape of this one, as JSON.
     ///
-    /// Numbers that are neither integers of 64 bits nor floats are rounded here, as everywhere in [`serde_json`]; a state that
-    /// needs no upgrade keeps all digits.
+    /// Numbers that are neither integers of 64 bits nor floats are rounded here, as everywhere in [`serde_json`]; a
+    /// state that needs no upgrade keeps all digits.
     fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics> {
         let _ = state;
         Err(Diagnostic::error(format!(
@@ -156,9 +156,9 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
     }
 
     /// Makes something of private data that are older than [`PRIVATE_VERSION`](Self::PRIVATE_VERSION), that do not fit
-    /// [`Private`](Self::Private), or that were written with another SDK. `None`: of the resource's own they are read as they are,
-    /// where they fit; else the resource goes on with the default, and the user gets a warning. It never makes the resource
-    /// unusable.
+    /// [`Private`](Self::Private), or that were written with another SDK. `None`: of the resource's own they are read
+    /// as they are, where they fit; else the resource goes on with the default, and the user gets a warning. It never
+    /// makes the resource unusable.
     fn upgrade_private(&self, stored: StoredPrivate) -> Option<Self::Private> {
         drop(stored);
         None
@@ -231,8 +231,8 @@ impl<M, P> PlanResponse<M, P> {
         Self { planned, private, requires_replace: vec![] }
     }
 
-    /// A plan that destroys the resource and makes another one, where the attributes at these paths differ from the state. Each
-    /// path must lead to a value in the state or in the plan.
+    /// A plan that destroys the resource and makes another one, where the attributes at these paths differ from the
+    /// state. Each path must lead to a value in the state or in the plan.
     #[must_use]
     pub fn requires_replace(self, paths: impl IntoIterator<Item = Path>) -> Self {
         Self { requires_replace: paths.into_iter().collect(), ..self }

@@ -184,8 +184,8 @@ impl Attribute {
         Self { default: Some(value.into()), ..self }
     }
 
-    /// Values that mean the same, by this comparison, are no change: what is planned, read or made keeps the spelling that was
-    /// there before. `T` is what the model has for the value; it is asked about known values only.
+    /// Values that mean the same, by this comparison, are no change: what is planned, read or made keeps the spelling
+    /// that was there before. `T` is what the model has for the value; it is asked about known values only.
     ///
     /// ```
     /// # use tfplugin::Attribute;

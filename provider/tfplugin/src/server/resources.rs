@@ -1,4 +1,5 @@
-//! The calls about managed resources, but for the one that applies. All rules that hold for every resource are applied here.
+//! The calls about managed resources, but for the one that applies. All rules that hold for every resource are applied
+//! here.
 
 #![expect(
     clippy::unused_async,
@@ -219,8 +220,8 @@ impl<P: Provider> Shared<P> {
         let Some(state) = moved.await? else {
             return Err(Diagnostic::error(format!("{from} cannot become {to}"))
                 .detail(format!(
-                    "{to} does not know how to take over the state of {from} of {}. Remove the `moved` block, take {from} out of the \
-                     state by a `removed` block, and import it as {to}.",
+                    "{to} does not know how to take over the state of {from} of {}. Remove the `moved` block, take \
+                     {from} out of the state by a `removed` block, and import it as {to}.",
                     request.source_provider_address
                 ))
                 .into());
