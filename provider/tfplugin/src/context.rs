@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use crate::protocol::proto;
 use crate::{Diagnostic, Diagnostics, Value, from_value};
 
-/// What the client, Terraform or OpenTofu, can do; it says so with each call. Nothing is assumed that it does not say.
+/// What the client, Terraform or OpenTofu, can do. It says so with each call; what it does not say it cannot do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Client {
-    /// It accepts that an operation is put off: [`Cx::defer`].
+    /// It accepts that an operation is put off: [`Cx::defer`]. OpenTofu says so, too, and then makes an error of it.
     pub deferral_allowed: bool,
     /// It keeps write-only values out of state (Terraform 1.11). The server refuses them to one that does not.
     pub write_only_attributes_allowed: bool,

@@ -31,13 +31,16 @@ pub trait Provider: Send + Sync + 'static {
         None
     }
 
-    /// Checks that the schema cannot express. Values may be unknown.
+    /// Checks the provider block for what the schema cannot express. Values may be unknown.
+    ///
+    /// `Err` with warnings alone lets the configuration pass and shows the warnings.
     fn validate(&self, config: Self::Config) -> impl Future<Output = Result<(), Diagnostics>> + Send {
         drop(config);
         async { Ok(()) }
     }
 
-    /// Takes over the configuration. At plan it may hold unknown values, so nothing should be contacted yet.
+    /// Makes of the provider block what resources work with. While Terraform plans, values of the block may be unknown,
+    /// because they come from resources that do not exist yet; so nothing should be contacted here.
     fn configure(
         &self,
         cx: &ConfigureCx,

@@ -20,11 +20,21 @@ use crate::Value;
 pub use error::ConvertError;
 
 /// Converts a value to a Rust type.
+///
+/// # Errors
+///
+/// For a value of another shape: another type, null or unknown where the Rust type takes neither, a number out of
+/// range, a field that is missing.
 pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, ConvertError> {
     T::deserialize(de::De(value))
 }
 
 /// Converts a Rust type to a value.
+///
+/// # Errors
+///
+/// For what Terraform has no type for: bytes, enum variants with content, maps with other keys than strings, infinite
+/// floats.
 pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, ConvertError> {
     value.serialize(ser::Ser)
 }
