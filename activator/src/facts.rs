@@ -231,8 +231,8 @@ mod tests {
     fn the_answer_is_read_line_by_line() {
         let facts = parse(
             "hostname=web\nplatform=x86_64-Linux\nnixos_release=24.11\nboot_id=b\ncurrent_system=/nix/store/00000000000000000000000000000000-nixos-system-web-24.11\ngeneration=system-12-link\nhost_key=ssh-ed25519 \
-             AAAA root@web\nhost_key=ssh-ed25519 AAAA root@web\nhost_key=ssh-rsa BBBB\nconnection=10.0.0.9 \
-             51234 10.0.0.2 22\nlogin=10.0.0.9 51234 10.0.0.2 22 \
+             AAAA root@web\nhost_key=ssh-ed25519 AAAA root@web\nhost_key=ssh-rsa BBBB\nconnection=10.0.0.9 51234 \
+             10.0.0.2 22\nlogin=10.0.0.9 51234 10.0.0.2 22 \
              alice\nuid=0\nhas_nix=yes\nfailed_unit=x.service\nend=yes\n",
         )
         .unwrap();

@@ -13,8 +13,8 @@ use nixos_activator::scheduler::Scheduler;
 use nixos_activator::ssh::Pool;
 use serde::Deserialize;
 use tfplugin::{
-    Attr, Attribute, ConfigureCx, Diagnostic, Diagnostics, DynDataSource, DynEphemeralResource, DynFunction,
-    DynResource, Nested, Path, Provider, Schema, Type, validators,
+    Attr, Attribute, ConfigureCx, Diagnostic, Diagnostics, DurationText, DynDataSource, DynEphemeralResource,
+    DynFunction, DynResource, Nested, Path, Provider, Schema, Type, validators,
 };
 
 use crate::aws::{AwsBlock, AwsSettings, aws_attribute};
@@ -33,7 +33,7 @@ use crate::resources::deployment::DeploymentResource;
 use crate::resources::ec2_key_pair::KeyPairResource;
 use crate::resources::machine::MachineResource;
 use crate::resources::s3_bucket::BucketResource;
-use crate::settings::{List, duration_or, strings_attribute, texts};
+use crate::settings::{List, strings_attribute, texts};
 
 /// The provider: it owns what has to be put away at the end of the process.
 #[derive(Clone, Debug)]
@@ -69,7 +69,7 @@ struct SshConfig {
     private_key_file: Attr<String>,
     bastion: Attr<Bastion>,
     host_key_policy: Attr<String>,
-    connect_timeout: Attr<String>,
+    connect_timeout: Attr<DurationText>,
     options: List<String>,
     elevate: List<String>,
     elevate_password: Attr<Secret>,
@@ -196,7 +196,7 @@ impl SshConfig {
                 .known()
                 .map(|text| host_key_policy(text))
                 .unwrap_or_default(),
-            connect_timeout: duration_or(Some(&self.connect_timeout), CONNECT_TIMEOUT),
+            connect_timeout: self.connect_timeout.or(CONNECT_TIMEOUT),
             options: texts(&self.options)?,
             elevate: texts(&self.elevate)?,
             elevate_password: self.elevate_password.known().cloned(),
@@ -297,9 +297,8 @@ fn ssh_attribute() -> Attribute {
         )
         .attribute(
             "connect_timeout",
-            Attribute::string()
+            Attribute::duration()
                 .optional()
-                .validate(validators::duration())
                 .description("How long one attempt to connect may take. Default: `10s`."),
         )
         .attribute(

@@ -2,19 +2,10 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde_json::Value as Json;
-use tfplugin::{Attr, Attribute, Diagnostic, Nested, Type, Value, validators};
-
-/// The `timeouts` attribute of a resource.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Timeouts {
-    pub(crate) create: Attr<String>,
-    pub(crate) read: Attr<String>,
-    pub(crate) update: Attr<String>,
-    pub(crate) delete: Attr<String>,
-}
+use tfplugin::{Attr, Attribute, Diagnostic, Type, Value};
 
 /// A list, of which some elements may not be known while planning.
 pub(crate) type List<T> = Attr<Vec<Attr<T>>>;
@@ -78,56 +69,6 @@ pub(crate) fn unique(prefix: &str) -> String {
     format!("{prefix}{now:011x}{:08x}", random & 0xffff_ffff)
 }
 
-/// The schema of `timeouts`; `defaults` completes its description.
-pub(crate) fn timeouts_attribute(defaults: &str) -> Attribute {
-    let duration = |what: &str| {
-        Attribute::string()
-            .optional()
-            .validate(validators::duration())
-            .description(format!("How long {what} may take, e.g. `90s`, `30m` or `1h30m`."))
-    };
-    let nested = Nested::new()
-        .attribute("create", duration("creation"))
-        .attribute("read", duration("refreshing"))
-        .attribute("update", duration("an update"))
-        .attribute("delete", duration("deletion"));
-    Attribute::nested_single(nested).optional().description(format!(
-        "Limits for each operation; at the end of one the operation stops at the next safe point. {defaults}"
-    ))
-}
-
-/// Reads `90s`, `30m`, `1h30m`; the schema has checked the form.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
-    let mut total = 0.0;
-    let mut number = String::new();
-    let mut characters = text.chars().peekable();
-    while let Some(c) = characters.next() {
-        if c.is_ascii_digit() || c == '.' {
-            number.push(c);
-            continue;
-        }
-        let unit = match (c, characters.peek()) {
-            ('m', Some('s')) => {
-                characters.next();
-                0.001
-            }
-            ('h', _) => 3600.0,
-            ('m', _) => 60.0,
-            ('s', _) => 1.0,
-            _ => return None,
-        };
-        total += number.parse::<f64>().ok()? * unit;
-        number.clear();
-    }
-    (number.is_empty() && !text.is_empty()).then_some(())?;
-    Duration::try_from_secs_f64(total).ok()
-}
-
-/// The configured duration, or the default.
-pub(crate) fn duration_or(configured: Option<&Attr<String>>, default: Duration) -> Duration {
-    configured.and_then(Attr::known).and_then(|text| duration(text)).unwrap_or(default)
-}
-
 /// A configuration value as JSON for Nix; what is not known yet becomes a marker that names its place.
 pub(crate) fn to_json(value: &Value, origin: &str) -> Json {
     match value {
@@ -164,16 +105,6 @@ mod tests {
         assert_eq!(texts(&Attr::Known(vec![known("a")])), Some(vec!["a".to_owned()]));
         assert_eq!(texts(&Attr::Known(vec![known("a"), Attr::Unknown])), None);
         assert_eq!(texts(&Attr::Unknown), None);
-    }
-
-    #[test]
-    fn durations_are_those_of_go() {
-        assert_eq!(duration("90s"), Some(Duration::from_secs(90)));
-        assert_eq!(duration("1h30m"), Some(Duration::from_mins(90)));
-        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
-        for bad in ["", "90", "m", "1x", "-1s"] {
-            assert_eq!(duration(bad), None, "{bad}");
-        }
     }
 
     #[test]

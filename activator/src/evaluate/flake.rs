@@ -148,7 +148,8 @@ pub(super) async fn lock(
     Ok(Locked { reference, pure: true, tree, ..unlocked })
 }
 
-/// Warns of files with secrets in a flake that is not in a git repository: Nix copies all of its directory to the store.
+/// Warns of files with secrets in a flake that is not in a git repository: Nix copies all of its directory to the
+/// store.
 fn exposed(reference: &str) -> Option<Warning> {
     let directory = reference.starts_with("path:").then(|| reference::directory_of(reference))??;
     if directory.starts_with("/nix/store") {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use nixos_activator::Secret;
 use serde::Deserialize;
-use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Type, validators};
+use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, DurationText, Nested, Path, Type, validators};
 
 use super::{AssumeRole, AwsSettings, Endpoints, IgnoredTags, StaticKeys, TagRules};
-use crate::settings::{List, duration, texts};
+use crate::settings::{List, texts};
 
 /// The block as it is configured.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -31,7 +31,7 @@ struct AssumeRoleBlock {
     session_name: Attr<String>,
     external_id: Attr<String>,
     policy: Attr<String>,
-    duration: Attr<String>,
+    duration: Attr<DurationText>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -77,9 +77,8 @@ pub(crate) fn aws_attribute() -> Attribute {
         .attribute("policy", text("A policy in JSON that restricts the role further."))
         .attribute(
             "duration",
-            Attribute::string()
+            Attribute::duration()
                 .optional()
-                .validate(validators::duration())
                 .description("How long credentials live before they are renewed, e.g. `1h`. Default: `1h`."),
         );
     let endpoints = Nested::new()
@@ -195,7 +194,7 @@ impl AwsBlock {
                 session_name: known_or_null(&role.session_name)?,
                 external_id: known_or_null(&role.external_id)?,
                 policy: known_or_null(&role.policy)?,
-                duration: known_or_null(&role.duration)?.and_then(|text| duration(&text)),
+                duration: known_or_null(&role.duration)?.map(|duration| duration.get()),
             }),
             None => None,
         };

@@ -6,11 +6,10 @@ use nixos_activator::facts::FactsError;
 use nixos_activator::ssh::{SshError, Wait};
 use nixos_activator::status::{self, Status};
 use serde::{Deserialize, Serialize};
-use tfplugin::{Attr, Attribute, Cx, DataSource, Diagnostics, Nested, Path, Schema, Type, validators};
+use tfplugin::{Attr, Attribute, Cx, DataSource, Diagnostics, DurationText, Nested, Path, Schema, Type};
 
 use crate::context::Context;
 use crate::machines::{Direction, Target, provider_unknown, target_attributes};
-use crate::settings::duration_or;
 
 pub(crate) struct MachineStatus;
 
@@ -18,7 +17,7 @@ pub(crate) struct MachineStatus;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Model {
     machine: Attr<Target>,
-    connect_deadline: Attr<String>,
+    connect_deadline: Attr<DurationText>,
     reachable: Attr<bool>,
     problem: Attr<String>,
     current_system: Attr<String>,
@@ -81,7 +80,7 @@ impl DataSource<Context> for MachineStatus {
             )
             .attribute(
                 "connect_deadline",
-                Attribute::string().optional().validate(validators::duration()).description(
+                Attribute::duration().optional().description(
                     "How long to try again to reach a machine that does not \
                     answer. Default: one try.",
                 ),
@@ -153,7 +152,7 @@ impl DataSource<Context> for MachineStatus {
         let target = config.machine.known().cloned().unwrap_or_default();
         let endpoint = target.endpoint(defaults, &path).map_err(tfplugin::Diagnostic::from)?;
         let name = target.host.known().cloned().unwrap_or_default();
-        let deadline = duration_or(Some(&config.connect_deadline), Duration::ZERO);
+        let deadline = config.connect_deadline.or(Duration::ZERO);
         let look = async {
             let connection =
                 cx.data.tools.pool.connect(&endpoint, Wait::UntilReachable(deadline), &cx.cancel).await?;

@@ -4,13 +4,12 @@
 //! `target` is a view of them: [`Machine::update_target`] makes it anew after each change.
 
 use serde::{Deserialize, Serialize};
-use tfplugin::{Attr, Path};
+use tfplugin::{Attr, Path, Timeouts};
 
 use super::defaults::SshDefaults;
 use super::ec2::Ec2Block;
 use super::ssh::SshBlock;
 use super::target::Target;
-use crate::settings::Timeouts;
 
 /// Configuration and state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

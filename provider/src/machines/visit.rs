@@ -15,7 +15,6 @@ use super::target::Target;
 use super::unreachable::{NoEndpoint, not_refreshed, provider_unknown};
 use crate::context::Context;
 use crate::diagnose;
-use crate::settings::duration_or;
 
 /// Why a login brought nothing.
 pub(crate) enum VisitError {
@@ -140,7 +139,7 @@ pub(crate) async fn refresh(cx: &Cx<Context>, machine: &mut Machine) -> Result<(
         cx.warn(not_refreshed(machine.label(), &provider_unknown()));
         return Ok(());
     };
-    let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.read), Duration::ZERO);
+    let limit = machine.timeouts.read_or(Duration::ZERO);
     match visit(cx, defaults, machine, Wait::UntilReachable(limit)).await {
         Ok(seen) => machine.refresh(&seen),
         Err(error) if error.concerns_machine() => cx.warn(error.warning(machine)),

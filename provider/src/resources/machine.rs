@@ -4,7 +4,7 @@
 use nixos_activator::MachineName;
 use tfplugin::{
     ApplyRequest, Attribute, Cx, Diagnostics, Failed, PlanRequest, PlanResponse, Resource, Schema, State,
-    StoredPrivate, validators,
+    StoredPrivate, Timeouts, validators,
 };
 
 use crate::context::Context;
@@ -12,7 +12,7 @@ use crate::machines::{
     Direction, Machine, PLACES, Planned, Planning, Presence, Private, TARGET_ENV, place_of, refresh,
     target_attributes, target_env_values,
 };
-use crate::settings::{computed, timeouts_attribute};
+use crate::settings::computed;
 
 pub(crate) struct MachineResource;
 
@@ -55,7 +55,7 @@ impl Resource<Context> for MachineResource {
                 "target_env",
                 target_env.description(format!("{TARGET_ENV} Default with `ec2`: `ec2`.")),
             )
-            .attribute("timeouts", timeouts_attribute(TIMEOUTS))
+            .attribute("timeouts", Timeouts::attribute(TIMEOUTS))
             .attribute(
                 "id",
                 computed(

@@ -20,19 +20,22 @@ pub trait Action<D>: Send + Sync + 'static {
     /// Its schema.
     fn schema(&self) -> Schema;
 
-    /// Checks that the schema cannot express. Values may be unknown; the provider is not configured.
+    /// Checks a configuration for what the schema cannot express. Values may be unknown, and the provider is not
+    /// configured.
+    ///
+    /// `Err` with warnings alone lets the configuration pass and shows the warnings.
     fn validate(&self, config: Self::Config) -> impl Future<Output = Result<(), Diagnostics>> + Send {
         drop(config);
         async { Ok(()) }
     }
 
-    /// Checks whether it could be done. Values may be unknown.
+    /// Checks, while Terraform plans, whether it can be done. Values may be unknown.
     fn plan(&self, cx: &Cx<D>, config: Self::Config) -> impl Future<Output = Result<(), Diagnostics>> + Send {
         let _ = (cx, config);
         async { Ok(()) }
     }
 
-    /// Does it. The configuration is wholly known.
+    /// Does it. The configuration is wholly known. Meanwhile `progress` shows lines to the user.
     fn invoke(
         &self,
         cx: &Cx<D>,

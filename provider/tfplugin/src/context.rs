@@ -8,15 +8,16 @@ use tokio_util::sync::CancellationToken;
 use crate::protocol::proto;
 use crate::{Diagnostic, Diagnostics, Value, from_value};
 
-/// What the client, Terraform or OpenTofu, can do; it says so with each call. Nothing is assumed that it does not say.
+/// What the client, Terraform or OpenTofu, can do. It says so with each call; what it does not say it cannot do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Client {
-    /// It accepts that an operation is put off: [`Cx::defer`].
+    /// It accepts that an operation is put off: [`Cx::defer`]. OpenTofu says so, too, and then makes an error of it.
     pub deferral_allowed: bool,
     /// It keeps write-only values out of state (Terraform 1.11). The server refuses them to one that does not.
     pub write_only_attributes_allowed: bool,
-    /// It hands the private data of the first plan to the second (Terraform 1.16): [`PlanRequest::planned`](crate::PlanRequest::planned).
+    /// It hands the private data of the first plan to the second (Terraform 1.16):
+    /// [`PlanRequest::planned`](crate::PlanRequest::planned).
     pub stores_planned_private: bool,
 }
 
@@ -78,18 +79,18 @@ impl<D> Cx<D> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
     }
 
-    /// Puts the operation off: Terraform goes on without it, and asks again in its next run. The result of the operation is
-    /// what is known already.
+    /// Puts the operation off: Terraform goes on without it, and asks again in its next run. The result of the
+    /// operation is what is known already.
     ///
-    /// Few clients can do that ([`Client::deferral_allowed`]); from others the user gets an error. A plan with unknown values
-    /// serves all of them, so this is for what cannot even be planned. An action can be put off for
+    /// Few clients can do that ([`Client::deferral_allowed`]); from others the user gets an error. A plan with unknown
+    /// values serves all of them, so this is for what cannot even be planned. An action can be put off for
     /// [`Deferral::ProviderConfigUnknown`] only.
     pub fn defer(&self, why: Deferral) {
         *self.deferral.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
-    /// What the calling module says in its `provider_meta` block, by the provider's [`meta_schema`](crate::Provider::meta_schema);
-    /// `None` where it has none.
+    /// What the calling module says in its `provider_meta` block, by the provider's
+    /// [`meta_schema`](crate::Provider::meta_schema); `None` where it has none.
     pub fn meta<T: DeserializeOwned>(&self) -> Option<T> {
         if self.meta.is_null() { None } else { from_value(&self.meta).ok() }
     }
@@ -118,8 +119,8 @@ impl<D> Cx<D> {
         }
         Err(Diagnostic::error("It is too early for this")
             .detail(format!(
-                "This cannot be planned while {words} not there yet, and this version of Terraform cannot put it off. Apply what \
-                 it depends on first: terraform apply -target=ADDRESS"
+                "This cannot be planned while {words} not there yet, and this version of Terraform cannot put it off. \
+                 Apply what it depends on first: terraform apply -target=ADDRESS"
             ))
             .into())
     }

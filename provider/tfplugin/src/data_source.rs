@@ -19,13 +19,16 @@ pub trait DataSource<D>: Send + Sync + 'static {
     /// Its schema.
     fn schema(&self) -> Schema;
 
-    /// Checks that the schema cannot express. Values may be unknown; the provider is not configured.
+    /// Checks a configuration for what the schema cannot express. Values may be unknown, and the provider is not
+    /// configured.
+    ///
+    /// `Err` with warnings alone lets the configuration pass and shows the warnings.
     fn validate(&self, config: Self::Model) -> impl Future<Output = Result<(), Diagnostics>> + Send {
         drop(config);
         async { Ok(()) }
     }
 
-    /// Looks it up. The configuration is wholly known.
+    /// Looks it up. What the configuration sets is known; computed attributes are null in it, and known in the result.
     fn read(
         &self,
         cx: &Cx<D>,

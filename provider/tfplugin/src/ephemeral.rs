@@ -23,7 +23,10 @@ pub trait EphemeralResource<D>: Send + Sync + 'static {
     /// Its schema.
     fn schema(&self) -> Schema;
 
-    /// Checks that the schema cannot express. Values may be unknown; the provider is not configured.
+    /// Checks a configuration for what the schema cannot express. Values may be unknown, and the provider is not
+    /// configured.
+    ///
+    /// `Err` with warnings alone lets the configuration pass and shows the warnings.
     fn validate(&self, config: Self::Model) -> impl Future<Output = Result<(), Diagnostics>> + Send {
         drop(config);
         async { Ok(()) }

@@ -5,7 +5,8 @@ use serde::de::DeserializeOwned;
 
 use crate::{Path, Step, Type, Value, from_value, to_value};
 
-/// A function. It must be pure: Terraform calls it often, before the provider is configured, and compares the results.
+/// A function. It must be pure: Terraform calls it often, also before the provider is configured, and compares the
+/// results.
 pub trait Function: Send + Sync + 'static {
     /// Its name.
     const NAME: &'static str;
@@ -17,7 +18,11 @@ pub trait Function: Send + Sync + 'static {
     /// Its parameters and result.
     fn signature(&self) -> Signature;
 
-    /// Its result.
+    /// Computes its result. Terraform has checked the number and the types of the arguments.
+    ///
+    /// # Errors
+    ///
+    /// For arguments that have no result; [`FunctionError::argument`] names the one that is to blame.
     fn call(&self, arguments: Self::Arguments) -> Result<Self::Output, FunctionError>;
 }
 
@@ -163,6 +168,10 @@ pub trait DynFunction: Send + Sync {
     /// See [`Function::signature`].
     fn signature(&self) -> &Signature;
     /// See [`Function::call`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the function, and for arguments that do not fit its Rust types.
     fn call(&self, arguments: Vec<Value>) -> Result<Value, FunctionError>;
 }
 

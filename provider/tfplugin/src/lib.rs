@@ -1,12 +1,39 @@
-//! Terraform's plugin protocol, version 6, for providers written in Rust.
+//! An SDK for Terraform and OpenTofu providers: plugin protocol 6.
 //!
-//! A provider implements [`Provider`] and, for each thing it manages, [`Resource`] or [`DataSource`]; [`serve`] is its whole
-//! `main`. A resource sees typed models ([`Attr`] where a value may be unknown), never the wire. What Terraform demands of
-//! every resource is done or checked here once: defaults, computed values, write-only values, plans that agree with the
-//! configuration and results that agree with the plan.
+//! A provider implements [`Provider`] and, for each thing it offers, one trait: [`Resource`], [`DataSource`],
+//! [`Function`], [`EphemeralResource`], [`ListResource`] or [`Action`]. [`serve`] is its whole `main`. A resource sees
+//! typed models, with [`Attr`] where a value may be null or not known yet, and never the wire. The rules that Terraform
+//! has for every resource are kept by the server: defaults, computed values, write-only values, plans that agree with
+//! the configuration, and results that agree with their plan.
 //!
-//! Layers, each knowing only those before it: values and types ([`Value`], [`Type`]), their encodings, conversion to Rust
-//! types, [`Schema`], planning, resources, server.
+//! The README of the crate has a whole provider in less than a hundred lines.
+//!
+//! # Errors
+//!
+//! Whatever a user has to know is a [`Diagnostic`]; operations fail with [`Diagnostics`]. Operations that may leave
+//! something behind, create and update, fail with [`Failed`], which says what exists now. A mistake of the provider,
+//! such as a plan that breaks a rule, is a diagnostic too; it asks the user to report it.
+//!
+//! # Features
+//!
+//! - `testing`: the module `testing`, a harness that drives a provider as Terraform does.
+//! - `fuzzing`: for the fuzz targets of this crate.
+//!
+//! # Layers
+//!
+//! Each module needs only modules of its own line and of those above it, and no two files need each other:
+//!
+//! 1. `protocol`: the generated messages and services.
+//! 2. `path`, `types`, `number`, `value`, `attr`, `diagnostic`: what values are, and what is told about them.
+//! 3. `codec`, `convert`, `model`: values as MessagePack and JSON, and as Rust types.
+//! 4. `schema`, `duration`, `timeouts`: what users can write.
+//! 5. `plan`: the rules for plans and results; `terraform`, for tests: what Terraform itself computes.
+//! 6. `private`, `context`: what an operation works with beside its values.
+//! 7. `resource`, `data_source`, `ephemeral`, `list`, `action`, `function`: a trait each, and the same without its
+//!    types.
+//! 8. `provider`: all of them together.
+//! 9. `server`: the calls of the protocol.
+//! 10. `testing`, `fuzzing`.
 
 mod action;
 mod attr;
@@ -15,6 +42,7 @@ mod context;
 mod convert;
 mod data_source;
 mod diagnostic;
+mod duration;
 mod ephemeral;
 mod function;
 mod list;
@@ -30,6 +58,7 @@ mod schema;
 mod server;
 #[cfg(feature = "testing")]
 mod terraform;
+mod timeouts;
 mod types;
 mod value;
 
@@ -45,6 +74,7 @@ pub use context::{Client, Cx, Deferral};
 pub use convert::{ConvertError, completed, from_value, to_value};
 pub use data_source::{DataSource, DynDataSource, data_source};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use duration::{DurationText, NotADuration};
 pub use ephemeral::{DynEphemeralResource, EphemeralResource, Opened, Renewed, ephemeral_resource};
 pub use function::{DynFunction, Function, FunctionError, Parameter, Signature, function};
 pub use list::{DynListResource, Found, ListRequest, ListResource, Listed, list_resource};
@@ -60,5 +90,7 @@ pub use schema::{
     Attribute, Block, IdentityAttribute, IdentitySchema, Nested, Schema, Validator, validators,
 };
 pub use server::serve;
+pub use timeouts::Timeouts;
+pub use tokio_util::sync::CancellationToken;
 pub use types::Type;
 pub use value::Value;

@@ -1,7 +1,8 @@
 //! The private part of a resource: what is remembered beside the state, as bytes that only we read.
 //!
-//! Whatever the bytes are, the resource can be read, planned and deleted: they may come from an older or a newer version of the
-//! provider, or from one that was written with another SDK. What cannot be made use of is left out, with a warning.
+//! Whatever the bytes are, the resource can be read, planned and deleted: they may come from an older or a newer
+//! version of the provider, or from one that was written with another SDK. What cannot be made use of is left out, with
+//! a warning.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,8 @@ use serde_json::Value as Json;
 use crate::diagnostic::mistake;
 use crate::{Diagnostic, Diagnostics};
 
-/// Private data that are not in the form the resource has today; see [`Resource::upgrade_private`](crate::Resource::upgrade_private).
+/// Private data that are not in the form the resource has today; see
+/// [`Resource::upgrade_private`](crate::Resource::upgrade_private).
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoredPrivate {
     /// Written by this resource when [`Resource::PRIVATE_VERSION`](crate::Resource::PRIVATE_VERSION) was this.
@@ -116,8 +118,8 @@ fn upgraded<P: DeserializeOwned>(
 
 fn left_out(type_name: &str, found: &str) -> Diagnostic {
     Diagnostic::warning(format!("What {type_name} remembers beside its state cannot be read")).detail(format!(
-        "Found {found}. The resource is used without it; the state itself is complete. The next apply that changes the resource \
-         writes it anew. To keep it, go back to the version of the provider that wrote it."
+        "Found {found}. The resource is used without it; the state itself is complete. The next apply that changes the \
+         resource writes it anew. To keep it, go back to the version of the provider that wrote it."
     ))
 }
 

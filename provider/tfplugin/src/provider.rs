@@ -31,13 +31,16 @@ pub trait Provider: Send + Sync + 'static {
         None
     }
 
-    /// Checks that the schema cannot express. Values may be unknown.
+    /// Checks the provider block for what the schema cannot express. Values may be unknown.
+    ///
+    /// `Err` with warnings alone lets the configuration pass and shows the warnings.
     fn validate(&self, config: Self::Config) -> impl Future<Output = Result<(), Diagnostics>> + Send {
         drop(config);
         async { Ok(()) }
     }
 
-    /// Takes over the configuration. At plan it may hold unknown values, so nothing should be contacted yet.
+    /// Makes of the provider block what resources work with. While Terraform plans, values of the block may be unknown,
+    /// because they come from resources that do not exist yet; so nothing should be contacted here.
     fn configure(
         &self,
         cx: &ConfigureCx,
@@ -88,8 +91,8 @@ pub struct ConfigureCx {
     pub cancel: CancellationToken,
 }
 
-/// What is wrong with a provider's schemas, one sentence each: for its tests. Terraform's rules, and ours that everything is
-/// described.
+/// What is wrong with a provider's schemas, one sentence each: for its tests. Terraform's rules, and ours that
+/// everything is described.
 pub fn problems<P: Provider>(provider: &P) -> Vec<String> {
     let mut found = vec![];
     let mut names = std::collections::BTreeSet::new();

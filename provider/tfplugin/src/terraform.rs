@@ -6,8 +6,8 @@ use crate::plan::{NULL, derives, item, normal_form, normalized_type, part};
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Diagnostic, Diagnostics, Path, Schema, Step, Type, Value};
 
-/// A configuration as Terraform sends it: every attribute is there, in the schema's type. What Terraform itself refuses is an
-/// error.
+/// A configuration as Terraform sends it: every attribute is there, in the schema's type. What Terraform itself refuses
+/// is an error.
 pub(crate) fn conform(schema: &Schema, config: &Value) -> Result<Value, Diagnostics> {
     let mut found = Diagnostics::default();
     let value = object(&schema.attributes, &normal(config), &Path::root(), &mut found);
@@ -113,7 +113,8 @@ pub(crate) fn convert(ty: &Type, value: &Value, path: &Path, found: &mut Diagnos
     }
 }
 
-/// What Terraform proposes as the new state: the configuration, with prior values where computed attributes are not set.
+/// What Terraform proposes as the new state: the configuration, with prior values where computed attributes are not
+/// set.
 ///
 /// The rules are those of `ProposedNew` in OpenTofu's `internal/plans/objchange`, written anew.
 pub(crate) fn proposed_new(schema: &Schema, prior: &Value, config: &Value) -> Value {
@@ -169,7 +170,8 @@ fn proposed_attribute(attribute: &Attribute, prior: &Value, config: &Value) -> V
     }
 }
 
-/// Elements of a set in the order in which Terraform visits them: where two derive from the same prior element, the first gets it.
+/// Elements of a set in the order in which Terraform visits them: where two derive from the same prior element, the
+/// first gets it.
 fn as_visited(items: &[Value]) -> Vec<&Value> {
     let mut sorted: Vec<&Value> = items.iter().collect();
     sorted.sort_by_cached_key(|item| written(item));

@@ -81,8 +81,8 @@ impl Value {
         }
     }
 
-    /// Brings the elements of a set into an order of their own and drops those that are there twice, so that equal sets are
-    /// equal values. What is not known may turn out to be different, so it stays.
+    /// Brings the elements of a set into an order of their own and drops those that are there twice, so that equal sets
+    /// are equal values. What is not known may turn out to be different, so it stays.
     pub(crate) fn set(mut items: Vec<Self>) -> Self {
         items.sort_by(Self::order);
         items.dedup_by(|a, b| a == b && !a.contains_unknown());

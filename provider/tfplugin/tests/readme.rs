@@ -1,4 +1,5 @@
-//! The README's table of calls says the truth: each call of the protocol is in it, and each test that it names is there.
+//! The README's table of calls says the truth: each call of the protocol is in it, and each test that it names is
+//! there.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -113,4 +114,11 @@ fn each_file_that_the_readme_links_to_is_there() {
     let missing: Vec<_> =
         targets.filter(|target| !target.contains("://") && !here(target).exists()).collect();
     assert_eq!(missing, [""; 0]);
+}
+
+#[test]
+fn the_whole_provider_in_the_readme_is_the_example() {
+    let example = format!("```rust\n{}```\n", read(here("examples/files.rs")));
+    assert!(read(here("README.md")).contains(&example), "copy examples/files.rs to the README");
+    assert!(example.lines().count() < 100, "a whole provider is seen at a glance");
 }

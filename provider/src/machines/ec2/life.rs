@@ -25,7 +25,7 @@ use crate::machines::machine::Machine;
 use crate::machines::place::Presence;
 use crate::machines::unreachable::{not_refreshed, provider_unknown};
 use crate::machines::visit::{complete, first_login};
-use crate::settings::{completed, duration_or, unique};
+use crate::settings::{completed, unique};
 
 /// How long making, changing or ending a machine may take.
 const LIMIT: Duration = Duration::from_mins(10);
@@ -74,7 +74,7 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
     if cx.data.ssh.is_none() {
         return Err(provider_unknown().into());
     }
-    let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.create), LIMIT);
+    let limit = machine.timeouts.create_or(LIMIT);
     let deadline = Deadline::new(limit, &cx.cancel);
     let mut block = machine.ec2.known().cloned().unwrap_or_default();
     if block.region.is_unknown() {
@@ -146,7 +146,7 @@ pub(super) async fn update(
     found: &Found,
 ) -> Result<Machine, Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
-    let limit = duration_or(planned.timeouts.known().map(|timeouts| &timeouts.update), LIMIT);
+    let limit = planned.timeouts.update_or(LIMIT);
     let deadline = Deadline::new(limit, &cx.cancel);
     let prior = there.clone();
     let mut machine = planned;
@@ -204,7 +204,7 @@ pub(super) async fn update(
 /// Ends the machine and what goes with it.
 pub(super) async fn delete(cx: &Cx<Context>, mut machine: Machine) -> Result<(), Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
-    let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.delete), LIMIT);
+    let limit = machine.timeouts.delete_or(LIMIT);
     let deadline = Deadline::new(limit, &cx.cancel);
     let mut block = machine.ec2.known().cloned().unwrap_or_default();
     let ec2 = Ec2::new(aws, block.region()).await;

@@ -11,14 +11,14 @@ use crate::context::Context;
 use crate::machines::machine::Machine;
 use crate::machines::unreachable::provider_unknown;
 use crate::machines::visit::{complete, connect, visit};
-use crate::settings::{self, duration_or};
+use crate::settings;
 
 /// How long the first login waits for a machine that does not answer, or does not let it in yet.
 const LOGIN: Duration = Duration::from_mins(5);
 
 /// Logs in for the first time.
 pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), Diagnostics> {
-    let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.create), LOGIN);
+    let limit = machine.timeouts.create_or(LOGIN);
     complete(cx, machine, None, Wait::UntilLetIn(limit)).await
 }
 
@@ -30,7 +30,7 @@ pub(super) async fn update(
     mut machine: Machine,
 ) -> Result<Machine, Diagnostics> {
     if machine.needs_login() {
-        let limit = duration_or(machine.timeouts.known().map(|timeouts| &timeouts.update), LOGIN);
+        let limit = machine.timeouts.update_or(LOGIN);
         complete(cx, &mut machine, Some(prior), Wait::UntilLetIn(limit)).await?;
         return Ok(machine);
     }
@@ -62,7 +62,7 @@ pub(super) async fn import(cx: &Cx<Context>, schema: &Schema, id: &str) -> Resul
     let mut machine = planned(Some(defaults), None, &config, config.clone());
     // One try by default: Terraform shows no progress during an import, and an import with a wrong address should
     // fail at once.
-    let limit = duration_or(config.timeouts.known().map(|timeouts| &timeouts.create), Duration::ZERO);
+    let limit = config.timeouts.create_or(Duration::ZERO);
     let seen = visit(cx, defaults, &machine, Wait::UntilReachable(limit))
         .await
         .map_err(|error| error.diagnostic(&machine).appended(settings::IMPORT_KNOWS_ITS_ID))?;

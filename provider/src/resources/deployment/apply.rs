@@ -24,7 +24,6 @@ use super::{generations, identity, ids, look, plan, texts};
 use crate::context::Context;
 use crate::diagnose;
 use crate::machines::Sameness;
-use crate::settings::duration_or;
 
 /// The limit for a whole create or update.
 const APPLY: Duration = Duration::from_hours(1);
@@ -45,11 +44,9 @@ pub(super) async fn apply(
         deployment.id = Attr::Known(ids::new_id()?);
     }
     // A limit of time ends as a cancellation does: at the next safe point, with a true state.
-    let limit = deployment
-        .timeouts
-        .known()
-        .map(|timeouts| if prior.is_some() { &timeouts.update } else { &timeouts.create });
-    let stop = Stop::after(&cx.cancel, duration_or(limit, APPLY));
+    let timeouts = &deployment.timeouts;
+    let limit = if prior.is_some() { timeouts.update_or(APPLY) } else { timeouts.create_or(APPLY) };
+    let stop = Stop::after(&cx.cancel, limit);
 
     private.planned = Planned::default();
     complete(cx, &stop.token, &mut deployment, &mut private)

@@ -5,24 +5,24 @@ use std::time::Duration;
 
 use nixos_activator::agent::health::{Check, Probe};
 use serde::{Deserialize, Serialize};
-use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Type, validators};
+use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, DurationText, Nested, Path, Type, validators};
 
-use crate::settings::{List, duration_or, known_elements, strings_attribute};
+use crate::settings::{List, known_elements, strings_attribute};
 
 /// One of `health_checks`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct HealthCheck {
     machines: List<String>,
     units: List<String>,
-    stable_for: Attr<String>,
+    stable_for: Attr<DurationText>,
     command: List<String>,
     http: Attr<Http>,
     tcp: Attr<String>,
     from: Attr<String>,
     successes: Attr<u32>,
-    interval: Attr<String>,
-    timeout: Attr<String>,
-    deadline: Attr<String>,
+    interval: Attr<DurationText>,
+    timeout: Attr<DurationText>,
+    deadline: Attr<DurationText>,
 }
 
 /// A request over HTTP and the answer that is expected.
@@ -37,9 +37,7 @@ pub(crate) struct Http {
 pub(crate) type HealthChecks = Attr<BTreeMap<String, Attr<HealthCheck>>>;
 
 pub(super) fn attribute() -> Attribute {
-    let duration = |description: &str| {
-        Attribute::string().optional().validate(validators::duration()).description(description)
-    };
+    let duration = |description: &str| Attribute::duration().optional().description(description);
     let http = Nested::new()
         .attribute(
             "url",
@@ -185,9 +183,9 @@ pub(super) fn of_machine(checks: &HealthChecks, machine: &str) -> (Vec<Check>, V
                 name: name.clone(),
                 probe: check.probe()?,
                 successes: check.successes.known().copied().unwrap_or(1),
-                interval: duration_or(Some(&check.interval), Duration::from_secs(1)),
-                timeout: duration_or(Some(&check.timeout), Duration::from_secs(10)),
-                deadline: duration_or(Some(&check.deadline), Duration::from_mins(1)),
+                interval: check.interval.or(Duration::from_secs(1)),
+                timeout: check.timeout.or(Duration::from_secs(10)),
+                deadline: check.deadline.or(Duration::from_mins(1)),
             })
         });
         check.flatten()
@@ -205,7 +203,7 @@ impl HealthCheck {
     fn probe(&self) -> Option<Probe> {
         let strings = |list: &List<String>| known_elements(list).cloned().collect();
         if self.units.is_known() {
-            let stable_for = duration_or(Some(&self.stable_for), Duration::from_secs(3));
+            let stable_for = self.stable_for.or(Duration::from_secs(3));
             return Some(Probe::Units { names: strings(&self.units), stable_for });
         }
         if self.command.is_known() {

@@ -16,7 +16,7 @@ use super::private::Private;
 use super::{health, identity, ids, rollout};
 use crate::context::Context;
 use crate::machines::{Sameness, provider_unknown};
-use crate::settings::{self, duration_or};
+use crate::settings;
 
 /// How long a machine may take to answer: it was there at plan.
 const CONNECT: Duration = Duration::from_mins(1);
@@ -121,12 +121,9 @@ pub(super) fn settings(deployment: &Deployment) -> Settings {
         },
         rollback: deployment.rollback.known().copied().unwrap_or(true),
         connect_deadline: CONNECT,
-        activation_timeout: duration_or(Some(&deployment.activation_timeout), ACTIVATION),
-        confirmation_window: duration_or(Some(&deployment.confirm_timeout), CONFIRMATION),
-        reboot: Reboot {
-            when: deployment.reboots(),
-            deadline: duration_or(Some(&deployment.reboot_timeout), REBOOT),
-        },
+        activation_timeout: deployment.activation_timeout.or(ACTIVATION),
+        confirmation_window: deployment.confirm_timeout.or(CONFIRMATION),
+        reboot: Reboot { when: deployment.reboots(), deadline: deployment.reboot_timeout.or(REBOOT) },
         keep_generations: deployment.keep_generations.known().copied(),
         rollout: rollout::settings(&deployment.rollout),
         tolerated_units: tolerated_units(deployment),

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use nixos_activator::reboot::When;
 use serde::{Deserialize, Serialize};
-use tfplugin::{Attr, Path, Value};
+use tfplugin::{Attr, DurationText, Path, Timeouts, Value};
 
 use super::health::HealthChecks;
 use super::rollout::Rollout;
 use super::secrets::{Fingerprints, SecretConfigs};
 use crate::machines::Target;
-use crate::settings::{List, Timeouts};
+use crate::settings::List;
 
 /// The attribute: numbers by the names of machines.
 pub(crate) type Generations = Attr<BTreeMap<String, Attr<u64>>>;
@@ -34,10 +34,10 @@ pub(crate) struct Deployment {
     pub(crate) specialisations: Specialisations,
     pub(crate) action: Attr<String>,
     pub(crate) reboot: Attr<String>,
-    pub(crate) reboot_timeout: Attr<String>,
+    pub(crate) reboot_timeout: Attr<DurationText>,
     pub(crate) rollback: Attr<bool>,
-    pub(crate) confirm_timeout: Attr<String>,
-    pub(crate) activation_timeout: Attr<String>,
+    pub(crate) confirm_timeout: Attr<DurationText>,
+    pub(crate) activation_timeout: Attr<DurationText>,
     pub(crate) tolerated_units: List<String>,
     pub(crate) switch_environment: Attr<BTreeMap<String, Attr<String>>>,
     pub(crate) health_checks: HealthChecks,

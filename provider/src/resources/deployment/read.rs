@@ -17,7 +17,6 @@ use super::secrets::Fingerprints;
 use crate::context::Context;
 use crate::diagnose;
 use crate::machines::{NoEndpoint, Target, not_refreshed, provider_unknown};
-use crate::settings::duration_or;
 
 /// How many machines are asked at once.
 pub(super) const AT_ONCE: usize = 32;
@@ -28,7 +27,7 @@ pub(super) async fn read(
 ) -> Result<State<Deployment, Private>, Diagnostics> {
     let State { value: mut deployment, mut private } = state;
     let machines = deployment.machines.known().cloned().unwrap_or_default();
-    let limit = duration_or(deployment.timeouts.known().map(|timeouts| &timeouts.read), Duration::ZERO);
+    let limit = deployment.timeouts.read_or(Duration::ZERO);
     let visits: Vec<_> = machines
         .iter()
         .map(|(name, target)| {

@@ -1,10 +1,9 @@
 //! What users can write in a `nixos_deployment`, and what they get back.
 
-use tfplugin::{Attribute, Nested, Schema, Type, validators};
+use tfplugin::{Attribute, Nested, Schema, Timeouts, Type, validators};
 
 use super::{generations, health, rollout, secrets, specialisations};
 use crate::machines::{Direction, target_attributes};
-use crate::settings::timeouts_attribute;
 
 pub(super) fn schema() -> Schema {
     spec_attributes(Schema::new(0).description(
@@ -52,7 +51,7 @@ pub(super) fn schema() -> Schema {
     )
     .attribute(
         "reboot_timeout",
-        Attribute::string().optional().validate(validators::duration()).description(
+        Attribute::duration().optional().description(
             "How long a machine may be away when it reboots. Default: `10m`. Where it goes back by itself \
              if the new system does not come up, Terraform waits for twice that and a minute. `timeouts` \
              have to leave room for it.",
@@ -68,7 +67,7 @@ pub(super) fn schema() -> Schema {
     )
     .attribute(
         "confirm_timeout",
-        Attribute::string().optional().validate(validators::duration()).description(
+        Attribute::duration().optional().description(
             "How long a machine runs its new system without anybody having logged in to it anew; then it \
              goes back to the old one. Default: `30s`. With `0s` nobody has to log in, and a system that \
              by its files could not let this login in any more is not refused: for moving a machine to \
@@ -77,7 +76,7 @@ pub(super) fn schema() -> Schema {
     )
     .attribute(
         "activation_timeout",
-        Attribute::string().optional().validate(validators::duration()).description(
+        Attribute::duration().optional().description(
             "How long `switch-to-configuration` may take on a machine. \
                     Default: `10m`.",
         ),
@@ -113,12 +112,12 @@ pub(super) fn schema() -> Schema {
             .description(
                 "What a refresh does about a machine that cannot be asked, because it does not answer, \
                  refuses the login or shows another host key: `warn` (keep its last known state; the \
-                 default) or `fail`. It counts from the apply on that sets it.",
+                 default) or `fail`.",
             ),
     )
     .attribute(
         "timeouts",
-        timeouts_attribute(
+        Timeouts::attribute(
             "Default for `create` and `update`: `60m`. `read` is how long a refresh tries again to reach a \
              machine that does not answer; default: one try. There is nothing to wait for in `delete`.",
         ),

@@ -98,7 +98,6 @@ pub(super) fn schema() -> Schema {
             .use_state_for_unknown(),
         )
         .at_most_one_of(&["key_name", "key_name_prefix"])
-        // In this order: a state has the public half of a generated key, too.
         .exactly_one_of(&["generate", "public_key"])
 }
 

@@ -90,15 +90,6 @@ pub(super) async fn refresh(
     Ok(())
 }
 
-/// The planned part, in the words of the state where both mean the same.
-pub(super) fn keep_if_same<P: Part>(planned: &mut Attr<P>, prior: &Attr<P>) {
-    if let (Attr::Known(new), Attr::Known(old)) = (&*planned, prior)
-        && new.same(old)
-    {
-        *planned = prior.clone();
-    }
-}
-
 /// Reads a part, if it is managed.
 async fn read<P: Part>(state: &Attr<P>, bucket: &Bucket, managed: Managed) -> Result<Attr<P>, PartError> {
     if state.is_null() && managed == Managed::InState {
@@ -141,22 +132,4 @@ fn is_settling(error: &AwsError, denied_may_pass: bool) -> bool {
 /// Whether a policy names a role or user that S3 does not know. It may have been made a moment ago, in the same apply.
 fn names_new_principal(error: &AwsError) -> bool {
     error.is(&["MalformedPolicy"]) && error.to_string().contains("Invalid principal")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::parts::Policy;
-    use super::*;
-
-    #[test]
-    fn a_policy_in_other_words_is_no_change() {
-        let policy = |text: &str| Attr::Known(Policy(text.to_owned()));
-        let prior = policy(r#"{"Statement":[{"Action":["s3:GetObject"],"Effect":"Allow"}]}"#);
-        let mut planned = policy(r#"{"Statement": {"Effect": "Allow", "Action": "s3:GetObject"}}"#);
-        keep_if_same(&mut planned, &prior);
-        assert_eq!(planned, prior);
-        let mut other = policy(r#"{"Statement":[]}"#);
-        keep_if_same(&mut other, &prior);
-        assert_ne!(other, prior);
-    }
 }

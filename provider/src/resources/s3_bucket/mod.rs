@@ -23,7 +23,7 @@ use tfplugin::{
 use tokio_util::sync::CancellationToken;
 
 use self::calls::{CONSISTENCY, Existing, find, location, no_bucket, remove};
-use self::configuration::{Managed, keep_if_same, refresh};
+use self::configuration::{Managed, refresh};
 use self::model::{Model, Private};
 use self::parts::Bucket;
 use crate::aws::{
@@ -70,8 +70,6 @@ impl Resource<Context> for BucketResource {
             if let Some(warning) = moves_with_surroundings(&bucket, from, &config.region, to, path) {
                 cx.warn(warning);
             }
-            keep_if_same(&mut planned.policy, &prior.value.policy);
-            keep_if_same(&mut planned.lifecycle_rules, &prior.value.lifecycle_rules);
         }
         planned.name_addresses();
         let private = prior.map(|prior| prior.private).unwrap_or_default();

@@ -3,7 +3,7 @@
 use tfplugin::{Attr, Attribute, Diagnostic, Diagnostics, Nested, Path, Schema, Type, validators};
 
 use super::model::Model;
-use super::parts::is_date;
+use super::parts::{Lifecycle, Part as _, Policy, is_date};
 use super::policy::is_policy;
 use crate::aws::{region_attribute, regional_identity, tags_all_attribute, tags_attribute};
 use crate::settings::{computed, strings_attribute};
@@ -84,6 +84,7 @@ pub(super) fn schema() -> Schema {
             Attribute::string()
                 .optional()
                 .validate(validators::matches(is_policy, "a policy document in JSON, e.g. from `jsonencode`"))
+                .same_if(Policy::same)
                 .description(
                     "The bucket policy in JSON. Order, white space and spellings that mean the same do not \
                      matter.",
@@ -100,7 +101,7 @@ pub(super) fn schema() -> Schema {
         .attribute("server_side_encryption", encryption())
         .attribute("website", website())
         .attribute("cors_rules", cors_rules())
-        .attribute("lifecycle_rules", lifecycle_rules())
+        .attribute("lifecycle_rules", lifecycle_rules().same_if(Lifecycle::same))
         .attribute("tags", tags_attribute())
         .attribute("tags_all", tags_all_attribute())
         .identity(regional_identity("bucket", "The name of the bucket."))

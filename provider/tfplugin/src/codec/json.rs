@@ -1,6 +1,7 @@
 //! JSON as it stands in state files: shapes by type, dynamic values as `{"value":…,"type":…}`, no unknown values.
 //!
-//! Numbers are read from the text itself: `serde_json` would round them, unless it was told not to for the whole program.
+//! Numbers are read from the text itself: `serde_json` would round them, unless it was told not to for the whole
+//! program.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +23,8 @@ pub(crate) fn decode_state(text: &[u8], ty: &Type) -> Result<Value, CodecError> 
     read(text, ty, Shape::State)
 }
 
-/// Reads a configuration of an object type as `jsonencode` writes it: an attribute that is not there is null, and a dynamic
-/// value is just the value.
+/// Reads a configuration of an object type as `jsonencode` writes it: an attribute that is not there is null, and a
+/// dynamic value is just the value.
 pub(crate) fn decode_configuration(text: &[u8], ty: &Type) -> Result<Value, CodecError> {
     read(text, ty, Shape::Configuration)
 }

@@ -1,5 +1,5 @@
-//! MessagePack as Terraform writes it: unknown values are extensions, numbers beyond 64 bits are decimal strings, dynamic
-//! values carry their type in front.
+//! MessagePack as Terraform writes it: unknown values are extensions, numbers beyond 64 bits are decimal strings,
+//! dynamic values carry their type in front.
 
 use std::collections::BTreeMap;
 

@@ -106,7 +106,8 @@ fn visit_number<'de, V: Visitor<'de>>(number: &Number, visitor: V) -> Result<V::
     }
 }
 
-/// An [`Attr`](crate::Attr): the variant says which of the three it is. What is null or unknown loses the type it may have had.
+/// An [`Attr`](crate::Attr): the variant says which of the three it is. What is null or unknown loses the type it may
+/// have had.
 impl<'de> EnumAccess<'de> for De<'_> {
     type Error = ConvertError;
     type Variant = Self;

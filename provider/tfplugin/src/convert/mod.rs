@@ -1,12 +1,12 @@
 //! Conversion between [`Value`] and Rust types, through serde.
 //!
-//! A struct's fields may be plain types (must be known), [`Option`] (known or null), [`Attr`](crate::Attr) (known, null or
-//! unknown) and [`Value`] (whatever it is, as it is).
+//! A struct's fields may be plain types (must be known), [`Option`] (known or null), [`Attr`](crate::Attr) (known, null
+//! or unknown) and [`Value`] (whatever it is, as it is).
 //!
-//! Where the schema says `dynamic`, a value has a type of its own, and null and unknown ones may have one, too. `Attr<Value>` keeps
-//! it with a known value only: `Attr::Null` is a null of no type, as is `None`. To Terraform that is a difference, so the server
-//! gives such a value the type that it had in the configuration, the plan or the state. A model to which the type matters has a
-//! plain `Value` there.
+//! Where the schema says `dynamic`, a value has a type of its own, and null and unknown ones may have one, too.
+//! `Attr<Value>` keeps it with a known value only: `Attr::Null` is a null of no type, as is `None`. To Terraform that
+//! is a difference, so the server gives such a value the type that it had in the configuration, the plan or the state.
+//! A model to which the type matters has a plain `Value` there.
 
 mod de;
 mod error;
@@ -20,17 +20,27 @@ use crate::Value;
 pub use error::ConvertError;
 
 /// Converts a value to a Rust type.
+///
+/// # Errors
+///
+/// For a value of another shape: another type, null or unknown where the Rust type takes neither, a number out of
+/// range, a field that is missing.
 pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, ConvertError> {
     T::deserialize(de::De(value))
 }
 
 /// Converts a Rust type to a value.
+///
+/// # Errors
+///
+/// For what Terraform has no type for: bytes, enum variants with content, maps with other keys than strings, infinite
+/// floats.
 pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, ConvertError> {
     value.serialize(ser::Ser)
 }
 
-/// A model with every unknown value taken from another: how a plan becomes a result. What is known stays, and what the other
-/// does not have or does not know either stays unknown.
+/// A model with every unknown value taken from another: how a plan becomes a result. What is known stays, and what the
+/// other does not have or does not know either stays unknown.
 ///
 /// # Errors
 ///

@@ -40,8 +40,8 @@ pub fn msgpack(bytes: &[u8]) {
     }
 }
 
-/// A line with the JSON of a type, then the JSON of a state: the same by way of MessagePack. What is read strictly is read as
-/// the same leniently.
+/// A line with the JSON of a type, then the JSON of a state: the same by way of MessagePack. What is read strictly is
+/// read as the same leniently.
 pub fn json_state(bytes: &[u8]) {
     let Some((ty, bytes)) = typed(bytes) else { return };
     let lenient = json::decode_state(bytes, &ty);
@@ -63,8 +63,8 @@ pub fn types(bytes: &[u8]) {
     }
 }
 
-/// `PLUGIN_CLIENT_CERT`, or what a client proves its key with: a message and a certificate, each after a byte or two with its
-/// length, and the signature.
+/// `PLUGIN_CLIENT_CERT`, or what a client proves its key with: a message and a certificate, each after a byte or two
+/// with its length, and the signature.
 pub fn handshake(bytes: &[u8]) {
     if let Ok(pem) = std::str::from_utf8(bytes) {
         let _ = tls::prepare(pem);

@@ -12,10 +12,11 @@ use crate::schema::{Kind, Nesting};
 use crate::terraform::{conform, proposed_new};
 use crate::{Attribute, Block, Nested, Number, Schema, Type, Value, validators};
 
-/// Bytes of values: a prior state, which may have come of an earlier configuration, a configuration and anything planned.
+/// Bytes of values: a prior state, which may have come of an earlier configuration, a configuration and anything
+/// planned.
 ///
-/// Nothing of any values panics. A plan made by the rules keeps the rules, as does any result in which only the unknown of the
-/// plan has become known; after that there is nothing more to plan.
+/// Nothing of any values panics. A plan made by the rules keeps the rules, as does any result in which only the unknown
+/// of the plan has become known; after that there is nothing more to plan.
 pub fn plan(bytes: &[u8]) {
     let schema = &*SCHEMA;
     let mut bytes = Bytes(bytes);

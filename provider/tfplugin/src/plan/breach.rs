@@ -45,8 +45,8 @@ impl<'a> Broken<'a> {
         self.found.push(
             Diagnostic::error("The provider contradicts itself")
                 .detail(format!(
-                    "{type_name} {rule} {found} for {place} where {expected} was due. This is a mistake in the provider; please report \
-                     it."
+                    "{type_name} {rule} {found} for {place} where {expected} was due. This is a mistake in the \
+                     provider; please report it."
                 ))
                 .at(path),
         );

@@ -1,7 +1,7 @@
 //! Terraform's rules for plans, checked before Terraform does: it would blame the provider without saying where.
 //!
-//! The rules are those of Terraform's resource instance change lifecycle. A planned value is that of the configuration, or
-//! the prior one where both are set, or free where the attribute is computed.
+//! The rules are those of Terraform's resource instance change lifecycle. A planned value is that of the configuration,
+//! or the prior one where both are set, or free where the attribute is computed.
 
 use std::collections::BTreeMap;
 
@@ -93,8 +93,8 @@ fn planned_attribute(
                 element(attributes, item(prior, index), config, planned, Step::Index(index), broken);
             }
         }
-        // An element may be a mixture of what is configured and what was there before, so nothing tells which is which; blocks
-        // that have become equal are one.
+        // An element may be a mixture of what is configured and what was there before, so nothing tells which is which;
+        // blocks that have become equal are one.
         (Nesting::Set, Value::List(configured), Value::List(items))
             if attribute.block.is_some() || may_be_as_many(configured, items) => {}
         _ => broken.report(config, planned),

@@ -10,6 +10,7 @@ mod propose;
 mod replace;
 #[cfg(test)]
 pub(crate) mod sample;
+mod spelling;
 
 pub(crate) use check_applied::{check_applied, check_known};
 pub(crate) use check_planned::check_planned;
@@ -22,3 +23,4 @@ pub(crate) use pair::derives;
 pub(crate) use parts::{NULL, item, part};
 pub(crate) use propose::propose;
 pub(crate) use replace::{check_paths, replaced};
+pub(crate) use spelling::keep_spelling;

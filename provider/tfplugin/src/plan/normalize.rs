@@ -8,11 +8,11 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quic
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Schema, Type, Value};
 
-/// Write-only values are null, strings are in Unicode's normal form C as Terraform has them, elements of sets are in an order
-/// of their own and each there once, and blocks that are not there are an empty list.
+/// Write-only values are null, strings are in Unicode's normal form C as Terraform has them, elements of sets are in an
+/// order of their own and each there once, and blocks that are not there are an empty list.
 ///
-/// An object that is unknown as a whole has an unknown value in each attribute, the write-only ones among them, which Terraform refuses.
-/// It becomes an object in which everything else is unknown.
+/// An object that is unknown as a whole has an unknown value in each attribute, the write-only ones among them, which
+/// Terraform refuses. It becomes an object in which everything else is unknown.
 pub(crate) fn normalized(schema: &Schema, value: Value) -> Value {
     object(&schema.attributes, value)
 }
@@ -107,8 +107,8 @@ pub(crate) fn normal_form(text: String) -> String {
     }
 }
 
-/// The value with the types that `like` has for what is null or unknown in both, where any type may be: a model has no place to
-/// keep them ([`Attr`](crate::Attr)), and Terraform sees a difference.
+/// The value with the types that `like` has for what is null or unknown in both, where any type may be: a model has no
+/// place to keep them ([`Attr`](crate::Attr)), and Terraform sees a difference.
 pub(crate) fn retyped(value: Value, like: &Value) -> Value {
     match (value, like) {
         (Value::Null, like) if like.is_null() => like.clone(),

@@ -1,5 +1,5 @@
-//! Elements of sets have no names. Which element of a plan is which of the configuration or the prior state can be told only
-//! by what they have in common: all that the user has written.
+//! Elements of sets have no names. Which element of a plan is which of the configuration or the prior state can be told
+//! only by what they have in common: all that the user has written.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,7 +7,8 @@ use super::parts::part;
 use crate::schema::Kind;
 use crate::{Attribute, Value};
 
-/// Whether `value` may be what became of the configured `config`: the same but for computed attributes that are not set.
+/// Whether `value` may be what became of the configured `config`: the same but for computed attributes that are not
+/// set.
 pub(crate) fn derives(attributes: &BTreeMap<String, Attribute>, config: &Value, value: &Value) -> bool {
     if !matches!((config, value), (Value::Map(_), Value::Map(_))) {
         return config == value;
@@ -36,8 +37,8 @@ pub(crate) fn derives(attributes: &BTreeMap<String, Attribute>, config: &Value, 
     })
 }
 
-/// For each of `values` the index of the configured element it derives from; none is used twice. Where a value may derive from
-/// several, it is the one that lets most of the others have one too.
+/// For each of `values` the index of the configured element it derives from; none is used twice. Where a value may
+/// derive from several, it is the one that lets most of the others have one too.
 pub(super) fn pairs(
     attributes: &BTreeMap<String, Attribute>,
     configs: &[Value],
@@ -70,7 +71,8 @@ struct Pairing {
 }
 
 impl Pairing {
-    /// Finds a place for one more value, where need be by moving others. `asked` says by which value a place was asked for.
+    /// Finds a place for one more value, where need be by moving others. `asked` says by which value a place was asked
+    /// for.
     fn seat(
         &mut self,
         start: usize,

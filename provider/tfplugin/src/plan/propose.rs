@@ -1,18 +1,21 @@
 //! From what Terraform proposes to what a resource starts its own planning with.
 //!
-//! Terraform's proposal has the configuration's values, and prior values for computed attributes. On top of that: defaults,
-//! no write-only values, and, where anything changes, every computed value without a configuration is unknown.
+//! Terraform's proposal has the configuration's values, and prior values for computed attributes. On top of that:
+//! defaults, no write-only values, and, where anything changes, every computed value without a configuration is
+//! unknown.
 
 use std::collections::BTreeMap;
 
 use super::pair::{derives, pairs};
 use super::parts::{NULL, item, part};
+use super::spelling::keep_spelling;
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Schema, Value};
 
 /// The proposal a resource sees. `prior` is null on create.
 pub(crate) fn propose(schema: &Schema, prior: &Value, config: &Value, proposed: &Value) -> Value {
     let with_defaults = object(&schema.attributes, config, proposed, prior, Phase::Defaults);
+    let with_defaults = keep_spelling(schema, with_defaults, prior);
     if &with_defaults == prior {
         return with_defaults;
     }

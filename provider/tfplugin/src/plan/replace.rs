@@ -9,9 +9,9 @@ use crate::{Attribute, Diagnostics, Path, Schema, Step, Value};
 
 /// Attributes that differ and, by the schema, cannot be changed in place.
 ///
-/// An element of a list or map that comes or goes is a change of the list or map, not of the element. A single object that comes or
-/// goes is a change of each of its attributes. What is unknown may become anything: a plan that did not replace, and then does when
-/// the value is known, is one that Terraform takes for a mistake of the provider.
+/// An element of a list or map that comes or goes is a change of the list or map, not of the element. A single object
+/// that comes or goes is a change of each of its attributes. What is unknown may become anything: a plan that did not
+/// replace, and then does when the value is known, is one that Terraform takes for a mistake of the provider.
 pub(crate) fn replaced(schema: &Schema, prior: &Value, planned: &Value) -> Vec<Path> {
     let mut paths = vec![];
     if !prior.is_null() && !planned.is_null() {

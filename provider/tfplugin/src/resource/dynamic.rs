@@ -86,8 +86,16 @@ pub trait DynResource<D>: Send + Sync {
     /// See [`Resource::generate_config`].
     fn generate_config(&self, state: Value) -> BoxFuture<'_, Result<Value, Diagnostics>>;
     /// See [`Resource::upgrade`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the resource.
     fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics>;
     /// See [`Resource::upgrade_identity`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the resource.
     fn upgrade_identity(
         &self,
         version: i64,

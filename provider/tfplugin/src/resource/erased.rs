@@ -45,11 +45,12 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
         Box::pin(async move {
             let prior_private = prior.private.clone();
             let prior = if prior.value.is_null() { None } else { Some(self.state(cx, &prior)?) };
-            // A replacement is planned twice, the second time without the prior state but with the private data of the first
-            // plan: what belongs to the old object must not get lost, for deleting it comes first.
+            // A replacement is planned twice, the second time without the prior state but with the private data of the
+            // first plan: what belongs to the old object must not get lost, for deleting it comes first.
             let prior_private = match &prior {
                 Some(state) => Some(state.private.clone()),
-                // What a failed create has left is replaced without its private data; those of the plan are not its own.
+                // What a failed create has left is replaced without its private data; those of the plan are not its
+                // own.
                 None => Some(self.opened(cx, &prior_private).prior.unwrap_or_default()),
             };
             let planned = if planned.is_empty() { None } else { Some(self.opened(cx, planned).data) };
@@ -184,8 +185,8 @@ impl<R> Erased<R> {
         Ok(State { value: typed(R::TYPE, &state.value)?, private: self.opened(cx, &state.private).data })
     }
 
-    /// Creates or updates. A failure that says nothing of the state leaves the prior one, with the private data that belong
-    /// to it and not those of the plan.
+    /// Creates or updates. A failure that says nothing of the state leaves the prior one, with the private data that
+    /// belong to it and not those of the plan.
     async fn try_apply<D: Send + Sync + 'static>(
         &self,
         cx: &Cx<D>,
@@ -214,8 +215,8 @@ impl<R> Erased<R> {
             })
         };
         match outcome {
-            // What was made exists, also where the provider cannot say what it is like. It is as planned, and has nothing of the
-            // private data of what was there before.
+            // What was made exists, also where the provider cannot say what it is like. It is as planned, and has
+            // nothing of the private data of what was there before.
             Ok(state) => seal_state::<D, R>(state).map_err(|diagnostics| {
                 let value = crate::plan::known_only(planned.value.clone());
                 let private = seal(R::TYPE, R::PRIVATE_VERSION, own, None).unwrap_or_default();
@@ -323,7 +324,8 @@ mod tests {
     async fn a_replacement_deletes_with_the_old_private_data() {
         let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
         let old = RawState { value: named("old"), private: seal("t", 0, "old".to_owned(), None).unwrap() };
-        // As Terraform plans a replacement: once with the old state, once without it but with the first plan's private data.
+        // As Terraform plans a replacement: once with the old state, once without it but with the first plan's private
+        // data.
         let first = thing.plan(&cx, old, named("new"), named("new"), &[]).await.unwrap();
         let none = RawState { value: Value::Null, private: first.private };
         let second = thing.plan(&cx, none, named("new"), named("new"), &[]).await.unwrap();

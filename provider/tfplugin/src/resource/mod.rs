@@ -16,30 +16,45 @@ pub use dynamic::DynResource;
 pub(crate) use dynamic::RawState;
 pub use erased::resource;
 
-/// Something that Terraform manages. The order of methods is the order of a resource's life.
+/// Something that Terraform manages. The methods are in the order of a resource's life.
+///
+/// `D` is [`Provider::Data`](crate::Provider::Data), what configuring the provider gave. Wherever a method returns
+/// [`Diagnostics`] as an error, the user sees them all; warnings that come with a success go through [`Cx::warn`].
 pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
     /// Its name in configurations, e.g. `random_word`.
     const TYPE: &'static str;
-    /// Configuration and state.
+    /// Configuration and state: a struct with a field for each attribute of the schema, by its name.
+    ///
+    /// A field is [`Attr<T>`](crate::Attr) where the attribute may be null or unknown; elements of collections may be
+    /// unknown, too: `Attr<Vec<Attr<String>>>`. `testing::model_problems` finds fields that do not take what Terraform
+    /// sends.
     type Model: Serialize + DeserializeOwned + Clone + Send + Sync;
-    /// What is remembered beside the state and shown to nobody. No place for secrets.
+    /// What the resource remembers beside its state. Terraform stores it and shows it to nobody; it is no place for
+    /// secrets.
     ///
     /// States live longer than versions of a provider: a new field gets `#[serde(default)]`, and another layout a new
     /// [`PRIVATE_VERSION`](Self::PRIVATE_VERSION). Fields that a newer version has added are ignored.
     type Private: Serialize + DeserializeOwned + Default + Clone + Send + Sync;
-    /// The version of what [`Private`](Self::Private) is like.
+    /// The version of the layout of [`Private`](Self::Private).
     const PRIVATE_VERSION: u32 = 0;
 
     /// Its schema.
     fn schema(&self) -> Schema;
 
-    /// Checks that the schema cannot express. Values may be unknown; the provider is not configured.
+    /// Checks a configuration for what the schema cannot express. Values may be unknown, and the provider is not
+    /// configured.
+    ///
+    /// `Err` with warnings alone lets the configuration pass and shows the warnings.
     fn validate(&self, config: Self::Model) -> impl Future<Output = Result<(), Diagnostics>> + Send {
         drop(config);
         async { Ok(()) }
     }
 
-    /// Says what apply will do. What is known in the answer is binding.
+    /// Plans what apply will do. A known value in the plan is a promise: apply has to bring about just that. An unknown
+    /// value may become anything.
+    ///
+    /// Terraform plans twice: once to show the plan, and once more, in another process, when it applies. The second
+    /// plan has to agree with the first one wherever that is known. By default the plan is [`PlanRequest::proposed`].
     fn plan(
         &self,
         cx: &Cx<D>,
@@ -52,8 +67,8 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         }
     }
 
-    /// Looks at what is going to be destroyed: an error keeps it from being planned, a warning ([`Cx::warn`]) stands in the
-    /// plan.
+    /// Looks at a resource that is going to be destroyed. An error keeps Terraform from planning it; a warning
+    /// ([`Cx::warn`]) is shown with the plan.
     fn plan_destroy(
         &self,
         cx: &Cx<D>,
@@ -63,21 +78,29 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Looks at what is really there. `None` means that it is gone for good, never that it cannot be reached.
+    /// Finds out how the resource really is. `None` means that it no longer exists: Terraform forgets it and plans to
+    /// create it anew. For a resource that cannot be reached the answer is an error, or the prior state with a warning,
+    /// but never `None`.
     fn read(
         &self,
         cx: &Cx<D>,
         state: State<Self::Model, Self::Private>,
     ) -> impl Future<Output = Result<Option<State<Self::Model, Self::Private>>, Diagnostics>> + Send;
 
-    /// Makes it.
+    /// Creates the resource. The result has every value that was planned, and nothing in it is unknown.
+    ///
+    /// After an error without [`Failed::partial`] Terraform takes it that nothing exists. With one it stores that
+    /// state, marks the resource as tainted, and replaces it in the next apply.
     fn create(
         &self,
         cx: &Cx<D>,
         request: ApplyRequest<Self::Model, Self::Private>,
     ) -> impl Future<Output = Applied<Self::Model, Self::Private>> + Send;
 
-    /// Changes it in place.
+    /// Changes the resource in place, from `prior` to [`ApplyRequest::planned`].
+    ///
+    /// After an error without [`Failed::partial`] Terraform takes it that nothing was changed. With one it stores that
+    /// state, and the next plan shows what is left to do.
     fn update(
         &self,
         cx: &Cx<D>,
@@ -85,17 +108,18 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         request: ApplyRequest<Self::Model, Self::Private>,
     ) -> impl Future<Output = Applied<Self::Model, Self::Private>> + Send;
 
-    /// Removes it. After an error it is taken to exist still.
+    /// Destroys the resource. After an error Terraform takes it that the resource still exists, as it was.
     ///
-    /// Where a create has failed and left something, Terraform keeps no private data for its replacement: what deleting
-    /// cannot do without has to be in the state.
+    /// When Terraform replaces what a failed create has left, it does not hand over the private data of that create. So
+    /// whatever deleting needs has to be in the state.
     fn delete(
         &self,
         cx: &Cx<D>,
         state: State<Self::Model, Self::Private>,
     ) -> impl Future<Output = Result<(), Diagnostics>> + Send;
 
-    /// Finds what exists already. Terraform reads it right afterwards.
+    /// Finds a resource that exists already by the id that the user gives. Terraform reads it right afterwards, so only
+    /// what [`read`](Self::read) needs has to be known. By default importing is an error.
     fn import(
         &self,
         cx: &Cx<D>,
@@ -105,7 +129,8 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         async { Err(Diagnostic::error(format!("{} cannot be imported", Self::TYPE)).into()) }
     }
 
-    /// The same by [identity](Schema::identity). Where that is one string, this is importing by it.
+    /// Finds a resource that exists already by its [identity](Schema::identity), whose attributes `identity` has by
+    /// name. By default an identity that is one string is taken for the id.
     fn import_identity(
         &self,
         cx: &Cx<D>,
@@ -121,8 +146,8 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         }
     }
 
-    /// Takes over what was of another type: `moved { from = other_type.x, to = this_type.x }`. `None`: it cannot be taken over
-    /// from there. The provider is not configured.
+    /// Makes a state of this type of one of another type: `moved { from = other_type.x, to = this_type.x }`. `None`
+    /// means that it does not know how to take over that type. The provider is not configured.
     fn move_state(
         &self,
         request: MoveRequest,
@@ -131,9 +156,9 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         async { Ok(None) }
     }
 
-    /// The configuration from which this state would come, for `terraform plan -generate-config-out` and `terraform query`
-    /// (Terraform 1.14). What only the provider can set is taken out afterwards; here is the place to leave out what is as
-    /// by default.
+    /// The configuration from which this state would come, for `terraform plan -generate-config-out` and `terraform
+    /// query` (Terraform 1.14). The server removes what only the provider can set; this method can leave out more, such
+    /// as values that are the default of the service.
     fn generate_config(
         &self,
         state: Self::Model,
@@ -141,10 +166,15 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         async { Ok(state) }
     }
 
-    /// Brings the state of an older schema version into the shape of this one, as JSON.
+    /// Brings a state that was written under schema version `version` into the shape of the present schema, as JSON. It
+    /// is not called for a state of the present version, which may lack attributes that were added since.
     ///
-    /// Numbers that are neither integers of 64 bits nor floats are rounded here, as everywhere in [`serde_json`]; a state that
-    /// needs no upgrade keeps all digits.
+    /// Numbers that are neither integers of 64 bits nor floats are rounded here, as everywhere in [`serde_json`]; a
+    /// state that needs no upgrade keeps all digits.
+    ///
+    /// # Errors
+    ///
+    /// For a version that it does not know. By default it knows none.
     fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics> {
         let _ = state;
         Err(Diagnostic::error(format!(
@@ -155,16 +185,22 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         .into())
     }
 
-    /// Makes something of private data that are older than [`PRIVATE_VERSION`](Self::PRIVATE_VERSION), that do not fit
-    /// [`Private`](Self::Private), or that were written with another SDK. `None`: of the resource's own they are read as they are,
-    /// where they fit; else the resource goes on with the default, and the user gets a warning. It never makes the resource
-    /// unusable.
+    /// Reads private data that are older than [`PRIVATE_VERSION`](Self::PRIVATE_VERSION), that do not fit
+    /// [`Private`](Self::Private), or that another SDK has written.
+    ///
+    /// After `None` the server reads the resource's own data as they are, where they fit. Where they do not, and for
+    /// data of another SDK, the resource goes on with the default, and the user gets a warning.
     fn upgrade_private(&self, stored: StoredPrivate) -> Option<Self::Private> {
         drop(stored);
         None
     }
 
-    /// Brings the identity of an older version of its schema into the shape of this one, as JSON.
+    /// Brings an identity that was written under version `version` of its schema into the shape of the present one, as
+    /// JSON.
+    ///
+    /// # Errors
+    ///
+    /// For a version that it does not know. By default it knows none.
     fn upgrade_identity(
         &self,
         version: i64,
@@ -185,7 +221,7 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
 pub struct State<M, P = ()> {
     /// The state.
     pub value: M,
-    /// What goes with it unseen.
+    /// What the resource remembers beside it.
     pub private: P,
 }
 
@@ -206,10 +242,12 @@ pub struct PlanRequest<M, P = ()> {
     pub prior: Option<State<M, P>>,
     /// What the user wrote.
     pub config: M,
-    /// The configuration with defaults, prior computed values, and unknown ones where something changes.
+    /// The plan that the schema alone leads to: the configuration with its defaults, prior values where nothing
+    /// changes, and unknown computed values where something does.
     pub proposed: M,
-    /// What the first of two plans left for apply, when this is the second, which Terraform makes while it applies.
-    /// Only Terraform 1.16 and later tell ([`Client::stores_planned_private`](crate::Client::stores_planned_private)).
+    /// The private data of the first plan, when this is the second one, which Terraform makes while it applies. Only
+    /// Terraform 1.16 and later hand them over
+    /// ([`Client::stores_planned_private`](crate::Client::stores_planned_private)).
     pub planned: Option<P>,
 }
 
@@ -219,9 +257,9 @@ pub struct PlanRequest<M, P = ()> {
 pub struct PlanResponse<M, P = ()> {
     /// The state after apply, as far as it is known.
     pub planned: M,
-    /// For apply.
+    /// Handed to apply, and stored with the state that it makes.
     pub private: P,
-    /// Changes that mean another resource, beyond those the schema names.
+    /// Attributes whose change replaces the resource, beyond those that the schema names.
     pub requires_replace: Vec<Path>,
 }
 
@@ -231,8 +269,8 @@ impl<M, P> PlanResponse<M, P> {
         Self { planned, private, requires_replace: vec![] }
     }
 
-    /// A plan that destroys the resource and makes another one, where the attributes at these paths differ from the state. Each
-    /// path must lead to a value in the state or in the plan.
+    /// A plan that destroys the resource and makes another one, where the attributes at these paths differ from the
+    /// state. Each path must lead to a value in the state or in the plan.
     #[must_use]
     pub fn requires_replace(self, paths: impl IntoIterator<Item = Path>) -> Self {
         Self { requires_replace: paths.into_iter().collect(), ..self }
@@ -272,7 +310,7 @@ impl<M, P> From<Diagnostic> for Failed<M, P> {
     }
 }
 
-/// What is to be taken over from another type of resource.
+/// A resource of another type, whose state is to become one of this type.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MoveRequest {

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
+
 use super::group::{Group, GroupRule, group_rules};
-use super::validators::Validator;
+use super::sameness::Sameness;
+use super::validators::{self, Validator};
 use crate::{Type, Value};
 
 /// One attribute.
@@ -22,6 +25,7 @@ pub struct Attribute {
     pub(crate) use_state_for_unknown: bool,
     pub(crate) null_elements: bool,
     pub(crate) default: Option<Value>,
+    pub(crate) same: Option<Sameness>,
     pub(crate) validators: Vec<Validator>,
 }
 
@@ -78,6 +82,7 @@ impl Attribute {
             use_state_for_unknown: false,
             null_elements: false,
             default: None,
+            same: None,
             validators: vec![],
         }
     }
@@ -95,6 +100,11 @@ impl Attribute {
     /// A bool.
     pub fn bool() -> Self {
         Self::of_kind(Kind::Plain(Type::Bool))
+    }
+
+    /// A duration such as `1h30m`, in a model [`DurationText`](crate::DurationText).
+    pub fn duration() -> Self {
+        Self::string().validate(validators::duration())
     }
 
     /// A value of any type.
@@ -172,6 +182,18 @@ impl Attribute {
     #[must_use]
     pub fn default(self, value: impl Into<Value>) -> Self {
         Self { default: Some(value.into()), ..self }
+    }
+
+    /// Values that mean the same, by this comparison, are no change: what is planned, read or made keeps the spelling
+    /// that was there before. `T` is what the model has for the value; it is asked about known values only.
+    ///
+    /// ```
+    /// # use tfplugin::Attribute;
+    /// let address = Attribute::string().required().same_if(|a: &String, b: &String| a.eq_ignore_ascii_case(b));
+    /// ```
+    #[must_use]
+    pub fn same_if<T: DeserializeOwned>(self, same: impl Fn(&T, &T) -> bool + Send + Sync + 'static) -> Self {
+        Self { same: Some(Sameness::new(same)), ..self }
     }
 
     /// With a check of its value.

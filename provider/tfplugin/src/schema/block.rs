@@ -2,10 +2,11 @@
 
 use super::attribute::{Attribute, Items, Kind, Nested, Nesting};
 
-/// A nested block: `rule { … }`. New schemas say the same with nested attributes, whose values may be null, computed and come
-/// from expressions; blocks are for configurations that have them already.
+/// A nested block: `rule { … }`. New schemas say the same with nested attributes, whose values may be null, computed
+/// and come from expressions; blocks are for configurations that have them already.
 ///
-/// To a resource a block is an attribute like others: a list or set of objects that is empty, never null, without blocks.
+/// To a resource a block is an attribute like others: a list or set of objects that is empty, never null, without
+/// blocks.
 #[derive(Clone, Debug)]
 pub struct Block(pub(super) Attribute);
 

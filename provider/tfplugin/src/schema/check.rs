@@ -1,4 +1,5 @@
-//! Checks of schemas themselves: Terraform's rules, and ours that everything is described. Run by every provider's tests.
+//! Checks of schemas themselves: Terraform's rules, and ours that everything is described. Run by every provider's
+//! tests.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +68,8 @@ fn unstored(attributes: &BTreeMap<String, Attribute>, problems: &mut Vec<String>
     for (name, attribute) in attributes {
         if attribute.write_only || attribute.requires_replace || attribute.use_state_for_unknown {
             problems.push(format!(
-                "`{name}` is write-only, requires replacement or keeps its value, which only attributes of resources can"
+                "`{name}` is write-only, requires replacement or keeps its value, which only attributes of \
+                 resources can"
             ));
         }
         if let Kind::Nested(_, nested) = &attribute.kind {
@@ -126,6 +128,9 @@ fn check_object(
         }
         if attribute.write_only && attribute.requires_replace {
             wrong("is write-only, so nothing tells when it changes, and it cannot require replacement");
+        }
+        if attribute.write_only && attribute.same.is_some() {
+            wrong("is write-only, so there is nothing before that it could be the same as");
         }
         if within.collection && matches!(attribute.kind, Kind::Plain(Type::Dynamic)) {
             wrong("is dynamic within a collection");

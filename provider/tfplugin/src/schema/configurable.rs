@@ -7,8 +7,8 @@ use super::{Attribute, Kind, Nesting, Schema};
 use crate::Value;
 
 impl Schema {
-    /// Those values of a state that a user can have written: none that only the provider sets, none that is as by default, and
-    /// of attributes that exclude each other the first.
+    /// Those values of a state that a user can have written: none that only the provider sets, none that is as by
+    /// default, and of attributes that exclude each other the first.
     pub(crate) fn configurable(&self, state: Value) -> Value {
         object(&self.attributes, &self.groups, state)
     }

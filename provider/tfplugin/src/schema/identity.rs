@@ -1,7 +1,7 @@
 //! Resource identity: the few attributes that tell one resource from all others, also after its state is lost.
 //!
-//! Terraform 1.12 and later keep it beside the state, import by it, and list by it. Each attribute has the value of the state's
-//! attribute of the same name, so a resource has nothing more to do than to declare it.
+//! Terraform 1.12 and later keep it beside the state, import by it, and list by it. Each attribute has the value of the
+//! state's attribute of the same name, so a resource has nothing more to do than to declare it.
 
 use std::collections::BTreeMap;
 

@@ -7,6 +7,7 @@ mod choice;
 mod configurable;
 mod group;
 mod identity;
+mod sameness;
 pub(crate) mod validate;
 mod wire;
 mod written;

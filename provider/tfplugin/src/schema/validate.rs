@@ -1,7 +1,8 @@
 //! Runs a schema's checks over a configuration. What is not known yet passes: Terraform asks again when it is.
 //!
-//! Terraform itself refuses a required attribute that is not written, but not one that is null, as in `name = var.name`, and it
-//! lets elements of every collection be null. Both are errors here, with the place, so that no model has to expect them.
+//! Terraform itself refuses a required attribute that is not written, but not one that is null, as in `name =
+//! var.name`, and it lets elements of every collection be null. Both are errors here, with the place, so that no model
+//! has to expect them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ use super::{Attribute, Kind, Nesting, Schema};
 use crate::{Diagnostic, Diagnostics, Path, Type, Value};
 
 impl Schema {
-    /// Everything that is wrong with `config`. `write_only` tells whether the client keeps write-only values out of state.
+    /// Everything that is wrong with `config`. `write_only` tells whether the client keeps write-only values out of
+    /// state.
     pub(crate) fn validate(&self, config: &Value, write_only: bool) -> Diagnostics {
         let mut found = Diagnostics::default();
         let context = Context { write_only, hidden: false };
@@ -63,7 +65,8 @@ fn validate_object(
             found.push(
                 Diagnostic::error("This version of Terraform would store a secret")
                     .detail(format!(
-                        "`{path}` is write-only, which needs Terraform 1.11 or OpenTofu 1.11. Older ones keep it in state in clear."
+                        "`{path}` is write-only, which needs Terraform 1.11 or OpenTofu 1.11. Older ones keep it in \
+                         state in clear."
                     ))
                     .at(path.clone()),
             );
@@ -107,7 +110,8 @@ fn check_elements(ty: &Type, value: &Value, path: &Path, found: &mut Diagnostics
             found.push(
                 Diagnostic::error(format!("`{path}` is null"))
                     .detail(format!(
-                        "Found null, expected {element}. Leave it out where there is nothing, for example with `if` in a `for` expression."
+                        "Found null, expected {element}. Leave it out where there is nothing, for example with `if` in \
+                         a `for` expression."
                     ))
                     .at(path),
             );

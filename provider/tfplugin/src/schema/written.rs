@@ -11,13 +11,13 @@ use crate::{Diagnostic, Diagnostics, Path, Value, from_value};
 const TITLE: &str = "This is not a configuration of the resource";
 
 impl Schema {
-    /// Reads a configuration as `jsonencode` writes it: an object that has, by their names, the attributes that a configuration would set.
-    /// Attributes that are left out are null or have their defaults.
+    /// Reads a configuration as `jsonencode` writes it: an object that has, by their names, the attributes that a
+    /// configuration would set. Attributes that are left out are null or have their defaults.
     ///
     /// # Errors
     ///
-    /// What Terraform and the schema's validators would refuse in a configuration; and values of write-only attributes, which an id would
-    /// give away.
+    /// What Terraform and the schema's validators would refuse in a configuration; and values of write-only attributes,
+    /// which an id would give away.
     pub fn read_configuration<M: DeserializeOwned>(
         &self,
         written: &serde_json::Value,

@@ -66,7 +66,8 @@ impl<P: Provider> Shared<P> {
         // Terraform knows no other reason, and would blame the provider in words that help nobody.
         let only = proto::deferred::Reason::ProviderConfigUnknown;
         if deferred.is_some_and(|deferred| deferred.reason() != only) {
-            let what = "it puts itself off, which an action may do only while the provider's configuration is not known";
+            let what = "it puts itself off, which an action may do only while the provider's configuration is \
+                        not known";
             with_warnings(&cx, Err(mistake(action.type_name(), what).into()))?;
         }
         Ok(proto::plan_action::Response { diagnostics: to_wire(cx.take_warnings()), deferred })

@@ -8,7 +8,7 @@ use super::judged;
 use super::rpc::{Rpc, Shared};
 use super::wire::{Answer as _, decode, encode, encode_type, to_wire, too_large};
 use crate::diagnostic::mistake;
-use crate::plan::{check_applied, known_only, normalized, retyped};
+use crate::plan::{check_applied, keep_spelling, known_only, normalized, retyped};
 use crate::protocol::proto;
 use crate::resource::RawState;
 use crate::{Diagnostic, Diagnostics, DynResource, Provider, Schema, Value};
@@ -74,7 +74,8 @@ impl<P: Provider> Shared<P> {
             }
             RawState { value: prior, private: resource.prior_private(&private) }
         });
-        let mut value = normalized(schema, retyped(state.value, &planned));
+        let value = normalized(schema, retyped(state.value, &planned));
+        let mut value = keep_spelling(schema, value, &planned);
         let must_be_complete = !found.has_errors() && !value.is_null();
         if must_be_complete {
             let mut broken = check_applied(resource.type_name(), schema, &planned, &value);

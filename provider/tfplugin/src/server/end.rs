@@ -29,8 +29,8 @@ impl End {
         self.shutdown.cancel();
     }
 
-    /// Lets what is running come to a safe point, and then puts things away, before Terraform's patience ends. Where nothing is
-    /// running, as after every apply that was not interrupted twice, nothing is waited for.
+    /// Lets what is running come to a safe point, and then puts things away, before Terraform's patience ends. Where
+    /// nothing is running, as after every apply that was not interrupted twice, nothing is waited for.
     pub(super) async fn put_away(&self, at_end: impl Future<Output = ()>) {
         let told = Instant::now();
         self.stop.cancel();

@@ -1,5 +1,5 @@
-//! For tests: a plan or result that breaks Terraform's rules goes out all the same, and what was found is written to a file. So a test can
-//! compare it with what Terraform itself says.
+//! For tests: a plan or result that breaks Terraform's rules goes out all the same, and what was found is written to a
+//! file. So a test can compare it with what Terraform itself says.
 
 use std::io::Write as _;
 
@@ -13,7 +13,8 @@ pub(super) fn is_on() -> bool {
     cfg!(feature = "testing") && std::env::var_os(FILE).is_some()
 }
 
-/// Notes what was found about the object whose attribute `case` names it, and forgets it. Does nothing unless a test wants it.
+/// Notes what was found about the object whose attribute `case` names it, and forgets it. Does nothing unless a test
+/// wants it.
 pub(super) fn note(phase: &str, value: &Value, broken: &mut Diagnostics) {
     if !is_on() {
         return;

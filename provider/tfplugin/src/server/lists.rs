@@ -72,7 +72,8 @@ impl<P: Provider> Shared<P> {
             for _ in 0..limit {
                 let listed = tokio::select! {
                     listed = found.recv() => listed,
-                    // The client is gone. A resource that looks for more without finding any learns of it by this alone.
+                    // The client is gone. A resource that looks for more without finding any learns of it by this
+                    // alone.
                     () = events.closed() => {
                         cancel.cancel();
                         break;

@@ -46,8 +46,9 @@ use handshake::{Handshake, Mode};
 
 /// The whole of a provider's `main`: greets Terraform, serves until it says goodbye, then runs `at_end`.
 ///
-/// There are less than two seconds for the end, and the user may have interrupted twice. So what is still running is told to stop
-/// and has 1.3 seconds to come to a safe point; `at_end` has what is left, which is half a second at least.
+/// There are less than two seconds for the end, and the user may have interrupted twice. So what is still running is
+/// told to stop and has 1.3 seconds to come to a safe point; `at_end` has what is left, which is half a second at
+/// least.
 ///
 /// Started by hand it says so and fails. With `--debug` it needs no Terraform to start it and prints how to attach.
 pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) -> ExitCode {

@@ -1,4 +1,5 @@
-//! What became of a part of a call: a configuration that was checked, an operation that failed, and the warnings of either.
+//! What became of a part of a call: a configuration that was checked, an operation that failed, and the warnings of
+//! either.
 
 use super::wire::{decode, to_wire};
 use crate::plan::check_known;

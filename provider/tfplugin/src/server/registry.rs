@@ -23,8 +23,8 @@ pub(super) struct Registry<P: Provider> {
     actions: ByName<dyn DynAction<P::Data>>,
 }
 
-/// Terraform plans destroying with us, needs our schema only once a process, may move states here, and leaves it to us to
-/// make configurations of states. Clients ask only for what they know.
+/// Terraform plans destroying with us, needs our schema only once a process, may move states here, and leaves it to us
+/// to make configurations of states. Clients ask only for what they know.
 const CAPABILITIES: proto::ServerCapabilities = proto::ServerCapabilities {
     plan_destroy: true,
     get_provider_schema_optional: true,

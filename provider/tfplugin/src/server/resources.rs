@@ -1,4 +1,5 @@
-//! The calls about managed resources, but for the one that applies. All rules that hold for every resource are applied here.
+//! The calls about managed resources, but for the one that applies. All rules that hold for every resource are applied
+//! here.
 
 #![expect(
     clippy::unused_async,
@@ -14,7 +15,9 @@ use super::rpc::Shared;
 use super::wire::{decode, encode, path_to_wire, to_wire};
 use crate::codec::json;
 use crate::diagnostic::mistake;
-use crate::plan::{check_known, check_paths, check_planned, normalized, propose, replaced, retyped};
+use crate::plan::{
+    check_known, check_paths, check_planned, keep_spelling, normalized, propose, replaced, retyped,
+};
 use crate::protocol::proto;
 use crate::resource::{MoveRequest, RawState};
 use crate::{Diagnostic, Diagnostics, Provider, Value};
@@ -105,7 +108,7 @@ impl<P: Provider> Shared<P> {
         let state = with_warnings(&cx, resource.read(&cx, state).await)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
         let state = state.unwrap_or(RawState { value: Value::Null, private: vec![] });
-        let value = normalized(schema, retyped(state.value, &value));
+        let value = keep_spelling(schema, normalized(schema, retyped(state.value, &value)), &value);
         let mut broken = Diagnostics::default();
         if deferred.is_none() {
             broken.extend(check_known(resource.type_name(), schema, &value));
@@ -217,8 +220,8 @@ impl<P: Provider> Shared<P> {
         let Some(state) = moved.await? else {
             return Err(Diagnostic::error(format!("{from} cannot become {to}"))
                 .detail(format!(
-                    "{to} does not know how to take over the state of {from} of {}. Remove the `moved` block, take {from} out of the \
-                     state by a `removed` block, and import it as {to}.",
+                    "{to} does not know how to take over the state of {from} of {}. Remove the `moved` block, take \
+                     {from} out of the state by a `removed` block, and import it as {to}.",
                     request.source_provider_address
                 ))
                 .into());

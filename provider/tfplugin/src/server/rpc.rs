@@ -1,6 +1,7 @@
 //! How a call runs: in a task of its own, with what all calls share; what goes wrong in it is its answer.
 //!
-//! `service.rs` says which call there is, the modules beside it what each does. Here are those about the provider as a whole.
+//! `service.rs` says which call there is, the modules beside it what each does. Here are those about the provider as a
+//! whole.
 
 #![expect(
     clippy::unused_async,
@@ -53,8 +54,8 @@ impl<P: Provider> Rpc<P> {
         Self { shared: Arc::new(Shared { provider, registry, data, end, walk, calls }) }
     }
 
-    /// Runs `work` in a task of its own, so that a client that goes away does not cut an apply in half, and turns a panic
-    /// into a diagnostic, so that it does not take the other calls with it.
+    /// Runs `work` in a task of its own, so that a client that goes away does not cut an apply in half, and turns a
+    /// panic into a diagnostic, so that it does not take the other calls with it.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         call: &Call,

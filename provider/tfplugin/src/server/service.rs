@@ -9,8 +9,8 @@ use crate::Provider;
 use crate::protocol::proto;
 use crate::protocol::proto::provider_server::Provider as Service;
 
-/// Makes the service of `Rpc`. A row of `unary` is a call with one answer, of whose request the module of [`proto`] has the name of
-/// the method:
+/// Makes the service of `Rpc`. A row of `unary` is a call with one answer, of whose request the module of [`proto`] has
+/// the name of the method:
 ///
 /// ```text
 /// method: NameInTheProtocol(subject in logs) => what answers it,

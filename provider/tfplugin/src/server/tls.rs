@@ -1,8 +1,8 @@
 //! AutoMTLS: each side proves with a one-time certificate that it is the one the handshake named.
 //!
-//! Terraform's certificate is a self-signed authority with a P-521 key, which no ordinary verifier accepts from a client.
-//! Nothing of a chain is needed: the certificate must be, byte for byte, the one from the environment, and the handshake's
-//! signature proves the key. That is all the protection there can be.
+//! Terraform's certificate is a self-signed authority with a P-521 key, which no ordinary verifier accepts from a
+//! client. Nothing of a chain is needed: the certificate must be, byte for byte, the one from the environment, and the
+//! handshake's signature proves the key. That is all the protection there can be.
 
 use std::sync::Arc;
 

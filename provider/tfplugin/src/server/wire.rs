@@ -74,8 +74,8 @@ pub(super) fn to_wire(diagnostics: Diagnostics) -> Vec<proto::Diagnostic> {
 /// How many characters of a text are shown at most; the end of a long one says more than its middle.
 const SHOWN: usize = 32 << 10;
 
-/// A text as a terminal may show it. Resources put into their messages what other programs and machines said: no sequence of theirs may
-/// reach the user's terminal, and neither may what is not text.
+/// A text as a terminal may show it. Resources put into their messages what other programs and machines said: no
+/// sequence of theirs may reach the user's terminal, and neither may what is not text.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
@@ -149,7 +149,8 @@ answers! {
     configure_provider, validate_resource_config, upgrade_resource_state, upgrade_resource_identity, read_resource,
     plan_resource_change, apply_resource_change, import_resource_state, move_resource_state, generate_resource_config,
     validate_data_resource_config, read_data_source, validate_ephemeral_resource_config, open_ephemeral_resource,
-    renew_ephemeral_resource, close_ephemeral_resource, validate_list_resource_config, validate_action_config, plan_action,
+    renew_ephemeral_resource, close_ephemeral_resource, validate_list_resource_config, validate_action_config,
+    plan_action,
 }
 
 #[cfg(test)]

@@ -78,8 +78,8 @@ impl Harness {
         assert!(response.error.is_empty(), "StopProvider said {}", response.error);
     }
 
-    /// Ends the program as Terraform does: tells it to, and kills it if it is still there two seconds later. Gives how long it
-    /// took; `None` where it had to be killed.
+    /// Ends the program as Terraform does: tells it to, and kills it if it is still there two seconds later. Gives how
+    /// long it took; `None` where it had to be killed.
     pub async fn end(&self) -> Option<Duration> {
         let process = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut process = process.expect("what ends is a program, and ends once");

@@ -1,7 +1,8 @@
 //! Configurations with a hole: null, or a value that is not known yet, in the place of one of their values.
 //!
-//! Terraform may send null in every place where a user can write an expression, and what is not known yet wherever an expression may
-//! depend on something that does not exist yet. A provider that was never asked with either in some place fails there for somebody.
+//! Terraform may send null in every place where a user can write an expression, and what is not known yet wherever an
+//! expression may depend on something that does not exist yet. A provider that was never asked with either in some
+//! place fails there for somebody.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -53,7 +54,8 @@ impl Harness {
         holes(config, &places)
     }
 
-    /// The attributes that users can set and none of these configurations sets, nested ones among them: holes in them are not tried.
+    /// The attributes that users can set and none of these configurations sets, nested ones among them: holes in them
+    /// are not tried.
     pub fn unset(&self, of: Offer<'_>, configs: &[Value]) -> Vec<String> {
         let mut unset = vec![];
         find_unset(
@@ -65,8 +67,8 @@ impl Harness {
         unset
     }
 
-    /// Plans once more, with a configuration in which everything is known now, as an apply does. An error says what Terraform would hold
-    /// against the final plan.
+    /// Plans once more, with a configuration in which everything is known now, as an apply does. An error says what
+    /// Terraform would hold against the final plan.
     pub async fn resolve(&self, plan: &Plan, config: &Value) -> Result<Plan, String> {
         // What is replaced is gone by then.
         let prior = plan.prior.as_ref().filter(|_| plan.action != Action::Replace);

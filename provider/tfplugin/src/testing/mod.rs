@@ -1,5 +1,5 @@
-//! Terraform's part, for tests: a [`Harness`] drives a provider through the lives of its resources exactly as Terraform does,
-//! over the wire, without a Terraform. What Terraform would hold against the provider fails the test.
+//! Terraform's part, for tests: a [`Harness`] drives a provider through the lives of its resources exactly as Terraform
+//! does, over the wire, without a Terraform. What Terraform would hold against the provider fails the test.
 //!
 //! ```no_run
 //! # use tfplugin::{testing::{Harness, object}, Provider};
@@ -13,8 +13,8 @@
 //! # }
 //! ```
 //!
-//! The same story can be told of a program ([`Harness::start`]), which Terraform's handshake and TLS stand in front of, and a
-//! real Terraform can attach to a provider within the test ([`attach`]).
+//! The same story can be told of a program ([`Harness::start`]), which Terraform's handshake and TLS stand in front of,
+//! and a real Terraform can attach to a provider within the test ([`attach`]).
 
 #![expect(clippy::expect_used, reason = "an expectation that does not hold is how a test fails")]
 

@@ -9,9 +9,10 @@ use crate::plan::normalized;
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Path, Schema, Step, Type, Value, from_value, to_value};
 
-/// What is wrong with a model, one sentence each: an attribute of the schema that it loses, or a value that Terraform may
-/// send and it cannot take. Terraform may send an unknown value in every place, elements of lists, sets and maps among them, because any
-/// of it may come from something that does not exist yet; and null wherever validation by the schema lets it pass.
+/// What is wrong with a model, one sentence each: an attribute of the schema that it loses, or a value that Terraform
+/// may send and it cannot take. Terraform may send an unknown value in every place, elements of lists, sets and maps
+/// among them, because any of it may come from something that does not exist yet; and null wherever validation by the
+/// schema lets it pass.
 pub fn model_problems<M: Serialize + DeserializeOwned>(schema: &Schema) -> Vec<String> {
     let mut problems = vec![];
     let mut lost = BTreeSet::new();

@@ -169,7 +169,8 @@ impl Harness {
         heard(answer(self.client.clone().close_ephemeral_resource(request).await).diagnostics)
     }
 
-    /// Validates and lists (Terraform 1.14): display name, identity, and the state where `include_resource` asks for it.
+    /// Validates and lists (Terraform 1.14): display name, identity, and the state where `include_resource` asks for
+    /// it.
     pub async fn list(
         &self,
         type_name: &str,

@@ -62,7 +62,8 @@ pub struct Stored {
     pub identity: Option<Value>,
     /// Whether the next plan replaces it, because creating it failed.
     pub tainted: bool,
-    /// Whether the provider has put off looking at it. Something of it may be unknown then, and Terraform stores nothing of it.
+    /// Whether the provider has put off looking at it. Something of it may be unknown then, and Terraform stores
+    /// nothing of it.
     pub deferred: bool,
 }
 

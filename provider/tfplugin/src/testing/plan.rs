@@ -1,4 +1,5 @@
-//! Planning, as Terraform does it: from the state that it proposes, and once more from nothing where that means a replacement.
+//! Planning, as Terraform does it: from the state that it proposes, and once more from nothing where that means a
+//! replacement.
 
 use crate::plan::check_planned;
 use crate::protocol::proto;

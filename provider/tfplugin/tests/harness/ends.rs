@@ -42,7 +42,8 @@ async fn after_a_stop_what_is_open_can_still_be_closed() {
     assert_eq!(kitchen.shelf().done, ["open wood", "close wood"], "closing is not stopped");
 }
 
-/// Applies what this rogue does in a program, which is told to end meanwhile. Gives how long that took, and what was done.
+/// Applies what this rogue does in a program, which is told to end meanwhile. Gives how long that took, and what was
+/// done.
 async fn ended_while_applying(how: &str) -> (Option<Duration>, Vec<String>) {
     let directory = tempfile::tempdir().unwrap();
     let shelf = directory.path().join("shelf.json");

@@ -183,8 +183,8 @@ fn pots() -> impl Strategy<Value = Value> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever the user writes, and whatever of it is not known at first: what is planned is what is applied, a refresh finds
-    /// it, and nothing is left to do. The harness checks all of that in each step.
+    /// Whatever the user writes, and whatever of it is not known at first: what is planned is what is applied, a
+    /// refresh finds it, and nothing is left to do. The harness checks all of that in each step.
     #[test]
     fn any_life_keeps_all_rules(first in pots(), second in pots(), hidden in prop::collection::vec(any::<bool>(), 7)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,4 +1,5 @@
-//! The rules for plans and results, held against Terraform's own judgement: a provider does what breaks them or does not, and both are asked.
+//! The rules for plans and results, held against Terraform's own judgement: a provider does what breaks them or does
+//! not, and both are asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

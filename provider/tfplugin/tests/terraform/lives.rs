@@ -18,11 +18,13 @@ fn the_small_example_is_installed_and_lives_its_life() {
         format!("provider_installation {{\n  filesystem_mirror {{ path = \"{}\" }}\n}}\n", mirror.display());
     fs::write(here("terraform.rc"), config).unwrap();
     let site = Site { directory, reattach: None };
-    let head = "terraform {\n  required_providers { files = { source = \"example/files\", version = \"~> 1.2\" } }\n}\n";
+    let head = "terraform {\n  \
+        required_providers { files = { source = \"example/files\", version = \"~> 1.2\" } }\n}\n";
     let write = |body: &str| fs::write(site.path("main.tf"), format!("{head}{body}")).unwrap();
     let file = |content: &str| {
         format!(
-            "resource \"files_file\" \"a\" {{\n  path = \"a.txt\"\n  content = {content:?}\n}}\noutput \"size\" {{ value = files_file.a.size }}\n"
+            "resource \"files_file\" \"a\" {{\n  path = \"a.txt\"\n  content = {content:?}\n}}\n\
+             output \"size\" {{ value = files_file.a.size }}\n"
         )
     };
 
@@ -127,7 +129,10 @@ fn an_import_block_writes_the_configuration() {
     site.apply().says(&["1 imported, 0 added, 0 changed"]);
     site.no_changes();
     site.run(&["import", "kitchen_pot.other", ""]).fails();
-    site.write("import {\n  to = kitchen_pot.ghost\n  id = \"ghost\"\n}\nresource \"kitchen_pot\" \"ghost\" { name = \"ghost\" }");
+    site.write(
+        "import {\n  to = kitchen_pot.ghost\n  id = \"ghost\"\n}\n\
+         resource \"kitchen_pot\" \"ghost\" { name = \"ghost\" }",
+    );
     site.run(&["plan"]).fails().says(&["Cannot import non-existent remote object"]);
 }
 
@@ -143,7 +148,8 @@ fn modules_tell_what_they_cook() {
 fn what_is_unknown_in_the_plan_is_replaced_in_the_plan_already() {
     let main = |input: &str, stand: &str| {
         format!(
-            "resource \"terraform_data\" \"x\" {{ input = \"{input}\" }}\nresource \"kitchen_pot\" \"wok\" {{\n  name = \"wok\"\n  {stand}\n}}\n"
+            "resource \"terraform_data\" \"x\" {{ input = \"{input}\" }}\n\
+             resource \"kitchen_pot\" \"wok\" {{\n  name = \"wok\"\n  {stand}\n}}\n"
         )
     };
     let late =

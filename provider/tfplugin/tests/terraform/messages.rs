@@ -35,7 +35,10 @@ fn a_breach_is_told_before_terraform_blames_the_provider() {
         "kitchen_pot.good: Creation complete",
     ]);
     assert!(!run.text.contains("inconsistent result after apply"), "ours comes first:\n{}", run.text);
-    site.write("resource \"kitchen_rogue\" \"bad\" {\n  how = \"panic in apply\"\n}\nresource \"kitchen_pot\" \"good\" { name = \"pan\" }");
+    site.write(
+        "resource \"kitchen_rogue\" \"bad\" {\n  how = \"panic in apply\"\n}\n\
+         resource \"kitchen_pot\" \"good\" { name = \"pan\" }",
+    );
     site.run(&["apply", "-auto-approve"])
         .fails()
         .says(&["ApplyResourceChange of kitchen_rogue panicked", "kitchen_pot.good: Creation complete"]);

@@ -6,7 +6,8 @@ use crate::site::{Run, Site};
 fn functions_are_called() {
     let site = Site::new(
         r#"
-        output "same" { value = provider::kitchen::echo({ a = [1, 0.1, "x", null], b = tomap({ k = toset(["z", "y"]) }) }) == { a = [1, 0.1, "x", null], b = tomap({ k = toset(["z", "y"]) }) } }
+        locals { any = { a = [1, 0.1, "x", null], b = tomap({ k = toset(["z", "y"]) }) } }
+        output "same" { value = provider::kitchen::echo(local.any) == local.any }
         output "digits" { value = tostring(provider::kitchen::echo(1e40 + 0.1)) }
         output "joined" { value = provider::kitchen::join("-", 1, 2, 3) }
         "#,

@@ -41,14 +41,16 @@ fn what_was_of_another_type_is_moved() {
     let site = Site::new("resource \"kitchen_kettle\" \"old\" { name = \"wok\" }");
     site.apply();
     site.write(
-        "resource \"kitchen_pot\" \"new\" { name = \"wok\" }\nmoved {\n  from = kitchen_kettle.old\n  to = kitchen_pot.new\n}",
+        "resource \"kitchen_pot\" \"new\" { name = \"wok\" }\n\
+         moved {\n  from = kitchen_kettle.old\n  to = kitchen_pot.new\n}",
     );
     site.apply().says(&["0 added, 0 changed, 0 destroyed"]);
     assert_eq!(site.resource("kitchen_pot.new")["id"], "pot:wok");
     site.no_changes();
     // What cannot be taken over is refused, and the state is as it was.
     site.write(
-        "resource \"kitchen_rogue\" \"x\" { how = \"behave\" }\nmoved {\n  from = kitchen_pot.new\n  to = kitchen_rogue.x\n}",
+        "resource \"kitchen_rogue\" \"x\" { how = \"behave\" }\n\
+         moved {\n  from = kitchen_pot.new\n  to = kitchen_rogue.x\n}",
     );
     site.run(&["plan"]).fails().says(&["kitchen_pot cannot become kitchen_rogue"]);
     // From another provider.
@@ -57,7 +59,8 @@ fn what_was_of_another_type_is_moved() {
     fs::write(data.path("shelf.json"), json!({ "pots": { "pan": { "size": 1 } }, "done": [] }).to_string())
         .unwrap();
     data.write(
-        "resource \"kitchen_pot\" \"new\" { name = \"pan\" }\nmoved {\n  from = terraform_data.old\n  to = kitchen_pot.new\n}",
+        "resource \"kitchen_pot\" \"new\" { name = \"pan\" }\n\
+         moved {\n  from = terraform_data.old\n  to = kitchen_pot.new\n}",
     );
     data.apply().says(&["0 added, 0 changed, 0 destroyed"]);
     assert_eq!(data.resource("kitchen_pot.new")["name"], "pan");

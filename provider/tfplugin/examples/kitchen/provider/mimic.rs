@@ -25,7 +25,8 @@ fn described(attribute: Attribute) -> Attribute {
     attribute.description("Some value.")
 }
 
-/// What an attribute says by `[{ "at": ["rows", 0, "in"], "to": … }, …]` is put there. `{ "unknown": true }` is what is not known.
+/// What an attribute says by `[{ "at": ["rows", 0, "in"], "to": … }, …]` is put there. `{ "unknown": true }` is what is
+/// not known.
 fn edit(model: &mut Model, edits: &str) {
     let Some(Value::String(text)) = model.get(edits).cloned() else { return };
     let edits: Vec<Json> = serde_json::from_str(&text).unwrap_or_default();

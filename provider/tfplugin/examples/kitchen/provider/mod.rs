@@ -3,6 +3,7 @@
 mod mimic;
 mod others;
 mod pot;
+mod pots;
 mod rogue;
 
 use std::collections::BTreeMap;
@@ -129,7 +130,7 @@ impl Provider for Kitchen {
     }
 
     fn list_resources(&self) -> Vec<Box<dyn DynListResource<Cook>>> {
-        vec![tfplugin::list_resource(pot::Pots)]
+        vec![tfplugin::list_resource(pots::Pots)]
     }
 
     fn actions(&self) -> Vec<Box<dyn DynAction<Cook>>> {

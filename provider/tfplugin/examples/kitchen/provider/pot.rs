@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tfplugin::{
-    Applied, ApplyRequest, Attr, Attribute, Block, Cx, Deferral, Diagnostic, Diagnostics, Found,
-    IdentityAttribute, IdentitySchema, ListRequest, ListResource, Listed, MoveRequest, Nested, Path,
-    PlanRequest, PlanResponse, Resource, Schema, State, StoredPrivate, Type, Value, to_value, validators,
+    Applied, ApplyRequest, Attr, Attribute, Block, Cx, Deferral, Diagnostic, Diagnostics, IdentityAttribute,
+    IdentitySchema, MoveRequest, Nested, Path, PlanRequest, PlanResponse, Resource, Schema, State,
+    StoredPrivate, Type, Value, to_value, validators,
 };
 
 use super::{Cook, Meta, json};
@@ -52,6 +52,11 @@ pub(super) struct Private {
 }
 
 impl Model {
+    /// A pot of which nothing but its name is known.
+    pub(super) fn named(name: &str) -> Self {
+        Self { name: Attr::Known(name.to_owned()), rule: Attr::Known(vec![]), ..Self::default() }
+    }
+
     fn name(&self) -> &str {
         self.name.known().map_or("", String::as_str)
     }
@@ -312,53 +317,6 @@ impl Resource<Cook> for Pot {
         identity: serde_json::Value,
     ) -> Result<serde_json::Value, Diagnostics> {
         Ok(serde_json::json!({ "name": identity["title"] }))
-    }
-}
-
-/// Lists pots.
-pub(super) struct Pots;
-
-#[derive(Debug, Deserialize)]
-pub(super) struct Filter {
-    prefix: Attr<String>,
-}
-
-impl ListResource<Cook> for Pots {
-    const TYPE: &'static str = "kitchen_pot";
-    type Config = Filter;
-    type Model = Model;
-
-    fn schema(&self) -> Schema {
-        let prefix = Attribute::string().optional().description("What their names begin with.");
-        Schema::new(0).description("Pots.").attribute("prefix", prefix)
-    }
-
-    async fn list(
-        &self,
-        cx: &Cx<Cook>,
-        request: ListRequest<Filter>,
-        found: &Found<Model>,
-    ) -> Result<(), Diagnostics> {
-        let prefix = request.config.prefix.into_known().unwrap_or_default();
-        let endless = prefix == "endless";
-        let names: Vec<_> = cx.data.on_shelf(|shelf| shelf.pots.keys().cloned().collect());
-        for name in names.into_iter().filter(|name| name.starts_with(&prefix)) {
-            if name == "broken" {
-                return Err(Diagnostic::error("One pot is broken").into());
-            }
-            let state =
-                Model { name: Attr::Known(name.clone()), rule: Attr::Known(vec![]), ..Model::default() };
-            if found.push(Listed::new(format!("the {name}"), state)).await.is_break() {
-                cx.data.note("listed enough");
-                break;
-            }
-        }
-        if endless {
-            cx.cancel.cancelled().await;
-            cx.data.note("nobody listens");
-        }
-        cx.warn(Diagnostic::warning("There may be more"));
-        Ok(())
     }
 }
 
