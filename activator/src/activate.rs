@@ -18,14 +18,15 @@ use crate::agent::{AgentError, listen};
 use crate::progress::{Progress, Stage};
 use crate::ssh::{Connection, Endpoint, Pool, SshError, Wait};
 
-/// How long to wait after a new system refused the login that was to confirm it. OpenSSH (`PerSourcePenalties`) shuts out who is refused
-/// more often, and that would outlast the way back.
+/// How long to wait after a new system refused the login that was to confirm it. OpenSSH (`PerSourcePenalties`) shuts
+/// out who is refused more often, and that would outlast the way back.
 const REFUSED: Duration = Duration::from_secs(5);
 
 /// How long the machine may stay silent after the connection broke: a network restart, at worst a reboot.
 const RECONNECT: Duration = Duration::from_mins(2);
 
-/// The same where the machine may be on its way back from a system that it cannot work with, by a reboot if nothing else helps.
+/// The same where the machine may be on its way back from a system that it cannot work with, by a reboot if nothing
+/// else helps.
 const ON_ITS_WAY_BACK: Duration = Duration::from_mins(5);
 
 /// What is asked of an agent.
@@ -44,8 +45,8 @@ pub struct Task<'a> {
 /// Activates as `request` says, with the contents of its secrets, and returns the agent's report, which says what runs
 /// now.
 ///
-/// While the agent holds a new system, it waits for the `decision` whether the machine keeps it. An error means that it is
-/// not known what runs: the agent may have done everything, a part, or nothing.
+/// While the agent holds a new system, it waits for the `decision` whether the machine keeps it. An error means that
+/// it is not known what runs: the agent may have done everything, a part, or nothing.
 pub async fn activate(
     pool: &Pool,
     connection: &Connection,
@@ -119,8 +120,8 @@ impl Client<'_> {
         let start = Instant::now();
         let window = Duration::from_secs(self.confirmation.window_seconds);
         while start.elapsed() < window {
-            // A new one: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo
-            // a system that works.
+            // A new one: a connection that was open before the switch proves nothing. Not cancellable: to leave now
+            // would undo a system that works.
             let mut pause = Duration::from_millis(300);
             let why = match pool.open(self.endpoint, Wait::ONE_TRY, &CancellationToken::new()).await {
                 Ok(connection) => {

@@ -6,9 +6,9 @@
 //! network::Request ─evaluate─▶ Evaluation ─build─▶ systems in the local store ─push─▶ on the machine ─activate─▶ Report
 //! ```
 //!
-//! [`deploy`] walks it for all machines at once. Nothing here knows of Terraform; the provider and the command line both
-//! stand on this library. The part that runs on the target is the crate `nixos-agent`, of which only the wire types, the
-//! health checks and the built binary are used here.
+//! [`deploy`] walks it for all machines at once. Nothing here knows of Terraform; the provider and the command line
+//! both stand on this library. The part that runs on the target is the crate `nixos-agent`, of which only the wire
+//! types, the health checks and the built binary are used here.
 
 mod children;
 mod hash;

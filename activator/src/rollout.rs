@@ -206,8 +206,8 @@ fn decision(standings: &Standings) -> Option<Answer> {
             "Machine \"{name}\" was not begun, and all were to succeed or none"
         )));
     }
-    let settled = |standing: &Standing| matches!(standing, Standing::Healthy | Standing::Done);
-    standings.values().all(settled).then_some(Answer::Keep)
+    let is_confirmed = |standing: &Standing| matches!(standing, Standing::Healthy | Standing::Done);
+    standings.values().all(is_confirmed).then_some(Answer::Keep)
 }
 
 #[cfg(test)]

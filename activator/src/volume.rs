@@ -17,7 +17,8 @@ pub enum VolumeError {
     Agent(#[from] AgentError),
 }
 
-/// Has the agent on the machine ask the kernel. `id` is EC2's id of the volume, `device` where it was attached, e.g. `/dev/sdf`.
+/// Has the agent on the machine ask the kernel. `id` is EC2's id of the volume, `device` where it was attached, e.g.
+/// `/dev/sdf`.
 pub async fn ask(
     machine: &str,
     connection: &Connection,

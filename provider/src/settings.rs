@@ -33,24 +33,6 @@ pub(crate) fn texts(list: &List<String>) -> Option<Vec<String>> {
     }
 }
 
-/// What is found instead of exactly one of these attributes, for a message. One that is not known yet may turn out to be null, or the one.
-pub(crate) fn instead_of_one(attributes: &[(&str, Attr<()>)]) -> Option<String> {
-    let given: Vec<&str> =
-        attributes.iter().filter(|(_, value)| value.is_known()).map(|(name, _)| *name).collect();
-    let open = attributes.iter().any(|(_, value)| value.is_unknown());
-    match given.as_slice() {
-        [] if open => None,
-        [] => Some("none of them".to_owned()),
-        [_] => None,
-        given => Some(given.join(" and ")),
-    }
-}
-
-/// Whether there is a value, or may be one, without the value.
-pub(crate) fn presence<T>(value: &Attr<T>) -> Attr<()> {
-    value.as_ref().map(|_| ())
-}
-
 /// The schema of an optional list of strings.
 pub(crate) fn strings_attribute(description: &str) -> Attribute {
     Attribute::list(Type::String).optional().description(description)
@@ -66,9 +48,11 @@ pub(crate) fn completed<M: Clone + serde::Serialize + serde::de::DeserializeOwne
 }
 
 /// What to say of an import that cannot log in.
-pub(crate) const IMPORT_KNOWS_ITS_ID: &str = "An import does not see the configuration of the resource. What leads to the machine, such as \
-    its `host_public_key`, can be in the id: `jsonencode({ name = …, ssh = { host = …, host_public_key = … } })` for a nixos_machine, \
-    `jsonencode({ network = …, machines = … })` for a nixos_deployment.";
+pub(crate) const IMPORT_KNOWS_ITS_ID: &str = "An import does not see the configuration of the resource. \
+                                              What leads to the machine, such as its `host_public_key`, \
+                                              can be in the id: `jsonencode({ name = …, ssh = { host = …, \
+                                              host_public_key = … } })` for a nixos_machine, `jsonencode({ \
+                                              network = …, machines = … })` for a nixos_deployment.";
 
 /// The configuration in the id of an import that is one, written by `jsonencode`; `None` for an id of another kind.
 pub(crate) fn configuration_in(id: &str) -> Result<Option<serde_json::Map<String, Json>>, Diagnostic> {
@@ -180,22 +164,6 @@ mod tests {
         assert_eq!(texts(&Attr::Known(vec![known("a")])), Some(vec!["a".to_owned()]));
         assert_eq!(texts(&Attr::Known(vec![known("a"), Attr::Unknown])), None);
         assert_eq!(texts(&Attr::Unknown), None);
-    }
-
-    #[test]
-    fn what_is_not_known_may_be_the_one() {
-        let found = |a: Attr<()>, b: Attr<()>| instead_of_one(&[("a", a), ("b", b)]);
-        let known = || Attr::Known(());
-        for fine in [
-            found(known(), Attr::Null),
-            found(known(), Attr::Unknown),
-            found(Attr::Unknown, Attr::Unknown),
-            found(Attr::Null, Attr::Unknown),
-        ] {
-            assert_eq!(fine, None);
-        }
-        assert_eq!(found(known(), known()).as_deref(), Some("a and b"));
-        assert_eq!(found(Attr::Null, Attr::Null).as_deref(), Some("none of them"));
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub(crate) fn lock(holder: &str) -> Result<File, String> {
         let mut other = String::new();
         let _ = file.read_to_string(&mut other);
         return Err(format!(
-            "Another activation ({}) is under way on the machine; nothing was changed.",
+            "Another activation ({}) is under way on the machine; nothing was changed. Wait for its end \
+             (`nixos-activator watch`), then apply again.",
             other.trim()
         ));
     }

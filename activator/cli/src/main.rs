@@ -41,8 +41,8 @@ struct Selection {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show how machines are. Exit code: the sum of 1 for one on which nothing was deployed yet, 2 for one that is down, 4 for one that lets nobody in, 8 for a disk that is
-    /// full or broken, 16 for failed units
+    /// Show how machines are. Exit code: the sum of 1 for one on which nothing was deployed yet, 2 for one that is
+    /// down, 4 for one that lets nobody in, 8 for a disk that is full or broken, 16 for failed units
     Status {
         #[command(flatten)]
         on: Selection,
@@ -86,7 +86,8 @@ enum Verb {
     Diff {
         /// The machine
         machine: MachineName,
-        /// The number of the generation to begin with; without it, the newest one before the other that is another system
+        /// The number of the generation to begin with; without it, the newest one before the other that is another
+        /// system
         #[arg(long, value_name = "N")]
         from: Option<u64>,
         /// The number of the generation to compare it with; without it, what the machine runs now
@@ -97,7 +98,8 @@ enum Verb {
     Watch {
         #[command(flatten)]
         on: Selection,
-        /// Seconds without an activation after which there will be no other: more where machines reboot one after the other
+        /// Seconds without an activation after which there will be no other: more where machines reboot one after the
+        /// other
         #[arg(long, value_name = "SECONDS", default_value_t = 3)]
         quiet: u64,
     },
@@ -109,7 +111,8 @@ enum Verb {
         #[arg(long)]
         to: Option<u64>,
     },
-    /// List the secrets that were sent to machines, and whether they are still as they were left. Exit code 1 where one is not
+    /// List the secrets that were sent to machines, and whether they are still as they were left. Exit code 1 where
+    /// one is not
     Secrets {
         #[command(flatten)]
         on: Selection,

@@ -101,7 +101,8 @@ async fn run(
     Ok(connection.exit_code(child).await)
 }
 
-/// Prints each line with the machine's name before it. A lock is held for one line, so that lines of several machines stay apart.
+/// Prints each line with the machine's name before it. A lock is held for one line, so that lines of several machines
+/// stay apart.
 async fn print_lines<W: std::io::Write>(
     name: &MachineName,
     stream: Option<impl AsyncRead + Unpin>,

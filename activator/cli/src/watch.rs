@@ -164,8 +164,8 @@ impl Screen {
             return Ok(());
         }
         let lines = self.view.lines(size(), Instant::now());
-        // Back to the first line and away with what is there. A character may be wider than it was counted: no line goes on in
-        // the next.
+        // Back to the first line and away with what is there. A character may be wider than it was counted: no line
+        // goes on in the next.
         let back = if self.drawn > 0 { format!("\x1b[{}F", self.drawn) } else { String::new() };
         let text: String = lines.iter().map(|line| format!("\x1b[2K{line}\n")).collect();
         let mut output = std::io::stdout().lock();

@@ -12,8 +12,8 @@ use crate::ssh::{Connection, Endpoint, SshError};
 /// How many sessions an activation has open at once: one listens to the agent, the other tells it something.
 const SESSIONS: usize = 2;
 
-/// Makes sure that this login can activate a system, before anything is sent: that it is or becomes root, that its shell does
-/// what it is asked for and nothing else, and that the SSH server opens enough sessions.
+/// Makes sure that this login can activate a system, before anything is sent: that it is or becomes root, that its
+/// shell does what it is asked for and nothing else, and that the SSH server opens enough sessions.
 pub async fn check_login(connection: &Connection, facts: &Facts) -> Result<(), AgentError> {
     let Endpoint { host, user, elevate, .. } = connection.endpoint();
     if elevate.is_empty() && facts.uid != Some(0) {
@@ -29,8 +29,8 @@ pub async fn check_login(connection: &Connection, facts: &Facts) -> Result<(), A
     Ok(())
 }
 
-/// Brings the agent for `system` to the machine unless it is there, and returns its path. Agents of other versions that were not used for
-/// a week, and that nothing can start any more, are removed.
+/// Brings the agent for `system` to the machine unless it is there, and returns its path. Agents of other versions
+/// that were not used for a week, and that nothing can start any more, are removed.
 pub async fn install(connection: &Connection, system: &str) -> Result<String, AgentError> {
     let platform = || AgentError::Platform { system: system.to_owned() };
     let binary = binary::binary(system).ok_or_else(platform)?;
@@ -95,8 +95,8 @@ done
 echo "$agent"
 "#;
 
-/// Complete and on the disk, or not there at all: the rename comes when all else is written. Where its directory lets no program run
-/// (`noexec`), it goes to the Nix store, with a link that keeps it there.
+/// Complete and on the disk, or not there at all: the rename comes when all else is written. Where its directory lets
+/// no program run (`noexec`), it goes to the Nix store, with a link that keeps it there.
 const INSTALL: &str = r#"
 set -e; umask 022
 d="$(dirname "$1")"; mkdir -p "$d"; t="$d/.new.$$"; rm -rf "$t"; mkdir "$t"; trap 'rm -rf "$t"' EXIT

@@ -26,8 +26,8 @@ pub struct Running {
     pub age: Duration,
 }
 
-/// Asks the newest agent that knows the answer and prints `agent id seconds`; nothing where there is no agent, as where none is at
-/// work. It writes nothing.
+/// Asks the newest agent that knows the answer and prints `agent id seconds`; nothing where there is no agent, as
+/// where none is at work. It writes nothing.
 const SCRIPT: &str = r#"
 PATH="$PATH:/run/current-system/sw/bin:/usr/bin:/bin"
 [ "$(id -u)" = 0 ] || { echo "this needs root" >&2; exit 1; }
@@ -72,7 +72,8 @@ pub async fn attach(
     listen(connection, &[&running.agent, "attach", running.id.as_str(), "--from", &from], b"", on_event).await
 }
 
-/// Runs a command of an agent that prints events, with `input` on its standard input, and returns the report in the last one.
+/// Runs a command of an agent that prints events, with `input` on its standard input, and returns the report in the
+/// last one.
 pub(crate) async fn listen(
     connection: &Connection,
     command: &[&str],
@@ -141,7 +142,8 @@ async fn events(
     Ok(None)
 }
 
-/// Takes out what a terminal would obey: everything in an event is shown, and much of it comes from programs of the machine.
+/// Takes out what a terminal would obey: everything in an event is shown, and much of it comes from programs of the
+/// machine.
 fn make_plain(kind: &mut EventKind) {
     let make = |text: &mut String| *text = plain(text);
     match kind {

@@ -101,8 +101,8 @@ impl Deployment<'_> {
         let boots_it = visit.facts.profile.as_ref() == Some(&job.toplevel);
         let mut fallback = None;
         let rebooted = boots_it && settings.reboot.when.is_due(&visit.facts);
-        // Whoever stops it now finds it waiting for its reboot. One that was begun is seen through: a system on trial goes back where nobody
-        // comes to confirm it.
+        // Whoever stops it now finds it waiting for its reboot. One that was begun is seen through: a system on trial
+        // goes back where nobody comes to confirm it.
         if rebooted && cancel.is_cancelled() {
             return Err(RebootError::NotBegun.into());
         }
@@ -148,7 +148,8 @@ impl Deployment<'_> {
         Err(if rebooted { DeployError::NotWellAfterReboot(report) } else { DeployError::Refused(report) })
     }
 
-    /// Has the machine boot its new system once only; `None` where it stays with it, because it cannot or is not to go back.
+    /// Has the machine boot its new system once only; `None` where it stays with it, because it cannot or is not to
+    /// go back.
     async fn try_once(&self, visit: &Visit<'_>) -> Result<Option<StorePath>, DeployError> {
         let Visit { job, connection, agent, .. } = visit;
         let settings = self.settings;
@@ -157,7 +158,8 @@ impl Deployment<'_> {
         }
         let tried = reboot::try_once(connection, agent, &job.toplevel, settings.reboot.deadline).await?;
         if let Err(reason) = &tried {
-            tracing::info!(machine = %job.machine, reason, "the boot loader keeps the new system, whatever becomes of it");
+            tracing::info!(machine = %job.machine, reason, "the boot loader keeps the new system, whatever \
+                                                            becomes of it");
         }
         Ok(tried.ok())
     }
@@ -181,7 +183,8 @@ impl Deployment<'_> {
         Ok(())
     }
 
-    /// Has the agent do what is asked for, and sends the secrets that belong to it. `slot` is held until the machine waits for others.
+    /// Has the agent do what is asked for, and sends the secrets that belong to it. `slot` is held until the machine
+    /// waits for others.
     async fn activate(
         &self,
         visit: &Visit<'_>,

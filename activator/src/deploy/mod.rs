@@ -1,8 +1,8 @@
 //! The straight way of one deployment: build everything, then for each machine push and activate, side by side.
 //!
-//! A failed build stops everything while nothing has happened yet. After that machines are independent, unless a [`Rollout`]
-//! says otherwise: one that fails does not keep the others from their new system, and each one's outcome says what it really
-//! runs.
+//! A failed build stops everything while nothing has happened yet. After that machines are independent, unless a
+//! [`Rollout`] says otherwise: one that fails does not keep the others from their new system, and each one's outcome
+//! says what it really runs.
 
 mod checks;
 mod error;

@@ -16,14 +16,16 @@ pub enum SpecError {
         source: std::io::Error,
     },
     /// A path that cannot stand in an expression of Nix.
-    #[error("the path {} is not UTF-8, and Nix can only be given one that is: rename it, or the link that leads to it", .0.display())]
+    #[error("the path {} is not UTF-8, and Nix can only be given one that is: rename it, or the link that \
+             leads to it", .0.display())]
     NotText(PathBuf),
     /// A flake reference that is empty or would break its line.
     #[error("`{0}` is not a flake reference: expected a directory or a URL such as github:owner/repo")]
     Flake(String),
     /// A directory whose name has to be encoded in a URL, for a Nix that does not decode it.
     #[error(
-        "Nix {version} cannot read a flake in {}, whose path has `{character}`: rename the directory, or use Nix {needed} or later",
+        "Nix {version} cannot read a flake in {}, whose path has `{character}`: rename the directory, or \
+         use Nix {needed} or later",
         .directory.display()
     )]
     Encoded {

@@ -91,8 +91,8 @@ pub fn unknown(origin: &str) -> Value {
 }
 
 impl Spec {
-    /// Makes paths absolute against the current directory and checks that network files are there. References to flakes in local
-    /// directories are written as Nix has to read them.
+    /// Makes paths absolute against the current directory and checks that network files are there. References to
+    /// flakes in local directories are written as Nix has to read them.
     pub fn resolve(&self) -> Result<Self, SpecError> {
         match self {
             Self::Network(files) => {

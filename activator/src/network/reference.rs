@@ -1,15 +1,16 @@
 //! Flake references to local directories, written so that Nix finds the directory whatever its name is.
 //!
-//! Nix takes a plain path for part of a URL: it cuts the path at `#` and `?`, and older versions refuse blanks, `%` and whatever is not
-//! ASCII. So a directory with such a name becomes a URL here, in which those characters are percent-encoded. Which URL that is (`git+file:`
-//! or `path:`) follows Nix' own rule for plain paths.
+//! Nix takes a plain path for part of a URL: it cuts the path at `#` and `?`, and older versions refuse blanks, `%`
+//! and whatever is not ASCII. So a directory with such a name becomes a URL here, in which those characters are
+//! percent-encoded. Which URL that is (`git+file:` or `path:`) follows Nix' own rule for plain paths.
 
 use std::path::{Path, PathBuf};
 
 use super::error::SpecError;
 use crate::nix::Version;
 
-/// The first version of which it is known that it decodes the path of a URL. Debian's releases have this one and 2.8, which does not.
+/// The first version of which it is known that it decodes the path of a URL. Debian's releases have this one and 2.8,
+/// which does not.
 const DECODES: Version = Version { major: 2, minor: 26 };
 
 /// How a reference to a directory begins.
@@ -110,7 +111,8 @@ pub(crate) fn unreadable(reference: &str, version: Version) -> Option<SpecError>
     is_too_old.then_some(SpecError::Encoded { directory, character, version, needed: DECODES })
 }
 
-/// The longest beginning that is the path of something which `is_it`, and what follows it: a query, an output, or nothing.
+/// The longest beginning that is the path of something which `is_it`, and what follows it: a query, an output, or
+/// nothing.
 fn split(reference: &str, is_it: impl Fn(&Path) -> bool) -> Option<(&Path, &str)> {
     let ends = reference.rmatch_indices(['?', '#']).map(|(at, _)| at);
     std::iter::once(reference.len()).chain(ends).find_map(|end| {

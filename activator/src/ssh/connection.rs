@@ -154,17 +154,18 @@ impl Connection {
         &self.greeting
     }
 
-    /// The options that make another `ssh` (that of `nix copy`) go through this connection, to the host [`Connection::ALIAS`].
-    /// None contains a blank.
+    /// The options that make another `ssh` (that of `nix copy`) go through this connection, to the host
+    /// [`Connection::ALIAS`]. None contains a blank.
     pub fn ssh_options(&self) -> Vec<String> {
         self.user.ssh_options()
     }
 
-    /// The name of the machine for an `ssh` with [`Connection::ssh_options`]: it is never looked up, and no version of Nix sees
-    /// anything special in it.
+    /// The name of the machine for an `ssh` with [`Connection::ssh_options`]: it is never looked up, and no version
+    /// of Nix sees anything special in it.
     pub const ALIAS: &str = ALIAS;
 
-    /// The arguments of an `ssh` that goes through this connection and has a terminal: with all that the user's files say.
+    /// The arguments of an `ssh` that goes through this connection and has a terminal: with all that the user's files
+    /// say.
     pub fn terminal_arguments(&self) -> Result<Vec<String>, SshError> {
         Ok([
             self.user.sharing(&self.user.place.config()),

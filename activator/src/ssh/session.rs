@@ -90,7 +90,7 @@ impl UserSession {
         }
     }
 
-    /// The options that make another `ssh` (that of `nix copy`) go through this connection, to the host [`ALIAS`].
+    /// The options that make another `ssh` (that of `nix copy`) go through this connection, to the host `ALIAS`.
     /// None contains a blank.
     pub(super) fn ssh_options(&self) -> Vec<String> {
         self.sharing(&self.place.file("shared"))

@@ -6,8 +6,8 @@ use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::resource::typed;
-use crate::server::proto;
+use crate::model::typed;
+use crate::protocol::proto;
 use crate::{Cx, Diagnostics, Schema, Value};
 
 /// Something to do.

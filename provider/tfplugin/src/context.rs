@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
-use crate::server::proto;
+use crate::protocol::proto;
 use crate::{Diagnostic, Diagnostics, Value, from_value};
 
 /// What the client, Terraform or OpenTofu, can do; it says so with each call. Nothing is assumed that it does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Client {
     /// It accepts that an operation is put off: [`Cx::defer`].
     pub deferral_allowed: bool,
@@ -31,6 +32,7 @@ impl From<Option<&proto::ClientCapabilities>> for Client {
 
 /// Why an operation has to wait until something else is applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Deferral {
     /// Something in the resource's configuration is not known yet.
     ResourceConfigUnknown,
@@ -42,6 +44,7 @@ pub enum Deferral {
 
 /// What an operation works with.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Cx<D> {
     /// What configuring the provider gave.
     pub data: Arc<D>,

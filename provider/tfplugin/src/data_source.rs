@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::resource::{own_value, typed};
+use crate::model::{own_value, typed};
 use crate::{Cx, Diagnostics, Schema, Value};
 
 /// Something to look up.

@@ -13,6 +13,7 @@ pub enum Severity {
 
 /// One message.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Diagnostic {
     /// Error or warning.
     pub severity: Severity,
@@ -33,6 +34,12 @@ impl Diagnostic {
     /// A warning with its headline.
     pub fn warning(summary: impl Into<String>) -> Self {
         Self { severity: Severity::Warning, ..Self::error(summary) }
+    }
+
+    /// The same as a warning.
+    #[must_use]
+    pub fn into_warning(self) -> Self {
+        Self { severity: Severity::Warning, ..self }
     }
 
     /// With the whole story.
@@ -113,4 +120,9 @@ impl<'a> IntoIterator for &'a Diagnostics {
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
+}
+
+/// What only a mistake in the provider can lead to.
+pub(crate) fn mistake(type_name: &str, what: &str) -> Diagnostic {
+    Diagnostic::error("The provider made a mistake").detail(format!("{type_name}: {what}. Please report it."))
 }

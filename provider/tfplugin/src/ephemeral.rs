@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::resource::private::{open_own, seal};
-use crate::resource::{own_value, typed};
+use crate::model::{own_value, typed};
+use crate::private::{open_own, seal};
 use crate::{Cx, Diagnostics, Schema, Value};
 
 /// Something that is opened at the beginning of a run and closed at its end.
@@ -43,7 +43,7 @@ pub trait EphemeralResource<D>: Send + Sync + 'static {
         private: Self::Private,
     ) -> impl Future<Output = Result<Renewed<Self::Private>, Diagnostics>> + Send {
         let _ = cx;
-        async move { Ok(Renewed { private, renew_at: None }) }
+        async move { Ok(Renewed::new(private)) }
     }
 
     /// Closes it.
@@ -59,6 +59,7 @@ pub trait EphemeralResource<D>: Send + Sync + 'static {
 
 /// Something open.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Opened<M, P> {
     /// The result, with the configuration in it.
     pub value: M,
@@ -68,13 +69,40 @@ pub struct Opened<M, P> {
     pub renew_at: Option<SystemTime>,
 }
 
+impl<M, P> Opened<M, P> {
+    /// Something that needs no renewal.
+    pub fn new(value: M, private: P) -> Self {
+        Self { value, private, renew_at: None }
+    }
+
+    /// Something that has to be renewed at this time.
+    #[must_use]
+    pub fn renew_at(self, time: SystemTime) -> Self {
+        Self { renew_at: Some(time), ..self }
+    }
+}
+
 /// Something that stays open.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Renewed<P> {
     /// For renewing again, and closing.
     pub private: P,
     /// When it has to be renewed again; `None`: never.
     pub renew_at: Option<SystemTime>,
+}
+
+impl<P> Renewed<P> {
+    /// Something that needs no further renewal.
+    pub fn new(private: P) -> Self {
+        Self { private, renew_at: None }
+    }
+
+    /// Something that has to be renewed again at this time.
+    #[must_use]
+    pub fn renew_at(self, time: SystemTime) -> Self {
+        Self { renew_at: Some(time), ..self }
+    }
 }
 
 /// An ephemeral resource without its types, as the server keeps it.

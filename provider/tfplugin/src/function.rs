@@ -23,6 +23,7 @@ pub trait Function: Send + Sync + 'static {
 
 /// Why a function has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FunctionError {
     /// What was found and what was expected.
     pub text: String,

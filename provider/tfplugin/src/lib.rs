@@ -18,12 +18,18 @@ mod diagnostic;
 mod ephemeral;
 mod function;
 mod list;
+mod model;
+mod number;
 mod path;
 mod plan;
+mod private;
+mod protocol;
 mod provider;
 mod resource;
 mod schema;
 mod server;
+#[cfg(feature = "testing")]
+mod terraform;
 mod types;
 mod value;
 
@@ -42,15 +48,17 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use ephemeral::{DynEphemeralResource, EphemeralResource, Opened, Renewed, ephemeral_resource};
 pub use function::{DynFunction, Function, FunctionError, Parameter, Signature, function};
 pub use list::{DynListResource, Found, ListRequest, ListResource, Listed, list_resource};
+pub use number::Number;
 pub use path::{Path, Step};
+pub use private::StoredPrivate;
 pub use provider::{ConfigureCx, Provider, problems};
 pub use resource::{
     Applied, ApplyRequest, DynResource, Failed, MoveRequest, PlanRequest, PlanResponse, Resource, State,
-    StoredPrivate, resource,
+    resource,
 };
 pub use schema::{
     Attribute, Block, IdentityAttribute, IdentitySchema, Nested, Schema, Validator, validators,
 };
 pub use server::serve;
 pub use types::Type;
-pub use value::{Number, Value};
+pub use value::Value;

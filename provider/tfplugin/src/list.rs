@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 
-use crate::resource::{own_value, typed};
+use crate::model::{own_value, typed};
 use crate::{Cx, Diagnostics, Schema, Value};
 
 /// A way to list the resources of a type, which must have an [identity](crate::Schema::identity).
@@ -40,6 +40,7 @@ pub trait ListResource<D>: Send + Sync + 'static {
 
 /// What to look for.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ListRequest<C> {
     /// The `config` block.
     pub config: C,
@@ -51,11 +52,19 @@ pub struct ListRequest<C> {
 
 /// One that exists.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Listed<M> {
     /// What people call it.
     pub display_name: String,
     /// Its state; of no interest, but for the identity, where [`ListRequest::include_resource`] is not set.
     pub state: M,
+}
+
+impl<M> Listed<M> {
+    /// One that people call `display_name`.
+    pub fn new(display_name: impl Into<String>, state: M) -> Self {
+        Self { display_name: display_name.into(), state }
+    }
 }
 
 /// Where what is found goes.

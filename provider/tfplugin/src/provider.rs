@@ -78,6 +78,7 @@ pub trait Provider: Send + Sync + 'static {
 
 /// What is known while the provider is configured.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ConfigureCx {
     /// Terraform's own version.
     pub terraform_version: String,

@@ -92,7 +92,7 @@ fn perform(
             let mut ending = work(&mut transaction);
             transaction.leave_no_emergency(&mut ending);
             if let Some(deployment) = &request.deployment
-                && ending.outcome == Outcome::Activated
+                && matches!(ending.outcome, Outcome::Activated | Outcome::Unchanged)
                 && request.action != Action::DryActivate
                 && let Err(error) = systems::mark_deployed(deployment, &request.toplevel)
             {

@@ -1,8 +1,8 @@
 //! Root where the login is somebody else's: asked for once a connection, and shared by all of its commands.
 //!
-//! `sudo` and its like want a password on a terminal, and what a command reads belongs to the command. So one shell becomes root,
-//! on a terminal where there is a password to type, and stays there; commands reach it through a directory that only the user who
-//! logged in and root can enter. It ends with the connection.
+//! `sudo` and its like want a password on a terminal, and what a command reads belongs to the command. So one shell
+//! becomes root, on a terminal where there is a password to type, and stays there; commands reach it through a
+//! directory that only the user who logged in and root can enter. It ends with the connection.
 
 mod prompt;
 
@@ -55,8 +55,8 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// Becomes root by the endpoint's `elevate`. When the shell ends by itself, so does the connection, whose `master` this is:
-    /// commands would wait for it in vain.
+    /// Becomes root by the endpoint's `elevate`. When the shell ends by itself, so does the connection, whose
+    /// `master` this is: commands would wait for it in vain.
     pub(super) async fn open(session: &UserSession, master: &Arc<Mutex<Child>>) -> Result<Self, SshError> {
         let endpoint = &session.endpoint;
         let failed = |reason: String| SshError::Elevate {

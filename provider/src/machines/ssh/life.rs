@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nixos_activator::ssh::Wait;
-use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Schema, Severity};
+use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Schema};
 
 use super::id::parse_id;
 use super::plan::planned;
@@ -22,8 +22,8 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
     complete(cx, machine, None, Wait::UntilLetIn(limit)).await
 }
 
-/// Logs in where something is still unknown, and where the login is another one than before. The latter teaches nothing, so that a login that
-/// does not work is a warning there: other machines are deployed to all the same.
+/// Logs in where something is still unknown, and where the login is another one than before. The latter teaches
+/// nothing, so that a login that does not work is a warning there: other machines are deployed to all the same.
 pub(super) async fn update(
     cx: &Cx<Context>,
     prior: &Machine,
@@ -40,7 +40,7 @@ pub(super) async fn update(
     match connect(cx, defaults, &machine, Wait::ONE_TRY).await {
         Ok(_) => Ok(machine),
         Err(error) if error.concerns_machine() => {
-            cx.warn(Diagnostic { severity: Severity::Warning, ..error.diagnostic(&machine) });
+            cx.warn(error.diagnostic(&machine).into_warning());
             Ok(machine)
         }
         Err(error) => Err(error.diagnostic(&machine).into()),
@@ -60,7 +60,8 @@ pub(super) async fn import(cx: &Cx<Context>, schema: &Schema, id: &str) -> Resul
     };
     let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
     let mut machine = planned(Some(defaults), None, &config, config.clone());
-    // One try by default: Terraform shows no progress during an import, and an import with a wrong address should fail at once.
+    // One try by default: Terraform shows no progress during an import, and an import with a wrong address should
+    // fail at once.
     let limit = duration_or(config.timeouts.known().map(|timeouts| &timeouts.create), Duration::ZERO);
     let seen = visit(cx, defaults, &machine, Wait::UntilReachable(limit))
         .await

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::CodecError;
+use crate::number::Repr;
 use crate::path::Step;
 use crate::types::MAX_DEPTH;
-use crate::value::Repr;
 use crate::{Number, Type, Value};
 
 /// Reads one value of type `ty`, and nothing after it.

@@ -4,10 +4,11 @@ use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{DeserializeSeed, EnumAccess, IntoDeserializer, VariantAccess, Visitor};
 use serde::{Deserializer, forward_to_deserialize_any};
 
-use super::{ConvertError, HANDOVER, VALUE};
+use super::error::ConvertError;
+use super::raw::{HANDOVER, VALUE};
 use crate::attr::ATTR;
+use crate::number::Repr;
 use crate::path::Step;
-use crate::value::Repr;
 use crate::{Number, Value};
 
 /// Reads from a value.

@@ -9,25 +9,15 @@
 //! plain `Value` there.
 
 mod de;
+mod error;
+mod raw;
 mod ser;
 
-use std::cell::RefCell;
-use std::fmt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use serde::de::{DeserializeOwned, Visitor};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use crate::path::Step;
-use crate::{Path, Value};
-
-/// A value that does not have the shape of the Rust type.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ConvertError {
-    /// Where.
-    pub path: Path,
-    /// What was found and what was expected.
-    pub message: String,
-}
+use crate::Value;
+pub use error::ConvertError;
 
 /// Converts a value to a Rust type.
 pub fn from_value<T: DeserializeOwned>(value: &Value) -> Result<T, ConvertError> {
@@ -66,81 +56,11 @@ fn fill(planned: Value, actual: &Value) -> Value {
     }
 }
 
-impl ConvertError {
-    fn new(message: impl fmt::Display) -> Self {
-        Self { path: Path::root(), message: message.to_string() }
-    }
-
-    fn inside(self, step: Step) -> Self {
-        Self { path: self.path.prefixed(step), message: self.message }
-    }
-}
-
-impl fmt::Display for ConvertError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.steps().is_empty() {
-            f.write_str(&self.message)
-        } else {
-            write!(f, "{}: {}", self.path, self.message)
-        }
-    }
-}
-
-impl std::error::Error for ConvertError {}
-
-impl serde::de::Error for ConvertError {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(message)
-    }
-}
-
-impl serde::ser::Error for ConvertError {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(message)
-    }
-}
-
-/// The name under which a [`Value`] passes through serde.
-const VALUE: &str = "$tfplugin::Value";
-
-thread_local! {
-    /// Serde's data model has no room for a raw value, so it is handed over beside it, within one call.
-    static HANDOVER: RefCell<Option<Value>> = const { RefCell::new(None) };
-}
-
-impl Serialize for Value {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        HANDOVER.set(Some(self.clone()));
-        let done = serializer.serialize_unit_struct(VALUE)?;
-        // Our own serializer has taken it. Another one has written something else, which would be lost.
-        match HANDOVER.take() {
-            None => Ok(done),
-            Some(_) => Err(serde::ser::Error::custom("a Terraform value outside of Terraform's own format")),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Take;
-        impl Visitor<'_> for Take {
-            type Value = Value;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a Terraform value")
-            }
-            fn visit_unit<E: serde::de::Error>(self) -> Result<Value, E> {
-                HANDOVER
-                    .take()
-                    .ok_or_else(|| E::custom("a Terraform value outside of Terraform's own format"))
-            }
-        }
-        deserializer.deserialize_unit_struct(VALUE, Take)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+
+    use serde::Deserialize;
 
     use super::*;
     use crate::{Attr, Number};

@@ -8,7 +8,8 @@ use serde::ser::{
 };
 use serde::{Serialize, Serializer};
 
-use super::{ConvertError, HANDOVER, VALUE};
+use super::error::ConvertError;
+use super::raw::{HANDOVER, VALUE};
 use crate::attr::UNKNOWN;
 use crate::path::Step;
 use crate::{Number, Value};

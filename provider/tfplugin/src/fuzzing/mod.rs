@@ -34,7 +34,7 @@ pub fn msgpack(bytes: &[u8]) {
     {
         survives(&value, &ty);
         if !value.contains_unknown() {
-            let text = json::encode(&value, &ty).to_string();
+            let text = json::encode(&value, &ty);
             assert_eq!(json::decode(text.as_bytes(), &ty), Ok(value), "by way of {text}");
         }
     }
@@ -44,17 +44,13 @@ pub fn msgpack(bytes: &[u8]) {
 /// the same leniently.
 pub fn json_state(bytes: &[u8]) {
     let Some((ty, bytes)) = typed(bytes) else { return };
-    let Ok(text) = serde_json::from_slice(bytes) else {
-        assert!(json::decode(bytes, &ty).is_err());
-        return;
-    };
-    let lenient = json::decode_state(&text, &ty);
+    let lenient = json::decode_state(bytes, &ty);
     if let Ok(value) = &lenient {
         survives(value, &ty);
     }
     if let Ok(value) = json::decode(bytes, &ty) {
         assert_eq!(lenient.as_ref(), Ok(&value));
-        let again = json::encode(&value, &ty).to_string();
+        let again = json::encode(&value, &ty);
         assert_eq!(json::decode(again.as_bytes(), &ty), Ok(value), "by way of {again}");
     }
 }
@@ -123,7 +119,7 @@ fn number(number: &Number) {
     let value = Value::Number(number.clone());
     assert_eq!(value.order(&value), Ordering::Equal);
     survives(&value, &Type::Number);
-    let text = json::encode(&value, &Type::Number).to_string();
+    let text = json::encode(&value, &Type::Number);
     assert_eq!(json::decode(text.as_bytes(), &Type::Number), Ok(value), "by way of {text}");
 }
 

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use crate::plan::{
-    check_applied, check_known, check_paths, check_planned, known_only, propose, replaced, settle,
+    check_applied, check_known, check_paths, check_planned, known_only, normalized, propose, replaced,
 };
 use crate::schema::{Kind, Nesting};
-use crate::testing::core::{conform, proposed_new};
+use crate::terraform::{conform, proposed_new};
 use crate::{Attribute, Block, Nested, Number, Schema, Type, Value, validators};
 
 /// Bytes of values: a prior state, which may have come of an earlier configuration, a configuration and anything planned.
@@ -24,7 +24,7 @@ pub fn plan(bytes: &[u8]) {
     let any = bytes.object(&schema.attributes, Role::Any);
     let prior = match bytes.below(4) {
         0 => Value::Null,
-        1 => settle(schema, bytes.object(&schema.attributes, Role::State)),
+        1 => normalized(schema, bytes.object(&schema.attributes, Role::State)),
         _ => lawful(schema, &Value::Null, &sent(schema, &earlier), &mut bytes),
     };
     let config = sent(schema, &edited);
@@ -44,12 +44,12 @@ fn sent(schema: &Schema, config: &Value) -> Value {
 fn arbitrary(schema: &Schema, prior: &Value, config: &Value, any: &Value) {
     let _ = schema.validate(config, true);
     let _ = schema.configurable(any.clone());
-    let settled = settle(schema, any.clone());
-    assert_eq!(settle(schema, settled.clone()), settled, "settled twice");
+    let normal = normalized(schema, any.clone());
+    assert_eq!(normalized(schema, normal.clone()), normal, "normalized twice");
     assert_eq!(check_known("t", schema, any).is_empty(), !any.contains_unknown());
     let known = known_only(any.clone());
     assert!(!known.contains_unknown());
-    for value in [any, &settled, &known] {
+    for value in [any, &normal, &known] {
         let _ = propose(schema, prior, config, value);
         let _ = check_planned("t", schema, prior, config, value);
         let _ = check_applied("t", schema, value, &known);
@@ -64,10 +64,10 @@ fn lawful(schema: &Schema, prior: &Value, config: &Value, bytes: &mut Bytes<'_>)
     let proposed = proposed_new(schema, prior, config);
     let start = propose(schema, prior, config, &proposed);
     assert_eq!(propose(schema, prior, config, &start), start, "proposed twice");
-    let planned = settle(schema, start.clone());
+    let planned = normalized(schema, start.clone());
     // Settling opens objects of which nothing is known.
     if !config.contains_unknown() {
-        assert_eq!(planned, start, "a plan is settled");
+        assert_eq!(planned, start, "a plan is in its normal form");
     }
     // A plan whose elements have become one by what was added to them breaks Terraform's rules, whoever makes it.
     if count(config, BAG) == count(&planned, BAG) {
@@ -75,7 +75,7 @@ fn lawful(schema: &Schema, prior: &Value, config: &Value, bytes: &mut Bytes<'_>)
         assert!(found.is_empty(), "{found:#?}\nprior {prior:?}\nconfig {config:?}\nplanned {planned:?}");
     }
 
-    let actual = settle(schema, bytes.completed(&schema.attributes, &planned));
+    let actual = normalized(schema, bytes.completed(&schema.attributes, &planned));
     let found = check_applied("t", schema, &planned, &actual);
     assert!(found.is_empty(), "{found:#?}\nplanned {planned:?}\nactual {actual:?}");
     assert!(check_known("t", schema, &actual).is_empty());

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::part;
+use super::parts::part;
 use crate::schema::Kind;
 use crate::{Attribute, Value};
 

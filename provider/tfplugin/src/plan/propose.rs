@@ -6,17 +6,17 @@
 use std::collections::BTreeMap;
 
 use super::pair::{derives, pairs};
-use super::{NULL, item, part};
+use super::parts::{NULL, item, part};
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Schema, Value};
 
 /// The proposal a resource sees. `prior` is null on create.
 pub(crate) fn propose(schema: &Schema, prior: &Value, config: &Value, proposed: &Value) -> Value {
-    let settled = object(&schema.attributes, config, proposed, prior, Phase::Defaults);
-    if &settled == prior {
-        return settled;
+    let with_defaults = object(&schema.attributes, config, proposed, prior, Phase::Defaults);
+    if &with_defaults == prior {
+        return with_defaults;
     }
-    object(&schema.attributes, config, &settled, prior, Phase::Unknowns)
+    object(&schema.attributes, config, &with_defaults, prior, Phase::Unknowns)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

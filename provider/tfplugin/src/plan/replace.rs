@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::part;
-use crate::resource::mistake;
+use super::parts::part;
+use crate::diagnostic::mistake;
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Diagnostics, Path, Schema, Step, Value};
 

@@ -1,7 +1,7 @@
 //! Resources: things that are created, changed and destroyed.
 
+mod dynamic;
 mod erased;
-pub(crate) mod private;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -9,12 +9,12 @@ use std::future::Future;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::convert::{from_value, to_value};
+use crate::private::StoredPrivate;
 use crate::{Cx, Diagnostic, Diagnostics, Path, Schema, Value};
 
-pub(crate) use erased::RawState;
-pub use erased::{DynResource, resource};
-pub use private::StoredPrivate;
+pub use dynamic::DynResource;
+pub(crate) use dynamic::RawState;
+pub use erased::resource;
 
 /// Something that Terraform manages. The order of methods is the order of a resource's life.
 pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
@@ -48,7 +48,7 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
         let _ = cx;
         async {
             let private = request.prior.map(|state| state.private).unwrap_or_default();
-            Ok(PlanResponse { planned: request.proposed, private, requires_replace: vec![] })
+            Ok(PlanResponse::new(request.proposed, private))
         }
     }
 
@@ -142,6 +142,9 @@ pub trait Resource<D: Send + Sync>: Send + Sync + 'static {
     }
 
     /// Brings the state of an older schema version into the shape of this one, as JSON.
+    ///
+    /// Numbers that are neither integers of 64 bits nor floats are rounded here, as everywhere in [`serde_json`]; a state that
+    /// needs no upgrade keeps all digits.
     fn upgrade(&self, version: i64, state: serde_json::Value) -> Result<serde_json::Value, Diagnostics> {
         let _ = state;
         Err(Diagnostic::error(format!(
@@ -197,6 +200,7 @@ pub type Applied<M, P = ()> = Result<State<M, P>, Failed<M, P>>;
 
 /// What there is to plan from.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PlanRequest<M, P = ()> {
     /// The state so far; `None` when it is to be created.
     pub prior: Option<State<M, P>>,
@@ -211,6 +215,7 @@ pub struct PlanRequest<M, P = ()> {
 
 /// A plan.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PlanResponse<M, P = ()> {
     /// The state after apply, as far as it is known.
     pub planned: M,
@@ -220,8 +225,23 @@ pub struct PlanResponse<M, P = ()> {
     pub requires_replace: Vec<Path>,
 }
 
+impl<M, P> PlanResponse<M, P> {
+    /// A plan that leads to `planned`, and hands `private` to apply.
+    pub fn new(planned: M, private: P) -> Self {
+        Self { planned, private, requires_replace: vec![] }
+    }
+
+    /// A plan that destroys the resource and makes another one, where the attributes at these paths differ from the state. Each
+    /// path must lead to a value in the state or in the plan.
+    #[must_use]
+    pub fn requires_replace(self, paths: impl IntoIterator<Item = Path>) -> Self {
+        Self { requires_replace: paths.into_iter().collect(), ..self }
+    }
+}
+
 /// A plan to carry out.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ApplyRequest<M, P = ()> {
     /// The planned state.
     pub planned: M,
@@ -254,6 +274,7 @@ impl<M, P> From<Diagnostic> for Failed<M, P> {
 
 /// What is to be taken over from another type of resource.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct MoveRequest {
     /// The provider it came from: `registry.terraform.io/hashicorp/null`.
     pub source_provider: String,
@@ -265,24 +286,4 @@ pub struct MoveRequest {
     pub state: serde_json::Value,
     /// Its private data there, in a form only that provider knows.
     pub private: Vec<u8>,
-}
-
-/// A value as a model; that it fits is the schema's promise.
-pub(crate) fn typed<M: DeserializeOwned>(type_name: &str, value: &Value) -> Result<M, Diagnostics> {
-    from_value(value).map_err(|error| {
-        Diagnostic::error(format!("A value of {type_name} cannot be used"))
-            .detail(error.message)
-            .at(error.path)
-            .into()
-    })
-}
-
-/// A model as a value.
-pub(crate) fn own_value<M: Serialize>(type_name: &str, model: &M) -> Result<Value, Diagnostics> {
-    to_value(model).map_err(|error| mistake(type_name, &error.to_string()).into())
-}
-
-/// What only a mistake in the provider can lead to.
-pub(crate) fn mistake(type_name: &str, what: &str) -> Diagnostic {
-    Diagnostic::error("The provider made a mistake").detail(format!("{type_name}: {what}. Please report it."))
 }

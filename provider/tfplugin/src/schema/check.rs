@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::group::Group;
 use super::{Attribute, Items, Kind, Nesting, Schema};
 use crate::Type;
 
@@ -43,15 +44,22 @@ impl Schema {
         if self.description.is_empty() {
             problems.push("the schema has no description".to_owned());
         }
-        for name in self.groups.iter().flat_map(|group| &group.names) {
-            if !self.attributes.contains_key(name) {
-                problems.push(format!("`{name}` of a group is no attribute"));
-            }
-        }
+        check_groups(&self.groups, &self.attributes, "", &mut problems);
         problems.extend(self.identity.iter().flat_map(|identity| identity.problems(&self.attributes)));
         check_object(&self.attributes, "", Within::default(), &mut problems);
         problems
     }
+}
+
+fn check_groups(
+    groups: &[Group],
+    attributes: &BTreeMap<String, Attribute>,
+    prefix: &str,
+    problems: &mut Vec<String>,
+) {
+    let names = groups.iter().flat_map(|group| &group.names);
+    let lost = names.filter(|name| !attributes.contains_key(*name));
+    problems.extend(lost.map(|name| format!("`{prefix}{name}` of a group is no attribute")));
 }
 
 /// What only a state gives a meaning to.
@@ -128,7 +136,9 @@ fn check_object(
                 set: within.set || *nesting == Nesting::Set,
                 attribute: attribute.block.is_none(),
             };
-            check_object(&nested.attributes, &format!("{path}."), within, problems);
+            let prefix = format!("{path}.");
+            check_groups(&nested.groups, &nested.attributes, &prefix, problems);
+            check_object(&nested.attributes, &prefix, within, problems);
         }
     }
 }

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Attribute, Kind};
-use crate::server::proto;
+use super::attribute::{Attribute, Kind};
+use crate::protocol::proto;
 use crate::{Type, Value};
 
 /// The attributes that identify a resource.

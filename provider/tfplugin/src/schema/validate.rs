@@ -5,73 +5,18 @@
 
 use std::collections::BTreeMap;
 
-use super::{Attribute, Group, GroupRule, Kind, Nesting, Schema};
+use super::choice;
+use super::group::Group;
+use super::{Attribute, Kind, Nesting, Schema};
 use crate::{Diagnostic, Diagnostics, Path, Type, Value};
 
 impl Schema {
     /// Everything that is wrong with `config`. `write_only` tells whether the client keeps write-only values out of state.
     pub(crate) fn validate(&self, config: &Value, write_only: bool) -> Diagnostics {
         let mut found = Diagnostics::default();
-        found.extend(self.groups.iter().filter_map(|group| group.problem(&self.attributes, config)));
         let context = Context { write_only, hidden: false };
-        validate_object(&self.attributes, config, &Path::root(), context, &mut found);
+        validate_object(&self.attributes, &self.groups, config, &Path::root(), context, &mut found);
         found
-    }
-}
-
-impl Group {
-    fn problem(&self, attributes: &BTreeMap<String, Attribute>, config: &Value) -> Option<Diagnostic> {
-        let Self { names, rule } = self;
-        let is = |check: fn(&Value) -> bool| -> Vec<&String> {
-            // Blocks that are not there are an empty list, not null.
-            let no_blocks = |name: &str, value: &Value| {
-                attributes.get(name).is_some_and(|attribute| attribute.block.is_some())
-                    && matches!(value, Value::List(blocks) if blocks.is_empty())
-            };
-            let set = |name: &&String| {
-                config.get(name).is_some_and(|value| check(value) && !no_blocks(name, value))
-            };
-            names.iter().filter(set).collect()
-        };
-        let list =
-            |names: &[&String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        let all = list(&names.iter().collect::<Vec<_>>());
-        // What is not known yet may turn out to be null, or not.
-        let (known, set) =
-            (is(|value| !value.is_null() && !value.is_unknown()), is(|value| !value.is_null()));
-        let at_last = |diagnostic: Diagnostic| match set.last() {
-            Some(name) => diagnostic.at(Path::root().attribute(name)),
-            None => diagnostic,
-        };
-        match rule {
-            GroupRule::ExactlyOne | GroupRule::AtLeastOne if set.is_empty() => {
-                let summary = if names.len() == 1 {
-                    format!("{all} is missing")
-                } else {
-                    format!("One of {all} is missing")
-                };
-                let count = if *rule == GroupRule::ExactlyOne { "exactly" } else { "at least" };
-                Some(
-                    Diagnostic::error(summary)
-                        .detail(format!("None of them is set, {count} one of {all} is expected.")),
-                )
-            }
-            GroupRule::ExactlyOne | GroupRule::AtMostOne if known.len() > 1 => {
-                let diagnostic = Diagnostic::error(format!("Only one of {all} can be set"))
-                    .detail(format!("Found {}. Remove all but one.", list(&set)));
-                Some(at_last(diagnostic))
-            }
-            GroupRule::AllOrNone if !known.is_empty() && set.len() < names.len() => {
-                let missing: Vec<_> = names.iter().filter(|name| !set.contains(name)).collect();
-                let diagnostic = Diagnostic::error(format!("{all} belong together")).detail(format!(
-                    "Found {} without {}. Set all of them or none.",
-                    list(&set),
-                    list(&missing)
-                ));
-                Some(at_last(diagnostic))
-            }
-            _ => None,
-        }
     }
 }
 
@@ -86,11 +31,16 @@ struct Context {
 
 fn validate_object(
     attributes: &BTreeMap<String, Attribute>,
+    groups: &[Group],
     config: &Value,
     path: &Path,
     context: Context,
     found: &mut Diagnostics,
 ) {
+    // Of an object that is null or not known yet no attribute can be missing.
+    if matches!(config, Value::Map(_)) {
+        found.extend(groups.iter().filter_map(|group| choice::problem(group, attributes, config, path)));
+    }
     for (name, attribute) in attributes {
         let Some(value) = config.get(name) else { continue };
         if value.is_unknown() {
@@ -133,7 +83,8 @@ fn validate_object(
         }
         if let Kind::Nested(nesting, nested) = &attribute.kind {
             let mut inner = |value: &Value, path: &Path| {
-                validate_object(&nested.attributes, value, path, Context { hidden, ..context }, found);
+                let context = Context { hidden, ..context };
+                validate_object(&nested.attributes, &nested.groups, value, path, context, found);
             };
             match (nesting, value) {
                 (Nesting::Single, value) => inner(value, &path),
@@ -231,6 +182,25 @@ mod tests {
             (&together, open()),
         ] {
             assert_eq!(problems(schema, fine), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn groups_of_a_nested_object_are_told_with_its_place() {
+        let nested = crate::Nested::new()
+            .attribute("x", Attribute::string().optional())
+            .attribute("y", Attribute::string().optional())
+            .exactly_one_of(&["x", "y"]);
+        let schema = Schema::new(0).attribute("a", Attribute::nested_map(nested).optional());
+        let object = |x: Value, y: Value| Value::Map([("x".to_owned(), x), ("y".to_owned(), y)].into());
+        let found = |value: Value| {
+            let map = Value::Map([("k".to_owned(), value)].into());
+            problems(&schema, [map, Value::Null])
+        };
+        assert_eq!(found(object(Value::Null, Value::Null)), [r#"One of `x`, `y` is missing in `a["k"]`"#]);
+        assert_eq!(found(object("1".into(), "2".into())), [r#"Only one of `x`, `y` can be set in `a["k"]`"#]);
+        for fine in [object("1".into(), Value::Null), object("1".into(), Value::Unknown), Value::Unknown] {
+            assert_eq!(found(fine), [""; 0]);
         }
     }
 

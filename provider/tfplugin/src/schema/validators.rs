@@ -1,8 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::Number;
 use crate::Value;
-use crate::value::Number;
 
 /// A check of one known value: `Err` says what was expected instead.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Attribute, Items, Kind, Nesting, Schema};
-use crate::server::proto;
+use crate::protocol::proto;
 use proto::schema::nested_block::NestingMode as BlockNesting;
 use proto::schema::object::NestingMode;
 

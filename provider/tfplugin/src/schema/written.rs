@@ -22,14 +22,15 @@ impl Schema {
         &self,
         written: &serde_json::Value,
     ) -> Result<M, Diagnostics> {
-        let mut value = json::decode_configuration(written, &self.ty()).map_err(|error| {
-            let place = if error.path.steps().is_empty() {
-                "The configuration".to_owned()
-            } else {
-                format!("`{}`", error.path)
-            };
-            Diagnostic::error(TITLE).detail(format!("{place}: {}.", error.message))
-        })?;
+        let mut value =
+            json::decode_configuration(written.to_string().as_bytes(), &self.ty()).map_err(|error| {
+                let place = if error.path.steps().is_empty() {
+                    "The configuration".to_owned()
+                } else {
+                    format!("`{}`", error.path)
+                };
+                Diagnostic::error(TITLE).detail(format!("{place}: {}.", error.message))
+            })?;
         let mut found = Diagnostics::default();
         complete(&self.attributes, &mut value, &Path::root(), &mut found);
         found.extend(self.validate(&value, true));

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use tonic::Status;
-
+use super::call::Call;
 use super::identity::{encode_identity, identity_of};
 use super::judged;
-use super::proto;
-use super::rpc::{Call, Rpc, Shared};
+use super::rpc::{Rpc, Shared};
 use super::wire::{Answer as _, decode, encode, encode_type, to_wire, too_large};
-use crate::plan::{check_applied, known_only, retyped, settle};
-use crate::resource::{RawState, mistake};
+use crate::diagnostic::mistake;
+use crate::plan::{check_applied, known_only, normalized, retyped};
+use crate::protocol::proto;
+use crate::resource::RawState;
 use crate::{Diagnostic, Diagnostics, DynResource, Provider, Schema, Value};
 
 impl<P: Provider> Rpc<P> {
@@ -18,12 +18,12 @@ impl<P: Provider> Rpc<P> {
     pub(super) async fn apply(
         &self,
         request: proto::apply_resource_change::Request,
-    ) -> Result<proto::apply_resource_change::Response, Status> {
+    ) -> proto::apply_resource_change::Response {
         let call = Call::new("ApplyResourceChange", &request.type_name);
         let (name, prior, planned) =
             (request.type_name.clone(), request.prior_state.clone(), request.planned_private.clone());
         match self.run(&call, self.shared.clone().apply(call.clone(), request)).await {
-            Ok(applied) => Ok(applied),
+            Ok(applied) => applied,
             Err(errors) => {
                 let resource = self.shared.registry().resource(&name).ok();
                 let private = resource.map(|resource| resource.prior_private(&planned));
@@ -32,12 +32,12 @@ impl<P: Provider> Rpc<P> {
                     let identity = identity_of(schema, &decode(schema, prior.as_ref()).ok()?)?;
                     encode_identity(schema, &identity).ok()
                 });
-                Ok(proto::apply_resource_change::Response {
+                proto::apply_resource_change::Response {
                     new_state: prior,
                     private: private.unwrap_or_default(),
                     new_identity: identity,
                     ..proto::apply_resource_change::Response::failed(errors)
-                })
+                }
             }
         }
     }
@@ -74,7 +74,7 @@ impl<P: Provider> Shared<P> {
             }
             RawState { value: prior, private: resource.prior_private(&private) }
         });
-        let mut value = settle(schema, retyped(state.value, &planned));
+        let mut value = normalized(schema, retyped(state.value, &planned));
         let must_be_complete = !found.has_errors() && !value.is_null();
         if must_be_complete {
             let mut broken = check_applied(resource.type_name(), schema, &planned, &value);

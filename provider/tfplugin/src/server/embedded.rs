@@ -7,9 +7,10 @@ use tokio::io::DuplexStream;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
+use super::end::End;
 use super::handshake::{self, Mode};
 use super::listen::{self, Connection};
-use super::{End, router};
+use super::router;
 use crate::Provider;
 pub(crate) use handshake::{COOKIE, reattach};
 

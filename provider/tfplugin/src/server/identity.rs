@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::proto;
 use super::wire::{decode_type, encode_type};
+use crate::protocol::proto;
 use crate::{Diagnostics, IdentitySchema, Schema, Type, Value};
 
 /// The identity of what has this state, where it has one and the state tells all of it.

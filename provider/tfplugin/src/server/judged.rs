@@ -28,7 +28,7 @@ pub(super) fn note_proposal(schema: &Schema, prior: &Value, config: &Value, prop
     if !is_on() {
         return;
     }
-    let ours = crate::testing::core::proposed_new(schema, prior, config);
+    let ours = crate::terraform::proposed_new(schema, prior, config);
     let differs = |name: &&String| crate::plan::part(&ours, name) != crate::plan::part(proposed, name);
     let shown = |name: &String| {
         let [prior, config, ours, theirs] =

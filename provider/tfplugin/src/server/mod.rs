@@ -1,59 +1,48 @@
 //! The server: from `main` to the last answer.
 
+mod actions;
 mod apply;
+mod call;
+mod data_sources;
+mod end;
+mod ephemeral;
+mod functions;
 mod handshake;
 mod identity;
 mod judged;
 mod listen;
+mod lists;
 mod log;
-mod others;
+mod outcome;
 mod registry;
 mod resources;
 mod rpc;
+mod service;
 pub(crate) mod tls;
 mod wire;
 
 #[cfg(feature = "testing")]
 pub(crate) mod embedded;
 
-/// The generated protocol.
-#[allow(dead_code, missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
-pub(crate) mod proto {
-    tonic::include_proto!("tfplugin6");
-}
-
-/// The generated services of go-plugin.
-#[allow(dead_code, missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
-pub(crate) mod plugin {
-    tonic::include_proto!("plugin");
-}
-
 use std::future::Future;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::codegen::BoxStream;
 use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
 
 use crate::Provider;
+use crate::protocol::MAX_MESSAGE;
+use crate::protocol::plugin::grpc_stdio_server::{GrpcStdio, GrpcStdioServer};
+use crate::protocol::plugin::{
+    self,
+    grpc_controller_server::{GrpcController, GrpcControllerServer},
+};
+use crate::protocol::proto::provider_server::ProviderServer;
+use end::End;
 use handshake::{Handshake, Mode};
-use plugin::grpc_controller_server::{GrpcController, GrpcControllerServer};
-use plugin::grpc_stdio_server::{GrpcStdio, GrpcStdioServer};
-use proto::provider_server::ProviderServer;
-
-/// The largest message either side may send; a quarter of a gigabyte, as Terraform's own servers allow.
-pub(crate) const MAX_MESSAGE: usize = 256 << 20;
-
-/// How long everything may take from being told to end: Terraform kills us two seconds after it has told us.
-const LEFT: Duration = Duration::from_millis(1800);
-
-/// How much of that calls may take that are running, to come to a safe point.
-const LEFT_FOR_CALLS: Duration = Duration::from_millis(1300);
 
 /// The whole of a provider's `main`: greets Terraform, serves until it says goodbye, then runs `at_end`.
 ///
@@ -94,37 +83,6 @@ pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) 
             eprintln!("cannot serve: {error}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// How a server ends, for all who have a part in it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct End {
-    /// The calls that are running are to come to a safe point.
-    stop: CancellationToken,
-    /// Nothing is to be served any more.
-    shutdown: CancellationToken,
-    running: TaskTracker,
-}
-
-impl End {
-    fn now(&self) {
-        self.stop.cancel();
-        self.shutdown.cancel();
-    }
-
-    /// Lets what is running come to a safe point, and then puts things away, before Terraform's patience ends. Where nothing is
-    /// running, as after every apply that was not interrupted twice, nothing is waited for.
-    async fn put_away(&self, at_end: impl Future<Output = ()>) {
-        let told = Instant::now();
-        self.stop.cancel();
-        self.running.close();
-        if tokio::time::timeout_at(told + LEFT_FOR_CALLS, self.running.wait()).await.is_err() {
-            tracing::warn!(calls = self.running.len(), "calls are still running, and are left behind");
-        }
-        // Answers are on their way, the one to Shutdown too; Terraform waits for the process, not for the connection.
-        tokio::time::sleep(Duration::from_millis(3)).await;
-        let _ = tokio::time::timeout_at(told + LEFT, at_end).await;
     }
 }
 

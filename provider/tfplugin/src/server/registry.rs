@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::proto;
+use crate::protocol::proto;
 use crate::schema::IdentitySchema;
 use crate::{
     Diagnostic, Diagnostics, DynAction, DynDataSource, DynEphemeralResource, DynFunction, DynListResource,

@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use super::identity::{decode_identity, encode_identity, identity_of, known_identity, same_identity};
 use super::judged;
-use super::proto;
-use super::rpc::{Shared, outcome};
+use super::outcome::{outcome, with_warnings};
+use super::rpc::Shared;
 use super::wire::{decode, encode, path_to_wire, to_wire};
 use crate::codec::json;
-use crate::plan::{check_known, check_paths, check_planned, propose, replaced, retyped, settle};
-use crate::resource::{MoveRequest, RawState, mistake};
-use crate::{Cx, Diagnostic, Diagnostics, Provider, Value};
+use crate::diagnostic::mistake;
+use crate::plan::{check_known, check_paths, check_planned, normalized, propose, replaced, retyped};
+use crate::protocol::proto;
+use crate::resource::{MoveRequest, RawState};
+use crate::{Diagnostic, Diagnostics, Provider, Value};
 
 impl<P: Provider> Shared<P> {
     pub(super) async fn validate_resource(
@@ -60,7 +62,7 @@ impl<P: Provider> Shared<P> {
         let plan = resource.plan(&cx, state, config.clone(), start, &request.planned_private).await;
         let plan = with_warnings(&cx, plan)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
-        let value = settle(schema, retyped(plan.planned, &proposed));
+        let value = normalized(schema, retyped(plan.planned, &proposed));
         let mut broken = Diagnostics::default();
         // What is put off need not agree with anything yet.
         if deferred.is_none() {
@@ -103,7 +105,7 @@ impl<P: Provider> Shared<P> {
         let state = with_warnings(&cx, resource.read(&cx, state).await)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
         let state = state.unwrap_or(RawState { value: Value::Null, private: vec![] });
-        let value = settle(schema, retyped(state.value, &value));
+        let value = normalized(schema, retyped(state.value, &value));
         let mut broken = Diagnostics::default();
         if deferred.is_none() {
             broken.extend(check_known(resource.type_name(), schema, &value));
@@ -131,13 +133,14 @@ impl<P: Provider> Shared<P> {
     ) -> Result<proto::upgrade_resource_state::Response, Diagnostics> {
         let resource = self.registry().resource(&request.type_name)?;
         let schema = resource.schema();
-        let mut state = raw_json(request.raw_state.as_ref(), "The stored state")?;
+        let mut state = stored(request.raw_state.as_ref(), "The stored state")?;
         if request.version != schema.version {
-            state = resource.upgrade(request.version, state)?;
+            let upgraded = resource.upgrade(request.version, parsed(&state, "The stored state")?)?;
+            state = upgraded.to_string().into_bytes();
         }
         let value = json::decode_state(&state, &schema.ty())
             .map_err(|error| unreadable("The stored state", error))?;
-        let upgraded_state = Some(encode(schema, &settle(schema, value))?);
+        let upgraded_state = Some(encode(schema, &normalized(schema, value))?);
         Ok(proto::upgrade_resource_state::Response { upgraded_state, diagnostics: vec![] })
     }
 
@@ -150,11 +153,12 @@ impl<P: Provider> Shared<P> {
         let Some(identity) = &schema.identity else {
             return Err(mistake(resource.type_name(), "it has no identity to upgrade").into());
         };
-        let mut stored = raw_json(request.raw_identity.as_ref(), "The stored identity")?;
+        let mut found = stored(request.raw_identity.as_ref(), "The stored identity")?;
         if request.version != identity.version() {
-            stored = resource.upgrade_identity(request.version, stored)?;
+            let parsed = parsed(&found, "The stored identity")?;
+            found = resource.upgrade_identity(request.version, parsed)?.to_string().into_bytes();
         }
-        let value = json::decode_state(&stored, &identity.ty())
+        let value = json::decode_state(&found, &identity.ty())
             .map_err(|error| unreadable("The stored identity", error))?;
         let upgraded_identity = Some(encode_identity(schema, &value)?);
         Ok(proto::upgrade_resource_identity::Response { upgraded_identity, diagnostics: vec![] })
@@ -174,7 +178,7 @@ impl<P: Provider> Shared<P> {
         };
         let state = with_warnings(&cx, state)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
-        let value = settle(schema, state.value);
+        let value = normalized(schema, state.value);
         let mut broken = Diagnostics::default();
         if deferred.is_none() {
             broken.extend(check_known(resource.type_name(), schema, &value));
@@ -199,6 +203,7 @@ impl<P: Provider> Shared<P> {
         self: Arc<Self>,
         request: proto::move_resource_state::Request,
     ) -> Result<proto::move_resource_state::Response, Diagnostics> {
+        const MOVED: &str = "The state that is to be moved";
         let resource = self.registry().resource(&request.target_type_name)?;
         let schema = resource.schema();
         let (from, to) = (request.source_type_name.clone(), resource.type_name());
@@ -206,7 +211,7 @@ impl<P: Provider> Shared<P> {
             source_provider: request.source_provider_address.clone(),
             source_type: request.source_type_name,
             source_version: request.source_schema_version,
-            state: raw_json(request.source_state.as_ref(), "The state that is to be moved")?,
+            state: parsed(&stored(request.source_state.as_ref(), MOVED)?, MOVED)?,
             private: request.source_private,
         });
         let Some(state) = moved.await? else {
@@ -218,7 +223,7 @@ impl<P: Provider> Shared<P> {
                 ))
                 .into());
         };
-        let value = settle(schema, state.value);
+        let value = normalized(schema, state.value);
         let broken = check_known(to, schema, &value);
         if broken.has_errors() {
             return Err(broken);
@@ -239,7 +244,7 @@ impl<P: Provider> Shared<P> {
         let resource = self.registry().resource(&request.type_name)?;
         let schema = resource.schema();
         let state = decode(schema, request.state.as_ref())?;
-        let config = schema.configurable(settle(schema, resource.generate_config(state).await?));
+        let config = schema.configurable(normalized(schema, resource.generate_config(state).await?));
         Ok(proto::generate_resource_config::Response {
             config: Some(encode(schema, &config)?),
             diagnostics: vec![],
@@ -247,16 +252,8 @@ impl<P: Provider> Shared<P> {
     }
 }
 
-/// The warnings of an operation are worth as much when it fails.
-pub(super) fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) -> Result<T, Diagnostics> {
-    result.map_err(|errors| {
-        let mut all = cx.take_warnings();
-        all.extend(errors);
-        all
-    })
-}
-
-fn raw_json(raw: Option<&proto::RawState>, what: &str) -> Result<serde_json::Value, Diagnostics> {
+/// The JSON text that Terraform has stored.
+fn stored(raw: Option<&proto::RawState>, what: &str) -> Result<Vec<u8>, Diagnostics> {
     let raw = raw.ok_or_else(|| unreadable(what, "there is none"))?;
     if !raw.flatmap.is_empty() {
         return Err(unreadable(
@@ -264,7 +261,11 @@ fn raw_json(raw: Option<&proto::RawState>, what: &str) -> Result<serde_json::Val
             "it was written by Terraform 0.11 or older; upgrade by way of Terraform 0.12",
         ));
     }
-    serde_json::from_slice(&raw.json).map_err(|error| unreadable(what, error))
+    Ok(raw.json.clone())
+}
+
+fn parsed(json: &[u8], what: &str) -> Result<serde_json::Value, Diagnostics> {
+    serde_json::from_slice(json).map_err(|error| unreadable(what, error))
 }
 
 fn unreadable(what: &str, why: impl std::fmt::Display) -> Diagnostics {

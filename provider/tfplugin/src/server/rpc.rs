@@ -1,8 +1,12 @@
-//! The protocol's calls: each runs in a task of its own, and what goes wrong in it is its answer.
+//! How a call runs: in a task of its own, with what all calls share; what goes wrong in it is its answer.
 //!
-//! What a call does stands in the modules beside this one; here is who calls what.
+//! `service.rs` says which call there is, the modules beside it what each does. Here are those about the provider as a whole.
 
-use std::fmt;
+#![expect(
+    clippy::unused_async,
+    reason = "a call is a future even if it never waits: it runs in its own task"
+)]
+
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,18 +15,19 @@ use std::time::Instant;
 
 use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
-use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
-use super::End;
-use super::proto::provider_server::Provider as Service;
-use super::proto::{self, DynamicValue};
+use super::call::Call;
+use super::end::End;
+use super::outcome::outcome;
 use super::registry::Registry;
-use super::wire::{Answer, decode, small_enough, to_wire};
+use super::wire::{Answer, decode, small_enough};
 use crate::context::{Client, Cx};
+use crate::diagnostic::mistake;
+use crate::model::typed;
+use crate::protocol::proto::{self, DynamicValue};
 use crate::provider::ConfigureCx;
-use crate::resource::{mistake, typed};
 use crate::{Diagnostic, Diagnostics, Provider, Value};
 
 /// The service.
@@ -39,26 +44,6 @@ pub(super) struct Shared<P: Provider> {
     /// Ends with what the client is doing now: another one after each interrupt.
     walk: Mutex<CancellationToken>,
     calls: AtomicU64,
-}
-
-/// A call, as logs and messages name it.
-#[derive(Clone, Debug)]
-pub(super) struct Call {
-    rpc: &'static str,
-    /// The type of the resource, or the name of the function.
-    subject: String,
-}
-
-impl Call {
-    pub(super) fn new(rpc: &'static str, subject: impl Into<String>) -> Self {
-        Self { rpc, subject: subject.into() }
-    }
-}
-
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {}", self.rpc, self.subject)
-    }
 }
 
 impl<P: Provider> Rpc<P> {
@@ -111,7 +96,7 @@ impl<P: Provider> Rpc<P> {
     }
 
     /// Runs `work` on a request; what fails is an answer, too.
-    async fn answer<Q, A: Answer + prost::Message, F>(
+    pub(super) async fn answer<Q, A: Answer + prost::Message, F>(
         &self,
         call: Call,
         request: Request<Q>,
@@ -150,7 +135,41 @@ impl<P: Provider> Shared<P> {
         self.walk.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn validate_provider(
+    /// Tells the calls that run now to end. What comes later, such as closing what is open, is not told.
+    pub(super) fn stop(&self) {
+        let mut walk = self.walk.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *walk, self.end.stop.child_token()).cancel();
+    }
+
+    pub(super) async fn metadata(
+        self: Arc<Self>,
+        _: proto::get_metadata::Request,
+    ) -> Result<proto::get_metadata::Response, Diagnostics> {
+        Ok(self.registry().metadata())
+    }
+
+    pub(super) async fn provider_schema(
+        self: Arc<Self>,
+        _: proto::get_provider_schema::Request,
+    ) -> Result<proto::get_provider_schema::Response, Diagnostics> {
+        Ok(self.registry().provider_schema())
+    }
+
+    pub(super) async fn identity_schemas(
+        self: Arc<Self>,
+        _: proto::get_resource_identity_schemas::Request,
+    ) -> Result<proto::get_resource_identity_schemas::Response, Diagnostics> {
+        Ok(self.registry().identity_schemas())
+    }
+
+    pub(super) async fn function_schemas(
+        self: Arc<Self>,
+        _: proto::get_functions::Request,
+    ) -> Result<proto::get_functions::Response, Diagnostics> {
+        Ok(self.registry().function_schemas())
+    }
+
+    pub(super) async fn validate_provider(
         self: Arc<Self>,
         request: proto::validate_provider_config::Request,
     ) -> Result<proto::validate_provider_config::Response, Diagnostics> {
@@ -164,7 +183,7 @@ impl<P: Provider> Shared<P> {
         Ok(proto::validate_provider_config::Response { diagnostics })
     }
 
-    async fn configure(
+    pub(super) async fn configure(
         self: Arc<Self>,
         request: proto::configure_provider::Request,
     ) -> Result<proto::configure_provider::Response, Diagnostics> {
@@ -177,294 +196,5 @@ impl<P: Provider> Shared<P> {
         let data = self.provider.configure(&cx, typed(P::NAME, &config)?).await?;
         *self.data.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(data));
         Ok(proto::configure_provider::Response::default())
-    }
-}
-
-/// The diagnostics of a check. One that found warnings only has not failed.
-pub(super) fn outcome(result: Result<(), Diagnostics>) -> Result<Vec<proto::Diagnostic>, Diagnostics> {
-    match result {
-        Ok(()) => Ok(vec![]),
-        Err(found) if found.has_errors() => Err(found),
-        Err(warnings) => Ok(to_wire(warnings)),
-    }
-}
-
-#[tonic::async_trait]
-impl<P: Provider> Service for Rpc<P> {
-    async fn get_metadata(
-        &self,
-        request: Request<proto::get_metadata::Request>,
-    ) -> Result<Response<proto::get_metadata::Response>, Status> {
-        self.answer(Call::new("GetMetadata", P::NAME), request, |shared, _| async move {
-            Ok(shared.registry().metadata())
-        })
-        .await
-    }
-
-    async fn get_provider_schema(
-        &self,
-        request: Request<proto::get_provider_schema::Request>,
-    ) -> Result<Response<proto::get_provider_schema::Response>, Status> {
-        self.answer(Call::new("GetProviderSchema", P::NAME), request, |shared, _| async move {
-            Ok(shared.registry().provider_schema())
-        })
-        .await
-    }
-
-    async fn get_resource_identity_schemas(
-        &self,
-        request: Request<proto::get_resource_identity_schemas::Request>,
-    ) -> Result<Response<proto::get_resource_identity_schemas::Response>, Status> {
-        self.answer(Call::new("GetResourceIdentitySchemas", P::NAME), request, |shared, _| async move {
-            Ok(shared.registry().identity_schemas())
-        })
-        .await
-    }
-
-    async fn get_functions(
-        &self,
-        request: Request<proto::get_functions::Request>,
-    ) -> Result<Response<proto::get_functions::Response>, Status> {
-        self.answer(Call::new("GetFunctions", P::NAME), request, |shared, _| async move {
-            Ok(shared.registry().function_schemas())
-        })
-        .await
-    }
-
-    async fn validate_provider_config(
-        &self,
-        request: Request<proto::validate_provider_config::Request>,
-    ) -> Result<Response<proto::validate_provider_config::Response>, Status> {
-        self.answer(Call::new("ValidateProviderConfig", P::NAME), request, Shared::validate_provider).await
-    }
-
-    async fn configure_provider(
-        &self,
-        request: Request<proto::configure_provider::Request>,
-    ) -> Result<Response<proto::configure_provider::Response>, Status> {
-        self.answer(Call::new("ConfigureProvider", P::NAME), request, Shared::configure).await
-    }
-
-    async fn validate_resource_config(
-        &self,
-        request: Request<proto::validate_resource_config::Request>,
-    ) -> Result<Response<proto::validate_resource_config::Response>, Status> {
-        self.answer(
-            Call::new("ValidateResourceConfig", &request.get_ref().type_name),
-            request,
-            Shared::validate_resource,
-        )
-        .await
-    }
-
-    async fn upgrade_resource_state(
-        &self,
-        request: Request<proto::upgrade_resource_state::Request>,
-    ) -> Result<Response<proto::upgrade_resource_state::Response>, Status> {
-        self.answer(Call::new("UpgradeResourceState", &request.get_ref().type_name), request, Shared::upgrade)
-            .await
-    }
-
-    async fn upgrade_resource_identity(
-        &self,
-        request: Request<proto::upgrade_resource_identity::Request>,
-    ) -> Result<Response<proto::upgrade_resource_identity::Response>, Status> {
-        self.answer(
-            Call::new("UpgradeResourceIdentity", &request.get_ref().type_name),
-            request,
-            Shared::upgrade_identity,
-        )
-        .await
-    }
-
-    async fn read_resource(
-        &self,
-        request: Request<proto::read_resource::Request>,
-    ) -> Result<Response<proto::read_resource::Response>, Status> {
-        self.answer(Call::new("ReadResource", &request.get_ref().type_name), request, Shared::read).await
-    }
-
-    async fn plan_resource_change(
-        &self,
-        request: Request<proto::plan_resource_change::Request>,
-    ) -> Result<Response<proto::plan_resource_change::Response>, Status> {
-        self.answer(Call::new("PlanResourceChange", &request.get_ref().type_name), request, Shared::plan)
-            .await
-    }
-
-    async fn import_resource_state(
-        &self,
-        request: Request<proto::import_resource_state::Request>,
-    ) -> Result<Response<proto::import_resource_state::Response>, Status> {
-        self.answer(Call::new("ImportResourceState", &request.get_ref().type_name), request, Shared::import)
-            .await
-    }
-
-    async fn move_resource_state(
-        &self,
-        request: Request<proto::move_resource_state::Request>,
-    ) -> Result<Response<proto::move_resource_state::Response>, Status> {
-        self.answer(
-            Call::new("MoveResourceState", &request.get_ref().target_type_name),
-            request,
-            Shared::move_state,
-        )
-        .await
-    }
-
-    async fn generate_resource_config(
-        &self,
-        request: Request<proto::generate_resource_config::Request>,
-    ) -> Result<Response<proto::generate_resource_config::Response>, Status> {
-        self.answer(
-            Call::new("GenerateResourceConfig", &request.get_ref().type_name),
-            request,
-            Shared::generate_config,
-        )
-        .await
-    }
-
-    async fn validate_data_resource_config(
-        &self,
-        request: Request<proto::validate_data_resource_config::Request>,
-    ) -> Result<Response<proto::validate_data_resource_config::Response>, Status> {
-        self.answer(
-            Call::new("ValidateDataResourceConfig", &request.get_ref().type_name),
-            request,
-            Shared::validate_data_source,
-        )
-        .await
-    }
-
-    async fn read_data_source(
-        &self,
-        request: Request<proto::read_data_source::Request>,
-    ) -> Result<Response<proto::read_data_source::Response>, Status> {
-        self.answer(
-            Call::new("ReadDataSource", &request.get_ref().type_name),
-            request,
-            Shared::read_data_source,
-        )
-        .await
-    }
-
-    async fn validate_ephemeral_resource_config(
-        &self,
-        request: Request<proto::validate_ephemeral_resource_config::Request>,
-    ) -> Result<Response<proto::validate_ephemeral_resource_config::Response>, Status> {
-        self.answer(
-            Call::new("ValidateEphemeralResourceConfig", &request.get_ref().type_name),
-            request,
-            Shared::validate_ephemeral,
-        )
-        .await
-    }
-
-    async fn open_ephemeral_resource(
-        &self,
-        request: Request<proto::open_ephemeral_resource::Request>,
-    ) -> Result<Response<proto::open_ephemeral_resource::Response>, Status> {
-        self.answer(
-            Call::new("OpenEphemeralResource", &request.get_ref().type_name),
-            request,
-            Shared::open_ephemeral,
-        )
-        .await
-    }
-
-    async fn renew_ephemeral_resource(
-        &self,
-        request: Request<proto::renew_ephemeral_resource::Request>,
-    ) -> Result<Response<proto::renew_ephemeral_resource::Response>, Status> {
-        self.answer(
-            Call::new("RenewEphemeralResource", &request.get_ref().type_name),
-            request,
-            Shared::renew_ephemeral,
-        )
-        .await
-    }
-
-    async fn close_ephemeral_resource(
-        &self,
-        request: Request<proto::close_ephemeral_resource::Request>,
-    ) -> Result<Response<proto::close_ephemeral_resource::Response>, Status> {
-        self.answer(
-            Call::new("CloseEphemeralResource", &request.get_ref().type_name),
-            request,
-            Shared::close_ephemeral,
-        )
-        .await
-    }
-
-    async fn validate_list_resource_config(
-        &self,
-        request: Request<proto::validate_list_resource_config::Request>,
-    ) -> Result<Response<proto::validate_list_resource_config::Response>, Status> {
-        self.answer(
-            Call::new("ValidateListResourceConfig", &request.get_ref().type_name),
-            request,
-            Shared::validate_list,
-        )
-        .await
-    }
-
-    async fn validate_action_config(
-        &self,
-        request: Request<proto::validate_action_config::Request>,
-    ) -> Result<Response<proto::validate_action_config::Response>, Status> {
-        self.answer(
-            Call::new("ValidateActionConfig", &request.get_ref().action_type),
-            request,
-            Shared::validate_action,
-        )
-        .await
-    }
-
-    async fn plan_action(
-        &self,
-        request: Request<proto::plan_action::Request>,
-    ) -> Result<Response<proto::plan_action::Response>, Status> {
-        self.answer(Call::new("PlanAction", &request.get_ref().action_type), request, Shared::plan_action)
-            .await
-    }
-
-    async fn apply_resource_change(
-        &self,
-        request: Request<proto::apply_resource_change::Request>,
-    ) -> Result<Response<proto::apply_resource_change::Response>, Status> {
-        self.apply(request.into_inner()).await.map(Response::new)
-    }
-
-    async fn call_function(
-        &self,
-        request: Request<proto::call_function::Request>,
-    ) -> Result<Response<proto::call_function::Response>, Status> {
-        Ok(Response::new(self.call(request.into_inner()).await))
-    }
-
-    async fn list_resource(
-        &self,
-        request: Request<proto::list_resource::Request>,
-    ) -> Result<Response<BoxStream<proto::list_resource::Event>>, Status> {
-        Ok(Response::new(self.list(request.into_inner())))
-    }
-
-    async fn invoke_action(
-        &self,
-        request: Request<proto::invoke_action::Request>,
-    ) -> Result<Response<BoxStream<proto::invoke_action::Event>>, Status> {
-        Ok(Response::new(self.invoke(request.into_inner())))
-    }
-
-    async fn stop_provider(
-        &self,
-        _request: Request<proto::stop_provider::Request>,
-    ) -> Result<Response<proto::stop_provider::Response>, Status> {
-        tracing::info!("asked to stop");
-        // What runs is to end. What comes later, such as closing what is open, is not.
-        let mut walk = self.shared.walk.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *walk, self.shared.end.stop.child_token()).cancel();
-        drop(walk);
-        Ok(Response::new(proto::stop_provider::Response::default()))
     }
 }

@@ -12,8 +12,10 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
+use spki::SubjectPublicKeyInfoRef;
 use tokio_rustls::TlsAcceptor;
 
 /// Our side of the connection.
@@ -113,10 +115,6 @@ impl ClientCertVerifier for Pinned {
     }
 }
 
-/// What stands before an uncompressed P-521 point in a certificate: a bit string of 133 bytes, no unused bits, the form 4.
-const POINT: [u8; 5] = [0x03, 0x81, 0x86, 0x00, 0x04];
-const POINT_LENGTH: usize = 133;
-
 /// ring does not know this curve.
 pub(crate) fn verify_p521(
     message: &[u8],
@@ -124,13 +122,10 @@ pub(crate) fn verify_p521(
     signature: &[u8],
 ) -> Result<HandshakeSignatureValid, Error> {
     let bad = |what: &str| Error::General(format!("the client's P-521 {what}"));
-    let bytes: &[u8] = cert.as_ref();
-    let start =
-        bytes.windows(POINT.len()).position(|window| window == POINT).ok_or_else(|| bad("key is missing"))?;
-    let point = bytes.get(start + POINT.len() - 1..).and_then(|rest| rest.get(..POINT_LENGTH));
-    let key = point
-        .and_then(|point| VerifyingKey::from_sec1_bytes(point).ok())
-        .ok_or_else(|| bad("key is not valid"))?;
+    let key = ParsedCertificate::try_from(cert)?.subject_public_key_info();
+    let key = SubjectPublicKeyInfoRef::try_from(key.as_ref()).map_err(|_| bad("key is not readable"))?;
+    let point = key.subject_public_key.as_bytes().ok_or_else(|| bad("key is not readable"))?;
+    let key = VerifyingKey::from_sec1_bytes(point).map_err(|_| bad("key is not valid"))?;
     let signature = DerSignature::from_bytes(signature)
         .ok()
         .and_then(|signature| Signature::try_from(signature).ok())

@@ -1,9 +1,9 @@
 //! Between the protocol's messages and ours.
 
-use super::MAX_MESSAGE;
-use super::proto::{self, DynamicValue};
-use super::rpc::Call;
+use super::call::Call;
 use crate::codec::{json, msgpack};
+use crate::protocol::MAX_MESSAGE;
+use crate::protocol::proto::{self, DynamicValue};
 use crate::{Diagnostic, Diagnostics, Path, Schema, Severity, Step, Type, Value};
 
 /// A value of a schema; null where there is none.

@@ -1,19 +1,13 @@
 //! Applying a plan, as Terraform does it: what was planned is planned once more, and then carried out.
 
 use crate::plan::check_applied;
-use crate::server::proto;
+use crate::protocol::proto;
 use crate::{Diagnostics, Value};
 
-use super::{Action, Harness, Plan, Stored, answer, core, decode, encode, heard};
-
-/// What an apply has left.
-#[derive(Clone, Debug)]
-pub struct Applied {
-    /// What is in Terraform's state now.
-    pub state: Option<Stored>,
-    /// What the provider has to say.
-    pub diagnostics: Diagnostics,
-}
+use super::harness::Harness;
+use super::outcome::{Action, Applied, Plan, Stored};
+use super::wire::{answer, decode, encode, heard};
+use crate::terraform;
 
 impl Harness {
     /// Applies a plan: plans once more, which must give the same, and carries it out.
@@ -48,7 +42,7 @@ impl Harness {
 
     async fn make(&self, prior: Option<&Stored>, plan: Plan, config: &Value) -> Applied {
         let schema = self.schemas.resource(&plan.type_name);
-        let config = core::conform(schema, config).unwrap_or_else(|errors| panic!("{errors:#?}"));
+        let config = terraform::conform(schema, config).unwrap_or_else(|errors| panic!("{errors:#?}"));
         assert!(!config.contains_unknown(), "what is applied is known");
         let private = match prior {
             Some(prior) => prior.private.clone(),
@@ -60,7 +54,7 @@ impl Harness {
             Ok(again) => again,
             Err(diagnostics) => return Applied { state: prior.cloned(), diagnostics },
         };
-        let broken = core::broken_promise(&plan.planned, &again.planned, &crate::Path::root());
+        let broken = terraform::broken_promise(&plan.planned, &again.planned, &crate::Path::root());
         if let Some(path) = broken {
             panic!(
                 "the second plan must keep what the first has promised, which `{path}` is not:\n{:#?}\n{:#?}",
@@ -101,7 +95,7 @@ impl Harness {
             let broken = check_applied(type_name, schema, &planned, &value);
             assert!(broken.is_empty(), "Terraform would refuse the result: {broken:#?}");
         }
-        let hidden = core::write_only(schema, &value);
+        let hidden = terraform::write_only(schema, &value);
         assert!(hidden.is_empty(), "write-only values are stored: {hidden:?}");
         let state = (!value.is_null()).then(|| Stored {
             version: schema.version,

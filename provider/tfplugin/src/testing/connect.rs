@@ -22,6 +22,7 @@ use crate::server::embedded::{COOKIE, serve_here};
 
 /// Why there is no connection to a provider.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// It does not run.
     #[error("the provider cannot be started: {0}")]

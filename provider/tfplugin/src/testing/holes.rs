@@ -8,10 +8,12 @@ use std::fmt;
 
 use crate::plan::part;
 use crate::schema::Kind;
-use crate::{Attribute, Path, Schema, Step, Type, Value};
+use crate::{Attribute, Path, Step, Type, Value};
 
-use super::plan::at;
-use super::{Action, Harness, Plan, Schemas, core};
+use super::harness::Harness;
+use super::offers::Offer;
+use super::outcome::{Action, Plan};
+use crate::terraform::{self, at};
 
 /// What stands in a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,23 +35,6 @@ pub struct Hole {
     pub config: Value,
 }
 
-/// What a configuration is for.
-#[derive(Clone, Copy, Debug)]
-pub enum Offer<'n> {
-    /// The provider block.
-    Provider,
-    /// A managed resource of this type.
-    Resource(&'n str),
-    /// A data source.
-    DataSource(&'n str),
-    /// An ephemeral resource.
-    EphemeralResource(&'n str),
-    /// A list resource.
-    ListResource(&'n str),
-    /// An action.
-    Action(&'n str),
-}
-
 impl fmt::Display for Hole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let filler = match self.filler {
@@ -64,14 +49,19 @@ impl Harness {
     /// This configuration with each hole that a user can make into it.
     pub fn holes(&self, of: Offer<'_>, config: &Value) -> Vec<Hole> {
         let mut places = vec![];
-        attributes(&self.schema_of(of).attributes, config, &mut vec![], &mut places);
+        attributes(&self.schemas.of_offer(of).attributes, config, &mut vec![], &mut places);
         holes(config, &places)
     }
 
     /// The attributes that users can set and none of these configurations sets, nested ones among them: holes in them are not tried.
     pub fn unset(&self, of: Offer<'_>, configs: &[Value]) -> Vec<String> {
         let mut unset = vec![];
-        find_unset(&self.schema_of(of).attributes, &configs.iter().collect::<Vec<_>>(), "", &mut unset);
+        find_unset(
+            &self.schemas.of_offer(of).attributes,
+            &configs.iter().collect::<Vec<_>>(),
+            "",
+            &mut unset,
+        );
         unset
     }
 
@@ -82,7 +72,7 @@ impl Harness {
         let prior = plan.prior.as_ref().filter(|_| plan.action != Action::Replace);
         let after =
             self.plan(&plan.type_name, prior, config).await.map_err(|errors| format!("{errors:#?}"))?;
-        if let Some(path) = core::broken_promise(&plan.planned, &after.planned, &Path::root()) {
+        if let Some(path) = terraform::broken_promise(&plan.planned, &after.planned, &Path::root()) {
             let value = |plan: &Plan| at(&path, &plan.planned).cloned();
             return Err(format!("`{path}` was {:?}, but now {:?}", value(plan), value(&after)));
         }
@@ -104,18 +94,6 @@ impl Harness {
             || matches!(parent, Some(list @ Value::List(_)) if list.contains_unknown())
             // What is write-only is in no plan.
             || is_write_only(attributes, place.steps())
-    }
-
-    pub(super) fn schema_of(&self, of: Offer<'_>) -> &Schema {
-        let schemas = &self.schemas;
-        match of {
-            Offer::Provider => &schemas.provider,
-            Offer::Resource(name) => Schemas::named(&schemas.resources, name),
-            Offer::DataSource(name) => Schemas::named(&schemas.data_sources, name),
-            Offer::EphemeralResource(name) => Schemas::named(&schemas.ephemeral_resources, name),
-            Offer::ListResource(name) => Schemas::named(&schemas.list_resources, name),
-            Offer::Action(name) => Schemas::named(&schemas.actions, name),
-        }
     }
 }
 
@@ -288,7 +266,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Block, Nested};
+    use crate::{Block, Nested, Schema};
 
     #[test]
     fn holes_are_made_in_every_place_a_user_can_write_to() {

@@ -2,37 +2,12 @@
 
 use crate::codec::json;
 use crate::plan::check_known;
-use crate::server::proto;
+use crate::protocol::proto;
 use crate::{Diagnostics, Value};
 
-use super::{Action, Applied, Harness, answer, decode, encode, heard};
-
-/// A resource in Terraform's state.
-#[derive(Clone, Debug)]
-pub struct Stored {
-    /// Its type.
-    pub type_name: String,
-    /// The version of the schema it was written under.
-    pub version: i64,
-    /// Its attributes.
-    pub value: Value,
-    /// What the provider remembers beside them.
-    pub private: Vec<u8>,
-    /// What identifies it, where it has an identity.
-    pub identity: Option<Value>,
-    /// Whether the next plan replaces it, because creating it failed.
-    pub tainted: bool,
-    /// Whether the provider has put off looking at it. Something of it may be unknown then, and Terraform stores nothing of it.
-    pub deferred: bool,
-}
-
-impl Stored {
-    /// The attribute `name`.
-    #[track_caller]
-    pub fn get(&self, name: &str) -> &Value {
-        self.value.get(name).unwrap_or_else(|| panic!("{} has no attribute {name}", self.type_name))
-    }
-}
+use super::harness::Harness;
+use super::outcome::{Action, Applied, Stored};
+use super::wire::{answer, decode, encode, heard};
 
 impl Harness {
     /// Validates, plans, applies, refreshes and plans once more, which must find nothing to do.
@@ -40,7 +15,7 @@ impl Harness {
         let plan =
             self.plan(type_name, None, config).await.unwrap_or_else(|errors| panic!("plan: {errors:#?}"));
         assert_eq!(plan.action, Action::Create);
-        self.settled(self.apply(plan).await, config).await
+        self.checked(self.apply(plan).await, config).await
     }
 
     /// The same for a change of what there is.
@@ -48,7 +23,7 @@ impl Harness {
         let plan = self.plan(&stored.type_name, Some(stored), config).await;
         let plan = plan.unwrap_or_else(|errors| panic!("plan: {errors:#?}"));
         assert!(matches!(plan.action, Action::Update | Action::Replace), "it does {:?}", plan.action);
-        self.settled(self.apply(plan).await, config).await
+        self.checked(self.apply(plan).await, config).await
     }
 
     /// Destroys what there is.
@@ -60,7 +35,7 @@ impl Harness {
     }
 
     /// What an apply has left is what a refresh finds, and nothing is left to do.
-    async fn settled(&self, applied: Applied, config: &Value) -> Stored {
+    async fn checked(&self, applied: Applied, config: &Value) -> Stored {
         assert!(!applied.diagnostics.has_errors(), "apply: {:#?}", applied.diagnostics);
         let stored = applied.state.expect("what was applied is there");
         let read = self.refresh(&stored).await.unwrap_or_else(|errors| panic!("refresh: {errors:#?}"));
@@ -77,7 +52,7 @@ impl Harness {
     pub async fn refresh(&self, stored: &Stored) -> Result<Option<Stored>, Diagnostics> {
         let schema = self.schemas.resource(&stored.type_name);
         let state = json::encode(&stored.value, &schema.ty());
-        let upgraded = self.upgrade(&stored.type_name, stored.version, &state).await?;
+        let upgraded = self.upgrade_text(&stored.type_name, stored.version, state).await?;
         let request = proto::read_resource::Request {
             type_name: stored.type_name.clone(),
             current_state: Some(encode(schema, &upgraded)),

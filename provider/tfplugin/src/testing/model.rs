@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::plan::settle;
+use crate::plan::normalized;
 use crate::schema::{Kind, Nesting};
 use crate::{Attribute, Path, Schema, Step, Type, Value, from_value, to_value};
 
@@ -20,7 +20,7 @@ pub fn model_problems<M: Serialize + DeserializeOwned>(schema: &Schema) -> Vec<S
         |what: String, value: &Value| match from_value::<M>(value).and_then(|model| to_value(&model)) {
             Ok(back) => {
                 // What is write-only need not come back.
-                let (value, back) = (settle(schema, value.clone()), settle(schema, back));
+                let (value, back) = (normalized(schema, value.clone()), normalized(schema, back));
                 if let Some(path) = difference(&value, &back, &Path::root())
                     && lost.insert(path.to_string())
                 {

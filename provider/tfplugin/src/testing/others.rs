@@ -3,13 +3,17 @@
 use std::time::SystemTime;
 
 use crate::plan::check_known;
-use crate::server::proto;
+use crate::protocol::proto;
 use crate::{Diagnostics, FunctionError, Schema, Value};
 
-use super::{Harness, Offer, Schemas, answer, core, decode, decode_type, encode, encode_type, heard};
+use super::harness::Harness;
+use super::offers::{Offer, Schemas};
+use super::wire::{answer, decode, decode_type, encode, encode_type, heard};
+use crate::terraform;
 
 /// An ephemeral resource that is open.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Open {
     /// Its attributes.
     pub value: Value,
@@ -21,6 +25,7 @@ pub struct Open {
 
 /// What an action has said, and how it ended.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Invoked {
     /// What it said meanwhile.
     pub lines: Vec<String>,
@@ -33,8 +38,8 @@ pub struct Invoked {
 impl Harness {
     /// Validates a configuration of any kind. Warnings, or errors.
     pub async fn validate_as(&self, of: Offer<'_>, config: &Value) -> Result<Diagnostics, Diagnostics> {
-        let schema = self.schema_of(of);
-        let config = Some(encode(schema, &core::conform(schema, config)?));
+        let schema = self.schemas.of_offer(of);
+        let config = Some(encode(schema, &terraform::conform(schema, config)?));
         let mut client = self.client.clone();
         let found = match of {
             Offer::Resource(name) => {
@@ -79,7 +84,7 @@ impl Harness {
     pub async fn read(&self, type_name: &str, config: &Value) -> Result<Value, Diagnostics> {
         let schema = Schemas::named(&self.schemas.data_sources, type_name);
         self.validate_as(Offer::DataSource(type_name), config).await?;
-        let config = encode(schema, &core::conform(schema, config)?);
+        let config = encode(schema, &terraform::conform(schema, config)?);
         let request = proto::read_data_source::Request {
             type_name: type_name.to_owned(),
             config: Some(config),
@@ -103,7 +108,7 @@ impl Harness {
             .enumerate()
             .map(|(index, argument)| {
                 let ty = &signature.at(index).unwrap_or_else(|| panic!("{name} has no argument {index}")).ty;
-                encode_type(ty, &core::convert(ty, argument, &crate::Path::root(), &mut found))
+                encode_type(ty, &terraform::convert(ty, argument, &crate::Path::root(), &mut found))
             })
             .collect();
         assert!(found.is_empty(), "{name}: {found:#?}");
@@ -127,7 +132,7 @@ impl Harness {
     pub async fn open(&self, type_name: &str, config: &Value) -> Result<Open, Diagnostics> {
         let schema = Schemas::named(&self.schemas.ephemeral_resources, type_name);
         self.validate_as(Offer::EphemeralResource(type_name), config).await?;
-        let config = encode(schema, &core::conform(schema, config)?);
+        let config = encode(schema, &terraform::conform(schema, config)?);
         let request = proto::open_ephemeral_resource::Request {
             type_name: type_name.to_owned(),
             config: Some(config),
@@ -197,7 +202,7 @@ impl Harness {
         let managed = self.schemas.resource(type_name);
         let identity = managed.identity.as_ref().expect("what is listed has an identity").ty();
         self.validate_as(Offer::ListResource(type_name), config).await?;
-        let config = encode(schema, &core::conform(schema, config)?);
+        let config = encode(schema, &terraform::conform(schema, config)?);
         let request = proto::list_resource::Request {
             type_name: type_name.to_owned(),
             config: Some(config),
@@ -226,7 +231,7 @@ impl Harness {
         use proto::invoke_action::event::Type;
         let schema = Schemas::named(&self.schemas.actions, type_name);
         self.validate_as(Offer::Action(type_name), config).await?;
-        let config = encode(schema, &core::conform(schema, config)?);
+        let config = encode(schema, &terraform::conform(schema, config)?);
         let request = proto::plan_action::Request {
             action_type: type_name.to_owned(),
             config: Some(config.clone()),

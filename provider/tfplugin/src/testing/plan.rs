@@ -1,44 +1,14 @@
 //! Planning, as Terraform does it: from the state that it proposes, and once more from nothing where that means a replacement.
 
 use crate::plan::check_planned;
-use crate::server::proto;
-use crate::{Diagnostics, Path, Step, Value};
+use crate::protocol::proto;
+use crate::{Diagnostics, Path, Value};
 
-use super::{Harness, Offer, Stored, answer, core, decode, encode, heard, path};
-
-/// What a plan does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Nothing.
-    NoOp,
-    /// Make it.
-    Create,
-    /// Change it in place.
-    Update,
-    /// Destroy it and make another.
-    Replace,
-    /// Destroy it.
-    Delete,
-}
-
-/// A plan for one resource.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// What it does.
-    pub action: Action,
-    /// The state that is planned; null where it is to be destroyed.
-    pub planned: Value,
-    /// The attributes for which it is replaced.
-    pub requires_replace: Vec<Path>,
-    /// What the provider has to say.
-    pub warnings: Diagnostics,
-    /// Whether the provider puts it off.
-    pub deferred: bool,
-    pub(super) type_name: String,
-    pub(super) config: Value,
-    pub(super) prior: Option<Stored>,
-    pub(super) private: Vec<u8>,
-}
+use super::harness::Harness;
+use super::offers::Offer;
+use super::outcome::{Action, Plan, Stored};
+use super::wire::{answer, decode, encode, heard, path};
+use crate::terraform::{self, at};
 
 impl Harness {
     /// Validates a configuration. Warnings, or errors.
@@ -55,7 +25,7 @@ impl Harness {
     ) -> Result<Plan, Diagnostics> {
         self.validate(type_name, config).await?;
         let schema = self.schemas.resource(type_name);
-        let config = core::conform(schema, config)?;
+        let config = terraform::conform(schema, config)?;
         // What is tainted is planned as if there were nothing.
         let known = prior.filter(|prior| !prior.tainted);
         let first =
@@ -125,7 +95,7 @@ impl Harness {
     ) -> Result<Plan, Diagnostics> {
         let schema = self.schemas.resource(type_name);
         let before = prior.map_or(&Value::Null, |prior| &prior.value);
-        let proposed = core::proposed_new(schema, before, config);
+        let proposed = terraform::proposed_new(schema, before, config);
         let request = proto::plan_resource_change::Request {
             type_name: type_name.to_owned(),
             prior_state: Some(encode(schema, before)),
@@ -144,7 +114,7 @@ impl Harness {
         if !deferred {
             let broken = check_planned(type_name, schema, before, config, &planned);
             assert!(broken.is_empty(), "Terraform would refuse the plan: {broken:#?}");
-            let hidden = core::write_only(schema, &planned);
+            let hidden = terraform::write_only(schema, &planned);
             assert!(hidden.is_empty(), "write-only values are planned: {hidden:?}");
         }
         Ok(Plan {
@@ -159,20 +129,4 @@ impl Harness {
             private: response.planned_private,
         })
     }
-}
-
-/// What a path leads to. Below what is unknown everything is.
-pub(super) fn at<'v>(path: &Path, value: &'v Value) -> Option<&'v Value> {
-    path.steps().iter().try_fold(value, |here, step| {
-        let here = match here {
-            Value::Dynamic(typed) => &typed.1,
-            here => here,
-        };
-        match (step, here) {
-            (_, here) if here.is_unknown() => Some(here),
-            (Step::Attribute(name) | Step::Key(name), here) => here.get(name),
-            (Step::Index(index), Value::List(items)) => items.get(*index),
-            _ => None,
-        }
-    })
 }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::protocol::proto;
 use crate::schema::{Items, Kind, Nesting};
-use crate::server::proto;
 use crate::{Attribute, IdentityAttribute, IdentitySchema, Nested, Parameter, Schema, Signature, Type};
 
 /// Reads a schema. What only the provider knows, such as defaults and checks, is not in it.
@@ -27,7 +27,8 @@ fn object(block: &proto::schema::Block) -> Option<BTreeMap<String, Attribute>> {
         };
         let count = |items: i64| usize::try_from(items).ok();
         let items = Items { least: count(nested.min_items)?, most: count(nested.max_items)? };
-        let attribute = Attribute::of_kind(Kind::Nested(nesting, Nested { attributes: object(inner)? }));
+        let attribute =
+            Attribute::of_kind(Kind::Nested(nesting, Nested { attributes: object(inner)?, groups: vec![] }));
         let attribute = Attribute { block: Some(items), ..attribute.description(inner.description.clone()) };
         all.insert(nested.type_name.clone(), attribute);
     }
@@ -50,7 +51,7 @@ fn plain(wire: &proto::schema::Attribute) -> Option<Attribute> {
                 NestingMode::Map => Nesting::Map,
                 NestingMode::Invalid => return None,
             };
-            Kind::Nested(nesting, Nested { attributes: attributes(&nested.attributes)? })
+            Kind::Nested(nesting, Nested { attributes: attributes(&nested.attributes)?, groups: vec![] })
         }
     };
     Some(Attribute {

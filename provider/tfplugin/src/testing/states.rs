@@ -1,9 +1,12 @@
 //! States and identities that come from elsewhere: an older version, an import, another type.
 
-use crate::server::proto;
+use crate::protocol::proto;
 use crate::{Diagnostics, Schema, Value};
 
-use super::{Harness, Stored, answer, core, decode, decode_type, encode, encode_type, heard};
+use super::harness::Harness;
+use super::outcome::Stored;
+use super::wire::{answer, decode, decode_type, encode, encode_type, heard};
+use crate::terraform;
 
 /// Where something is moved from.
 #[derive(Clone, Copy, Debug)]
@@ -26,11 +29,21 @@ impl Harness {
         version: i64,
         state: &serde_json::Value,
     ) -> Result<Value, Diagnostics> {
+        self.upgrade_text(type_name, version, state.to_string()).await
+    }
+
+    /// The same for a state as text, in which numbers have all their digits.
+    pub(super) async fn upgrade_text(
+        &self,
+        type_name: &str,
+        version: i64,
+        state: String,
+    ) -> Result<Value, Diagnostics> {
         let schema = self.schemas.resource(type_name);
         let request = proto::upgrade_resource_state::Request {
             type_name: type_name.to_owned(),
             version,
-            raw_state: Some(proto::RawState { json: state.to_string().into_bytes(), ..Default::default() }),
+            raw_state: Some(proto::RawState { json: state.into_bytes(), ..Default::default() }),
         };
         let response = answer(self.client.clone().upgrade_resource_state(request).await);
         heard(response.diagnostics)?;
@@ -140,7 +153,7 @@ impl Harness {
         let response = answer(self.client.clone().generate_resource_config(request).await);
         heard(response.diagnostics)?;
         let config = decode(schema, response.config.as_ref());
-        core::conform(schema, &config)?;
+        terraform::conform(schema, &config)?;
         Ok(config)
     }
 

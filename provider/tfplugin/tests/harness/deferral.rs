@@ -1,7 +1,7 @@
 //! What is put off until something else is known.
 
+use tfplugin::Value;
 use tfplugin::testing::{Harness, Stored, object};
-use tfplugin::{Client, Value};
 
 use crate::provider::Kitchen;
 use crate::{kitchen, rogue, said, with};
@@ -14,11 +14,7 @@ async fn what_cannot_be_planned_yet_is_put_off_where_that_is_possible() {
     terraform.configure(&open).await.unwrap();
     let errors = terraform.plan("kitchen_pot", None, &wok).await.unwrap_err();
     assert!(said(&errors).contains("cannot put it off"), "{}", said(&errors));
-    let terraform = terraform.saying(Client {
-        deferral_allowed: true,
-        write_only_attributes_allowed: true,
-        ..Client::default()
-    });
+    let terraform = terraform.saying(|client| client.deferral_allowed = true);
     assert!(terraform.plan("kitchen_pot", None, &wok).await.unwrap().deferred);
 }
 
@@ -34,11 +30,7 @@ async fn what_is_put_off_breaks_no_rule_yet() {
     let imported = terraform.import("kitchen_rogue", "at once").await;
     assert!(said(&imported.unwrap_err()).contains("for `out`"), "what is imported is known");
 
-    let terraform = terraform.saying(Client {
-        deferral_allowed: true,
-        write_only_attributes_allowed: true,
-        ..Client::default()
-    });
+    let terraform = terraform.saying(|client| client.deferral_allowed = true);
     let plan = terraform.plan("kitchen_rogue", None, &rogue("put it off", "a")).await.unwrap();
     assert_eq!((plan.deferred, plan.planned.get("text")), (true, Some(&"another".into())));
     let read = terraform.refresh(&as_if("put it off")).await.unwrap().unwrap();
@@ -49,8 +41,8 @@ async fn what_is_put_off_breaks_no_rule_yet() {
 
 #[tokio::test]
 async fn an_action_is_put_off_for_the_provider_only() {
-    let may_defer = Client { deferral_allowed: true, ..Client::default() };
-    let terraform = Harness::of(Kitchen::default()).await.unwrap().saying(may_defer);
+    let terraform = Harness::of(Kitchen::default()).await.unwrap();
+    let terraform = terraform.saying(|client| client.deferral_allowed = true);
     terraform.configure(&object([("shelf", Value::Unknown)])).await.unwrap();
     let boiled = terraform.invoke("kitchen_boil", &object([("pot", "wok".into())])).await.unwrap();
     assert!(boiled.deferred && boiled.lines.is_empty());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tfplugin::testing::{Action, Harness, Stored, object};
-use tfplugin::{Client, Type, Value};
+use tfplugin::{Type, Value};
 
 use crate::{example, kitchen, number, pot, said, texts, with};
 
@@ -132,9 +132,8 @@ async fn the_second_plan_sees_what_the_first_has_left_where_terraform_stores_it(
     let stored = terraform.create("kitchen_pot", &object([("name", "wok".into())])).await;
     assert_eq!(plans(&stored.private), 1, "the second plan knows nothing of the first");
     let (terraform, _) = kitchen().await;
-    let newest =
-        Client { stores_planned_private: true, write_only_attributes_allowed: true, ..Client::default() };
-    let stored = terraform.saying(newest).create("kitchen_pot", &object([("name", "wok".into())])).await;
+    let newest = terraform.saying(|client| client.stores_planned_private = true);
+    let stored = newest.create("kitchen_pot", &object([("name", "wok".into())])).await;
     assert_eq!(plans(&stored.private), 2);
 }
 

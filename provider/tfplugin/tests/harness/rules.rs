@@ -1,7 +1,7 @@
 //! What a configuration and a resource may not do, and what is left where one does.
 
+use tfplugin::Value;
 use tfplugin::testing::{Stored, object};
-use tfplugin::{Client, Value};
 
 use crate::{applied, kitchen, pot, rogue, said, with};
 
@@ -37,7 +37,7 @@ async fn bad_configurations_get_an_error_each() {
 #[tokio::test]
 async fn write_only_values_are_refused_where_they_would_be_stored() {
     let (terraform, _) = kitchen().await;
-    let old = terraform.saying(Client::default());
+    let old = terraform.saying(|client| client.write_only_attributes_allowed = false);
     let errors = old.plan("kitchen_pot", None, &pot("wok", 3, &[])).await.unwrap_err();
     let text = said(&errors);
     assert!(

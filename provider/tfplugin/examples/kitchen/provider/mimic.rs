@@ -113,7 +113,7 @@ impl Resource<Cook> for Mimic {
     ) -> Result<PlanResponse<Model>, Diagnostics> {
         let mut planned = request.proposed;
         edit(&mut planned, "plan");
-        Ok(PlanResponse { planned, private: (), requires_replace: vec![] })
+        Ok(PlanResponse::new(planned, ()))
     }
 
     async fn read(&self, _: &Cx<Cook>, state: State<Model>) -> Result<Option<State<Model>>, Diagnostics> {

@@ -154,17 +154,15 @@ impl EphemeralResource<Cook> for Fire {
         let fuel = config.fuel.known().cloned().unwrap_or_default();
         cx.data.note(format!("open {fuel}"));
         let renew = config.renew.known().copied().unwrap_or_default();
-        Ok(Opened {
-            value: FireModel { heat: Attr::Known(format!("heat of {fuel}")), ..config },
-            private: Embers { fuel, renewed: 0 },
-            renew_at: renew.then(|| SystemTime::now() + Duration::from_millis(200)),
-        })
+        let value = FireModel { heat: Attr::Known(format!("heat of {fuel}")), ..config };
+        let opened = Opened::new(value, Embers { fuel, renewed: 0 });
+        Ok(if renew { opened.renew_at(SystemTime::now() + Duration::from_millis(200)) } else { opened })
     }
 
     async fn renew(&self, cx: &Cx<Cook>, embers: Embers) -> Result<Renewed<Embers>, Diagnostics> {
         cx.data.note(format!("renew {}", embers.fuel));
         let private = Embers { renewed: embers.renewed + 1, ..embers };
-        Ok(Renewed { private, renew_at: Some(SystemTime::now() + Duration::from_millis(200)) })
+        Ok(Renewed::new(private).renew_at(SystemTime::now() + Duration::from_millis(200)))
     }
 
     async fn close(&self, cx: &Cx<Cook>, embers: Embers) -> Result<(), Diagnostics> {
@@ -296,7 +294,7 @@ impl Resource<Cook> for Brigade {
             };
             planned.systems = Attr::Known(machines.keys().map(|name| (name.clone(), system(name))).collect());
         }
-        Ok(tfplugin::PlanResponse { planned, private: (), requires_replace: vec![] })
+        Ok(tfplugin::PlanResponse::new(planned, ()))
     }
 
     async fn read(

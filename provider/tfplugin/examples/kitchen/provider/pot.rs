@@ -189,7 +189,7 @@ impl Resource<Cook> for Pot {
         }
         let mut private = request.prior.map(|state| state.private).unwrap_or_default();
         private.plans = request.planned.map_or(0, |planned| planned.plans) + 1;
-        Ok(PlanResponse { planned: request.proposed, private, requires_replace: vec![] })
+        Ok(PlanResponse::new(request.proposed, private))
     }
 
     async fn plan_destroy(&self, cx: &Cx<Cook>, prior: State<Model, Private>) -> Result<(), Diagnostics> {
@@ -348,7 +348,7 @@ impl ListResource<Cook> for Pots {
             }
             let state =
                 Model { name: Attr::Known(name.clone()), rule: Attr::Known(vec![]), ..Model::default() };
-            if found.push(Listed { display_name: format!("the {name}"), state }).await.is_break() {
+            if found.push(Listed::new(format!("the {name}"), state)).await.is_break() {
                 cx.data.note("listed enough");
                 break;
             }

@@ -104,7 +104,7 @@ impl Resource<Cook> for Rogue {
         if request.prior.is_some() {
             planned.shows_who_it_is();
         }
-        Ok(PlanResponse { planned, private: (), requires_replace })
+        Ok(PlanResponse::new(planned, ()).requires_replace(requires_replace))
     }
 
     async fn read(&self, cx: &Cx<Cook>, state: State<Model>) -> Result<Option<State<Model>>, Diagnostics> {

@@ -7,13 +7,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::mistake;
+use crate::diagnostic::mistake;
 use crate::{Diagnostic, Diagnostics};
 
-/// Private data that are not in the form the resource has today; see [`Resource::upgrade_private`](super::Resource::upgrade_private).
+/// Private data that are not in the form the resource has today; see [`Resource::upgrade_private`](crate::Resource::upgrade_private).
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoredPrivate {
-    /// Written by this resource when [`Resource::PRIVATE_VERSION`](super::Resource::PRIVATE_VERSION) was this.
+    /// Written by this resource when [`Resource::PRIVATE_VERSION`](crate::Resource::PRIVATE_VERSION) was this.
     Version(u32, Json),
     /// Written with another SDK; the bytes as they are.
     Foreign(Vec<u8>),

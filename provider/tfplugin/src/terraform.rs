@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::{NULL, derives, item, normal_form, part, settle_type};
+use crate::plan::{NULL, derives, item, normal_form, normalized_type, part};
 use crate::schema::{Kind, Nesting};
-use crate::{Attribute, Diagnostic, Diagnostics, Path, Schema, Type, Value};
+use crate::{Attribute, Diagnostic, Diagnostics, Path, Schema, Step, Type, Value};
 
 /// A configuration as Terraform sends it: every attribute is there, in the schema's type. What Terraform itself refuses is an
 /// error.
@@ -22,7 +22,7 @@ fn normal(value: &Value) -> Value {
         Value::Map(entries) => {
             Value::Map(entries.iter().map(|(key, value)| (normal_form(key.clone()), normal(value))).collect())
         }
-        dynamic @ Value::Dynamic(_) => settle_type(&Type::Dynamic, dynamic.clone()),
+        dynamic @ Value::Dynamic(_) => normalized_type(&Type::Dynamic, dynamic.clone()),
         value => value.clone(),
     }
 }
@@ -75,7 +75,7 @@ fn attribute(definition: &Attribute, config: &Value, path: &Path, found: &mut Di
 }
 
 /// A value of a plain type, with Terraform's conversions between primitive types.
-pub(super) fn convert(ty: &Type, value: &Value, path: &Path, found: &mut Diagnostics) -> Value {
+pub(crate) fn convert(ty: &Type, value: &Value, path: &Path, found: &mut Diagnostics) -> Value {
     match (ty, value) {
         (_, Value::Null | Value::Unknown)
         | (Type::String, Value::String(_))
@@ -214,7 +214,7 @@ fn was_configured(attribute: &Attribute, value: &Value) -> bool {
 }
 
 /// Write-only attributes that have a value, where none may be.
-pub(super) fn write_only(schema: &Schema, value: &Value) -> Vec<String> {
+pub(crate) fn write_only(schema: &Schema, value: &Value) -> Vec<String> {
     let mut found = vec![];
     hidden(&schema.attributes, value, &Path::root(), &mut found);
     found
@@ -245,7 +245,7 @@ fn hidden(attributes: &BTreeMap<String, Attribute>, value: &Value, path: &Path, 
 }
 
 /// The first place in which a later plan does not keep what an earlier one promised: what was known is the same.
-pub(super) fn broken_promise(earlier: &Value, later: &Value, path: &Path) -> Option<Path> {
+pub(crate) fn broken_promise(earlier: &Value, later: &Value, path: &Path) -> Option<Path> {
     match (earlier, later) {
         (earlier, _) if earlier.is_unknown() => None,
         (Value::Map(a), Value::Map(b)) => {
@@ -266,6 +266,22 @@ pub(super) fn broken_promise(earlier: &Value, later: &Value, path: &Path) -> Opt
         (Value::Dynamic(a), Value::Dynamic(b)) if a.1.contains_unknown() => broken_promise(&a.1, &b.1, path),
         (earlier, later) => (earlier != later).then(|| path.clone()),
     }
+}
+
+/// What a path leads to. Below what is unknown everything is.
+pub(crate) fn at<'v>(path: &Path, value: &'v Value) -> Option<&'v Value> {
+    path.steps().iter().try_fold(value, |here, step| {
+        let here = match here {
+            Value::Dynamic(typed) => &typed.1,
+            here => here,
+        };
+        match (step, here) {
+            (_, here) if here.is_unknown() => Some(here),
+            (Step::Attribute(name) | Step::Key(name), here) => here.get(name),
+            (Step::Index(index), Value::List(items)) => items.get(*index),
+            _ => None,
+        }
+    })
 }
 
 #[cfg(test)]

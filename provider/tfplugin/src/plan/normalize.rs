@@ -1,5 +1,5 @@
-//! What a resource's answer becomes before anybody else sees it: the differences that are none are taken out of it, so that
-//! no resource has to know of them.
+//! The one form of a value among all that mean the same. Differences in spelling only are removed here, from whatever a
+//! resource answers, so that resources never see them.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::{Attribute, Schema, Type, Value};
 ///
 /// An object that is unknown as a whole has an unknown value in each attribute, the write-only ones among them, which Terraform refuses.
 /// It becomes an object in which everything else is unknown.
-pub(crate) fn settle(schema: &Schema, value: Value) -> Value {
+pub(crate) fn normalized(schema: &Schema, value: Value) -> Value {
     object(&schema.attributes, value)
 }
 
@@ -37,7 +37,7 @@ fn attribute(definition: &Attribute, value: Value) -> Value {
         return Value::Null;
     }
     let Kind::Nested(nesting, nested) = &definition.kind else {
-        return settle_type(&definition.ty(), value);
+        return normalized_type(&definition.ty(), value);
     };
     let inner = |value| object(&nested.attributes, value);
     match (nesting, value) {
@@ -64,31 +64,34 @@ fn hide_something(attributes: &BTreeMap<String, Attribute>) -> bool {
 }
 
 /// The same for a value of a plain type.
-pub(crate) fn settle_type(ty: &Type, value: Value) -> Value {
+pub(crate) fn normalized_type(ty: &Type, value: Value) -> Value {
     match (ty, value) {
         (_, Value::String(text)) => Value::String(normal_form(text)),
         (Type::List(element), Value::List(items)) => {
-            Value::List(items.into_iter().map(|value| settle_type(element, value)).collect())
+            Value::List(items.into_iter().map(|value| normalized_type(element, value)).collect())
         }
         (Type::Set(element), Value::List(items)) => {
-            Value::set(items.into_iter().map(|value| settle_type(element, value)).collect())
+            Value::set(items.into_iter().map(|value| normalized_type(element, value)).collect())
         }
         (Type::Tuple(types), Value::List(items)) if types.len() == items.len() => {
-            Value::List(items.into_iter().zip(types).map(|(value, ty)| settle_type(ty, value)).collect())
+            Value::List(items.into_iter().zip(types).map(|(value, ty)| normalized_type(ty, value)).collect())
         }
         (Type::Map(element), Value::Map(entries)) => Value::Map(
-            entries.into_iter().map(|(key, value)| (normal_form(key), settle_type(element, value))).collect(),
+            entries
+                .into_iter()
+                .map(|(key, value)| (normal_form(key), normalized_type(element, value)))
+                .collect(),
         ),
         (Type::Object(types), Value::Map(entries)) => {
             let entries = entries.into_iter().map(|(name, value)| match types.get(&name) {
-                Some(ty) => (name, settle_type(ty, value)),
+                Some(ty) => (name, normalized_type(ty, value)),
                 None => (name, value),
             });
             Value::Map(entries.collect())
         }
         (_, Value::Dynamic(typed)) => {
             let (ty, value) = *typed;
-            let value = settle_type(&ty, value);
+            let value = normalized_type(&ty, value);
             Value::Dynamic(Box::new((ty, value)))
         }
         (_, value) => value,
@@ -160,12 +163,12 @@ mod tests {
                 .into(),
             )
         };
-        let settled =
-            settle(&schema, object("e\u{301}", ["b", "a", "b"], "hush".into(), "e\u{301}", Value::Null));
+        let normal =
+            normalized(&schema, object("e\u{301}", ["b", "a", "b"], "hush".into(), "e\u{301}", Value::Null));
         let mut expected = object("é", ["a", "b", ""], Value::Null, "é", Value::List(vec![]));
         let Value::Map(entries) = &mut expected else { unreachable!() };
         entries.insert("tags".into(), Value::List(vec!["a".into(), "b".into()]));
-        assert_eq!(settled, expected);
+        assert_eq!(normal, expected);
     }
 
     #[test]
@@ -185,6 +188,6 @@ mod tests {
             Value::Map(entries.map(|(name, value)| (name.to_owned(), value)).into())
         };
         let open = [("value".to_owned(), Value::Null), ("version".to_owned(), Value::Unknown)];
-        assert_eq!(settle(&schema, object(Value::Unknown)), object(Value::Map(open.into())));
+        assert_eq!(normalized(&schema, object(Value::Unknown)), object(Value::Map(open.into())));
     }
 }
