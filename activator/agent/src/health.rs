@@ -266,8 +266,9 @@ mod tests {
     #[test]
     fn a_closed_port_is_an_error_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        drop(listener);
+        // The port of a client: no server listens there, and no other test gets it while the client is connected.
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let address = client.local_addr().unwrap().to_string();
         assert!(tcp(&address, Duration::from_secs(5)).unwrap_err().contains(&address));
         assert!(http(&format!("http://{address}/"), &[], None, Duration::from_secs(5)).is_err());
     }

@@ -286,7 +286,8 @@ mod tests {
     fn the_journal_says_which_key_it_was() {
         let line = "Accepted publickey for root from 10.0.0.9 port 51234 ssh2: ED25519 SHA256:abc/+x\n";
         assert_eq!(fingerprint(line).as_deref(), Some("SHA256:abc/+x"));
-        let certificate = "Accepted publickey for root from 10.0.0.9 port 1 ssh2: ED25519-CERT SHA256:abc ID x (serial 0) \
+        let certificate = "Accepted publickey for root from 10.0.0.9 port 1 ssh2: ED25519-CERT SHA256:abc ID x \
+                           (serial 0) \
                            CA ED25519 SHA256:def";
         assert_eq!(fingerprint(certificate), None);
         assert_eq!(fingerprint("Accepted password for root from 10.0.0.9 port 1 ssh2"), None);

@@ -32,13 +32,14 @@ impl Transaction<'_> {
             return self.roll_back(&why);
         }
         if self.record.secrets_only {
-            return self.refresh_users_of_secrets(toplevel, Exit::Code(0));
+            return self.hand_out_secrets(toplevel, Exit::Code(0));
         }
         let limit = self.step_limit();
         if let Err(units) = await_end_of_boot(toplevel, limit, self.events) {
             let ending = Ending::rejected(format!(
                 "The machine has not finished booting: it waits for {units}. Its system was not changed. What it \
-                 waits for is in the system that runs and in the new one: end it there (`systemctl stop {units}`), or correct it."
+                 waits for is in the system that runs and in the new one: end it there (`systemctl stop {units}`), \
+                 or correct it."
             ));
             return self.restore_secrets(ending);
         }
@@ -81,7 +82,7 @@ impl Transaction<'_> {
                 self.warnings.extend(warnings);
                 let units = after.unwrap_or_default();
                 self.switched = Some(Switched { printed, units, recovered: vec![] });
-                self.refresh_users_of_secrets(toplevel, exit)
+                self.hand_out_secrets(toplevel, exit)
             }
             Verdict::NotStarted => {
                 let ending = Ending::rejected(if printed.is_locked {
@@ -111,8 +112,8 @@ impl Transaction<'_> {
         }
     }
 
-    /// The new system runs; makes the units that use new secrets see them.
-    pub(super) fn refresh_users_of_secrets(&mut self, toplevel: &str, exit: Exit) -> Ending {
+    /// The new system runs; gives new secrets to their users, and makes the units that use them see that.
+    pub(super) fn hand_out_secrets(&mut self, toplevel: &str, exit: Exit) -> Ending {
         if let Some(secrets) = self.secrets() {
             match secrets.give_to_users() {
                 Ok(obstacles) => self.warnings.extend(obstacles),

@@ -199,7 +199,7 @@ impl Transaction<'_> {
         let toplevel = self.request.toplevel.clone();
         match phase {
             Phase::Activating if self.record.secrets_only => match self.publish_secrets() {
-                Ok(()) => self.refresh_users_of_secrets(&toplevel, Exit::Code(0)),
+                Ok(()) => self.hand_out_secrets(&toplevel, Exit::Code(0)),
                 Err(why) => self.roll_back(&why),
             },
             Phase::Activating => {

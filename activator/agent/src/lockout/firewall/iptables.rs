@@ -145,7 +145,7 @@ impl<'a> Rule<'a> {
         self.after(&["-j", "--jump", "-g", "--goto"])
     }
 
-    /// Whether it may let a new connection to the port in.
+    /// Whether the rule may let a new connection to the port in.
     fn may_accept(&self, port: u16) -> bool {
         const REFUSE: [&str; 12] = [
             "DROP",
