@@ -5,6 +5,7 @@ mod awkward;
 mod bastions;
 mod ipv6;
 mod late_keys;
+mod slow;
 mod user_config;
 
 use lab::Host;
