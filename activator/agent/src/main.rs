@@ -112,9 +112,11 @@ fn activate() -> Result<(), AgentError> {
     let line = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
     let (json, contents) = input.split_at(line);
     let request: Request = serde_json::from_slice(json).map_err(json_error)?;
-    secrets::stage(&request, contents.get(1..).unwrap_or_default())?;
-    let activation = Activation::create(&request)?;
-    start(&request.id)?;
+    let begun = secrets::stage(&request, contents.get(1..).unwrap_or_default())
+        .and_then(|()| Activation::create(&request))
+        .and_then(|activation| start(&request.id).map(|()| activation));
+    // An activation removes its secrets when it ends. One that never began is not there to do it.
+    let activation = begun.inspect_err(|_| secrets::discard(&request.id))?;
     follow::follow(&activation, 0)
 }
 

@@ -20,6 +20,6 @@ mod users;
 
 pub(crate) use model::SecretChange;
 pub(crate) use sealed::put_back;
-pub(crate) use staging::stage;
+pub(crate) use staging::{discard, stage};
 pub(crate) use undo::undo;
 pub(crate) use users::FilesWithoutUser;

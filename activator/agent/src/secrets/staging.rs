@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path};
 
-use nixos_agent::{Request, SecretEntry};
+use nixos_agent::{ActivationId, Request, SecretEntry};
 
 use super::memory::{directory_of, make_directory, write_new};
 use crate::error::AgentError;
@@ -29,6 +29,11 @@ pub(crate) fn stage(request: &Request, contents: &[u8]) -> Result<(), AgentError
         write_new(&directory.join(number.to_string()), content)?;
     }
     Ok(())
+}
+
+/// Removes what was staged for an activation that does not begin.
+pub(crate) fn discard(id: &ActivationId) {
+    let _ = std::fs::remove_dir_all(directory_of(id.as_str()));
 }
 
 /// Checks the texts of an entry, which become parts of file names and fields of lines.

@@ -165,6 +165,23 @@ fn a_full_disk_stops_before_anything_is_activated() {
 }
 
 #[test]
+fn an_activation_that_does_not_begin_leaves_no_secrets_in_memory() {
+    let world = world(&["web"]);
+    let host = world.lab.host("web");
+    // A file where the agent keeps its directory of activations.
+    let script = "mkdir -p /var/lib/nixos-agent && touch /var/lib/nixos-agent/deployments";
+    assert!(host.exec(&["sh", "-c", script]).unwrap().success);
+    let secrets = "secrets = { word = { command = [\"echo\", \"hush-hush\"] } }";
+    set_up(&world, &site(&world, &["web"], secrets), &one(SLEEPER));
+    fails_saying(&apply(&world), &["/var/lib/nixos-agent/deployments"]);
+    let found = host.exec(&["grep", "-rl", "hush-hush", "/run"]).unwrap();
+    assert_eq!(found.stdout, "", "nothing would remove it before the next boot");
+    assert!(host.exec(&["rm", "/var/lib/nixos-agent/deployments"]).unwrap().success);
+    succeeds(&apply(&world));
+    no_changes(&world);
+}
+
+#[test]
 fn a_private_key_given_as_a_value_is_seen_nowhere() {
     let world = world(&["web", "gate"]);
     let control = world.lab.control();
