@@ -1,98 +1,33 @@
-//! Activation: the agent does it on the machine; we bring the agent there, ask, and listen.
+//! Activation: the conversation with the agent, which does the work on the machine.
 //!
-//! The agent lives at a path that names its own content, so that it travels once per version. It owns the transaction:
-//! when the connection breaks we connect again and listen on, and what it does does not depend on us.
+//! The agent owns the transaction. When the connection breaks it goes on, and we connect again and listen on.
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nixos_agent::{
-    Confirmation, DeploymentId, Event, EventKind, Message, NoRandomness, Outcome, Phase, Report, Request,
-    STORED_AGENT, Word,
+    ActivationId, Answer, Confirmation, Event, EventKind, Message, Outcome, Phase, Report, Request,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::MachineName;
-use crate::agent_binary;
-use crate::facts::Facts;
-use crate::listen;
+use crate::agent::{AgentError, listen};
 use crate::progress::{Progress, Stage};
 use crate::ssh::{Connection, Endpoint, Pool, SshError, Wait};
 
-/// How long to wait after a new system refused the login that was to confirm it. OpenSSH (`PerSourcePenalties`) shuts out who is refused
-/// more often, and that would outlast the way back.
+/// How long to wait after a new system refused the login that was to confirm it. OpenSSH (`PerSourcePenalties`) shuts
+/// out who is refused more often, and that would outlast the way back.
 const REFUSED: Duration = Duration::from_secs(5);
-
-/// Where agents live on a machine.
-pub(crate) const AGENTS: &str = "/var/lib/nixos-agent/bin";
 
 /// How long the machine may stay silent after the connection broke: a network restart, at worst a reboot.
 const RECONNECT: Duration = Duration::from_mins(2);
 
-/// The same where the machine may be on its way back from a system that it cannot work with, by a reboot if nothing else helps.
+/// The same where the machine may be on its way back from a system that it cannot work with, by a reboot if nothing
+/// else helps.
 const ON_ITS_WAY_BACK: Duration = Duration::from_mins(5);
-
-/// Why it is not known or not true that the machine runs the new system.
-#[derive(Debug, thiserror::Error)]
-pub enum ActivateError {
-    /// The connection.
-    #[error(transparent)]
-    Ssh(#[from] SshError),
-    /// No agent was built for this platform.
-    #[error("there is no agent for {system} machines in this build of the provider")]
-    Platform {
-        /// The machine's platform.
-        system: String,
-    },
-    /// The login is not root's and nothing was said about how to become root.
-    #[error("{user} is not root on {host}")]
-    NotRoot {
-        /// The host.
-        host: String,
-        /// The user who logged in.
-        user: String,
-    },
-    /// No request could be made.
-    #[error(transparent)]
-    Random(#[from] NoRandomness),
-    /// The machine's disk is full.
-    #[error("no space left on {host}: {message}")]
-    DiskFull {
-        /// The host.
-        host: String,
-        /// What it said.
-        message: String,
-    },
-    /// The agent's directory cannot be written.
-    #[error("{AGENTS} on {host} cannot be written: {message}")]
-    ReadOnly {
-        /// The host.
-        host: String,
-        /// What it said.
-        message: String,
-    },
-    /// No program can be run where agents are, nor from the Nix store.
-    #[error("no program can be run from {AGENTS} on {host}, nor from its Nix store: {message}")]
-    CannotRun {
-        /// The host.
-        host: String,
-        /// What it said.
-        message: String,
-    },
-    /// The agent did not do its part.
-    #[error("the agent on {host} failed (exit {code:?}): {message}")]
-    Agent {
-        /// The host.
-        host: String,
-        /// Its exit code.
-        code: Option<i32>,
-        /// What it said.
-        message: String,
-    },
-}
 
 /// What is asked of an agent.
 #[derive(Clone, Copy)]
@@ -107,38 +42,20 @@ pub struct Task<'a> {
     pub contents: &'a [u8],
 }
 
-/// How many sessions an activation has open at once: one listens to the agent, the other tells it something.
-const SESSIONS: usize = 2;
-
-/// Makes sure that this login can activate a system, before anything is sent: that it is or becomes root, that its shell does
-/// what it is asked for and nothing else, and that the SSH server opens enough sessions.
-pub async fn check_login(connection: &Connection, facts: &Facts) -> Result<(), ActivateError> {
-    let Endpoint { host, user, elevate, .. } = connection.endpoint();
-    if elevate.is_empty() && facts.uid != Some(0) {
-        return Err(ActivateError::NotRoot { host: host.clone(), user: user.clone() });
-    }
-    let text = connection.greeting();
-    if !text.is_empty() {
-        let (host, user, text) = (host.clone(), user.clone(), text.to_owned());
-        return Err(SshError::Greeting { host, user, text }.into());
-    }
-    connection.to_root().await?;
-    connection.check_sessions(SESSIONS).await?;
-    Ok(())
-}
-
-/// Activates as `request` says, with the contents of its secrets, and returns the agent's report, which says what runs now. `verdict` is asked for what is to
-/// become of a new system that is held. An error means that it is not known what runs: the agent may have done anything, or
-/// nothing.
+/// Activates as `request` says, with the contents of its secrets, and returns the agent's report, which says what runs
+/// now.
+///
+/// While the agent holds a new system, it waits for the `decision` whether the machine keeps it. An error means that
+/// it is not known what runs: the agent may have done everything, a part, or nothing.
 pub async fn activate(
     pool: &Pool,
     connection: &Connection,
     task: Task<'_>,
-    verdict: impl Future<Output = Word>,
+    decision: impl Future<Output = Answer>,
     progress: &Progress,
-) -> Result<Report, ActivateError> {
+) -> Result<Report, AgentError> {
     let Task { machine, agent, request, contents } = task;
-    let json = serde_json::to_vec(request).map_err(|error| ActivateError::Agent {
+    let json = serde_json::to_vec(request).map_err(|error| AgentError::Agent {
         host: connection.endpoint().host.clone(),
         code: None,
         message: error.to_string(),
@@ -148,7 +65,7 @@ pub async fn activate(
     let mut listener = Listener { machine, progress, phase, next: 0 };
     let listen = async {
         match listener.listen(connection, &[agent, "activate"], &input).await {
-            Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
+            Err(AgentError::Ssh(error)) if error.is_unreachable() => {
                 tracing::warn!(%machine, %error, "the connection broke during activation; the agent goes on");
                 attach(pool, connection.endpoint(), agent, request, &mut listener).await
             }
@@ -164,7 +81,7 @@ pub async fn activate(
                 client.confirm(pool).await;
             }
             if waits_in(Phase::Holding, reached.clone()).await {
-                client.decide(pool, verdict.await).await;
+                client.decide(pool, decision.await).await;
             }
         }
         // Whatever came of it, the agent's report is the end.
@@ -191,7 +108,7 @@ async fn waits_in(phase: Phase, mut reached: watch::Receiver<Phase>) -> bool {
 struct Client<'a> {
     endpoint: &'a Endpoint,
     agent: &'a str,
-    id: &'a DeploymentId,
+    id: &'a ActivationId,
     confirmation: &'a Confirmation,
     /// Why the new system could not be confirmed so far.
     obstacle: &'a Mutex<Option<String>>,
@@ -203,12 +120,12 @@ impl Client<'_> {
         let start = Instant::now();
         let window = Duration::from_secs(self.confirmation.window_seconds);
         while start.elapsed() < window {
-            // A new one: a connection that was open before the switch proves nothing. Not cancellable: to leave now would undo
-            // a system that works.
+            // A new one: a connection that was open before the switch proves nothing. Not cancellable: to leave now
+            // would undo a system that works.
             let mut pause = Duration::from_millis(300);
             let why = match pool.open(self.endpoint, Wait::ONE_TRY, &CancellationToken::new()).await {
                 Ok(connection) => {
-                    let told = self.tell(&connection, Word::Reachable).await;
+                    let told = self.tell(&connection, Answer::Reachable).await;
                     connection.close().await;
                     match told {
                         Ok(None) => {
@@ -243,7 +160,7 @@ impl Client<'_> {
     }
 
     /// Says what is to become of a system that is held.
-    async fn decide(&self, pool: &Pool, word: Word) {
+    async fn decide(&self, pool: &Pool, answer: Answer) {
         let start = Instant::now();
         let window = Duration::from_secs(self.confirmation.hold_seconds);
         while start.elapsed() < window {
@@ -251,22 +168,22 @@ impl Client<'_> {
                 .connect(self.endpoint, Wait::UntilReachable(RECONNECT), &CancellationToken::new())
                 .await
             {
-                Ok(connection) => self.tell(&connection, word.clone()).await,
+                Ok(connection) => self.tell(&connection, answer.clone()).await,
                 Err(error) => Err(error),
             };
             match told {
                 Ok(None) => return,
                 // It has decided by itself.
-                Ok(Some(message)) => return tracing::warn!(message, "the verdict came too late"),
-                Err(error) => tracing::warn!(%error, "the verdict has not arrived yet"),
+                Ok(Some(message)) => return tracing::warn!(message, "the decision came too late"),
+                Err(error) => tracing::warn!(%error, "the decision has not arrived yet"),
             }
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
 
     /// What the agent objected, if it did.
-    async fn tell(&self, connection: &Connection, word: Word) -> Result<Option<String>, SshError> {
-        let message = Message { nonce: self.confirmation.nonce.clone(), word };
+    async fn tell(&self, connection: &Connection, answer: Answer) -> Result<Option<String>, SshError> {
+        let message = Message { nonce: self.confirmation.nonce.clone(), answer };
         // Texts and nothing else: this cannot fail.
         let json = serde_json::to_vec(&message).unwrap_or_default();
         let answer = connection.run_as_root(&[self.agent, "confirm", self.id.as_str()], &json).await?;
@@ -281,7 +198,7 @@ async fn attach(
     agent: &str,
     request: &Request,
     listener: &mut Listener<'_>,
-) -> Result<Report, ActivateError> {
+) -> Result<Report, AgentError> {
     let id = request.id.to_string();
     // A machine that cannot be reached with its new system can be again once it has gone back.
     let window = request
@@ -297,7 +214,7 @@ async fn attach(
         let from = listener.next;
         let number = from.to_string();
         match listener.listen(&connection, &[agent, "attach", &id, "--from", &number], b"").await {
-            Err(ActivateError::Ssh(error)) if error.is_unreachable() => {
+            Err(AgentError::Ssh(error)) if error.is_unreachable() => {
                 if listener.next > from {
                     last_heard = Instant::now();
                 } else if last_heard.elapsed() > patience {
@@ -311,92 +228,6 @@ async fn attach(
         }
     }
 }
-
-/// Brings the agent for `system` to the machine unless it is there, and returns its path. Agents of other versions that were not used for
-/// a week, and that nothing can start any more, are removed.
-pub async fn install(connection: &Connection, system: &str) -> Result<String, ActivateError> {
-    let platform = || ActivateError::Platform { system: system.to_owned() };
-    let binary = agent_binary::binary(system).ok_or_else(platform)?;
-    let path = format!("{AGENTS}/{}/nixos-agent", binary.sha256);
-    let run = async |script: &str, input| {
-        let words = ["sh", "-c", script, "sh", &path, binary.sha256, AGENTS, STORED_AGENT];
-        connection.run_as_root(&words, input).await
-    };
-    // Its content decides: after a power cut a file may be there without it.
-    let found = run(&format!("{COMMON}{FIND}"), b"".as_slice()).await?;
-    if found.code == Some(0) {
-        return Ok(found.text().trim().to_owned());
-    }
-    let answer = match found.code {
-        Some(READ_ONLY) => found,
-        _ => run(&format!("{COMMON}{INSTALL}"), binary.bytes).await?,
-    };
-    if answer.code == Some(0) {
-        return Ok(answer.text().trim().to_owned());
-    }
-    let (host, message) = (connection.endpoint().host.clone(), answer.stderr.trim().to_owned());
-    let says = |text: &str| message.contains(text);
-    Err(match answer.code {
-        _ if says("No space left on device") => ActivateError::DiskFull { host, message },
-        _ if says("Read-only file system") => ActivateError::ReadOnly { host, message },
-        Some(CANNOT_RUN) => ActivateError::CannotRun { host, message },
-        code => ActivateError::Agent { host, code, message },
-    })
-}
-
-/// The script's exit code where no program can be run.
-const CANNOT_RUN: i32 = 126;
-
-/// The script's exit code where the directory of agents cannot be written.
-const READ_ONLY: i32 = 30;
-
-/// `$1` is the agent's path, `$2` its hash, `$3` the directory of agents, `$4` the link to it in the store.
-///
-/// What its programs say is read, so that they say it in the language they were written in.
-const COMMON: &str = r#"
-export LC_ALL=C
-PATH="$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-is_whole() { found="$(sha256sum <"$1")" && [ "${found%% *}" = "$2" ]; }
-works() { is_whole "$1" "$2" 2>/dev/null && "$1" --version >/dev/null 2>&1; }
-"#;
-
-/// Finds the agent, and says that it is in use.
-const FIND: &str = r#"
-[ ! -d "$3" ] || [ -w "$3" ] || { echo "$3: Read-only file system" >&2; exit 30; }
-if works "$1" "$2"; then agent="$1"; touch "$1"
-elif works "$4" "$2"; then agent="$(readlink -f "$4")"
-else exit 1; fi
-for old in $(find "$3" -mindepth 2 -maxdepth 2 -name nixos-agent -mtime +7 2>/dev/null); do
-  [ "$old" != "$1" ] || continue
-  # A unit may start it again, and a process run it.
-  ! grep -rqF "$old" /run/systemd /etc/systemd/system 2>/dev/null || continue
-  for program in /proc/[0-9]*/exe; do
-    [ "$(readlink "$program" 2>/dev/null)" != "$old" ] || continue 2
-  done
-  rm -rf "${old%/*}"
-done
-echo "$agent"
-"#;
-
-/// Complete and on the disk, or not there at all: the rename comes when all else is written. Where its directory lets no program run
-/// (`noexec`), it goes to the Nix store, with a link that keeps it there.
-const INSTALL: &str = r#"
-set -e; umask 022
-d="$(dirname "$1")"; mkdir -p "$d"; t="$d/.new.$$"; rm -rf "$t"; mkdir "$t"; trap 'rm -rf "$t"' EXIT
-durable() { sync "$@" 2>/dev/null || sync; }
-new="$t/nixos-agent"; cat >"$new"; chmod 755 "$new"
-is_whole "$new" "$2" || { echo "it did not arrive whole" >&2; exit 1; }
-if "$new" --version >/dev/null 2>&1; then
-  durable "$new"; mv -f "$new" "$1"; durable "$d" "$3"
-  echo "$1"; exit
-fi
-mkdir -p "${4%/*}"
-if stored="$(nix-store --add "$new")"; then
-  ln -sfn "$stored" "$4.new"; mv -fT "$4.new" "$4"
-  if works "$4" "$2"; then rm -rf "$d"; readlink -f "$4"; exit; fi
-fi
-"$new" --version >/dev/null || exit 126
-"#;
 
 /// Follows an agent's events and remembers how far it came.
 struct Listener<'a> {
@@ -413,7 +244,7 @@ impl Listener<'_> {
         connection: &Connection,
         command: &[&str],
         input: &[u8],
-    ) -> Result<Report, ActivateError> {
+    ) -> Result<Report, AgentError> {
         let heard = |event: &Event| {
             self.next = event.seq + 1;
             match &event.kind {

@@ -1,7 +1,8 @@
 //! Building: derivations become store paths, and roots keep them from the garbage collector.
 //!
-//! Roots are links below a directory of ours, registered with Nix as indirect ones. A deployment has one set for what is
-//! planned (derivations), one for what was built last, and one for what is deployed (systems); a new set is complete before the old one goes.
+//! Roots are links below a directory of ours, registered with Nix as indirect ones. A deployment has one set for what
+//! is planned (derivations), one for what was built last, and one for what is deployed (systems); a new set is
+//! complete before the old one goes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -40,12 +41,13 @@ pub enum BuildError {
     },
 }
 
-/// How many systems one Nix is given: whenever a derivation is built it looks anew at each that waits, so that time grows with
-/// the square of what it is given, and it holds all of it in memory.
+/// How many systems one Nix is given: whenever a derivation is built it looks anew at each that waits, so that time
+/// grows with the square of what it is given, and it holds all of it in memory.
 const PORTION: usize = 50;
 
-/// Builds all of `systems` (derivation, system). Either all are there afterwards or none is used. What is built is kept by `roots` at once: a
-/// garbage collection may come before the last of them is built, and before all are pushed.
+/// Builds all of `systems` (derivation, system). Either all are there afterwards or none is used. What is built is
+/// kept by `roots` at once: a garbage collection may come before the last of them is built, and before all are
+/// pushed.
 pub async fn build(
     nix: &Nix,
     systems: &[(StorePath, StorePath)],

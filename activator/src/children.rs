@@ -1,8 +1,8 @@
 //! Programs that we run where Terraform runs: Nix and those that bring secrets.
 //!
-//! Each is in a session of its own, for two reasons. It has no terminal, so that `git`, `ssh` or `pass` below it fail where they would ask:
-//! nobody would see the question, and a process group in the background is stopped when it reads the terminal. And Ctrl-C does not reach
-//! it before we decide.
+//! Each is in a session of its own, for two reasons. It has no terminal, so that `git`, `ssh` or `pass` below it fail
+//! where they would ask: nobody would see the question, and a process group in the background is stopped when it
+//! reads the terminal. And Ctrl-C does not reach it before we decide.
 
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -34,8 +34,8 @@ pub(crate) fn start(mut command: Command) -> std::io::Result<Child> {
     command.kill_on_drop(true).spawn()
 }
 
-/// Waits for a program's end while `talk` writes to it and reads from it. A process that it left behind may keep its pipes open; then talking is
-/// given up soon after the program has ended.
+/// Waits for a program's end while `talk` writes to it and reads from it. A process that it left behind may keep its
+/// pipes open; then talking is given up soon after the program has ended.
 pub(crate) async fn finished(
     child: &mut Child,
     talk: impl Future<Output = ()>,

@@ -1,9 +1,9 @@
-//! What is in systems that were built, as the machine that has them says it: one round trip for two of them, nothing written
-//! there.
+//! What is in systems that were built, as the machine that has them says it: one round trip for two of them, nothing
+//! written there.
 //!
-//! An [`Inventory`] of a specification is told by its evaluation; this one by the store, so it works for generations of which
-//! nobody has the specification any more. Packages are everything a system needs, not only what was asked for; a unit and a
-//! file stand for the store path they lead to.
+//! An [`Inventory`] of a specification is told by its evaluation; this one by the store, so it works for generations
+//! of which nobody has the specification any more. Packages are everything a system needs, not only what was asked
+//! for; a unit and a file stand for the store path they lead to.
 
 use std::collections::{BTreeMap, BTreeSet};
 

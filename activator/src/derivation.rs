@@ -21,8 +21,8 @@ struct Derivation {
     environment: BTreeMap<String, String>,
 }
 
-/// What two derivations differ in, at the bottom of the tree where the difference begins: one line for each derivation, such
-/// as `etc-motd (text)`. Empty where they are the same, or not both in the local store.
+/// What two derivations differ in, at the bottom of the tree where the difference begins: one line for each
+/// derivation, such as `etc-motd (text)`. Empty where they are the same, or not both in the local store.
 pub fn differences(old: &StorePath, new: &StorePath) -> Vec<String> {
     let read = |path: &str| std::fs::read_to_string(path).ok();
     let mut comparison = Comparison { read: &read, seen: BTreeSet::new(), told: vec![] };
@@ -257,7 +257,8 @@ mod tests {
         let environment: Vec<_> =
             environment.iter().map(|(name, value)| format!("(\"{name}\",\"{value}\")")).collect();
         format!(
-            "Derive([(\"out\",\"/nix/store/x-out\",\"\",\"\")],[{}],[{}],\"x86_64-linux\",\"/bin/sh\",[\"-c\",\"a \\\"b\\\"\\n\"],[{}])",
+            "Derive([(\"out\",\"/nix/store/x-out\",\"\",\"\")],[{}],[{}],\"x86_64-linux\",\"/bin/sh\",[\"-c\",\"a \
+             \\\"b\\\"\\n\"],[{}])",
             inputs.join(","),
             sources.join(","),
             environment.join(",")

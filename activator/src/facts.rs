@@ -34,7 +34,8 @@ pub struct Facts {
     /// The deployment that activated a system last, and that system.
     #[serde(skip)]
     pub deployed: Option<(DeploymentId, StorePath)>,
-    /// Which specialisation of the system profile's system it runs; `None` also where it runs that system itself, or another one.
+    /// Which specialisation of the system profile's system it runs; `None` also where it runs that system itself, or
+    /// another one.
     pub specialisation: Option<String>,
     /// The number of the system profile's current generation; `None` also where that is not yet the one that boots.
     pub generation: Option<u64>,
@@ -120,8 +121,8 @@ pub async fn gather(machine: &str, connection: &Connection) -> Result<Facts, Fac
 }
 
 impl Facts {
-    /// The deployment that has put the running system there, if it is another one than `own`. `None` also where the system was
-    /// not put there by a deployment, or an agent of an earlier version did it.
+    /// The deployment that has put the running system there, if it is another one than `own`. `None` also where the
+    /// system was not put there by a deployment, or an agent of an earlier version did it.
     pub fn deployment_other_than(&self, own: Option<&DeploymentId>) -> Option<&DeploymentId> {
         let (deployment, system) = self.deployed.as_ref()?;
         (Some(deployment) != own && self.current_system.as_ref() == Some(system)).then_some(deployment)
@@ -215,8 +216,8 @@ pub fn is_private(address: std::net::Ipv4Addr) -> bool {
     address.is_private() || (a == 100 && (64..128).contains(&b))
 }
 
-/// Whether an IPv6 address can be reached on the internet: it is neither a local one of a site (RFC 4193), nor of a link, nor
-/// loopback.
+/// Whether an IPv6 address can be reached on the internet: it is neither a local one of a site (RFC 4193), nor of a
+/// link, nor loopback.
 pub fn is_public(address: std::net::Ipv6Addr) -> bool {
     let is_global_unicast = address.segments()[0] & 0xe000 == 0x2000;
     is_global_unicast && !address.is_loopback()
@@ -229,12 +230,10 @@ mod tests {
     #[test]
     fn the_answer_is_read_line_by_line() {
         let facts = parse(
-            "hostname=web\nplatform=x86_64-Linux\nnixos_release=24.11\nboot_id=b\n\
-             current_system=/nix/store/00000000000000000000000000000000-nixos-system-web-24.11\n\
-             generation=system-12-link\nhost_key=ssh-ed25519 AAAA root@web\nhost_key=ssh-ed25519 AAAA root@web\n\
-             host_key=ssh-rsa BBBB\nconnection=10.0.0.9 51234 10.0.0.2 22\n\
-             login=10.0.0.9 51234 10.0.0.2 22 alice\nuid=0\nhas_nix=yes\n\
-             failed_unit=x.service\nend=yes\n",
+            "hostname=web\nplatform=x86_64-Linux\nnixos_release=24.11\nboot_id=b\ncurrent_system=/nix/store/00000000000000000000000000000000-nixos-system-web-24.11\ngeneration=system-12-link\nhost_key=ssh-ed25519 \
+             AAAA root@web\nhost_key=ssh-ed25519 AAAA root@web\nhost_key=ssh-rsa BBBB\nconnection=10.0.0.9 51234 \
+             10.0.0.2 22\nlogin=10.0.0.9 51234 10.0.0.2 22 \
+             alice\nuid=0\nhas_nix=yes\nfailed_unit=x.service\nend=yes\n",
         )
         .unwrap();
         assert_eq!(facts.system.as_deref(), Some("x86_64-linux"));

@@ -33,8 +33,8 @@ pub async fn list(connection: &Connection) -> Result<Vec<Generation>, SshError> 
     Ok(parse(&answer.text()))
 }
 
-/// The newest one that leads to another system than `runs` and was made before generation `number`; whenever it was made where
-/// that is not known. The same system may be there more than once.
+/// The newest one that leads to another system than `runs` and was made before generation `number`; whenever it was
+/// made where that is not known. The same system may be there more than once.
 pub fn before<'a>(
     generations: &'a [Generation],
     number: Option<u64>,

@@ -20,7 +20,8 @@ pub struct Inventory {
     /// Files in `/etc` and a hash of what they come from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, String>,
-    /// `environment.systemPackages`: name and a hash of where it is, which is another one for another build of the same version.
+    /// `environment.systemPackages`: name and a hash of where it is, which is another one for another build of the
+    /// same version.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub builds: BTreeMap<String, String>,
     /// Parts of the activation script and a hash of their text.
@@ -214,8 +215,8 @@ mod tests {
             inventory(&[("nginx", "1.28.0"), ("curl", "8.11")], &[("a.service", "2"), ("c.service", "1")]);
         assert_eq!(
             old.changes(&new),
-            "nginx 1.26.2 -> 1.28.0; + curl 8.11; - wget 1.2; units added: c.service; units changed: a.service; \
-             units removed: b.service"
+            "nginx 1.26.2 -> 1.28.0; + curl 8.11; - wget 1.2; units added: c.service; units changed: \
+             a.service; units removed: b.service"
         );
     }
 
@@ -260,8 +261,8 @@ mod tests {
         );
         assert_eq!(
             old.changes(&new),
-            "curl 8.1 -> 8.2; rebuilt: hello 2.12; activation scripts added: binsh; activation scripts changed: users; \
-             specialisations added: graphical"
+            "curl 8.1 -> 8.2; rebuilt: hello 2.12; activation scripts added: binsh; activation scripts \
+             changed: users; specialisations added: graphical"
         );
         // Before this was known.
         let before = of(&[("hello", "2.12")], &[], &[], &[]);

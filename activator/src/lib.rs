@@ -6,11 +6,10 @@
 //! network::Request ─evaluate─▶ Evaluation ─build─▶ systems in the local store ─push─▶ on the machine ─activate─▶ Report
 //! ```
 //!
-//! [`deploy`] walks it for all machines at once. Nothing here knows of Terraform; the provider and the command line both
-//! stand on this library. The part that runs on the target is the crate `nixos-agent`, of which only the wire types, the
-//! health checks and the built binary are used here.
+//! [`deploy`] walks it for all machines at once. Nothing here knows of Terraform; the provider and the command line
+//! both stand on this library. The part that runs on the target is the crate `nixos-agent`, of which only the wire
+//! types, the health checks and the built binary are used here.
 
-mod agent_binary;
 mod children;
 mod hash;
 mod meminfo;
@@ -18,6 +17,7 @@ mod names;
 mod secret;
 
 pub mod activate;
+pub mod agent;
 pub mod build;
 pub mod contents;
 pub mod deploy;
@@ -26,7 +26,6 @@ pub mod evaluate;
 pub mod facts;
 pub mod generations;
 pub mod inventory;
-pub mod listen;
 pub mod network;
 pub mod nix;
 pub mod progress;
@@ -43,5 +42,4 @@ pub mod volume;
 
 pub use hash::sha256;
 pub use names::{MachineName, NameError, StorePath};
-pub use nixos_agent as agent;
 pub use secret::Secret;

@@ -48,8 +48,8 @@ impl StorePath {
         self.0.get("/nix/store/".len() + 33..).unwrap_or_default()
     }
 
-    /// The name in two, as `builtins.parseDrvName` does it: the version begins behind the first `-` that no letter follows. It is
-    /// empty where there is none.
+    /// The name in two, as `builtins.parseDrvName` does it: the version begins behind the first `-` that no letter
+    /// follows. It is empty where there is none.
     pub fn name_and_version(&self) -> (&str, &str) {
         let name = self.name();
         let begins = |at: usize| name.as_bytes().get(at + 1).is_some_and(|next| !next.is_ascii_alphabetic());

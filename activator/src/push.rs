@@ -83,8 +83,9 @@ const SILENCE: Duration = Duration::from_mins(5);
 /// The same where the machine downloads: of that Nix says nothing here.
 const DOWNLOADS: Duration = Duration::from_hours(1);
 
-/// Keeps `path` from the machine's garbage collector before it is there: it may wait for its turn for hours, or for an activation that comes
-/// another day. It takes the place of what was pushed before; an activation takes the root away.
+/// Keeps `path` from the machine's garbage collector before it is there: it may wait for its turn for hours, or for
+/// an activation that comes another day. It takes the place of what was pushed before; an activation takes the root
+/// away.
 async fn keep(connection: &Connection, path: &StorePath) -> Result<(), PushError> {
     let answer = connection.run_as_root(&["sh", "-c", KEEP, "sh", PUSHED, path.as_str()], b"").await?;
     if answer.code == Some(0) {
@@ -108,8 +109,9 @@ fn is_full(message: &str) -> bool {
     ["No space left on device", "database or disk is full"].iter().any(|text| message.contains(text))
 }
 
-/// Where Nix copies to. It never sees the machine's address: what a name such as `localhost` or an IPv6 address with a zone means
-/// in a URL differs between its versions. One connection, because a Nix that may have more opens a master of its own.
+/// Where Nix copies to. It never sees the machine's address: what a name such as `localhost` or an IPv6 address with
+/// a zone means in a URL differs between its versions. One connection, because a Nix that may have more opens a
+/// master of its own.
 fn store_url(to_root: &[&str]) -> String {
     let host = Connection::ALIAS;
     if to_root.is_empty() {

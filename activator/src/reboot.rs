@@ -7,7 +7,7 @@ use nixos_agent::Trial;
 use tokio_util::sync::CancellationToken;
 
 use crate::StorePath;
-use crate::activate::ActivateError;
+use crate::agent::AgentError;
 use crate::facts::{self, Facts, FactsError};
 use crate::ssh::{Connection, Pool, SshError, Wait};
 use crate::text::plain;
@@ -87,8 +87,8 @@ pub enum RebootError {
 }
 
 impl When {
-    /// Whether a machine that boots `profile` next has to be rebooted: because it was booted with another kernel, initial RAM disk
-    /// or set of modules, because it does not run that system, or on principle.
+    /// Whether a machine that boots `profile` next has to be rebooted: because it was booted with another kernel,
+    /// initial RAM disk or set of modules, because it does not run that system, or on principle.
     pub fn is_due(self, facts: &Facts) -> bool {
         match self {
             Self::Never => false,
@@ -110,18 +110,18 @@ blocked="$(systemd-inhibit --list --no-pager --no-legend 2>/dev/null | grep -w s
 exit $code
 "#;
 
-/// Has the next boot of a machine start `toplevel` once, where its boot loader can. From then on it boots the system that is returned,
-/// unless it is told within `deadline` after the boot to switch to `toplevel`. `Err` of the inner result says why it boots `toplevel`
-/// for good.
+/// Has the next boot of a machine start `toplevel` once, where its boot loader can. From then on it boots the system
+/// that is returned, unless it is told within `deadline` after the boot to switch to `toplevel`. `Err` of the inner
+/// result says why it boots `toplevel` for good.
 pub async fn try_once(
     connection: &Connection,
     agent: &str,
     toplevel: &StorePath,
     deadline: Duration,
-) -> Result<Result<StorePath, String>, ActivateError> {
+) -> Result<Result<StorePath, String>, AgentError> {
     let seconds = deadline.as_secs().to_string();
     let answer = connection.run_as_root(&[agent, "try", toplevel.as_str(), &seconds], b"").await?;
-    let failed = |message: String| ActivateError::Agent {
+    let failed = |message: String| AgentError::Agent {
         host: connection.endpoint().host.clone(),
         code: answer.code,
         message,
@@ -147,7 +147,8 @@ pub(crate) async fn take_back(connection: &Connection, agent: &str) -> Result<()
     }
 }
 
-/// Reboots a machine and waits until it runs `toplevel`. `facts` are those from before, `fallback` is what it goes back to by itself.
+/// Reboots a machine and waits until it runs `toplevel`. `facts` are those from before, `fallback` is what it goes
+/// back to by itself.
 pub async fn reboot(
     pool: &Pool,
     connection: &Arc<Connection>,

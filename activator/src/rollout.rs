@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use nixos_agent::Word;
+use nixos_agent::Answer;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -122,18 +122,18 @@ impl<'a> Conductor<'a> {
     }
 
     /// The machine runs its new system and would keep it: what is to become of it?
-    pub(crate) async fn verdict(&self, machine: &MachineName, turn: &mut Turn<'_>) -> Word {
+    pub(crate) async fn decision(&self, machine: &MachineName, turn: &mut Turn<'_>) -> Answer {
         self.set(machine, Standing::Healthy);
         if !self.rollout.atomic {
-            return Word::Keep;
+            return Answer::Keep;
         }
         // Others need its place to get as far.
         drop(turn.take());
         let mut standings = self.standings.subscribe();
-        match standings.wait_for(|standings| verdict(standings).is_some()).await {
-            Ok(standings) => verdict(&standings).unwrap_or(Word::Keep),
+        match standings.wait_for(|standings| decision(standings).is_some()).await {
+            Ok(standings) => decision(&standings).unwrap_or(Answer::Keep),
             // We hold the sender ourselves.
-            Err(_) => Word::Keep,
+            Err(_) => Answer::Keep,
         }
     }
 
@@ -196,18 +196,18 @@ impl Rollout {
 }
 
 /// What becomes of healthy machines, once that is clear.
-fn verdict(standings: &Standings) -> Option<Word> {
+fn decision(standings: &Standings) -> Option<Answer> {
     let first = |wanted| standings.iter().find(|(_, standing)| **standing == wanted).map(|(name, _)| name);
     if let Some(name) = first(Standing::Failed) {
-        return Some(Word::GoBack(format!("Machine \"{name}\" failed, and all were to succeed or none")));
+        return Some(Answer::GoBack(format!("Machine \"{name}\" failed, and all were to succeed or none")));
     }
     if let Some(name) = first(Standing::NotBegun) {
-        return Some(Word::GoBack(format!(
+        return Some(Answer::GoBack(format!(
             "Machine \"{name}\" was not begun, and all were to succeed or none"
         )));
     }
-    let settled = |standing: &Standing| matches!(standing, Standing::Healthy | Standing::Done);
-    standings.values().all(settled).then_some(Word::Keep)
+    let is_confirmed = |standing: &Standing| matches!(standing, Standing::Healthy | Standing::Done);
+    standings.values().all(is_confirmed).then_some(Answer::Keep)
 }
 
 #[cfg(test)]
@@ -248,9 +248,9 @@ mod tests {
                 Standing::Working if failing.contains(&who) => Standing::Failed,
                 Standing::Working => Standing::Healthy,
                 Standing::Healthy if !rollout.atomic => Standing::Done,
-                Standing::Healthy => match verdict(&standings) {
+                Standing::Healthy => match decision(&standings) {
                     None => now,
-                    Some(Word::GoBack(_)) => Standing::Failed,
+                    Some(Answer::GoBack(_)) => Standing::Failed,
                     Some(_) => Standing::Done,
                 },
                 ended => ended,

@@ -5,7 +5,8 @@ use std::hash::{Hash, Hasher};
 
 use zeroize::Zeroizing;
 
-/// Holds a private key or another secret text. `Debug` shows nothing of it and there is no `Display`; its memory is wiped when it goes.
+/// Holds a private key or another secret text. `Debug` shows nothing of it and there is no `Display`; its memory is
+/// wiped when it goes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 

@@ -1,10 +1,11 @@
 //! Secrets: where their contents come from, what stands for them in a plan, and what a machine has of them.
 //!
-//! A content is fetched when it is needed, kept in memory that is wiped, and written to one stream to the machine. Everything
-//! else handles fingerprints, which tell nothing about a content to those who do not have the key.
+//! A content is fetched when it is needed, kept in memory that is wiped, and written to one stream to the machine.
+//! Everything else handles fingerprints, which tell nothing about a content to those who do not have the key.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -85,7 +86,8 @@ pub enum SecretError {
     },
     /// It is in a specification that could not be asked for it.
     #[error(
-        "the content of secret \"{name}\" is a `text` of the specification, which does not evaluate or no longer has it"
+        "the content of secret \"{name}\" is a `text` of the specification, which does not evaluate or no \
+         longer has it"
     )]
     Missing {
         /// The secret.
@@ -225,7 +227,10 @@ impl Declared {
         };
         let mut command = tokio::process::Command::new(program);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = children::start(command).map_err(|error| failed(error.to_string()))?;
+        let mut child = children::start(command).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => failed("there is no such program on PATH where Terraform runs".to_owned()),
+            _ => failed(error.to_string()),
+        })?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut bytes = Zeroizing::new(Vec::with_capacity(4096));
         let mut said = String::new();
@@ -256,7 +261,10 @@ impl Declared {
         if !status.success() && bytes.len() as u64 <= LARGEST {
             let mut message = format!("{status}\n{}", said.trim());
             if message.contains("tty") {
-                message.push_str("\nIt has no terminal to ask on: let an agent, a file or a variable have what it asks for");
+                message.push_str(
+                    "\nIt has no terminal to ask on: let an agent, a file or a variable have what it asks \
+                     for",
+                );
             }
             return Err(failed(message));
         }

@@ -91,7 +91,8 @@ fn parse(text: &str) -> Status {
             // Source, size, used, available and use in KiB; the rest is the place, which may have blanks.
             ("df", [source, size, _, available, _, place @ ..]) => {
                 let place = place.join(" ");
-                // What is no disk is of no interest, unless the machine lives on it. One disk may be mounted more than once.
+                // What is no disk is of no interest, unless the machine lives on it. One disk may be mounted more
+                // than once.
                 let is_disk = source.starts_with("/dev/") || place == "/";
                 if is_disk
                     && !seen.contains(source)
@@ -126,11 +127,11 @@ mod tests {
     #[test]
     fn what_the_machine_says_is_read_line_by_line() {
         let status = parse(
-            "load=0.50 0.25 1.00 2/345 678\nuptime=61.50 100.0\nsystemd=degraded\nmemory=2048 1024\n\
-             mount=/dev/vda1 / ext4 rw,relatime 0 0\nmount=/dev/vdb /data\\040set ext4 ro,relatime 0 0\n\
-             mount=/dev/vdc /run/host/os-release ext4 ro 0 0\ndf=/dev/vdc 10 10 0 100% /run/host/os-release\n\
-             df=/dev/vda1 1000 400 600 40% /\ndf=/dev/vda1 1000 400 600 40% /nix/store\ndf=tmpfs 10 0 10 0% /run\n\
-             df=/dev/vdb 2000 2000 0 100% /data set\nend=yes\n",
+            "load=0.50 0.25 1.00 2/345 678\nuptime=61.50 100.0\nsystemd=degraded\nmemory=2048 \
+             1024\nmount=/dev/vda1 / ext4 rw,relatime 0 0\nmount=/dev/vdb /data\\040set ext4 ro,relatime 0 \
+             0\nmount=/dev/vdc /run/host/os-release ext4 ro 0 0\ndf=/dev/vdc 10 10 0 100% \
+             /run/host/os-release\ndf=/dev/vda1 1000 400 600 40% /\ndf=/dev/vda1 1000 400 600 40% \
+             /nix/store\ndf=tmpfs 10 0 10 0% /run\ndf=/dev/vdb 2000 2000 0 100% /data set\nend=yes\n",
         );
         assert_eq!(status.load, Some([0.5, 0.25, 1.0]));
         assert_eq!(status.uptime, Some(Duration::from_millis(61_500)));

@@ -1,11 +1,13 @@
-//! The directory for temporary files, where `TMPDIR` names one that is not there or cannot be written, as after `sudo` or in a container.
+//! The directory for temporary files, where `TMPDIR` names one that is not there or cannot be written, as after
+//! `sudo` or in a container.
 
 use std::path::Path;
 
 /// Where else they may be.
 const OTHERS: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 
-/// Has this process use another directory where the one that the environment names is of no use. For the beginning of `main`.
+/// Has this process use another directory where the one that the environment names is of no use. For the beginning of
+/// `main`.
 pub fn choose() {
     if tempfile::tempdir().is_ok() {
         return;

@@ -1,7 +1,7 @@
 //! Text that comes from elsewhere: from machines, `ssh`, Nix and what they run.
 //!
-//! None of it is trusted: it is read up to a limit, so that nothing can fill our memory, and shown without what a terminal
-//! would obey.
+//! None of it is trusted: it is read up to a limit, so that nothing can fill our memory, and shown without what a
+//! terminal would obey.
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
@@ -11,8 +11,8 @@ pub(crate) const LONGEST_LINE: usize = 1 << 20;
 /// As much of a complaint as is kept.
 const COMPLAINT: usize = 64 << 10;
 
-/// A text as it may be shown on a terminal: without escape sequences, control characters but line breaks and tabs, and characters
-/// that change the direction of what follows.
+/// A text as it may be shown on a terminal: without escape sequences, control characters but line breaks and tabs,
+/// and characters that change the direction of what follows.
 pub fn plain(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.chars().peekable();

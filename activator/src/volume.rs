@@ -2,7 +2,7 @@
 
 pub use nixos_agent::VolumeUse;
 
-use crate::activate::{self, ActivateError};
+use crate::agent::{self, AgentError};
 use crate::facts::{self, FactsError};
 use crate::ssh::Connection;
 
@@ -14,10 +14,11 @@ pub enum VolumeError {
     Facts(#[from] FactsError),
     /// The agent could not be brought there, or did not answer.
     #[error(transparent)]
-    Agent(#[from] ActivateError),
+    Agent(#[from] AgentError),
 }
 
-/// Has the agent on the machine ask the kernel. `id` is EC2's id of the volume, `device` where it was attached, e.g. `/dev/sdf`.
+/// Has the agent on the machine ask the kernel. `id` is EC2's id of the volume, `device` where it was attached, e.g.
+/// `/dev/sdf`.
 pub async fn ask(
     machine: &str,
     connection: &Connection,
@@ -25,13 +26,13 @@ pub async fn ask(
     device: &str,
 ) -> Result<VolumeUse, VolumeError> {
     let facts = facts::gather(machine, connection).await?;
-    activate::check_login(connection, &facts).await?;
-    let agent = activate::install(connection, facts.system.as_deref().unwrap_or_default()).await?;
+    agent::check_login(connection, &facts).await?;
+    let agent = agent::install(connection, facts.system.as_deref().unwrap_or_default()).await?;
     let letter = device.chars().last().map(String::from).unwrap_or_default();
     let answer = connection.run_as_root(&[&agent, "volume", id, &letter], b"").await;
-    let answer = answer.map_err(ActivateError::Ssh)?;
+    let answer = answer.map_err(AgentError::Ssh)?;
     serde_json::from_slice(&answer.stdout).map_err(|_| {
         let host = connection.endpoint().host.clone();
-        ActivateError::Agent { host, code: answer.code, message: answer.stderr.trim().to_owned() }.into()
+        AgentError::Agent { host, code: answer.code, message: answer.stderr.trim().to_owned() }.into()
     })
 }

@@ -1,8 +1,8 @@
 //! Null, and what is not known yet, in every place of every configuration.
 //!
-//! `tests/fixtures/configurations` has valid configurations of everything the provider offers. Each is asked about once with null and
-//! once with an unknown value in each of its places. An unknown value is no error: Terraform asks again when it is known. Null may be
-//! one, and then names the place.
+//! `tests/fixtures/configurations` has valid configurations of everything the provider offers. Each is asked about
+//! once with null and once with an unknown value in each of its places. An unknown value is no error: Terraform asks
+//! again when it is known. Null may be one, and then names the place.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -53,8 +53,8 @@ async fn blind() -> Harness {
     configured(&object(block)).await
 }
 
-/// Asks about a resource with each hole: a provider that nothing is known of, and one of which only the cloud is known, and nothing is in
-/// that.
+/// Asks about a resource with each hole: a provider that nothing is known of, and one of which only the cloud is
+/// known, and nothing is in that.
 async fn try_everywhere(name: &str, prior: Option<&Stored>, config: &Value) -> Vec<String> {
     if name == "nixos_deployment" {
         // A provider remembers the deployments that it has planned; Terraform starts one for each plan.
@@ -159,7 +159,8 @@ async fn resources_with_holes_are_planned_or_refused_by_name() {
     assert!(complaints.is_empty(), "{} holes:\n{}", complaints.len(), complaints.join("\n"));
 }
 
-/// Takes out of a configuration that was made of a state what only that state can hold, and names files that are on this computer.
+/// Takes out of a configuration that was made of a state what only that state can hold, and names files that are on
+/// this computer.
 fn as_a_user_would(config: &mut Value) {
     let Value::Map(entries) = config else { panic!("a configuration is an object") };
     if let Some(Value::Map(ec2)) = entries.get_mut("ec2") {

@@ -116,8 +116,8 @@ impl Provider for NixosProvider {
     fn schema(&self) -> Schema {
         Schema::new(0)
             .description(
-                "Plans and deploys NixOS machines. Everything is optional: without a setting the SSH, Nix and AWS configuration of \
-                 the user who runs Terraform applies.",
+                "Plans and deploys NixOS machines. Everything is optional: without a setting the SSH, Nix \
+                 and AWS configuration of the user who runs Terraform applies.",
             )
             .attribute("ssh", ssh_attribute())
             .attribute("nix", nix_attribute())
@@ -175,13 +175,13 @@ impl Provider for NixosProvider {
 impl SshConfig {
     /// `None` while something that every connection needs is not known.
     fn defaults(&self) -> Option<SshDefaults> {
-        let settled = !self.user.is_unknown()
+        let is_known = !self.user.is_unknown()
             && !self.port.is_unknown()
             && !self.private_key_file.is_unknown()
             && !self.bastion.is_unknown()
             && !self.private_keys.is_unknown()
             && !self.elevate_password.is_unknown();
-        if !settled {
+        if !is_known {
             return None;
         }
         let keys = self.private_keys.known().cloned().unwrap_or_default();
@@ -216,8 +216,8 @@ impl NixConfig {
                 errors.push(
                     Diagnostic::error(format!("`{BUILDS}` cannot be set here"))
                         .detail(format!(
-                            "Found `{BUILDS}` in `nix.options`. Remove it, and set `import_from_derivation = true` in each \
-                             `nixos_deployment` whose evaluation may build something."
+                            "Found `{BUILDS}` in `nix.options`. Remove it, and set `import_from_derivation \
+                             = true` in each `nixos_deployment` whose evaluation may build something."
                         ))
                         .at(place().key(name)),
                 );
@@ -255,16 +255,69 @@ impl NixConfig {
 fn ssh_attribute() -> Attribute {
     let policy = validators::one_of(&["strict", "accept_new", "off"]);
     let nested = Nested::new()
-        .attribute("user", Attribute::string().optional().description("The user who logs in. Default: `root`."))
-        .attribute("port", Attribute::number().optional().validate(validators::integer_between(1, 65535)).description("Port of the SSH servers. Default: as `ssh_config` says, else 22."))
-        .attribute("private_keys", Attribute::map(Type::String).optional().sensitive().description("Private keys by name, without a passphrase; machines name the one to use. They may come from an ephemeral resource and never reach state or a disk."))
-        .attribute("private_key_file", Attribute::string().optional().description("A private key file on the machine where Terraform runs. Default: agent and `ssh_config`."))
-        .attribute("bastion", Attribute::nested_single(bastion_attributes(Direction::Input)).optional().description("A host to jump over to every machine that names none itself. All machines behind it share one connection to it."))
-        .attribute("host_key_policy", Attribute::string().optional().validate(policy).description("What to do with a host key that is not known: `strict` (refuse, the default), `accept_new` (accept the first one that is seen, and only that one from then on) or `off` (never check)."))
-        .attribute("connect_timeout", Attribute::duration().optional().description("How long one attempt to connect may take. Default: `10s`."))
-        .attribute("options", strings_attribute("Further lines for `ssh_config`, each as `Keyword=value`. One that cannot change what every connection has is an error.").validate(effective_options()))
+        .attribute(
+            "user",
+            Attribute::string().optional().description("The user who logs in. Default: `root`."),
+        )
+        .attribute(
+            "port",
+            Attribute::number().optional().validate(validators::integer_between(1, 65535)).description(
+                "Port of the SSH servers. Default: as `ssh_config` says, \
+                    else 22.",
+            ),
+        )
+        .attribute(
+            "private_keys",
+            Attribute::map(Type::String).optional().sensitive().description(
+                "Private keys by name, without a passphrase; machines name the one to use. They may come \
+                 from an ephemeral resource and never reach state or a disk.",
+            ),
+        )
+        .attribute(
+            "private_key_file",
+            Attribute::string().optional().description(
+                "A private key file on the machine where Terraform runs. \
+                    Default: agent and `ssh_config`.",
+            ),
+        )
+        .attribute(
+            "bastion",
+            Attribute::nested_single(bastion_attributes(Direction::Input)).optional().description(
+                "A host to jump over to every machine that names none itself. All machines behind it share \
+                 one connection to it.",
+            ),
+        )
+        .attribute(
+            "host_key_policy",
+            Attribute::string().optional().validate(policy).description(
+                "What to do with a host key that is not known: `strict` (refuse, the default), \
+                 `accept_new` (accept the first one that is seen, and only that one from then on) or `off` \
+                 (never check).",
+            ),
+        )
+        .attribute(
+            "connect_timeout",
+            Attribute::duration()
+                .optional()
+                .description("How long one attempt to connect may take. Default: `10s`."),
+        )
+        .attribute(
+            "options",
+            strings_attribute(
+                "Further lines for `ssh_config`, each as `Keyword=value`. One that cannot change what \
+                 every connection has is an error.",
+            )
+            .validate(effective_options()),
+        )
         .attribute("elevate", strings_attribute(ELEVATE))
-        .attribute("elevate_password", Attribute::string().optional().sensitive().description("What to type where that command asks for a password, and to no other question; it must have no option such as `-n` that forbids to ask. It may come from an ephemeral resource and never reaches state, nor the machine's disk or the arguments of a program."));
+        .attribute(
+            "elevate_password",
+            Attribute::string().optional().sensitive().description(
+                "What to type where that command asks for a password, and to no other question; it must \
+                 have no option such as `-n` that forbids to ask. It may come from an ephemeral resource \
+                 and never reaches state, nor the machine's disk or the arguments of a program.",
+            ),
+        );
     Attribute::nested_single(nested).optional().description("Defaults for every SSH connection.")
 }
 
@@ -289,25 +342,36 @@ fn nix_attribute() -> Attribute {
             "memory",
             Attribute::string()
                 .optional()
-                .validate(validators::matches(|text| mebibytes(text).is_some(), "a size such as `4GiB` or `1500MiB`"))
-                .description("How much memory evaluations may take together, e.g. `4GiB`. Default: half of what is free."),
+                .validate(validators::matches(
+                    |text| mebibytes(text).is_some(),
+                    "a size such as `4GiB` or `1500MiB`",
+                ))
+                .description(
+                    "How much memory evaluations may take together, e.g. `4GiB`. Default: half of what is \
+                     free.",
+                ),
         )
         .attribute(
             "cache",
-            Attribute::string().optional().validate(validators::one_of(&["off", "pure", "read_set"])).description(
-                "What is not evaluated again while nothing has changed: `pure` (locked flakes; the default), `read_set` (also \
-                 network files and configurations, and flakes machine by machine, as long as every file that their evaluation \
-                 read is the same; Linux on x86-64; see the guide on evaluation for what that cannot see), or `off`.",
-            ),
+            Attribute::string()
+                .optional()
+                .validate(validators::one_of(&["off", "pure", "read_set"]))
+                .description(
+                    "What is not evaluated again while nothing has changed: `pure` (locked flakes; the \
+                     default), `read_set` (also network files and configurations, and flakes machine by \
+                     machine, as long as every file that their evaluation read is the same; Linux on \
+                     x86-64; see the guide on evaluation for what that cannot see), or `off`.",
+                ),
         );
     let nested = Nested::new()
         .attribute(
             "options",
             Attribute::map(Type::String).optional().sensitive().description(
-                "Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`. They may hold tokens \
-                 (`access-tokens`): Nix gets them in its environment (`NIX_CONFIG`, behind what is in it already), which \
-                 other users cannot read. A value has no `#`, with which `nix.conf` begins a comment. Not \
-                 `allow-import-from-derivation`: `import_from_derivation` of a deployment decides that.",
+                "Settings as in `nix.conf`, e.g. `{ substituters = \"https://cache.nixos.org\" }`. They \
+                 may hold tokens (`access-tokens`): Nix gets them in its environment (`NIX_CONFIG`, behind \
+                 what is in it already), which other users cannot read. A value has no `#`, with which \
+                 `nix.conf` begins a comment. Not `allow-import-from-derivation`: `import_from_derivation` \
+                 of a deployment decides that.",
             ),
         )
         .attribute("nix_path", strings_attribute("Replaces `NIX_PATH`, e.g. `[\"nixpkgs=/srv/nixpkgs\"]`."))

@@ -39,9 +39,11 @@ pub(crate) fn completed<M: Clone + serde::Serialize + serde::de::DeserializeOwne
 }
 
 /// What to say of an import that cannot log in.
-pub(crate) const IMPORT_KNOWS_ITS_ID: &str = "An import does not see the configuration of the resource. What leads to the machine, such as \
-    its `host_public_key`, can be in the id: `jsonencode({ name = …, ssh = { host = …, host_public_key = … } })` for a nixos_machine, \
-    `jsonencode({ network = …, machines = … })` for a nixos_deployment.";
+pub(crate) const IMPORT_KNOWS_ITS_ID: &str = "An import does not see the configuration of the resource. \
+                                              What leads to the machine, such as its `host_public_key`, \
+                                              can be in the id: `jsonencode({ name = …, ssh = { host = …, \
+                                              host_public_key = … } })` for a nixos_machine, `jsonencode({ \
+                                              network = …, machines = … })` for a nixos_deployment.";
 
 /// The configuration in the id of an import that is one, written by `jsonencode`; `None` for an id of another kind.
 pub(crate) fn configuration_in(id: &str) -> Result<Option<serde_json::Map<String, Json>>, Diagnostic> {

@@ -1,6 +1,7 @@
-//! Health checks: what they are, and how to try them until they hold.
+//! Health checks: what they are, and how to try one until it passes.
 //!
-//! The agent runs them on the machine, the activator where Terraform runs; what a check means is the same on both sides.
+//! The agent runs them on the machine, the client where Terraform runs. This file is what both share, so that a check
+//! means the same on both sides.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
@@ -11,16 +12,16 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-/// Something that must be true of a machine before its new system is kept.
+/// A check that must pass before a machine keeps its new system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// What people call it.
+    /// Its name, for messages.
     pub name: String,
-    /// What to look at.
+    /// What one try looks at.
     pub probe: Probe,
-    /// How many times in a row it has to hold.
+    /// How many tries in a row have to succeed.
     pub successes: u32,
-    /// From the end of one try to the next.
+    /// The pause from the end of one try to the next.
     pub interval: Duration,
     /// How long one try may take.
     pub timeout: Duration,
@@ -28,57 +29,60 @@ pub struct Check {
     pub deadline: Duration,
 }
 
-/// What to look at.
+/// What one try of a check looks at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Probe {
-    /// Units of systemd are active, and have been for some time.
+    /// These units of systemd are active, and have been for some time.
     Units {
         /// Their names.
         names: Vec<String>,
-        /// For how long.
+        /// For how long each must have been active.
         stable_for: Duration,
     },
-    /// A command ends with 0.
+    /// This command ends with exit code 0.
     Command(Vec<String>),
     /// A server answers a GET request.
     Http {
-        /// Where.
+        /// The URL.
         url: String,
-        /// With one of these statuses; empty: any from 200 to 299.
+        /// The answer has one of these statuses; empty: any from 200 to 299.
         statuses: Vec<u16>,
-        /// With this text somewhere in the first mebibyte of its answer.
+        /// This text is somewhere in the first mebibyte of the answer.
         contains: Option<String>,
     },
-    /// A server accepts a connection: `host:port`.
+    /// A server accepts a connection at this `host:port`.
     Tcp(String),
 }
 
-/// Tries a check until it held often enough in a row. `look` tries once; an error is what it saw, and so is ours.
-pub fn hold(
+/// Tries a check until enough tries in a row have succeeded, at most until its deadline.
+///
+/// `try_once` looks at the probe once, for as long as it is told. Its error says what it saw. The error of this
+/// function is the one of the last failed try.
+pub fn try_until_healthy(
     check: &Check,
-    mut look: impl FnMut(&Probe, Duration) -> Result<(), String>,
+    mut try_once: impl FnMut(&Probe, Duration) -> Result<(), String>,
 ) -> Result<(), String> {
     let start = Instant::now();
     let mut in_a_row = 0;
     let mut tries = 0_u64;
-    // The last thing that went wrong is of more use than that time was up.
-    let mut wrong = None;
+    // What went wrong last helps the user more than that the time was up.
+    let mut last_failure = None;
     loop {
         let left = check.deadline.saturating_sub(start.elapsed());
         if left.is_zero() && tries > 0 {
             let limit = check.deadline.as_secs_f64();
-            let why = wrong.unwrap_or_else(|| {
-                format!("it held {in_a_row} times in a row, expected {}", check.successes.max(1))
+            let why = last_failure.unwrap_or_else(|| {
+                format!("it succeeded {in_a_row} times in a row, expected {}", check.successes.max(1))
             });
             return Err(format!("not healthy within {limit} s ({tries} tries): {why}"));
         }
         tries += 1;
-        match look(&check.probe, check.timeout.min(left.max(Duration::from_millis(100)))) {
+        match try_once(&check.probe, check.timeout.min(left.max(Duration::from_millis(100)))) {
             Ok(()) => in_a_row += 1,
             Err(why) => {
                 in_a_row = 0;
-                wrong = Some(why);
+                last_failure = Some(why);
             }
         }
         if in_a_row >= check.successes.max(1) {
@@ -91,23 +95,23 @@ pub fn hold(
 /// Whether a server accepts connections.
 pub fn tcp(address: &str, timeout: Duration) -> Result<(), String> {
     let resolved = address.to_socket_addrs().map_err(|error| format!("{address}: {error}"))?;
-    let mut last = format!("{address} has no address");
-    for place in resolved {
-        match TcpStream::connect_timeout(&place, timeout) {
+    let mut last_failure = format!("{address} has no address");
+    for address in resolved {
+        match TcpStream::connect_timeout(&address, timeout) {
             Ok(_) => return Ok(()),
-            Err(error) => last = format!("{place}: {error}"),
+            Err(error) => last_failure = format!("{address}: {error}"),
         }
     }
-    Err(last)
+    Err(last_failure)
 }
 
-/// Whether a server answers as expected. Redirections are answers, not ways to go.
+/// Whether a server answers as expected. A redirection counts as the answer and is not followed.
 pub fn http(url: &str, statuses: &[u16], contains: Option<&str>, timeout: Duration) -> Result<(), String> {
     let config = ureq::Agent::config_builder();
     #[cfg(feature = "tls")]
     let config = {
         use ureq::tls::{RootCerts, TlsConfig};
-        // Those of the system, as a browser has them.
+        // The certificates that the system trusts, as a browser does.
         config.tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
     };
     let agent: ureq::Agent = config
@@ -141,12 +145,15 @@ pub fn http(url: &str, statuses: &[u16], contains: Option<&str>, timeout: Durati
     }
 }
 
-/// Whether a command ends with 0 in time. Its output goes to a file, because a child it leaves behind would hold a pipe open.
+/// Whether a command ends with exit code 0 in time.
+///
+/// Its output goes to a file and not to a pipe: a child that the command leaves behind would keep the pipe open, and
+/// reading it would never end.
 pub fn command(command: &mut Command, mut output: File, timeout: Duration) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let failed = |error: std::io::Error| format!("{program}: {error}");
     command.stdin(Stdio::null()).stdout(output.try_clone().map_err(failed)?);
-    // All it starts goes with it.
+    // A process group of its own, so that what the command has started can be killed with it.
     let mut child =
         command.stderr(output.try_clone().map_err(failed)?).process_group(0).spawn().map_err(failed)?;
     let start = Instant::now();
@@ -165,14 +172,14 @@ pub fn command(command: &mut Command, mut output: File, timeout: Duration) -> Re
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    let how = match status {
+    let ending = match status {
         Some(status) if status.success() => return Ok(()),
         Some(status) => status.to_string(),
         None => format!("took longer than {} s", timeout.as_secs_f64()),
     };
-    let mut said = Vec::new();
-    let _ = output.rewind().and_then(|()| output.take(1 << 20).read_to_end(&mut said));
-    Err(format!("{program}: {how}\n{}", last_lines(&String::from_utf8_lossy(&said))))
+    let mut printed = Vec::new();
+    let _ = output.rewind().and_then(|()| output.take(1 << 20).read_to_end(&mut printed));
+    Err(format!("{program}: {ending}\n{}", last_lines(&String::from_utf8_lossy(&printed))))
 }
 
 fn last_lines(text: &str) -> String {
@@ -204,28 +211,28 @@ mod tests {
     fn only_successes_in_a_row_count() {
         let answers = [true, true, false, true, true, true, false];
         let mut tried = 0;
-        let held = hold(&check(3, 10_000), |_, _| {
+        let healthy = try_until_healthy(&check(3, 10_000), |_, _| {
             tried += 1;
             if answers[tried - 1] { Ok(()) } else { Err("no".to_owned()) }
         });
-        assert_eq!((held, tried), (Ok(()), 6));
+        assert_eq!((healthy, tried), (Ok(()), 6));
     }
 
     #[test]
     fn the_error_is_what_was_seen_last() {
         let mut tried = 0;
-        let error = hold(&check(1, 20), |_, _| {
+        let error = try_until_healthy(&check(1, 20), |_, _| {
             tried += 1;
             Err(format!("try {tried}"))
         })
         .unwrap_err();
         assert!(error.contains(&format!("try {tried}")), "{error}");
-        // A check that holds, but not often enough in the time it has.
-        let error = hold(&check(u32::MAX, 20), |_, _| Ok(())).unwrap_err();
+        // A check whose tries succeed, but not often enough in the time it has.
+        let error = try_until_healthy(&check(u32::MAX, 20), |_, _| Ok(())).unwrap_err();
         assert!(error.contains("in a row, expected"), "{error}");
     }
 
-    /// A server that says the same to everyone.
+    /// A server that gives every client the same answer.
     fn serve(answer: &'static str) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -257,10 +264,11 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_an_error_and_not_a_wait() {
+    fn a_closed_port_is_an_error_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        drop(listener);
+        // The port of a client: no server listens there, and no other test gets it while the client is connected.
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let address = client.local_addr().unwrap().to_string();
         assert!(tcp(&address, Duration::from_secs(5)).unwrap_err().contains(&address));
         assert!(http(&format!("http://{address}/"), &[], None, Duration::from_secs(5)).is_err());
     }
@@ -281,7 +289,7 @@ mod tests {
         let error =
             command(&mut sh("sleep 100 & sleep 100"), output(), Duration::from_millis(100)).unwrap_err();
         assert!(error.contains("longer than 0.1 s") && start.elapsed() < Duration::from_secs(5), "{error}");
-        // A child that stays behind does not hold us up.
+        // A child that the command leaves behind is not waited for.
         assert_eq!(command(&mut sh("sleep 3 &"), output(), Duration::from_secs(2)), Ok(()));
     }
 }

@@ -1,54 +1,57 @@
-//! How the machine was, for the way back.
+//! How the machine was before the activation, for the way back.
 
 use nixos_agent::SystemState;
 use serde::{Deserialize, Serialize};
 
-use crate::AgentError;
-use crate::files::{Deployment, replace};
-use crate::host::{self, Mode};
-use crate::verdict::Units;
+use crate::activation::Activation;
+use crate::error::{AgentError, json_error};
+use crate::files::replace;
+use crate::profile;
+use crate::systemd::{self, Mode, Units};
+use crate::systems;
 
 const RECORD: &str = "record.json";
 
-/// What was so before anything was changed; on disk, for an agent that has to go on where another one was killed.
+/// What was true before anything was changed. It is on disk, because an agent that is killed is started again and goes
+/// on.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
     pub(crate) before: SystemState,
-    /// The profile's generation, and all there were.
+    /// The generation that the profile pointed at.
     pub(crate) generation: Option<u64>,
+    /// All generations that there were.
     pub(crate) generations: Vec<u64>,
-    /// The states of its units; `None` where systemd did not say.
+    /// The units; `None`: systemd did not say.
     #[serde(default)]
     pub(crate) units: Option<Units>,
-    /// Whether it was in emergency mode already.
+    /// Whether the machine was in emergency mode already.
     #[serde(default)]
     pub(crate) emergency: bool,
-    /// Whether the machine runs and boots the system already: only secrets change, or only its health is asked for.
+    /// Whether the machine runs and boots the system already, so that only secrets change, or only health is checked.
     #[serde(default)]
     pub(crate) secrets_only: bool,
 }
 
 impl Record {
-    /// What is so now.
+    /// How the machine is now.
     pub(crate) fn now() -> Self {
         Self {
-            before: host::state(),
-            generation: host::generation(),
-            generations: host::generations(),
+            before: systems::state(),
+            generation: profile::generation(),
+            generations: profile::generations(),
             units: None,
-            emergency: host::mode() == Mode::Emergency,
+            emergency: systemd::mode() == Mode::Emergency,
             secrets_only: false,
         }
     }
 
-    /// What an agent before us wrote down.
-    pub(crate) fn of(deployment: &Deployment) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(deployment.path(RECORD)).ok()?).ok()
+    /// What an agent that was killed has written down.
+    pub(crate) fn of(activation: &Activation) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(activation.on_disk(RECORD)).ok()?).ok()
     }
 
-    /// Writes it down.
-    pub(crate) fn write(&self, deployment: &Deployment) -> Result<(), AgentError> {
-        let json = serde_json::to_vec(self).map_err(|error| AgentError::Request(error.to_string()))?;
-        replace(&deployment.path(RECORD), &json, 0o600)
+    pub(crate) fn write(&self, activation: &Activation) -> Result<(), AgentError> {
+        let json = serde_json::to_vec(self).map_err(json_error)?;
+        replace(&activation.on_disk(RECORD), &json, 0o600)
     }
 }

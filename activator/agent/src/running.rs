@@ -1,48 +1,53 @@
-//! Which activation runs. The lock is looked at and never tried: whoever only asks must not be in the way of one that begins.
+//! Which activation runs.
+//!
+//! The kernel's list of locks is read. Taking the lock to find out would be in the way of an activation that begins.
 
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::SystemTime;
 
-use nixos_agent::DeploymentId;
+use nixos_agent::ActivationId;
 use rustix::fs::{major, minor};
 
-use crate::AgentError;
-use crate::files::{Deployment, failed};
-use crate::preflight::LOCK;
+use crate::activation::Activation;
+use crate::error::{AgentError, io_error};
+use crate::lock::LOCK;
 
 /// The kernel's list of locks.
 const LOCKS: &str = "/proc/locks";
 
-/// The activation that holds the lock, and the seconds since it was asked for.
-pub(crate) fn look() -> Result<Option<(DeploymentId, u64)>, AgentError> {
+/// The activation that holds the lock, and the seconds since it was requested.
+pub(crate) fn activation_at_work() -> Result<Option<(ActivationId, u64)>, AgentError> {
     let mut lock = match File::open(LOCK) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(LOCK)(error)),
+        Err(error) => return Err(io_error(LOCK)(error)),
     };
-    let file = lock.metadata().map_err(failed(LOCK))?;
-    let locks = std::fs::read_to_string(LOCKS).map_err(failed(LOCKS))?;
+    let file = lock.metadata().map_err(io_error(LOCK))?;
+    let locks = std::fs::read_to_string(LOCKS).map_err(io_error(LOCKS))?;
     if !is_held(&locks, (major(file.dev()), minor(file.dev())), file.ino()) {
         return Ok(None);
     }
     let mut holder = String::new();
-    lock.read_to_string(&mut holder).map_err(failed(LOCK))?;
-    // Whoever has just taken it may not have written its name yet: then it is empty, or that of one that is over.
-    let deployment = holder.trim().parse().ok().map(|id| Deployment::open(&id));
-    let running = deployment.filter(|deployment| !deployment.is_over());
-    Ok(running.map(|deployment| (deployment.id().clone(), age(&deployment))))
+    lock.read_to_string(&mut holder).map_err(io_error(LOCK))?;
+    // An activation that has just taken the lock may not have written its id yet. Then the file is empty, or has the id
+    // of an earlier activation, which is over.
+    let activation = holder.trim().parse().ok().map(|id| Activation::open(&id));
+    let at_work = activation.filter(|activation| !activation.is_over());
+    Ok(at_work.map(|activation| (activation.id().clone(), age(&activation))))
 }
 
-fn age(deployment: &Deployment) -> u64 {
-    let asked = std::fs::metadata(deployment.path("request.json")).and_then(|file| file.modified());
-    let age = asked.ok().and_then(|asked| SystemTime::now().duration_since(asked).ok());
+fn age(activation: &Activation) -> u64 {
+    let requested = std::fs::metadata(activation.request_file()).and_then(|file| file.modified());
+    let age = requested.ok().and_then(|requested| SystemTime::now().duration_since(requested).ok());
     age.unwrap_or_default().as_secs()
 }
 
-/// Whether `flock` holds this file, according to lines such as `1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`. A line with
-/// an arrow is of one who waits.
+/// Whether the list of locks has one by `flock` on this file, in a line such as `1: FLOCK  ADVISORY  WRITE 1234
+/// 00:1a:5678 0 EOF`.
+///
+/// A line with an arrow is of a process that waits for the lock.
 fn is_held(locks: &str, (major, minor): (u32, u32), inode: u64) -> bool {
     let held = format!("{major:02x}:{minor:02x}:{inode}");
     locks.lines().any(|line| {
@@ -65,14 +70,14 @@ mod tests {
             ("another file", (0, 0x1a), 567),
             ("another disk", (8, 0x1a), 5678),
             ("another kind of lock", (0, 0x1a), 12),
-            ("somebody waits for it", (0, 0x1a), 99),
+            ("a process waits for it", (0, 0x1a), 99),
         ] {
             assert!(!is_held(locks, device, inode), "{what}");
         }
     }
 
     #[test]
-    fn a_lock_of_our_own_is_in_the_list() {
+    fn a_lock_that_is_taken_is_in_the_list() {
         use rustix::fs::{FlockOperation, flock};
         let file = tempfile::tempfile_in("/dev/shm").unwrap();
         let held = || {

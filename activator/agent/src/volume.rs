@@ -1,7 +1,8 @@
-//! Whether anything on this machine uses a volume of its cloud, before it is taken away.
+//! Whether anything on this machine uses a volume of its cloud, which is about to be detached.
 //!
-//! The kernel is asked: it gives a block device exclusively (`O_EXCL`) only where nothing else has it, be it a mount in any namespace,
-//! swap, LVM, LUKS, a RAID, a ZFS pool or a second device of btrfs. What uses it is looked up only to tell the user.
+//! The kernel decides: it lets the agent open a block device exclusively (`O_EXCL`) only where nothing else has it
+//! open, be it a mount in any namespace, swap, LVM, LUKS, a RAID, a ZFS pool or a file system of btrfs over several
+//! devices. What uses the device is looked up only to tell the user.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -11,14 +12,16 @@ use nixos_agent::VolumeUse;
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
-use crate::AgentError;
+use crate::error::{AgentError, io_error};
 
-/// What `NVMe` devices of EC2's volumes call themselves.
+/// The model that the `NVMe` devices of EC2's volumes report.
 const EBS: &str = "Amazon Elastic Block Store";
 
-/// Looks for the volume and tries to open it exclusively. `id` is EC2's id of it; `letter` the last letter of the device it was attached
-/// as, by which machines without `NVMe` have it.
-pub(crate) fn look(id: &str, letter: &str) -> Result<VolumeUse, AgentError> {
+/// Finds the volume's device and tries to open it exclusively.
+///
+/// `id` is EC2's id of the volume. `letter` is the last letter of the device name that it was attached as, which names
+/// the device on machines without `NVMe`.
+pub(crate) fn usage(id: &str, letter: &str) -> Result<VolumeUse, AgentError> {
     let Some(device) = device(Path::new("/sys/block"), Path::new("/dev"), id, letter) else {
         return Ok(VolumeUse::NotFound);
     };
@@ -26,12 +29,14 @@ pub(crate) fn look(id: &str, letter: &str) -> Result<VolumeUse, AgentError> {
     match open(&device, OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC, Mode::empty()) {
         Ok(_) => Ok(VolumeUse::Free),
         Err(Errno::BUSY) => Ok(VolumeUse::InUse { by: users(&device), device: shown }),
-        Err(error) => Err(AgentError::Io { what: shown, source: error.into() }),
+        Err(error) => Err(io_error(shown)(error.into())),
     }
 }
 
-/// The volume's block device. A device whose serial number is the volume's id is the right one for sure; the letter counts only on
-/// machines whose volumes have no serial numbers.
+/// The volume's block device.
+///
+/// A device whose serial number is the volume's id certainly is the volume. The letter counts only on machines whose
+/// volumes have no serial numbers.
 fn device(sysfs: &Path, dev: &Path, id: &str, letter: &str) -> Option<PathBuf> {
     let serial = id.replace('-', "");
     let disks: Vec<PathBuf> =
@@ -54,7 +59,7 @@ fn device(sysfs: &Path, dev: &Path, id: &str, letter: &str) -> Option<PathBuf> {
         .find(|path| fs::metadata(path).is_ok_and(|found| found.file_type().is_block_device()))
 }
 
-/// What uses the device or its partitions, as far as it can be told: mounts, swap, and what is stacked upon it.
+/// What uses the device or its partitions, as far as that can be found out: mounts, swap, and devices stacked upon it.
 fn users(device: &Path) -> Vec<String> {
     let name = device.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let disk = Path::new("/sys/class/block").join(&name);
@@ -90,7 +95,7 @@ fn users(device: &Path) -> Vec<String> {
     users
 }
 
-/// Where a device of this number is mounted. Fields 3 and 5 of `proc_pid_mountinfo(5)`.
+/// The places where a device of this number is mounted: fields 3 and 5 of `proc_pid_mountinfo(5)`.
 fn mounted<'a>(mounts: &'a str, number: &'a str) -> impl Iterator<Item = &'a str> {
     mounts.lines().filter_map(move |line| {
         let mut fields = line.split(' ').skip(2);
@@ -98,7 +103,7 @@ fn mounted<'a>(mounts: &'a str, number: &'a str) -> impl Iterator<Item = &'a str
     })
 }
 
-/// Whether a file system of btrfs that is mounted has this device, which need not be the one that was mounted.
+/// Whether a mounted btrfs has this device. The list of mounts names only one of its devices.
 fn is_of_btrfs(name: &str) -> bool {
     let systems = fs::read_dir("/sys/fs/btrfs").into_iter().flatten().filter_map(Result::ok);
     systems.map(|system| system.path().join("devices").join(name)).any(|device| device.exists())
@@ -134,8 +139,9 @@ mod tests {
     }
 
     #[test]
-    fn mounts_are_told_by_the_number_of_the_device() {
-        let mounts = "36 35 98:0 / /data rw,noatime master:1 - ext4 /dev/vdb rw\n37 35 98:1 / /other rw - ext4 /dev/vdc rw\n";
+    fn mounts_are_found_by_the_number_of_the_device() {
+        let mounts = "36 35 98:0 / /data rw,noatime master:1 - ext4 /dev/vdb rw\n\
+                      37 35 98:1 / /other rw - ext4 /dev/vdc rw\n";
         assert_eq!(mounted(mounts, "98:0").collect::<Vec<_>>(), ["/data"]);
     }
 }

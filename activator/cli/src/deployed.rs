@@ -11,7 +11,7 @@ use nixos_activator::agent::DeploymentId;
 use nixos_activator::ssh::{Bastion, Endpoint, HostKeyPolicy, Key};
 use serde::Deserialize;
 
-use crate::Problem;
+use crate::problem::Problem;
 
 /// How long one attempt to connect may take.
 const CONNECT: Duration = Duration::from_secs(10);

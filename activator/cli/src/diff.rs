@@ -12,9 +12,9 @@ use nixos_activator::inventory::Difference;
 use nixos_activator::ssh::{Connection, Pool, Wait};
 use tokio_util::sync::CancellationToken;
 
-use crate::Problem;
 use crate::deployed::Machine;
 use crate::look;
+use crate::problem::Problem;
 
 /// The generations to compare, as they were asked for.
 #[derive(Clone, Copy, Debug)]

@@ -10,11 +10,12 @@ use nixos_activator::status::{self, Status};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::Problem;
 use crate::deployed::Machine;
+use crate::problem::Problem;
 
-/// What may be wrong with a machine: bits of the exit code, those of NixOps' `check`. That a machine does not exist is known to
-/// Terraform, which has no such machine in state; missing here is one that was declared, and nothing was ever deployed on it.
+/// What may be wrong with a machine: bits of the exit code, those of NixOps' `check`. That a machine does not exist
+/// is known to Terraform, which has no such machine in state; missing here is one that was declared, and nothing was
+/// ever deployed on it.
 const MISSING: u8 = 1;
 const DOWN: u8 = 2;
 const LETS_NOBODY_IN: u8 = 4;

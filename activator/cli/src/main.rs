@@ -5,26 +5,21 @@
 mod deployed;
 mod diff;
 mod look;
+mod problem;
 mod view;
 mod visit;
 mod watch;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use nixos_activator::MachineName;
-use nixos_activator::activate::ActivateError;
-use nixos_activator::contents::ContentsError;
-use nixos_activator::facts::FactsError;
-use nixos_activator::generations::Generation;
-use nixos_activator::reboot::RebootError;
-use nixos_activator::ssh::SshError;
 use tokio_util::sync::CancellationToken;
 
 use deployed::{Machine, Source};
+use problem::Problem;
 
 /// Looks after machines that Terraform has deployed.
 #[derive(Debug, Parser)]
@@ -46,8 +41,8 @@ struct Selection {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Show how machines are. Exit code: the sum of 1 for one on which nothing was deployed yet, 2 for one that is down, 4 for one that lets nobody in, 8 for a disk that is
-    /// full or broken, 16 for failed units
+    /// Show how machines are. Exit code: the sum of 1 for one on which nothing was deployed yet, 2 for one that is
+    /// down, 4 for one that lets nobody in, 8 for a disk that is full or broken, 16 for failed units
     Status {
         #[command(flatten)]
         on: Selection,
@@ -91,7 +86,8 @@ enum Verb {
     Diff {
         /// The machine
         machine: MachineName,
-        /// The number of the generation to begin with; without it, the newest one before the other that is another system
+        /// The number of the generation to begin with; without it, the newest one before the other that is another
+        /// system
         #[arg(long, value_name = "N")]
         from: Option<u64>,
         /// The number of the generation to compare it with; without it, what the machine runs now
@@ -102,7 +98,8 @@ enum Verb {
     Watch {
         #[command(flatten)]
         on: Selection,
-        /// Seconds without an activation after which there will be no other: more where machines reboot one after the other
+        /// Seconds without an activation after which there will be no other: more where machines reboot one after the
+        /// other
         #[arg(long, value_name = "SECONDS", default_value_t = 3)]
         quiet: u64,
     },
@@ -114,7 +111,8 @@ enum Verb {
         #[arg(long)]
         to: Option<u64>,
     },
-    /// List the secrets that were sent to machines, and whether they are still as they were left. Exit code 1 where one is not
+    /// List the secrets that were sent to machines, and whether they are still as they were left. Exit code 1 where
+    /// one is not
     Secrets {
         #[command(flatten)]
         on: Selection,
@@ -134,51 +132,6 @@ enum Verb {
     },
     /// Print the manual page
     Man,
-}
-
-/// What ends a verb.
-#[derive(Debug, thiserror::Error)]
-enum Problem {
-    #[error("`{program}` cannot be run: {reason}")]
-    NoTerraform { program: String, reason: String },
-    #[error("`{program} show -json` failed:\n{message}")]
-    Terraform { program: String, message: String },
-    #[error("what Terraform says of its state cannot be understood: {0}")]
-    State(String),
-    #[error("the state in {} has no nixos_deployment{}", directory.display(), .address.as_ref().map(|a| format!(" `{a}`")).unwrap_or_default())]
-    NothingDeployed { directory: PathBuf, address: Option<String> },
-    #[error(
-        "machine \"{name}\" is in more than one deployment ({addresses}): say which one with --deployment"
-    )]
-    Twice { name: MachineName, addresses: String },
-    #[error("there is no machine \"{name}\"; the state has {known}")]
-    NoMachine { name: MachineName, known: String },
-    #[error("machine \"{name}\" has no generation {wanted}; it has {known}")]
-    NoGeneration { name: MachineName, wanted: String, known: String },
-    #[error("machine \"{name}\": {source}")]
-    Ssh { name: MachineName, source: SshError },
-    #[error("machine \"{name}\": {source}")]
-    Facts { name: MachineName, source: FactsError },
-    #[error("machine \"{name}\": {source}")]
-    Contents { name: MachineName, source: ContentsError },
-    #[error("machine \"{name}\": {source}")]
-    Activate { name: MachineName, source: ActivateError },
-    #[error("machine \"{name}\": {source}")]
-    Reboot { name: MachineName, source: RebootError },
-    #[error("machine \"{name}\": {message}")]
-    Refused { name: MachineName, message: String },
-    #[error("the password cannot be asked for: {0}")]
-    NoPassword(std::io::Error),
-    #[error("cannot write: {0}")]
-    Output(#[from] std::io::Error),
-}
-
-impl Problem {
-    /// A machine does not have the generation that was asked for.
-    fn no_generation(name: &MachineName, wanted: String, generations: &[Generation]) -> Self {
-        let known: Vec<String> = generations.iter().map(|generation| generation.number.to_string()).collect();
-        Self::NoGeneration { name: name.clone(), wanted, known: known.join(", ") }
-    }
 }
 
 fn main() -> ExitCode {

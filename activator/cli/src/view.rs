@@ -1,4 +1,5 @@
-//! What `watch` shows: a value that is told what happens and says how it looks. It knows neither connections nor terminals.
+//! What `watch` shows: a value that is told what happens and says how it looks. It knows neither connections nor
+//! terminals.
 
 use std::time::{Duration, Instant};
 
@@ -121,7 +122,8 @@ impl View {
         u8::from(self.failed)
     }
 
-    /// A line a machine, no longer and no more of them than there is room for: then those where something happens come first.
+    /// A line a machine, no longer and no more of them than there is room for: then those where something happens
+    /// come first.
     pub(crate) fn lines(&self, size: Size, now: Instant) -> Vec<String> {
         let mut rows: Vec<&Row> = self.rows.iter().collect();
         let mut more = None;

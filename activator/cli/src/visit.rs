@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nixos_activator::MachineName;
 use nixos_activator::activate::{self, Task};
-use nixos_activator::agent::{Action, Confirmation, DeploymentId, Outcome, Request, Word};
+use nixos_activator::agent::{self, Action, ActivationId, Answer, Confirmation, Outcome, Request, random_id};
 use nixos_activator::facts;
 use nixos_activator::generations;
 use nixos_activator::progress::Progress;
@@ -16,9 +16,9 @@ use nixos_activator::ssh::{Connection, Pool, SshError, Wait};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio_util::sync::CancellationToken;
 
-use crate::Problem;
 use crate::deployed::Machine;
 use crate::look;
+use crate::problem::Problem;
 
 /// How long `switch-to-configuration` may take.
 const ACTIVATION: u64 = 600;
@@ -101,7 +101,8 @@ async fn run(
     Ok(connection.exit_code(child).await)
 }
 
-/// Prints each line with the machine's name before it. A lock is held for one line, so that lines of several machines stay apart.
+/// Prints each line with the machine's name before it. A lock is held for one line, so that lines of several machines
+/// stay apart.
 async fn print_lines<W: std::io::Write>(
     name: &MachineName,
     stream: Option<impl AsyncRead + Unpin>,
@@ -200,12 +201,11 @@ async fn roll_back(
         let wanted = to.map_or_else(|| "before the current one".to_owned(), |number| number.to_string());
         return Err(Problem::no_generation(&machine.name, wanted, &generations));
     };
-    activate::check_login(&connection, &facts).await.map_err(activating)?;
+    agent::check_login(&connection, &facts).await.map_err(activating)?;
     let system = facts.system.clone().unwrap_or_default();
-    let agent = activate::install(&connection, &system).await.map_err(activating)?;
-    let random = || DeploymentId::random().map_err(|error| activating(error.into()));
+    let agent = agent::install(&connection, &system).await.map_err(activating)?;
     let request = Request {
-        id: random()?,
+        id: ActivationId::random().map_err(|error| activating(error.into()))?,
         deployment: None,
         toplevel: generation.toplevel.to_string(),
         action: Action::Switch,
@@ -213,7 +213,7 @@ async fn roll_back(
         rollback: true,
         activation_timeout_seconds: ACTIVATION,
         confirmation: Some(Confirmation {
-            nonce: random()?.to_string(),
+            nonce: random_id().map_err(|error| activating(error.into()))?,
             window_seconds: CONFIRMATION,
             hold_seconds: 0,
         }),
@@ -229,7 +229,7 @@ async fn roll_back(
     let task = Task { machine: &machine.name, agent: &agent, request: &request, contents: &[] };
     let label = machine.name.clone();
     let progress = Progress::new(move |event| eprintln!("{label}: {}", event.message));
-    let report = activate::activate(pool, &connection, task, async { Word::Keep }, &progress)
+    let report = activate::activate(pool, &connection, task, async { Answer::Keep }, &progress)
         .await
         .map_err(activating)?;
     if !matches!(report.outcome, Outcome::Activated | Outcome::Unchanged) {

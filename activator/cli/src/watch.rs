@@ -7,13 +7,13 @@ use std::convert::Infallible;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use nixos_activator::activate::ActivateError;
-use nixos_activator::listen::{self, Running};
+use nixos_activator::agent::AgentError;
+use nixos_activator::agent::listen::{self, Running};
 use nixos_activator::ssh::{Connection, Pool, Wait};
 use tokio_util::sync::CancellationToken;
 
-use crate::Problem;
 use crate::deployed::Machine;
+use crate::problem::Problem;
 use crate::view::{News, Size, View};
 
 /// How long a machine is left alone between two looks.
@@ -115,7 +115,7 @@ impl Ear<'_> {
         heard.next = next;
         match ended {
             Ok(_) => Ok(()),
-            Err(error @ ActivateError::Ssh(_)) => {
+            Err(error @ AgentError::Ssh(_)) => {
                 self.heard = Some(heard);
                 self.lost(connection, &error).await
             }
@@ -124,8 +124,8 @@ impl Ear<'_> {
     }
 
     /// Says why, and lets go of a connection that is of no use any more.
-    async fn lost(&self, connection: &Connection, error: &ActivateError) -> Result<(), Problem> {
-        if matches!(error, ActivateError::Ssh(_)) {
+    async fn lost(&self, connection: &Connection, error: &AgentError) -> Result<(), Problem> {
+        if matches!(error, AgentError::Ssh(_)) {
             // A master that lives but gives no session would be handed out again.
             connection.close().await;
         }
@@ -164,8 +164,8 @@ impl Screen {
             return Ok(());
         }
         let lines = self.view.lines(size(), Instant::now());
-        // Back to the first line and away with what is there. A character may be wider than it was counted: no line goes on in
-        // the next.
+        // Back to the first line and away with what is there. A character may be wider than it was counted: no line
+        // goes on in the next.
         let back = if self.drawn > 0 { format!("\x1b[{}F", self.drawn) } else { String::new() };
         let text: String = lines.iter().map(|line| format!("\x1b[2K{line}\n")).collect();
         let mut output = std::io::stdout().lock();

@@ -11,7 +11,7 @@ pub(super) async fn check_from_here(checks: &[Check]) -> Vec<FailedCheck> {
         let check = check.clone();
         async move {
             let name = check.name.clone();
-            let held = tokio::task::spawn_blocking(move || health::hold(&check, look)).await;
+            let held = tokio::task::spawn_blocking(move || health::try_until_healthy(&check, look)).await;
             let reason = held.unwrap_or_else(|error| Err(error.to_string())).err()?;
             Some(FailedCheck { name, reason })
         }

@@ -2,7 +2,7 @@
 
 use nixos_agent::Report;
 
-use crate::activate::ActivateError;
+use crate::agent::AgentError;
 use crate::facts::FactsError;
 use crate::nix::NixError;
 use crate::push::PushError;
@@ -54,7 +54,7 @@ pub enum DeployError {
     Secret(#[from] SecretError),
     /// The agent could not be asked.
     #[error(transparent)]
-    Activate(#[from] ActivateError),
+    Activate(#[from] AgentError),
     /// The agent reports that the new system does not run.
     #[error("{}", .0.message)]
     Refused(Box<Report>),

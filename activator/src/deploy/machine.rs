@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nixos_agent::health::Check;
-use nixos_agent::{Action, Confirmation, DeploymentId, Outcome, Report, Request, SystemState, Word};
+use nixos_agent::{
+    Action, ActivationId, Answer, Confirmation, Outcome, Report, Request, SystemState, random_id,
+};
 use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::checks::check_from_here;
-use super::{DeployError, Ended, Job, Settings, Source, Tools};
+use super::error::DeployError;
+use super::model::{Ended, Job, Settings, Source, Tools};
 use crate::StorePath;
-use crate::activate::{self, ActivateError, Task};
+use crate::activate::{self, Task};
+use crate::agent::{self, AgentError};
 use crate::facts::{self, Facts};
 use crate::nix::Nix;
 use crate::progress::Stage;
@@ -22,7 +26,7 @@ use crate::secrets;
 use crate::ssh::{Connection, SshError, Wait};
 
 /// How long it may take to tell a machine what is to become of its new system.
-const VERDICT: Duration = Duration::from_mins(1);
+const DECISION: Duration = Duration::from_mins(1);
 
 /// A machine while we are there.
 struct Visit<'a> {
@@ -77,7 +81,7 @@ impl Deployment<'_> {
         let slot = tools.scheduler.activate().await;
         // Most often the one from before. Nobody has kept it: a thousand machines may have waited here.
         let connection = connect(tools, job, settings, cancel).await?;
-        let agent = activate::install(&connection, &job.system).await?;
+        let agent = agent::install(&connection, &job.system).await?;
         let mut visit = Visit { job, connection, facts, agent: &agent };
         let request = self.request(job, action, &visit.facts)?;
         let mut report = self.activate(&visit, request, slot, &mut turn, ended).await?;
@@ -97,8 +101,8 @@ impl Deployment<'_> {
         let boots_it = visit.facts.profile.as_ref() == Some(&job.toplevel);
         let mut fallback = None;
         let rebooted = boots_it && settings.reboot.when.is_due(&visit.facts);
-        // Whoever stops it now finds it waiting for its reboot. One that was begun is seen through: a system on trial goes back where nobody
-        // comes to confirm it.
+        // Whoever stops it now finds it waiting for its reboot. One that was begun is seen through: a system on trial
+        // goes back where nobody comes to confirm it.
         if rebooted && cancel.is_cancelled() {
             return Err(RebootError::NotBegun.into());
         }
@@ -144,7 +148,8 @@ impl Deployment<'_> {
         Err(if rebooted { DeployError::NotWellAfterReboot(report) } else { DeployError::Refused(report) })
     }
 
-    /// Has the machine boot its new system once only; `None` where it stays with it, because it cannot or is not to go back.
+    /// Has the machine boot its new system once only; `None` where it stays with it, because it cannot or is not to
+    /// go back.
     async fn try_once(&self, visit: &Visit<'_>) -> Result<Option<StorePath>, DeployError> {
         let Visit { job, connection, agent, .. } = visit;
         let settings = self.settings;
@@ -153,7 +158,8 @@ impl Deployment<'_> {
         }
         let tried = reboot::try_once(connection, agent, &job.toplevel, settings.reboot.deadline).await?;
         if let Err(reason) = &tried {
-            tracing::info!(machine = %job.machine, reason, "the boot loader keeps the new system, whatever becomes of it");
+            tracing::info!(machine = %job.machine, reason, "the boot loader keeps the new system, whatever \
+                                                            becomes of it");
         }
         Ok(tried.ok())
     }
@@ -177,7 +183,8 @@ impl Deployment<'_> {
         Ok(())
     }
 
-    /// Has the agent do what is asked for, and sends the secrets that belong to it. `slot` is held until the machine waits for others.
+    /// Has the agent do what is asked for, and sends the secrets that belong to it. `slot` is held until the machine
+    /// waits for others.
     async fn activate(
         &self,
         visit: &Visit<'_>,
@@ -216,19 +223,19 @@ impl Deployment<'_> {
         tools.progress.machine(machine, Stage::Activate, "activating");
         ended.asked = true;
         let mut failed_here = vec![];
-        let verdict = async {
+        let decision = async {
             failed_here = check_from_here(&job.checks_from_here).await;
             if !failed_here.is_empty() {
-                return Word::GoBack(
+                return Answer::GoBack(
                     "The machine is not healthy, as seen from where Terraform runs".to_owned(),
                 );
             }
             drop(slot);
-            self.conductor.verdict(machine, turn).await
+            self.conductor.decision(machine, turn).await
         };
         let (pool, progress) = (&tools.pool, &tools.progress);
         let task = Task { machine, agent, request: &request, contents: &contents };
-        let mut report = activate::activate(pool, connection, task, verdict, progress).await?;
+        let mut report = activate::activate(pool, connection, task, decision, progress).await?;
         report.failed_checks.append(&mut failed_here);
         ended.now = Some(report.system.clone());
         if report.reboots {
@@ -258,7 +265,7 @@ impl Deployment<'_> {
             ended.displaced = facts.deployment_other_than(settings.id.as_ref()).cloned();
         }
         check(job, &facts)?;
-        activate::check_login(&connection, &facts).await?;
+        agent::check_login(&connection, &facts).await?;
         if job.source == Source::OnMachine {
             return Ok(facts);
         }
@@ -273,20 +280,19 @@ impl Deployment<'_> {
         Ok(facts)
     }
 
-    fn request(&self, job: &Job, action: Action, facts: &Facts) -> Result<Request, ActivateError> {
+    fn request(&self, job: &Job, action: Action, facts: &Facts) -> Result<Request, AgentError> {
         let settings = self.settings;
         let runs_new = runs_new(action);
         // A machine that must not go back has no use for it.
         let window = if settings.rollback { seconds(settings.confirmation_window) } else { 0 };
         let hold = seconds(self.hold(job));
         let confirmation = if runs_new && window + hold > 0 {
-            let nonce = DeploymentId::random()?.to_string();
-            Some(Confirmation { nonce, window_seconds: window, hold_seconds: hold })
+            Some(Confirmation { nonce: random_id()?, window_seconds: window, hold_seconds: hold })
         } else {
             None
         };
         Ok(Request {
-            id: DeploymentId::random()?,
+            id: ActivationId::random()?,
             deployment: settings.id.clone(),
             toplevel: job.toplevel.to_string(),
             action,
@@ -305,14 +311,14 @@ impl Deployment<'_> {
         })
     }
 
-    /// How long a machine may have to wait for our verdict; zero: there is nothing to wait for.
+    /// How long a machine may have to wait for our decision; zero: there is nothing to wait for.
     fn hold(&self, job: &Job) -> Duration {
         let longest = |checks: &[Check]| checks.iter().map(|check| check.deadline + check.timeout).max();
         let here = longest(&job.checks_from_here);
         if here.is_none() && !self.settings.rollout.atomic {
             return Duration::ZERO;
         }
-        let mut hold = here.unwrap_or_default() + VERDICT;
+        let mut hold = here.unwrap_or_default() + DECISION;
         if self.settings.rollout.atomic {
             let settings = self.settings;
             let one = settings.activation_timeout

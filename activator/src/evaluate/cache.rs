@@ -1,23 +1,22 @@
-//! What was evaluated before, on disk: `$XDG_CACHE_HOME/nixos-activator/evaluations/`.
+//! What was evaluated before.
 //!
-//! A row is found by everything that decides about an evaluation except files: our Nix code, Nix' version and settings, the
-//! environment, and the request with all arguments and facts. A *pure* evaluation reads nothing but its locked flake, which
-//! the request names, so its row is right for ever. A row of any other evaluation comes with all it saw of the file system,
-//! and is right as long as that looks the same. Where a pure one was watched there is a second row, found without the flake's tree, with
-//! what was seen in that. A row counts only while its derivation is in the store.
+//! A row is found by everything that decides about an evaluation except files: our Nix code, Nix' version and
+//! settings, the environment, and the request with all arguments and facts. A *pure* evaluation reads nothing but its
+//! locked flake, which the request names, so its row is right for ever. A row of any other evaluation comes with all
+//! it saw of the file system, and is right as long as that looks the same. Where a pure one was watched there is a
+//! second row, found without the flake's tree, with what was seen in that. A row counts only while its derivation is
+//! in the store.
 //!
 //! Nothing here must be believed to be there: a row that is missing, old or damaged costs an evaluation.
 
 use std::collections::HashMap;
-use std::io::Write as _;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::costs::{Asked, Costs};
+use super::disk::Cache;
 use super::question::Question;
 use super::reads::{ReadSet, Until};
 use super::run::{Answer, Looked, View};
@@ -25,17 +24,8 @@ use super::said::Network;
 use crate::hash::{sha256, sha256_of};
 use crate::{MachineName, StorePath};
 
-/// What was not used for so long goes away.
-const KEPT: Duration = Duration::from_hours(24 * 30);
-
 /// Stands for no node.
 const NETWORK: &str = "/network";
-
-/// The directory.
-#[derive(Debug)]
-pub(super) struct Cache {
-    root: PathBuf,
-}
 
 /// Read sets that were checked for one question: many rows share one.
 type Checked = HashMap<String, bool>;
@@ -66,18 +56,6 @@ impl<T> Known<T> {
 }
 
 impl Cache {
-    /// The user's; `None` where there is no home.
-    pub(super) fn of_user() -> Option<Self> {
-        let absolute = |path: &PathBuf| path.is_absolute();
-        let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(absolute);
-        let base = base.or_else(|| Some(std::env::home_dir().filter(absolute)?.join(".cache")))?;
-        Some(Self::at(base.join("nixos-activator/evaluations")))
-    }
-
-    fn at(root: PathBuf) -> Self {
-        Self { root }
-    }
-
     pub(super) fn look_up<T: View>(&self, question: &Question, wanted: &[MachineName]) -> Known<T> {
         let mut known = Known::nothing(&[]);
         let mut checked = Checked::new();
@@ -171,8 +149,8 @@ impl Cache {
         }
     }
 
-    /// The names of files that together are a read set. Nearly all of what a node reads is nixpkgs: what many read sets have in common
-    /// is one file, which `pointer` names, so that it is looked at once.
+    /// The names of files that together are a read set. Nearly all of what a node reads is nixpkgs: what many read
+    /// sets have in common is one file, which `pointer` names, so that it is looked at once.
     fn remember_reads(&self, pointer: &str, reads: &ReadSet) -> Vec<String> {
         let base: ReadSet =
             self.read::<String>(pointer).and_then(|name| self.read(&name)).unwrap_or_default();
@@ -193,7 +171,7 @@ impl Cache {
         parts
             .map(|part| {
                 let name = reads_file(&part);
-                if !self.root.join(&name).exists() {
+                if !self.has(&name) {
                     self.write(&name, &part);
                 }
                 name
@@ -222,46 +200,6 @@ impl Cache {
         };
         checked.insert(name.clone(), result);
         result
-    }
-
-    pub(super) fn read<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        let path = self.root.join(name);
-        let value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
-        // So that it is not taken for forgotten.
-        let _ = std::fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        Some(value)
-    }
-
-    pub(super) fn write<T: Serialize>(&self, name: &str, value: &T) {
-        if let Ok(text) = serde_json::to_vec(value) {
-            self.write_text(name, &text);
-        }
-    }
-
-    fn write_text(&self, name: &str, text: &[u8]) {
-        let write = || {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
-            let mut file = tempfile::NamedTempFile::new_in(&self.root)?;
-            file.write_all(text)?;
-            file.persist(self.root.join(name)).map_err(|error| error.error).map(drop)
-        };
-        if let Err(error) = write() {
-            tracing::debug!(%error, "an evaluation is not remembered");
-        }
-    }
-
-    /// Removes what nobody asked for in a long time.
-    fn forget_old(&self) {
-        let now = SystemTime::now();
-        let old = |path: &Path| {
-            let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-            modified.and_then(|modified| now.duration_since(modified).ok()).is_some_and(|age| age > KEPT)
-        };
-        for entry in std::fs::read_dir(&self.root).into_iter().flatten().flatten() {
-            if old(&entry.path()) {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
     }
 }
 
@@ -294,6 +232,8 @@ fn reads_file(reads: &ReadSet) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use crate::evaluate::reads::Seen;
 

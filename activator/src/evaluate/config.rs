@@ -1,7 +1,7 @@
 //! The `nixConfig` of a flake: settings of Nix that it asks for, such as its binary cache.
 //!
-//! Nix applies them only in some of its commands, and only for those who say so (`accept-flake-config`): whoever decides about caches decides
-//! what is run. We ask Nix whether its user has, and give the settings to builds then.
+//! Nix applies them only in some of its commands, and only for those who say so (`accept-flake-config`): whoever
+//! decides about caches decides what is run. We ask Nix whether its user has, and give the settings to builds then.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,8 +9,7 @@ use std::path::Path;
 use serde_json::Value as Json;
 use tokio_util::sync::CancellationToken;
 
-use super::question::escaped;
-use crate::nix::{Call, Nix, NixError, Version, mistake};
+use crate::nix::{Call, Nix, NixError, Version, escaped, mistake};
 
 /// Since when `nix config show` is there.
 const CONFIG_SHOW: Version = Version { major: 2, minor: 20 };

@@ -1,7 +1,7 @@
 //! What it costs to evaluate nodes: a process costs something before its first node, and then something for each.
 //!
-//! The first part is nixpkgs' library and packages, and in a network whose nodes look at each other all that they look at, which may be
-//! more than the nodes themselves.
+//! The first part is nixpkgs' library and packages, and in a network whose nodes look at each other all that they
+//! look at, which may be more than the nodes themselves.
 
 use serde::{Deserialize, Serialize};
 
@@ -101,8 +101,9 @@ impl Costs {
         self.node.mib.saturating_mul(nodes).saturating_add(self.base.mib)
     }
 
-    /// How many nodes a process is to hold where it is remembered what was read. Nodes of one process share all that was read before,
-    /// so the first change of one costs those after it, too: there are as few as that the base does not count for much.
+    /// How many nodes a process is to hold where it is remembered what was read. Nodes of one process share all that
+    /// was read before, so the first change of one costs those after it, too: there are as few as that the base does
+    /// not count for much.
     pub(super) fn enough(&self, asked: Asked) -> usize {
         let least = match asked {
             Asked::Systems => 3,
@@ -123,14 +124,14 @@ mod tests {
     }
 
     /// After the same was seen again and again.
-    fn settled(costs: Costs, process: &Process) -> Costs {
+    fn after_many(costs: Costs, process: &Process) -> Costs {
         (0..40).fold(costs, |costs, _| costs.learned(process))
     }
 
     #[test]
     fn what_a_process_costs_and_what_its_nodes_do_is_told_apart() {
         let assumed = Costs::assumed(Asked::Systems);
-        let plain = settled(assumed, &process(&[(4000, 1100), (7000, 1600), (10_000, 2100)]));
+        let plain = after_many(assumed, &process(&[(4000, 1100), (7000, 1600), (10_000, 2100)]));
         assert_eq!(
             (plain.base, plain.node),
             (Cost { millis: 1000, mib: 600 }, Cost { millis: 3000, mib: 500 })
@@ -141,14 +142,14 @@ mod tests {
         let tangled = assumed.learned(&process(&[(12_000, 1700), (14_000, 2000), (16_000, 2300)]));
         assert_eq!((tangled.base.mib, tangled.node.mib), (1400, 300));
         assert!(tangled.enough(Asked::Systems) > 5, "the first process counts already");
-        let tangled = settled(tangled, &process(&[(12_000, 1700), (14_000, 2000), (16_000, 2300)]));
+        let tangled = after_many(tangled, &process(&[(12_000, 1700), (14_000, 2000), (16_000, 2300)]));
         assert_eq!(tangled.enough(Asked::Systems), 20);
         // One that was evaluated alone says nothing else.
-        let alone = settled(tangled, &process(&[(12_000, 1700)]));
+        let alone = after_many(tangled, &process(&[(12_000, 1700)]));
         assert_eq!(alone.enough(Asked::Systems), 20);
         assert_eq!(alone.mib(1), 1700);
         // Nor do many of another kind keep it from being known what one takes.
-        let smaller = settled(tangled, &process(&[(3000, 850)]));
+        let smaller = after_many(tangled, &process(&[(3000, 850)]));
         assert!((2990..=3010).contains(&(smaller.base.millis + smaller.node.millis)), "{smaller:?}");
         assert!((849..=870).contains(&smaller.mib(1)), "{smaller:?}");
     }
@@ -171,7 +172,7 @@ mod tests {
     fn no_measurement_is_too_strange() {
         for odd in [&[(0, 0), (0, 0)][..], &[(5000, 900), (1, 1)], &[(u64::MAX, u64::MAX), (0, 0)], &[(0, 0)]]
         {
-            let costs = settled(Costs::assumed(Asked::Descriptions), &process(odd));
+            let costs = after_many(Costs::assumed(Asked::Descriptions), &process(odd));
             assert!((10..=80).contains(&costs.enough(Asked::Descriptions)), "{costs:?}");
             assert!(costs.mib(usize::MAX) >= costs.mib(1));
         }

@@ -1,19 +1,18 @@
 //! Flakes: which tree exactly a reference means now.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::Value as Json;
-use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::EvaluateError;
-use super::question::{escaped, sri};
+use super::error::EvaluateError;
+use super::model::Warning;
 use super::repository::{Repository, is_ignored};
+use super::store_tree::Root;
 use crate::network::reference;
-use crate::nix::{Call, Nix, NixError};
+use crate::nix::{Call, Nix, NixError, escaped, sri};
 
 /// A reference as it is evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,42 +33,6 @@ pub(super) struct Locked {
     pub(super) warnings: Vec<Warning>,
 }
 
-/// Something about a specification as a whole that its user should know.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Warning {
-    /// A flake with inputs that its lock file does not have.
-    #[error(
-        "Not all inputs of the flake {reference} are in its lock file. So they are fetched as they are today, the evaluation is not pure, and \
-         nothing of it is remembered. Run `nix flake lock` in the flake's directory, and commit `flake.lock`."
-    )]
-    Unlocked {
-        /// The flake.
-        reference: String,
-    },
-    /// A flake that asks for settings of Nix which its user has not accepted.
-    #[error(
-        "The flake {reference} has a `nixConfig` with {names}, which is not applied: what is in its binary cache may have to be built. If you \
-         trust it, set nix = {{ options = {{ accept-flake-config = \"true\" }} }} in the provider block, or `extra-substituters` and \
-         `extra-trusted-public-keys` there."
-    )]
-    NotAccepted {
-        /// The flake.
-        reference: String,
-        /// What it asks for.
-        names: String,
-    },
-    /// A flake whose tree this Nix does not name.
-    #[error(
-        "This Nix does not say where the tree of the flake {reference} is, and does not copy it to the store. So the evaluation is \
-         not pure, and nothing of it is remembered. Use another version of Nix, or turn its `lazy-trees` off: \
-         nix = {{ options = {{ lazy-trees = \"false\" }} }} in the provider block."
-    )]
-    NotFetched {
-        /// The flake.
-        reference: String,
-    },
-}
-
 /// The files of a flake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tree {
@@ -78,52 +41,6 @@ pub(super) struct Tree {
     pub(super) directory: String,
     /// What is known of it besides, by name: whether something is there can be asked without a look at it.
     pub(super) attributes: Vec<&'static str>,
-}
-
-/// A tree in the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Root {
-    path: PathBuf,
-    nar_hash: String,
-}
-
-impl Root {
-    /// With the SHA-256 of its content in hexadecimal digits, if that is one.
-    pub(super) fn new(path: PathBuf, nar_hash: String) -> Option<Self> {
-        let is_hash = nar_hash.len() == 64 && nar_hash.bytes().all(|digit| digit.is_ascii_hexdigit());
-        is_hash.then_some(Self { path, nar_hash })
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(super) fn nar_hash(&self) -> &str {
-        &self.nar_hash
-    }
-
-    /// Whether something in the store is all of it, under any name.
-    pub(super) fn is_copied_to(&self, item: &OsStr) -> bool {
-        let parts = item.to_str().and_then(|item| item.split_once('-'));
-        parts.is_some_and(|(hash, name)| hash_of_copy(&self.nar_hash, name) == hash)
-    }
-}
-
-/// The hash in the name of a tree in the store: <https://nix.dev/manual/nix/latest/protocols/store-path>.
-fn hash_of_copy(nar_hash: &str, name: &str) -> String {
-    const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
-    let whole = Sha256::digest(format!("source:sha256:{nar_hash}:/nix/store:{name}"));
-    let mut short = [0u8; 20];
-    for (n, byte) in whole.iter().enumerate() {
-        short[n % 20] ^= byte;
-    }
-    let digit = |n: usize| {
-        let (at, shift) = (n * 5 / 8, n * 5 % 8);
-        let next = short.get(at + 1).copied().unwrap_or(0);
-        let bits = (u16::from(short[at]) | u16::from(next) << 8) >> shift;
-        char::from(DIGITS[usize::from(bits & 31)])
-    };
-    (0..32).rev().map(digit).collect()
 }
 
 /// What a reference says of a tree besides its hash.
@@ -141,15 +58,18 @@ impl Tree {
 
     /// Nix looks at these before anything can be watched.
     pub(super) fn begins_with(&self) -> [Vec<u8>; 2] {
-        let directory = self.root.path.join(&self.directory);
+        let directory = self.root.path().join(&self.directory);
         ["flake.nix", "flake.lock"].map(|name| std::fs::read(directory.join(name)).unwrap_or_default())
     }
 }
 
 /// The part of `nix flake metadata --json` that is needed.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Metadata {
     path: Option<PathBuf>,
+    /// What the reference means, as a URL: for a directory in a git repository, `git+file:` with that repository.
+    resolved_url: Option<String>,
     url: Option<String>,
     #[serde(default)]
     locked: Json,
@@ -157,7 +77,8 @@ struct Metadata {
     locks: Json,
 }
 
-/// Looks where the reference leads. Nothing is written beside it, no lock file either. With `by_files` it is to be told which files are read.
+/// Looks where the reference leads. Nothing is written beside it, no lock file either. With `by_files` it is to be
+/// told which files are read.
 pub(super) async fn lock(
     nix: &Nix,
     reference: &str,
@@ -179,8 +100,13 @@ pub(super) async fn lock(
     };
     let wanted_pure =
         !nix.settings().options.iter().any(|(name, value)| name == "pure-eval" && value == "false");
-    let (reference, metadata) = metadata(nix, reference, cancel).await?;
-    let unlocked = Locked { reference: reference.clone(), ..unlocked };
+    let (given, metadata) = metadata(nix, reference, cancel).await?;
+    // `builtins.getFlake` would take the plain path of a directory for `path:`, and so copy what git ignores to the
+    // store: states of Terraform, keys.
+    let reference = metadata.resolved_url.clone().unwrap_or_else(|| given.clone());
+    let exposed: Vec<Warning> = exposed(&reference).into_iter().collect();
+    let with = |warning: Warning| [exposed.clone(), vec![warning]].concat();
+    let unlocked = Locked { reference: reference.clone(), warnings: exposed.clone(), ..unlocked };
     if !wanted_pure {
         return Ok(unlocked);
     }
@@ -190,18 +116,19 @@ pub(super) async fn lock(
         None => fetched(nix, &reference, cancel).await?,
     };
     let Some(path) = tree else {
-        return Ok(Locked { warnings: vec![Warning::NotFetched { reference }], ..unlocked });
+        return Ok(Locked { warnings: with(Warning::NotFetched { reference: given }), ..unlocked });
     };
     let path = path.as_path();
     let directory = metadata.locked["dir"].as_str().unwrap_or_default();
-    let unlocked = Locked { directory: Some(path.join(directory)), ..unlocked };
+    let repository = metadata.url.as_deref().and_then(|url| Repository::new(url, path));
+    let unlocked = Locked { directory: Some(path.join(directory)), repository, ..unlocked };
     if !is_complete(&path.join(directory).join("flake.lock"), &metadata.locks) {
-        return Ok(Locked { warnings: vec![Warning::Unlocked { reference }], ..unlocked });
+        return Ok(Locked { warnings: with(Warning::Unlocked { reference: given }), ..unlocked });
     }
     let by_files = by_files && !looks_at_itself(&metadata.locks);
     let mut tree = None;
-    let repository = metadata.url.as_deref().and_then(|url| Repository::new(url, path));
-    // A revision says it all, but may be read from where it came from; what has none is named by the hash of its content.
+    // A revision says it all, but may be read from where it came from; what has none is named by the hash of its
+    // content.
     let reference = match metadata.url {
         Some(url) if metadata.locked["rev"].is_string() && !by_files => url,
         _ => {
@@ -218,7 +145,25 @@ pub(super) async fn lock(
             by_content(path, &hash, directory, &metadata.locked)
         }
     };
-    Ok(Locked { reference, pure: true, tree, repository, ..unlocked })
+    Ok(Locked { reference, pure: true, tree, ..unlocked })
+}
+
+/// Warns of files with secrets in a flake that is not in a git repository: Nix copies all of its directory to the
+/// store.
+fn exposed(reference: &str) -> Option<Warning> {
+    let directory = reference.starts_with("path:").then(|| reference::directory_of(reference))??;
+    if directory.starts_with("/nix/store") {
+        return None;
+    }
+    let is_secret = |name: &String| {
+        let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+        name.contains(".tfstate") || ends(&[".key", ".key.old", ".pem", ".tfvars", ".tfvars.json"])
+    };
+    let entries = std::fs::read_dir(&directory).ok()?.flatten();
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(is_secret).collect();
+    names.sort();
+    (!names.is_empty()).then(|| Warning::Exposed { directory, names: names.join(", ") })
 }
 
 /// What Nix says about a reference, and the reference that it says it about.
@@ -256,7 +201,8 @@ async fn metadata(
     Ok((reference, metadata))
 }
 
-/// Has Nix put a flake's tree into the store; `None`: it does not. (`nix flake prefetch` would ask the registry about any reference.)
+/// Has Nix put a flake's tree into the store; `None`: it does not. (`nix flake prefetch` would ask the registry about
+/// any reference.)
 async fn fetched(
     nix: &Nix,
     reference: &str,
@@ -282,8 +228,8 @@ async fn fetched(
     }
 }
 
-/// Whether some inputs are directories of the flake's own tree, or have the flake itself as an input (`follows = ""`): they may ask which
-/// tree that is, and nobody sees it.
+/// Whether some inputs are directories of the flake's own tree, or have the flake itself as an input (`follows =
+/// ""`): they may ask which tree that is, and nobody sees it.
 fn looks_at_itself(locks: &Json) -> bool {
     let mut nodes = locks["nodes"].as_object().into_iter().flat_map(|nodes| nodes.values());
     nodes.any(|node| {

@@ -1,9 +1,10 @@
 //! How nodes are spread over processes.
 //!
-//! Nodes in one process share what they have in common, but the process keeps all of them in memory. So there are as many
-//! processes at once, with as many nodes in each, as is quickest with these cores and this memory. Where it is remembered what was read, a node
-//! is remembered with what was read for those before it in its process, so there are few of them; and when only a few nodes have
-//! changed each gets a process of its own, so that what is remembered about it is about it alone.
+//! Nodes in one process share what they have in common, but the process keeps all of them in memory. So there are as
+//! many processes at once, with as many nodes in each, as is quickest with these cores and this memory. Where it is
+//! remembered what was read, a node is remembered with what was read for those before it in its process, so there are
+//! few of them; and when only a few nodes have changed each gets a process of its own, so that what is remembered
+//! about it is about it alone.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -58,9 +59,9 @@ impl Limits {
         self.memory_mib / u64::try_from(processes).unwrap_or(u64::MAX).max(1)
     }
 
-    /// How large the heap of a process with this many nodes is before anything is collected in it, in MiB. Nix begins with 384 or less
-    /// (Determinate's with more), and a third of its time goes into collecting what a NixOS then leaves behind; half of what a node is
-    /// taken for saves most of that, and costs a fifth to a third more memory.
+    /// How large the heap of a process with this many nodes is before anything is collected in it, in MiB. Nix begins
+    /// with 384 or less (Determinate's with more), and a third of its time goes into collecting what a NixOS then
+    /// leaves behind; half of what a node is taken for saves most of that, and costs a fifth to a third more memory.
     pub(super) fn heap(&self, asked: Asked, costs: &Costs, nodes: usize) -> u64 {
         let assumed = Costs::assumed(asked);
         // By time, because memory depends on the heap itself.
@@ -72,8 +73,8 @@ impl Limits {
         heap.min(self.share(self.workers.min(fitting))).min(LARGEST_HEAP)
     }
 
-    /// The quickest way to evaluate so many nodes, by what they cost, with at most `most` in a process: more processes at once, each of
-    /// which has to do what nodes share, or fewer that hold more.
+    /// The quickest way to evaluate so many nodes, by what they cost, with at most `most` in a process: more
+    /// processes at once, each of which has to do what nodes share, or fewer that hold more.
     fn spread(&self, costs: &Costs, nodes: usize, most: usize) -> Spread {
         let spread = |processes: usize| {
             let room = self.share(processes).checked_sub(costs.mib(1))?;
@@ -97,7 +98,8 @@ impl Queue {
         Self { watched: is_watched.then_some(nodes.len()), nodes, asked, wave: None }
     }
 
-    /// The nodes of the process that is to begin now, while so many others run, by what processes were found to cost until now.
+    /// The nodes of the process that is to begin now, while so many others run, by what processes were found to cost
+    /// until now.
     pub(super) fn next(
         &mut self,
         limits: &Limits,

@@ -1,12 +1,12 @@
 //! Whether what was evaluated has the name of its flake's tree in it.
 //!
-//! A path of a flake that is turned into a text has the tree's hash in it, which is another one after any change. What such a text gets
-//! into is not the same for another tree, though all files that were read are.
+//! A path of a flake that is turned into a text has the tree's hash in it, which is another one after any change.
+//! What such a text gets into is not the same for another tree, though all files that were read are.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::flake::Root;
+use super::store_tree::Root;
 use crate::derivation;
 
 /// No text is that long; whatever has more bytes is not looked into.
@@ -25,7 +25,8 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// For a tree; `None` where its hash in the store does not follow from that of its content as it does for whatever is fetched.
+    /// For a tree; `None` where its hash in the store does not follow from that of its content as it does for
+    /// whatever is fetched.
     pub(super) fn new(root: Root) -> Option<Self> {
         let item = root.path().file_name()?;
         let hash = item.to_str()?.get(..ENOUGH)?.to_owned();
@@ -37,8 +38,8 @@ impl Search {
         memchr::memmem::find(text, self.hash.as_bytes()).is_some()
     }
 
-    /// Whether a derivation, or anything it is made from, has the tree's hash in it, or is the tree under another name. What cannot be
-    /// read may be.
+    /// Whether a derivation, or anything it is made from, has the tree's hash in it, or is the tree under another
+    /// name. What cannot be read may be.
     pub(super) fn finds(&mut self, derivation: &Path) -> bool {
         let Some(store) = derivation.parent() else {
             return true;

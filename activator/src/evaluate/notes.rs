@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::{Node, System};
+use super::model::{Node, System};
 use crate::MachineName;
 use crate::nix::Note;
 
 /// Where a value is: its node (empty: it belongs to none), and the names that lead to it.
 pub(super) type Path = Vec<String>;
 
-/// Adds to each system that one process evaluated what was printed for it. What nodes have in common is evaluated once, for the first of
-/// them.
+/// Adds to each system that one process evaluated what was printed for it. What nodes have in common is evaluated
+/// once, for the first of them.
 pub(super) fn add_warnings<'a>(log: &[Note], nodes: impl Iterator<Item = (&'a MachineName, &'a mut Node)>) {
     let mut printed = by_node(log);
     for (name, node) in nodes {
@@ -47,8 +47,9 @@ fn by_node(log: &[Note]) -> Vec<(&str, Vec<&str>)> {
     done
 }
 
-/// The paths of values that could not be evaluated for want of a fact. Nix evaluates such a value once more between two marks, so that
-/// a fact that is missed in between is missed there. A version that remembers how an evaluation failed says nothing of it.
+/// The paths of values that could not be evaluated for want of a fact. Nix evaluates such a value once more between
+/// two marks, so that a fact that is missed in between is missed there. A version that remembers how an evaluation
+/// failed says nothing of it.
 pub(super) fn for_want_of_facts(log: &[Note]) -> BTreeSet<Path> {
     let mut found = BTreeSet::new();
     let mut probed: Option<Path> = None;

@@ -4,46 +4,24 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use base64::Engine as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use super::cache::Cache;
+use super::code::Tree;
 use super::costs::Asked;
-use super::flake::Root;
+use super::error::EvaluateError;
 use super::mentions::Search;
+use super::model::{CachePolicy, Warning};
 use super::repository::Repository;
+use super::store_tree::Root;
 use super::trace::Tracer;
-use super::{CachePolicy, EvaluateError, Warning, config, flake};
+use super::{config, flake};
+use crate::MachineName;
 use crate::hash::{sha256, sha256_of};
 use crate::network::{Request, Spec};
-use crate::nix::{Nix, NixError};
-use crate::{MachineName, StorePath};
-
-/// The Nix code that evaluates, as it is built into this program.
-pub(super) const TREE: &[(&str, &str)] = &[
-    ("eval.nix", include_str!("../../../nix/eval.nix")),
-    ("lib/configuration.nix", include_str!("../../../nix/lib/configuration.nix")),
-    ("lib/flake.nix", include_str!("../../../nix/lib/flake.nix")),
-    ("lib/gen-attrs.nix", include_str!("../../../nix/lib/gen-attrs.nix")),
-    ("lib/hive.nix", include_str!("../../../nix/lib/hive.nix")),
-    ("lib/input.nix", include_str!("../../../nix/lib/input.nix")),
-    ("lib/network.nix", include_str!("../../../nix/lib/network.nix")),
-    ("lib/nodes.nix", include_str!("../../../nix/lib/nodes.nix")),
-    ("lib/peers.nix", include_str!("../../../nix/lib/peers.nix")),
-    ("lib/report.nix", include_str!("../../../nix/lib/report.nix")),
-    ("lib/resource.nix", include_str!("../../../nix/lib/resource.nix")),
-    ("lib/system.nix", include_str!("../../../nix/lib/system.nix")),
-    ("modules/default.nix", include_str!("../../../nix/modules/default.nix")),
-    ("modules/deployment.nix", include_str!("../../../nix/modules/deployment.nix")),
-    ("modules/facts.nix", include_str!("../../../nix/modules/facts.nix")),
-    ("modules/keys.nix", include_str!("../../../nix/modules/keys.nix")),
-    ("modules/legacy.nix", include_str!("../../../nix/modules/legacy.nix")),
-    ("modules/places.nix", include_str!("../../../nix/modules/places.nix")),
-    ("modules/ec2.nix", include_str!("../../../nix/modules/ec2.nix")),
-];
+use crate::nix::{Nix, NixError, escaped};
 
 /// Where everything is that Nix makes.
 pub(super) const STORE: &str = "/nix/store/";
@@ -70,78 +48,6 @@ const VOLATILE_PREFIXES: &[&str] =
 /// Seen by what a specification fetches, but no part of what it is.
 const UNCOUNTED: &[&str] = &["SSH_AUTH_SOCK", "SSH_AGENT_PID"];
 
-/// Our Nix code in the store: its path is then the same wherever the same version runs, and so are derivations that mention it
-/// (NixOS' option manual does).
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Tree {
-    path: StorePath,
-    /// Its hash as Nix' fetchers want it.
-    nar_hash: String,
-}
-
-impl Tree {
-    /// Puts it there, unless the cache knows that it is there already.
-    pub(super) async fn add(
-        nix: &Nix,
-        cache: Option<&Cache>,
-        cancel: &CancellationToken,
-    ) -> Result<Self, EvaluateError> {
-        let content: Vec<&[u8]> =
-            TREE.iter().flat_map(|(name, text)| [name.as_bytes(), text.as_bytes()]).collect();
-        let name = format!("tree-{}", sha256_of(&content));
-        if let Some(known) = cache.and_then(|cache| cache.read::<Self>(&name))
-            && std::path::Path::new(known.path.as_str()).is_dir()
-        {
-            return Ok(known);
-        }
-        let directory = tempfile::tempdir()?;
-        // The name under which a fetcher looks for it: then it finds it here and asks no binary cache.
-        let root = directory.path().join("source");
-        for (name, text) in TREE {
-            let path = root.join(name);
-            if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent)?;
-            }
-            std::fs::write(path, text)?;
-        }
-        let root = root.display().to_string();
-        let output = |what: &str, reason: &dyn std::fmt::Display| NixError::Output {
-            program: what.to_owned(),
-            reason: reason.to_string(),
-        };
-        let finished = nix.run("nix-store", &["--add", &root], &[], cancel, &|_| {}).await?;
-        let path: StorePath =
-            finished.stdout.trim().parse().map_err(|error| output("nix-store --add", &error))?;
-        let asked = nix.run("nix-store", &["--query", "--hash", path.as_str()], &[], cancel, &|_| {}).await?;
-        let nar_hash =
-            sri(asked.stdout.trim()).ok_or_else(|| output("nix-store --query", &asked.stdout.trim()))?;
-        let tree = Self { path, nar_hash };
-        if let Some(cache) = cache {
-            cache.write(&name, &tree);
-        }
-        Ok(tree)
-    }
-}
-
-/// `sha256:<52 digits in Nix' base 32>` as `sha256-<base 64>`.
-pub(super) fn sri(hash: &str) -> Option<String> {
-    const DIGITS: &[u8] = b"0123456789abcdfghijklmnpqrsvwxyz";
-    let text = hash.strip_prefix("sha256:")?;
-    let mut bytes = [0u8; 32];
-    for (n, digit) in text.bytes().rev().enumerate() {
-        let value = u16::try_from(DIGITS.iter().position(|known| *known == digit)?).ok()?;
-        let (at, shift) = (n * 5 / 8, n * 5 % 8);
-        let bits = (value << shift).to_le_bytes();
-        *bytes.get_mut(at)? |= bits[0];
-        match bytes.get_mut(at + 1) {
-            Some(next) => *next |= bits[1],
-            None if bits[1] == 0 => {}
-            None => return None,
-        }
-    }
-    (text.len() == 52).then(|| format!("sha256-{}", base64::engine::general_purpose::STANDARD.encode(bytes)))
-}
-
 /// What a question about a flake is when it is not known by its tree, but by the files that are read in it.
 #[derive(Debug)]
 pub(super) struct ByFiles {
@@ -156,8 +62,8 @@ pub(super) struct ByFiles {
 }
 
 impl ByFiles {
-    /// Whether a value does not name the tree it was made from. A system's derivation is looked through elsewhere; where other values name
-    /// something in the store nobody knows what that was made from.
+    /// Whether a value does not name the tree it was made from. A system's derivation is looked through elsewhere;
+    /// where other values name something in the store nobody knows what that was made from.
     pub(super) fn is_of_any_tree<T: Serialize>(&self, asked: Asked, value: &T) -> bool {
         let Ok(text) = serde_json::to_string(value) else {
             return false;
@@ -170,8 +76,9 @@ impl ByFiles {
         }
     }
 
-    /// A cache directory for one Nix. Later versions (2.34) remember the hash of what they once copied out of a tree and do not read it
-    /// again, but somebody is to watch that; earlier ones (2.26) read all of a tree to know its hash, and nobody is to watch that.
+    /// A cache directory for one Nix. Later versions (2.34) remember the hash of what they once copied out of a tree
+    /// and do not read it again, but somebody is to watch that; earlier ones (2.26) read all of a tree to know its
+    /// hash, and nobody is to watch that.
     pub(super) async fn cache(&self, nix: &Nix, cancel: &CancellationToken) -> Result<TempDir, NixError> {
         let made = || {
             let directory = tempfile::Builder::new().prefix("nixos-cache-").tempdir()?;
@@ -289,7 +196,8 @@ impl Question {
         let tree_expression = if pure {
             let Tree { path, nar_hash } = code;
             format!(
-                "((builtins.fetchTree {{ type = \"path\"; path = \"{path}\"; narHash = \"{nar_hash}\"; }}) + \"/eval.nix\")"
+                "((builtins.fetchTree {{ type = \"path\"; path = \"{path}\"; narHash = \"{nar_hash}\"; }}) + \
+                 \"/eval.nix\")"
             )
         } else {
             format!("{}/eval.nix", code.path)
@@ -379,18 +287,6 @@ impl Question {
     }
 }
 
-/// A text inside a Nix string.
-pub(super) fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len() + text.len() / 8);
-    for c in text.chars() {
-        if matches!(c, '\\' | '"' | '$') {
-            escaped.push('\\');
-        }
-        escaped.push(c);
-    }
-    escaped
-}
-
 /// Variables to hide, and those that are left as one row of bytes.
 fn environment() -> (Vec<OsString>, Vec<u8>) {
     let mut hidden = vec![];
@@ -408,40 +304,4 @@ fn environment() -> (Vec<OsString>, Vec<u8>) {
     seen.sort();
     // No variable has this byte in it.
     (hidden, seen.join(&0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hashes_are_written_as_fetchers_want_them() {
-        let nix = "sha256:0bb0mhspbjmm4j3hpz64ysiqva1lyzl6gdi66j7j5r4ix4sq558a";
-        assert_eq!(sri(nix).as_deref(), Some("sha256-CpWCNemR5CKPNCa2Z+j3NKiNo/bE/AuHJLXKdTWsYC0="));
-        assert_eq!(sri("sha256:0bb0"), None);
-        assert_eq!(sri("sha256:zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz"), None);
-        assert_eq!(sri("md5:0bb0mhspbjmm4j3hpz64ysiqva1lyzl6gdi66j7j5r4ix4sq558a"), None);
-    }
-
-    #[test]
-    fn strings_do_not_become_code() {
-        assert_eq!(escaped(r#"{"a":"${x}\n"}"#), r#"{\"a\":\"\${x}\\n\"}"#);
-    }
-
-    #[test]
-    fn every_file_of_the_nix_tree_is_built_in() {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../nix");
-        let mut pending = vec![root.clone()];
-        while let Some(directory) = pending.pop() {
-            for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
-                let path = entry.path();
-                let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-                if path.is_dir() {
-                    pending.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "nix") {
-                    assert!(TREE.iter().any(|(known, _)| *known == name), "nix/{name} is missing in TREE");
-                }
-            }
-        }
-    }
 }

@@ -60,8 +60,8 @@ impl Until {
 }
 
 impl Reads {
-    /// Everything that was read until a node was done. Nodes share what Nix has read and evaluated already, so that a node may
-    /// depend on what was read for those before it, but not on what was read later.
+    /// Everything that was read until a node was done. Nodes share what Nix has read and evaluated already, so that a
+    /// node may depend on what was read for those before it, but not on what was read later.
     pub(super) fn until(self: &Arc<Self>, node: &str) -> Option<Until> {
         let hash = sha256(node.as_bytes());
         let is_it = |piece: &Piece| piece.done.as_ref() == Some(&hash);
@@ -142,8 +142,8 @@ impl Seen {
         }
     }
 
-    /// A file's content; `None` when it is not what it was when `stamp` was taken, just before it was read. Without `read_at` it is known by
-    /// nothing else.
+    /// A file's content; `None` when it is not what it was when `stamp` was taken, just before it was read. Without
+    /// `read_at` it is known by nothing else.
     pub(super) fn content(path: &Path, stamp: Stamp, read_at: Option<SystemTime>) -> Option<Self> {
         let is_fresh = read_at.is_none_or(|moment| stamp.is_fresh_at(moment));
         // Where Nix could not read it either, its times are all there is to know.
@@ -228,7 +228,8 @@ impl ReadSet {
         Self { seen }
     }
 
-    /// Whether an evaluation now would see the same; else where it would not. Paths that are not absolute are below `root`.
+    /// Whether an evaluation now would see the same; else where it would not. Paths that are not absolute are below
+    /// `root`.
     pub(super) fn check(&self, root: &Path) -> Result<(), &Path> {
         match self.seen.iter().find(|(path, seen)| !seen.holds(&root.join(path))) {
             Some((path, _)) => Err(path),

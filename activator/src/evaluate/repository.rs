@@ -1,4 +1,5 @@
-//! Git repositories on this computer that flakes are in. Nix sees of them only what git knows, and says less about that than it could.
+//! Git repositories on this computer that flakes are in. Nix sees of them only what git knows, and says less about
+//! that than it could.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -28,8 +29,8 @@ impl Repository {
         let is_unknown = |file: &&str| !self.tree.join(file).exists() && self.root.join(file).exists();
         match below.filter(|file| !file.is_empty() && !file.contains('\n')).find(is_unknown) {
             Some(file) => format!(
-                "{}\n\nThe file {file} is there, but git does not know it, and of a repository Nix sees only what git knows. Run `git add {file}` in \
-                 {}; a commit is not needed.",
+                "{}\n\nThe file {file} is there, but git does not know it, and of a repository Nix sees \
+                 only what git knows. Run `git add {file}` in {}; a commit is not needed.",
                 trace.trim_end(),
                 self.root.display()
             ),
@@ -38,8 +39,8 @@ impl Repository {
     }
 }
 
-/// A reference to the directory itself, where it is in a repository whose git ignores it: a plain path means the repository, in which
-/// nothing of it is. Terraform puts modules into such a directory, `.terraform/modules`.
+/// A reference to the directory itself, where it is in a repository whose git ignores it: a plain path means the
+/// repository, in which nothing of it is. Terraform puts modules into such a directory, `.terraform/modules`.
 pub(super) async fn is_ignored(reference: &str, cancel: &CancellationToken) -> Option<String> {
     if reference.starts_with("path:") {
         return None;

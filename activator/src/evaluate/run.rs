@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::costs::{Asked, Costs, Process};
-use super::errors::{ended_by, explained};
+use super::error::EvaluateError;
 use super::groups::{Limits, Slots};
+use super::model::{Caught, Node, System, Texts};
+use super::nix_errors::{ended_by, explained};
 use super::notes::{Path, add_all_warnings, add_warnings};
 use super::question::{Question, STORE, in_cache};
 use super::reads::{Reads, Until};
-use super::{Caught, EvaluateError, Node, System, Texts};
 use crate::nix::{Call, Nix, NixError, Note};
 use crate::{MachineName, StorePath};
 
@@ -265,8 +266,8 @@ impl Run<'_> {
         }
     }
 
-    /// Asks about a group, again and again without the node whose error has ended the process: the others share what they have in common
-    /// all the same.
+    /// Asks about a group, again and again without the node whose error has ended the process: the others share what
+    /// they have in common all the same.
     pub(super) async fn ask(
         &self,
         asked: Asked,
@@ -284,7 +285,8 @@ impl Run<'_> {
                     let Some((at, trace)) = ended_by(&trace, &left) else {
                         break;
                     };
-                    // Those before it are well. Who comes after them may not be, and then all that is done by then is in vain.
+                    // Those before it are well. Who comes after them may not be, and then all that is done by then is
+                    // in vain.
                     left.rotate_left(at);
                     broken.push((left.remove(0), trace));
                 }

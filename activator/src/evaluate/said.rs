@@ -1,8 +1,9 @@
 //! What a specification says about itself without being evaluated to systems: `deployment.*`, options, resources.
 //!
-//! A value that cannot be evaluated is reported as null, with its path. Where a fact about a machine is missing that is as it should be:
-//! the machine may not exist yet. Anything else is a mistake. Nix cannot tell them apart when it catches one; its log can (`notes.rs`), in
-//! another process where this one has forgotten. Where that does not either, the value is evaluated alone, where nothing catches its error.
+//! A value that cannot be evaluated is reported as null, with its path. Where a fact about a machine is missing that
+//! is as it should be: the machine may not exist yet. Anything else is a mistake. Nix cannot tell them apart when it
+//! catches one; its log can (`notes.rs`), in another process where this one has forgotten. Where that does not
+//! either, the value is evaluated alone, where nothing catches its error.
 
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
@@ -10,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::costs::Asked;
-use super::errors::{ended_by, explained, is_of_a_fact};
+use super::error::EvaluateError;
+use super::model::{Caught, Node, NodeDescription};
+use super::nix_errors::{ended_by, explained, is_of_a_fact};
 use super::notes::{Path, for_want_of_facts};
 use super::reads::Until;
 use super::run::{Answer, Asking, Looked, Named, Printed, Run, View, completed, parse, sized};
-use super::{Caught, EvaluateError, Node, NodeDescription};
 use crate::MachineName;
 use crate::nix::{NixError, parts_of};
 
@@ -175,8 +177,8 @@ impl Run<'_> {
     }
 }
 
-/// Whether an error is that the option at this very path has no value. Of options in the middle of others (`fileSystems."/".device`) only
-/// Nix' message tells.
+/// Whether an error is that the option at this very path has no value. Of options in the middle of others
+/// (`fileSystems."/".device`) only Nix' message tells.
 fn is_unset(trace: &str, path: &Path) -> bool {
     let says = ["is used but not defined", "was accessed but has no value defined"];
     let option = match path.as_slice() {
@@ -203,7 +205,8 @@ mod tests {
     fn an_option_without_a_value_is_told_from_one_that_asks_for_it() {
         let path = |parts: &[&str]| parts.iter().map(|part| (*part).to_owned()).collect::<Path>();
         let old = "error: The option `deployment.owner' is used but not defined.";
-        let new = "error: The option `fileSystems.\"/data\".device' was accessed but has no value defined. Try setting it.";
+        let new = "error: The option `fileSystems.\"/data\".device' was accessed but has no value defined. \
+                   Try setting it.";
         assert!(is_unset(old, &path(&["a", "deployment", "owner"])));
         assert!(!is_unset(old, &path(&["a", "deployment", "targetHost"])));
         assert!(is_unset(new, &path(&["a", "options", "fileSystems", "/data", "device"])));

@@ -1,35 +1,30 @@
 //! Watching an evaluation: which files it looks at.
 //!
-//! Nix is run under `ptrace`, with a seccomp filter that stops it at the few system calls that look at the file system, so that
-//! all others cost nothing. Every process it starts is watched too. What is *not* counted:
+//! Nix is run under `ptrace`, with a seccomp filter that stops it at the few system calls that look at the file
+//! system, so that all others cost nothing. Every process it starts is watched too. What is *not* counted:
 //!
-//! - the store, whose paths never change their content, but for the tree of a flake that is watched; Nix' own database and caches;
-//!   `/proc`, `/sys` and `/dev`;
-//! - variables, which are part of the question, and the clock: a specification that uses `builtins.currentTime` is not seen to
-//!   change.
+//! - the store, whose paths never change their content, but for the tree of a flake that is watched; Nix' own
+//!   database and caches; `/proc`, `/sys` and `/dev`;
+//! - variables, which are part of the question, and the clock: a specification that uses `builtins.currentTime` is
+//!   not seen to change.
 //!
-//! A node is not remembered when the network was used before it was done, or what an earlier evaluation fetched without a hash.
+//! A node is not remembered when the network was used before it was done, or what an earlier evaluation fetched
+//! without a hash.
 //!
-//! The tracer is this program itself, started again with a hidden argument: see [`main_if_asked`]. It exists on Linux on
-//! x86-64; elsewhere nothing is watched.
+//! The tracer is this program itself, started again with a hidden argument: see [`main_if_asked`]. It exists on Linux
+//! on x86-64; elsewhere nothing is watched.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
-use super::flake::Root;
 use super::reads::Reads;
 
-/// A mark, which is the name of a file that is not there: Nix looks for it, and the tracer sees the question. This one says that a node is
-/// done, the hash of whose name follows.
-const DONE: &str = "done-";
-/// A flake is about to be watched.
-const BEGIN: &str = "begin";
-/// Somebody asked which tree a flake is.
-const SELF: &str = "self";
+mod marks;
 
-const WATCH: &str = "--watch-evaluation";
+use super::store_tree::Root;
+use marks::WATCH;
 
 /// Set by a program that can be its own tracer.
 static READY: OnceLock<PathBuf> = OnceLock::new();

@@ -1,19 +1,27 @@
 //! Flake references to local directories, written so that Nix finds the directory whatever its name is.
 //!
-//! Nix takes a plain path for part of a URL: it cuts the path at `#` and `?`, and older versions refuse blanks, `%` and whatever is not
-//! ASCII. So a directory with such a name becomes a URL here, in which those characters are percent-encoded. Which URL that is (`git+file:`
-//! or `path:`) follows Nix' own rule for plain paths.
+//! Nix takes a plain path for part of a URL: it cuts the path at `#` and `?`, and older versions refuse blanks, `%`
+//! and whatever is not ASCII. So a directory with such a name becomes a URL here, in which those characters are
+//! percent-encoded. Which URL that is (`git+file:` or `path:`) follows Nix' own rule for plain paths.
 
 use std::path::{Path, PathBuf};
 
-use super::{SpecError, absolute};
+use super::error::SpecError;
 use crate::nix::Version;
 
-/// The first version of which it is known that it decodes the path of a URL. Debian's releases have this one and 2.8, which does not.
+/// The first version of which it is known that it decodes the path of a URL. Debian's releases have this one and 2.8,
+/// which does not.
 const DECODES: Version = Version { major: 2, minor: 26 };
 
 /// How a reference to a directory begins.
 const SCHEMES: [&str; 2] = ["path:", "git+file:"];
+
+/// A path of a file or directory that is there, without links.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, SpecError> {
+    let path =
+        std::fs::canonicalize(path).map_err(|source| SpecError::Missing { path: path.to_owned(), source })?;
+    if path.to_str().is_none() { Err(SpecError::NotText(path)) } else { Ok(path) }
+}
 
 /// `reference` with an absolute path that Nix can read; what does not lead to a directory here stays as it is.
 pub(super) fn resolved(reference: &str) -> Result<String, SpecError> {
@@ -103,7 +111,8 @@ pub(crate) fn unreadable(reference: &str, version: Version) -> Option<SpecError>
     is_too_old.then_some(SpecError::Encoded { directory, character, version, needed: DECODES })
 }
 
-/// The longest beginning that is the path of something which `is_it`, and what follows it: a query, an output, or nothing.
+/// The longest beginning that is the path of something which `is_it`, and what follows it: a query, an output, or
+/// nothing.
 fn split(reference: &str, is_it: impl Fn(&Path) -> bool) -> Option<(&Path, &str)> {
     let ends = reference.rmatch_indices(['?', '#']).map(|(at, _)| at);
     std::iter::once(reference.len()).chain(ends).find_map(|end| {

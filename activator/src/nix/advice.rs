@@ -4,13 +4,15 @@
 const KNOWN: [(&[&str], &str); 7] = [
     (
         &["Host key verification failed", "host key is known for"],
-        "`ssh` does not know the host key of the server that this comes from, and nothing is asked while Terraform runs. Add the key to \
-         `known_hosts` where Terraform runs (`ssh-keyscan` shows it; compare it with what the server's owner says).",
+        "`ssh` does not know the host key of the server that this comes from, and nothing is asked while \
+         Terraform runs. Add the key to `known_hosts` where Terraform runs (`ssh-keyscan` shows it; \
+         compare it with what the server's owner says).",
     ),
     (
         &["Permission denied (publickey", "Permission denied (password", "Permission denied (keyboard"],
-        "The server that this comes from has refused the SSH login, and nothing is asked while Terraform runs. It takes the keys of `ssh-agent` \
-         (`SSH_AUTH_SOCK`) and of `ssh_config`. A key with a passphrase has to be in the agent.",
+        "The server that this comes from has refused the SSH login, and nothing is asked while Terraform \
+         runs. It takes the keys of `ssh-agent` (`SSH_AUTH_SOCK`) and of `ssh_config`. A key with a \
+         passphrase has to be in the agent.",
     ),
     (
         &[
@@ -19,27 +21,31 @@ const KNOWN: [(&[&str], &str); 7] = [
             "terminal prompts disabled",
             "Authentication failed for",
         ],
-        "The server that this comes from wants a user name and a password, and nothing is asked while Terraform runs. Give git a credential \
-         helper, or use `git+ssh:`; for `github:` and `gitlab:` set `access-tokens` in `nix.options` of the provider block.",
+        "The server that this comes from wants a user name and a password, and nothing is asked while \
+         Terraform runs. Give git a credential helper, or use `git+ssh:`; for `github:` and `gitlab:` set \
+         `access-tokens` in `nix.options` of the provider block.",
     ),
     (
         &["rate limit"],
-        "GitHub answers a few requests an hour without a token. Set one in the provider block: \
-         nix = { options = { access-tokens = \"github.com=…\" } }. A reference with a revision (`github:owner/repo/REV`) needs none.",
+        "GitHub answers a few requests an hour without a token. Set one in the provider block: nix = { \
+         options = { access-tokens = \"github.com=…\" } }. A reference with a revision \
+         (`github:owner/repo/REV`) needs none.",
     ),
     (
         &["is not owned by current user", "dubious ownership", "repository path is not owned"],
-        "The repository belongs to another user than the one that Terraform runs as, and git refuses it. If that is as it should be: \
-         `git config --global --add safe.directory DIRECTORY`; or take the directory as it is: flake = \"path:${abspath(path.module)}\".",
+        "The repository belongs to another user than the one that Terraform runs as, and git refuses it. \
+         If that is as it should be: `git config --global --add safe.directory DIRECTORY`; or take the \
+         directory as it is: flake = \"path:${abspath(path.module)}\".",
     ),
     (
         &["is not tracked by Git", "does not contain a 'flake.nix'", "/flake.nix' does not exist"],
-        "Of a git repository Nix sees only what git knows: `git add` new files, a commit is not needed. Or take the directory as it is: \
-         flake = \"path:${abspath(path.module)}\".",
+        "Of a git repository Nix sees only what git knows: `git add` new files, a commit is not needed. Or \
+         take the directory as it is: flake = \"path:${abspath(path.module)}\".",
     ),
     (
         &["HTTP error 404"],
-        "A private repository is not there for those without a token: set `access-tokens` in `nix.options` of the provider block.",
+        "A private repository is not there for those without a token: set `access-tokens` in `nix.options` \
+         of the provider block.",
     ),
 ];
 
@@ -70,7 +76,8 @@ mod tests {
             ),
             ("Host key verification failed.\nfatal: Could not read from remote repository.", "known_hosts"),
             (
-                "HTTP error 403 ('rate limit exceeded')\n{\"message\":\"API rate limit exceeded for 1.2.3.4\"}",
+                "HTTP error 403 ('rate limit exceeded')\n{\"message\":\"API rate limit exceeded for \
+                 1.2.3.4\"}",
                 "access-tokens",
             ),
             (

@@ -20,7 +20,8 @@ const PRINTED: &str = "\n\nPrinted before that:\n";
 #[derive(Debug, Default)]
 pub struct Log {
     errors: Vec<String>,
-    /// What programs that Nix runs (`ssh`, a remote Nix) wrote to standard error themselves, and Nix where it cannot go on.
+    /// What programs that Nix runs (`ssh`, a remote Nix) wrote to standard error themselves, and Nix where it cannot
+    /// go on.
     foreign: VecDeque<String>,
     other: VecDeque<String>,
     /// The last lines of `builtins.trace` and `builtins.warn`.
@@ -115,8 +116,8 @@ impl Log {
         remember(&mut self.printed, line);
     }
 
-    /// The errors, after what other programs said; where there are none the last lines that were printed. What the evaluation printed
-    /// itself comes last: see [`parts_of`].
+    /// The errors, after what other programs said; where there are none the last lines that were printed. What the
+    /// evaluation printed itself comes last: see [`parts_of`].
     pub fn error(&self) -> String {
         let lines =
             |lines: &VecDeque<String>| lines.iter().map(String::as_str).collect::<Vec<_>>().join("\n");

@@ -1,11 +1,13 @@
 //! The one place that runs Nix' command line tools.
 //!
 //! Any Nix from 2.8 is good enough: only commands and options that exist from there to today are used. A child never
-//! gets our standard input (Terraform's lives there), runs in a session of its own (see `children.rs`), and speaks `--log-format internal-json`, which `log` turns into messages.
+//! gets our standard input (Terraform's lives there), runs in a session of its own (see `children.rs`), and speaks
+//! `--log-format internal-json`, which `log` turns into messages.
 
 mod advice;
 mod log;
 mod settings;
+mod spelling;
 mod version;
 
 use std::ffi::OsString;
@@ -26,6 +28,7 @@ use crate::text::{Lines, plain};
 pub use advice::advice;
 pub use log::{Log, Note, parts_of};
 pub use settings::{NixSettings, mistake};
+pub(crate) use spelling::{escaped, hash_of_copy, sri};
 pub use version::Version;
 
 /// The longest message that is taken as one: with the trace of an endless recursion it has a few mebibytes.

@@ -1,7 +1,8 @@
 //! Settings of Nix, as text for `NIX_CONFIG`.
 //!
-//! A command line can be read by every user of the machine where Nix runs, an environment by its owner alone, and settings may hold
-//! tokens (`access-tokens`). Nix takes what is in `NIX_CONFIG` for more important than its files, and sends it to its daemon.
+//! A command line can be read by every user of the machine where Nix runs, an environment by its owner alone, and
+//! settings may hold tokens (`access-tokens`). Nix takes what is in `NIX_CONFIG` for more important than its files,
+//! and sends it to its daemon.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -1,8 +1,8 @@
 //! Private keys that are values: they go through a pipe to an `ssh-agent` of our own, so that they are never on a disk.
 //!
-//! Each key has an agent of its own, which knows nothing else, and whose socket is in the private directory of the connection. It
-//! lives for as long as a pipe that we hold is open: however this process dies, the shell beside the agent reads its end then, and
-//! ends the agent.
+//! Each key has an agent of its own, which knows nothing else, and whose socket is in the private directory of the
+//! connection. It lives for as long as a pipe that we hold is open: however this process dies, the shell beside the
+//! agent reads its end then, and ends the agent.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

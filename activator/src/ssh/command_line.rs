@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-/// A command line that runs `words` in whatever shell reads it. Words of plain characters stay as they are. All others go to
-/// `sh`, in a form in which no shell finds anything to expand: shells differ in quotes, in `!`, in line breaks.
+/// A command line that runs `words` in whatever shell reads it. Words of plain characters stay as they are. All
+/// others go to `sh`, in a form in which no shell finds anything to expand: shells differ in quotes, in `!`, in line
+/// breaks.
 pub(super) fn for_any_shell(words: &[&str]) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:,@".contains(c);
     if words.iter().all(|word| !word.is_empty() && word.chars().all(is_plain)) {

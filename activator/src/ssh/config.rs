@@ -1,8 +1,9 @@
 //! Renders the `ssh_config`s of one connection.
 //!
-//! Our lines stand in a `Host` block before the user's and the system's own files, and `ssh` takes the first value it finds: what
-//! the endpoint says wins, everything else (`ProxyCommand`, agents, FIDO keys, algorithms) stays as the user has it. What is made
-//! for people who sit at a terminal is set to what a program needs, whatever the user's files say.
+//! Our lines stand in a `Host` block before the user's and the system's own files, and `ssh` takes the first value it
+//! finds: what the endpoint says wins, everything else (`ProxyCommand`, agents, FIDO keys, algorithms) stays as the
+//! user has it. What is made for people who sit at a terminal is set to what a program needs, whatever the user's
+//! files say.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -150,8 +151,8 @@ impl Block {
         Ok(())
     }
 
-    /// The whole configuration: this block for `host`, then the user's and the system's files. The hosts that those jump over
-    /// read it as well.
+    /// The whole configuration: this block for `host`, then the user's and the system's files. The hosts that those
+    /// jump over read it as well.
     fn render(mut self, host: &str, around: &Surroundings<'_>) -> Result<String, SshError> {
         self.0.extend(DEFAULTS.iter().map(|line| (*line).to_owned()));
         let mut text = format!("Host {host}\n");
@@ -235,8 +236,8 @@ pub(super) fn render_bastion(
     block.render(host("bastion.host", &bastion.host)?, around)
 }
 
-/// The configuration for those who use a connection that is there. None of the user's files is read, and when the connection is
-/// gone no other is made.
+/// The configuration for those who use a connection that is there. None of the user's files is read, and when the
+/// connection is gone no other is made.
 pub(super) fn render_shared() -> String {
     let gone = "ProxyCommand sh -c 'echo the shared connection is gone >&2; exit 1'";
     format!("Host *\n  BatchMode yes\n  LogLevel ERROR\n  ForwardAgent no\n  ForwardX11 no\n  {gone}\n")

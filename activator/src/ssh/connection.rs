@@ -1,63 +1,38 @@
 //! An open connection and the commands that run over it.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
 use openssh::{RemoteChild, Session};
-use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, OnceCell};
 use tokio_util::sync::CancellationToken;
 
 use super::agent::Agent;
-use super::command_line::for_any_shell;
 use super::config::ALIAS;
 use super::gate::Gate;
 use super::master::{KNOWN_HOSTS, open_master};
 use super::place::Place;
 use super::root::Root;
+use super::session::{Answer, UserSession};
 use super::values::host;
 use super::{Endpoint, HostKeyPolicy, SshError};
 use crate::children::interrupt;
 use crate::nix::find_on_path;
-use crate::text::{complaint, plain, read_at_most};
-
-/// The most that a command may print.
-const LARGEST: usize = 64 << 20;
+use crate::text::plain;
 
 /// An open master connection.
 #[derive(Debug)]
 pub struct Connection {
-    endpoint: Endpoint,
-    session: Session,
+    user: UserSession,
     /// Before the master, so that it ends first.
     root: OnceCell<Root>,
     master: Arc<Mutex<Child>>,
     accepted_key: Option<String>,
     /// What the login shell printed before it did what it was asked for.
     greeting: String,
-    place: Place,
     /// What it goes through, for as long as it does.
     _gate: Option<Arc<Gate>>,
-}
-
-/// What a remote command answered.
-#[derive(Debug)]
-pub struct Answer {
-    /// Exit code; `None` when a signal ended it.
-    pub code: Option<i32>,
-    /// Standard output.
-    pub stdout: Vec<u8>,
-    /// The beginning of standard error, as text without control characters.
-    pub stderr: String,
-}
-
-impl Answer {
-    /// Standard output as text without control characters but line breaks and tabs.
-    pub fn text(&self) -> String {
-        plain(&String::from_utf8_lossy(&self.stdout))
-    }
 }
 
 impl Connection {
@@ -79,20 +54,22 @@ impl Connection {
         let master = Arc::new(Mutex::new(master));
         let pinned = endpoint.host_public_key.clone().or_else(|| accepted_key.clone());
         Ok(Self {
-            endpoint: Endpoint { host_public_key: pinned, ..endpoint.clone() },
-            session,
+            user: UserSession {
+                endpoint: Endpoint { host_public_key: pinned, ..endpoint.clone() },
+                session,
+                place,
+            },
             root: OnceCell::new(),
             master,
             accepted_key,
             greeting,
-            place,
             _gate: gate,
         })
     }
 
     /// Where this goes. A host key that was accepted on first use is the only one there from now on.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.user.endpoint
     }
 
     /// The host key accepted on first use, where the policy allows that.
@@ -102,14 +79,14 @@ impl Connection {
 
     /// The port that was really used: the endpoint's, or the one that all the configuration files of `ssh` lead to.
     pub async fn port(&self) -> Result<u16, SshError> {
-        if let Some(port) = self.endpoint.port {
+        if let Some(port) = self.user.endpoint.port {
             return Ok(port);
         }
-        let local = |reason: String| SshError::Local { host: self.endpoint.host.clone(), reason };
+        let local = |reason: String| SshError::Local { host: self.user.endpoint.host.clone(), reason };
         let output = Command::new(find_on_path("ssh").ok_or(SshError::NotFound)?)
             .arg("-F")
-            .arg(self.place.config())
-            .args(["-G", "--", host("host", &self.endpoint.host)?])
+            .arg(self.user.place.config())
+            .args(["-G", "--", host("host", &self.user.endpoint.host)?])
             .env("LC_ALL", "C")
             .stdin(Stdio::null())
             .output()
@@ -127,39 +104,17 @@ impl Connection {
 
     /// Runs a command as the login user, with `input` on its standard input.
     pub async fn run(&self, command: &[&str], input: &[u8]) -> Result<Answer, SshError> {
-        let mut child = self.spawn(command).await?;
-        let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
-        let write = async {
-            if let Some(mut stdin) = stdin {
-                // A command that does not read its input is free to do so.
-                let _ = stdin.write_all(input).await;
-                let _ = stdin.shutdown().await;
-            }
-        };
-        let read_stdout = async {
-            match stdout {
-                Some(stdout) => read_at_most(stdout, LARGEST).await.ok_or(()),
-                None => Ok(vec![]),
-            }
-        };
-        let finished = async {
-            let read_stderr = async {
-                match stderr {
-                    Some(stderr) => complaint(stderr).await,
-                    None => String::new(),
-                }
-            };
-            let ((), stderr) = tokio::join!(write, read_stderr);
-            Ok(stderr)
-        };
-        // A command that prints without end is not waited for.
-        let Ok((stdout, stderr)) = tokio::try_join!(read_stdout, finished) else {
-            let host = self.endpoint.host.clone();
-            let reason = format!("a command there printed more than {} MiB", LARGEST >> 20);
-            return Err(SshError::Other { host, reason });
-        };
-        let code = self.exit_code(child).await?;
-        Ok(Answer { code, stdout, stderr })
+        self.user.run(command, input).await
+    }
+
+    /// Starts a command as the login user with pipes for all three streams.
+    pub async fn spawn(&self, command: &[&str]) -> Result<RemoteChild<'_>, SshError> {
+        self.user.spawn(command).await
+    }
+
+    /// Waits for a command to end; `None` when a signal ended it.
+    pub async fn exit_code(&self, child: RemoteChild<'_>) -> Result<Option<i32>, SshError> {
+        self.user.exit_code(child).await
     }
 
     /// Makes sure that so many sessions can be open at once, besides those that are.
@@ -175,18 +130,6 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for a command to end; `None` when a signal ended it.
-    pub async fn exit_code(&self, child: RemoteChild<'_>) -> Result<Option<i32>, SshError> {
-        match child.wait().await {
-            Ok(status) => Ok(status.code()),
-            // How the crate reports the shell's exit code for a command it does not find.
-            Err(openssh::Error::Remote(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(Some(127))
-            }
-            Err(error) => Err(self.lost(&error)),
-        }
-    }
-
     /// Runs a command as root: as it is, or through the endpoint's `elevate`.
     pub async fn run_as_root(&self, command: &[&str], input: &[u8]) -> Result<Answer, SshError> {
         self.run(&[self.to_root().await?.as_slice(), command].concat(), input).await
@@ -199,10 +142,10 @@ impl Connection {
 
     /// The words that make those after them a command of root's. None contains a blank.
     pub async fn to_root(&self) -> Result<Vec<&str>, SshError> {
-        if self.endpoint.elevate.is_empty() {
+        if self.user.endpoint.elevate.is_empty() {
             return Ok(vec![]);
         }
-        let root = self.root.get_or_try_init(|| Root::open(self, &self.master)).await?;
+        let root = self.root.get_or_try_init(|| Root::open(&self.user, &self.master)).await?;
         Ok(vec!["sh", &root.client])
     }
 
@@ -211,64 +154,31 @@ impl Connection {
         &self.greeting
     }
 
-    /// The options that make another `ssh` (that of `nix copy`) go through this connection, to the host [`Connection::ALIAS`].
-    /// None contains a blank.
+    /// The options that make another `ssh` (that of `nix copy`) go through this connection, to the host
+    /// [`Connection::ALIAS`]. None contains a blank.
     pub fn ssh_options(&self) -> Vec<String> {
-        self.sharing(&self.place.file("shared"))
+        self.user.ssh_options()
     }
 
-    /// The name of the machine for an `ssh` with [`Connection::ssh_options`]: it is never looked up, and no version of Nix sees
-    /// anything special in it.
+    /// The name of the machine for an `ssh` with [`Connection::ssh_options`]: it is never looked up, and no version
+    /// of Nix sees anything special in it.
     pub const ALIAS: &str = ALIAS;
 
-    /// The arguments of an `ssh` that goes through this connection and has a terminal: with all that the user's files say.
+    /// The arguments of an `ssh` that goes through this connection and has a terminal: with all that the user's files
+    /// say.
     pub fn terminal_arguments(&self) -> Result<Vec<String>, SshError> {
-        Ok([self.sharing(&self.place.config()), vec![host("host", &self.endpoint.host)?.to_owned()]].concat())
-    }
-
-    fn sharing(&self, config: &Path) -> Vec<String> {
-        let (config, socket) = (config.display().to_string(), self.place.socket().display().to_string());
-        vec!["-F".to_owned(), config, "-S".to_owned(), socket, "-o".to_owned(), "ControlMaster=no".to_owned()]
+        Ok([
+            self.user.sharing(&self.user.place.config()),
+            vec![host("host", &self.user.endpoint.host)?.to_owned()],
+        ]
+        .concat())
     }
 
     /// Ends the connection and removes its files.
     pub async fn close(&self) {
         interrupt(&mut *self.master.lock().await).await;
-        self.place.remove();
+        self.user.place.remove();
     }
-
-    /// Starts a command as the login user with pipes for all three streams.
-    pub async fn spawn(&self, command: &[&str]) -> Result<RemoteChild<'_>, SshError> {
-        self.session
-            .raw_command(for_any_shell(if command.is_empty() { &["true"] } else { command }))
-            .stdin(openssh::Stdio::piped())
-            .stdout(openssh::Stdio::piped())
-            .stderr(openssh::Stdio::piped())
-            .spawn()
-            .await
-            .map_err(|error| self.lost(&error))
-    }
-
-    fn lost(&self, error: &openssh::Error) -> SshError {
-        let (host, reason) = (self.endpoint.host.clone(), with_causes(error));
-        if reason.contains(NO_SESSION) {
-            return SshError::NoSession { host, reason };
-        }
-        SshError::Lost { host, reason }
-    }
-}
-
-/// How a master says that the server opens no more sessions.
-const NO_SESSION: &str = "Session open refused by peer";
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// The host key that `accept-new` has just written down.

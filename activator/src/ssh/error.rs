@@ -36,8 +36,8 @@ pub enum SshError {
         /// What `ssh` said.
         reason: String,
     },
-    /// The host, or something before it, closes connections before anybody can log in: too many at once, or this address is shut
-    /// out.
+    /// The host, or something before it, closes connections before anybody can log in: too many at once, or this
+    /// address is shut out.
     #[error("{host} closed the connection before the login: {reason}")]
     TurnedAway {
         /// The host.
@@ -156,8 +156,8 @@ impl SshError {
         }
     }
 
-    /// Whether the connection was closed before the login, or ended at the bastion. To come back a moment later is most often
-    /// enough.
+    /// Whether the connection was closed before the login, or ended at the bastion. To come back a moment later is
+    /// most often enough.
     pub fn is_turned_away(&self) -> bool {
         match self {
             Self::Bastion(error) => error.is_turned_away() || matches!(**error, Self::Lost { .. }),
@@ -165,8 +165,8 @@ impl SshError {
         }
     }
 
-    /// Whether it says something about the machine or its settings, as opposed to a mistake on this side, or the user's wish to
-    /// stop.
+    /// Whether it says something about the machine or its settings, as opposed to a mistake on this side, or the
+    /// user's wish to stop.
     pub fn concerns_machine(&self) -> bool {
         !matches!(self, Self::NotFound | Self::Local { .. } | Self::Cancelled)
     }
@@ -191,7 +191,10 @@ impl SshError {
         let host = host.to_owned();
         let reason = said(&plain(stderr));
         let has = |texts: &[&str]| texts.iter().any(|text| stderr.contains(text));
-        if has(&["REMOTE HOST IDENTIFICATION HAS CHANGED"]) {
+        // Of the network, whatever the reason is called: a local firewall's "Permission denied" is no refused login.
+        if stderr.lines().any(|line| line.starts_with("ssh: connect to host ")) {
+            Self::Unreachable { host, reason }
+        } else if has(&["REMOTE HOST IDENTIFICATION HAS CHANGED"]) {
             Self::HostKeyChanged { host, reason }
         } else if has(&["Host key verification failed", "host key is known for"]) {
             Self::HostKeyUnknown { host, reason }
@@ -223,8 +226,8 @@ fn option_advice(ours: &str, instead: Option<&'static str>) -> String {
     }
 }
 
-/// The lines of `ssh` that say something: without the frame around the warning of a changed key, and without advice about the
-/// `known_hosts` of one connection, which is gone with it.
+/// The lines of `ssh` that say something: without the frame around the warning of a changed key, and without advice
+/// about the `known_hosts` of one connection, which is gone with it.
 fn said(stderr: &str) -> String {
     let of_no_use = ["@", "Add correct host key in ", "Offending ", "remove with:", "ssh-keygen "];
     let lines = stderr.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -242,19 +245,24 @@ mod tests {
 
     #[test]
     fn what_ssh_says_is_sorted_by_what_can_be_done() {
-        let sort = |text| SshError::from_stderr("h", "root", text);
+        let sort = |text: &str| SshError::from_stderr("h", "root", text);
         assert!(sort("ssh: connect to host h port 22: Connection refused").is_unreachable());
         assert!(sort("ssh: Could not resolve hostname h: Name or service not known").is_unreachable());
+        for reason in ["Permission denied", "Invalid argument", "Cannot assign requested address"] {
+            assert!(sort(&format!("ssh: connect to host h port 22: {reason}")).is_unreachable(), "{reason}");
+        }
         assert!(matches!(sort("root@h: Permission denied (publickey)."), SshError::Denied { .. }));
         assert!(matches!(
             sort(
-                "No ED25519 host key is known for h and you have requested strict checking.\r\nHost key verification failed."
+                "No ED25519 host key is known for h and you have requested strict checking.\r\nHost key \
+                 verification failed."
             ),
             SshError::HostKeyUnknown { .. }
         ));
         assert!(matches!(
             sort(
-                "@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@\nHost key verification failed."
+                "@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@\nHost key \
+                 verification failed."
             ),
             SshError::HostKeyChanged { .. }
         ));
@@ -266,11 +274,12 @@ mod tests {
         let error = SshError::from_stderr(
             "h",
             "root",
-            "@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@@\n\
-             The fingerprint for the ED25519 key sent by the remote host is\nSHA256:abc.\nPlease contact your system administrator.\n\
-             Add correct host key in /tmp/nixos-ssh-x/known_hosts to get rid of this message.\n\
-             Offending ED25519 key in /tmp/nixos-ssh-x/known_hosts:1\n  remove with:\n  ssh-keygen -f '/tmp/nixos-ssh-x/known_hosts' -R 'h'\n\
-             Host key for h has changed and you have requested strict checking.\nHost key verification failed.\n",
+            "@@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@@\nThe \
+             fingerprint for the ED25519 key sent by the remote host is\nSHA256:abc.\nPlease contact your \
+             system administrator.\nAdd correct host key in /tmp/nixos-ssh-x/known_hosts to get rid of \
+             this message.\nOffending ED25519 key in /tmp/nixos-ssh-x/known_hosts:1\n  remove with:\n  \
+             ssh-keygen -f '/tmp/nixos-ssh-x/known_hosts' -R 'h'\nHost key for h has changed and you have \
+             requested strict checking.\nHost key verification failed.\n",
         );
         let text = error.to_string();
         assert!(matches!(error, SshError::HostKeyChanged { .. }), "{text}");

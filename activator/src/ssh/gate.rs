@@ -1,8 +1,9 @@
 //! The connection to a bastion, which all machines behind it share.
 //!
-//! A bastion has the login limits of OpenSSH's defaults: ten logins at once, and an address that comes too often is shut out. So
-//! it is logged in to once. Its master has no session, because many may log in to a bastion who have no shell there; machines are
-//! reached by `ssh -W` through its control socket. A shell around the master ends it when this process is gone, however it ends.
+//! A bastion has the login limits of OpenSSH's defaults: ten logins at once, and an address that comes too often is
+//! shut out. So it is logged in to once. Its master has no session, because many may log in to a bastion who have no
+//! shell there; machines are reached by `ssh -W` through its control socket. A shell around the master ends it when
+//! this process is gone, however it ends.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -200,8 +201,8 @@ impl Gate {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).count()
     }
 
-    /// What kept us from a machine, where `stderr` is what the `ssh` to it wrote, and `since` a moment before. `None`: not the
-    /// bastion.
+    /// What kept us from a machine, where `stderr` is what the `ssh` to it wrote, and `since` a moment before.
+    /// `None`: not the bastion.
     pub(super) async fn explained(&self, since: usize, machine: &str, stderr: &str) -> Option<SshError> {
         if stderr.contains("the shared connection is gone") || !self.is_alive().await {
             let reason = "it ended".to_owned();

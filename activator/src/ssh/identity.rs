@@ -7,7 +7,8 @@ use super::config::{Identity, KeyAgent};
 use super::place::Place;
 use super::{Key, SshError};
 
-/// A key that is a value goes into an agent of its own, which is added to `agents`, and its public half into a file of `place`.
+/// A key that is a value goes into an agent of its own, which is added to `agents`, and its public half into a file
+/// of `place`.
 pub(super) async fn identity(
     key: &Key,
     place: &Place,
@@ -17,6 +18,13 @@ pub(super) async fn identity(
     match key {
         Key::Ambient => Ok(None),
         Key::File(file) => {
+            if is_missing(file) {
+                return Err(SshError::Setting {
+                    name: "private_key_file",
+                    found: file.display().to_string(),
+                    expected: "a file that is there",
+                });
+            }
             let agent = if is_usable_alone(file) { KeyAgent::None } else { KeyAgent::Users };
             Ok(Some(Identity { file: file.clone(), agent }))
         }
@@ -29,6 +37,13 @@ pub(super) async fn identity(
             Ok(Some(Identity { file: place.file("key.pub"), agent: KeyAgent::Own(socket) }))
         }
     }
+}
+
+/// Whether there is neither this private key nor its public half, by which an SSH agent finds it. What `ssh` expands
+/// (`~`, `%d`, `${HOME}`) is for `ssh` to complain of.
+fn is_missing(file: &Path) -> bool {
+    let is_expanded = file.to_string_lossy().contains(['~', '%', '$']);
+    !is_expanded && !file.exists() && !file.with_added_extension("pub").exists()
 }
 
 /// Whether a file is a private key without a passphrase. What cannot be read is for `ssh` to complain of.

@@ -43,8 +43,8 @@ pub enum KeyError {
 }
 
 impl KeyPair {
-    /// Draws a new key. Until this returns it is in a file (0600, in a directory of its own): in memory, where the system has a place for
-    /// that, so that a process that is killed meanwhile leaves no key on a disk.
+    /// Draws a new key. Until this returns it is in a file (0600, in a directory of its own): in memory, where the
+    /// system has a place for that, so that a process that is killed meanwhile leaves no key on a disk.
     ///
     /// # Errors
     ///

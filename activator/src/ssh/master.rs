@@ -29,7 +29,8 @@ const GREETING: usize = 1 << 20;
 /// Pinned and newly learned host keys of the machine.
 pub(super) const KNOWN_HOSTS: &str = "known_hosts";
 
-/// Starts a master that has logged in, and returns what its shell printed before. What it needed only for that is in `agents`.
+/// Starts a master that has logged in, and returns what its shell printed before. What it needed only for that is in
+/// `agents`.
 pub(super) async fn open_master(
     ssh: &Path,
     endpoint: &Endpoint,
@@ -126,12 +127,14 @@ enum NotReady {
     Other(SshError),
 }
 
-/// Returns when the remote shell has spoken: only then does a login really work. What it said before that is its greeting.
+/// Returns when the remote shell has spoken: only then does a login really work. What it said before that is its
+/// greeting.
 async fn wait_until_ready(master: &mut Child, endpoint: &Endpoint) -> Result<String, NotReady> {
     let (stdout, stderr) = (master.stdout.take(), master.stderr.take());
     let mut greeting = vec![];
     let mut is_logged_in = false;
-    // Read for as long as the master lives: a talkative `ssh` would block on a full pipe one day. It ends with the master.
+    // Read for as long as the master lives: a talkative `ssh` would block on a full pipe one day. It ends with the
+    // master.
     let mut said = tokio::spawn(async move {
         match stderr {
             Some(stderr) => complaint(stderr).await,

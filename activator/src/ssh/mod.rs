@@ -1,8 +1,9 @@
 //! One OpenSSH connection a machine: opened once, shared by every command, gone when we are gone.
 //!
-//! We start the master ourselves (`ssh -M`) and hand its control socket to the `openssh` crate, whose native mux client
-//! then opens a session per command without another process. The master's own session runs `cat` on a pipe we hold: when
-//! this process dies, however it dies, the pipe closes, `cat` ends and so does the master. Nothing is left behind.
+//! We start the master ourselves (`ssh -M`) and hand its control socket to the `openssh` crate, whose native mux
+//! client then opens a session per command without another process. The master's own session runs `cat` on a pipe we
+//! hold: when this process dies, however it dies, the pipe closes, `cat` ends and so does the master. Nothing is left
+//! behind.
 //!
 //! A bastion is logged in to once; the connections to all machines behind it go through that one (`gate.rs`).
 
@@ -18,6 +19,7 @@ mod master;
 mod place;
 mod pool;
 mod root;
+mod session;
 mod values;
 mod version;
 mod wait;
@@ -26,10 +28,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use config::check_option;
-pub use connection::{Answer, Connection};
+pub use connection::Connection;
 pub use error::SshError;
 pub use keys::{KeyError, KeyPair, KeyType, normalized as normalized_public_key};
 pub use pool::{Pool, allow_many_files};
+pub use session::Answer;
 pub use wait::Wait;
 
 use crate::Secret;

@@ -1,7 +1,8 @@
 //! The directory of one connection: its configuration, its control socket, its host keys.
 //!
-//! OpenSSH expands `%` in the names of sockets, Nix splits `NIX_SSHOPTS` at blanks, and the path of a socket is short. So the
-//! directory is where its path has nothing of that: below the usual place for temporary files where that will do.
+//! OpenSSH expands `%` in the names of sockets, Nix splits `NIX_SSHOPTS` at blanks, and the path of a socket is
+//! short. So the directory is where its path has nothing of that: below the usual place for temporary files where
+//! that will do.
 
 use std::io::Write as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -42,8 +43,8 @@ impl Place {
         Err(SshError::Local {
             host: host.to_owned(),
             reason: format!(
-                "there is no directory for its files. Set TMPDIR to one that can be written to, with a short path of letters, digits and \
-                 `/._-` ({})",
+                "there is no directory for its files. Set TMPDIR to one that can be written to, with a \
+                 short path of letters, digits and `/._-` ({})",
                 reasons.join("; ")
             ),
         })

@@ -1,7 +1,7 @@
 //! The connections of this process: one a machine, whoever asks first opens it.
 //!
-//! Each open connection is a process and a handful of files, so there is a limit to how many stay open for the next who asks.
-//! Those in use are not counted out: how many machines are worked on at once is the scheduler's affair.
+//! Each open connection is a process and a handful of files, so there is a limit to how many stay open for the next
+//! who asks. Those in use are not counted out: how many machines are worked on at once is the scheduler's affair.
 //!
 //! Bastions are logged in to once a process, and again when such a connection has ended.
 
@@ -15,8 +15,8 @@ use super::gate::Gate;
 use super::wait::Tries;
 use super::{Bastion, Connection, Endpoint, HostKeyPolicy, SshError, Wait};
 
-/// How many connections stay open, unless somebody says otherwise: enough that the machines of most deployments are logged in to
-/// once, and with those in use well below what a process may have open: a connection takes four files.
+/// How many connections stay open, unless somebody says otherwise: enough that the machines of most deployments are
+/// logged in to once, and with those in use well below what a process may have open: a connection takes four files.
 const KEPT: usize = 64;
 
 /// Lets this process have as many files open as it may: the limit it was started with is often a cautious one.
@@ -40,8 +40,9 @@ struct Open {
 
 /// Shares connections between everything that talks to the same endpoint.
 ///
-/// With [`HostKeyPolicy::AcceptNew`] the first host key that a place shows is the only one accepted there for as long as the pool
-/// lives: every later connection, also the one that confirms a new system, goes to the machine that the first one went to.
+/// With [`HostKeyPolicy::AcceptNew`] the first host key that a place shows is the only one accepted there for as long
+/// as the pool lives: every later connection, also the one that confirms a new system, goes to the machine that the
+/// first one went to.
 #[derive(Debug)]
 pub struct Pool {
     slots: Mutex<HashMap<Endpoint, Slot>>,
@@ -60,8 +61,8 @@ struct Passage {
     failed: Option<(Instant, SshError)>,
 }
 
-/// How long a refusal of a bastion, and any other failure there, is the answer for all who ask: each of its machines waits for
-/// itself, and together they would come so often that OpenSSH shuts them out.
+/// How long a refusal of a bastion, and any other failure there, is the answer for all who ask: each of its machines
+/// waits for itself, and together they would come so often that OpenSSH shuts them out.
 const REFUSED: Duration = Duration::from_secs(10);
 const FAILED: Duration = Duration::from_secs(1);
 
@@ -97,7 +98,8 @@ impl Pool {
         Self { slots: Mutex::default(), accepted: Mutex::default(), gates: Mutex::default(), kept }
     }
 
-    /// The host key that was accepted on first use at this endpoint, where its policy allows that and a connection was made.
+    /// The host key that was accepted on first use at this endpoint, where its policy allows that and a connection
+    /// was made.
     pub fn accepted_key(&self, endpoint: &Endpoint) -> Option<String> {
         if endpoint.host_key_policy != HostKeyPolicy::AcceptNew || endpoint.host_public_key.is_some() {
             return None;
@@ -131,7 +133,8 @@ impl Pool {
         Ok(connection)
     }
 
-    /// A connection that nobody else gets, although another may be open; it is the caller's to close. Tries again as `wait` says.
+    /// A connection that nobody else gets, although another may be open; it is the caller's to close. Tries again as
+    /// `wait` says.
     pub async fn open(
         &self,
         endpoint: &Endpoint,
@@ -220,7 +223,8 @@ impl Pool {
         }
     }
 
-    /// Remembers the key that a first connection accepted. Two first connections at once may have been shown different ones.
+    /// Remembers the key that a first connection accepted. Two first connections at once may have been shown
+    /// different ones.
     fn pin(&self, endpoint: &Endpoint, connection: &Connection) -> Result<(), SshError> {
         let Some(key) = connection.accepted_key() else { return Ok(()) };
         let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! What may stand in an `ssh_config` and on the command line of `ssh`: nothing breaks out of its line, nothing looks like an
-//! option.
+//! What may stand in an `ssh_config` and on the command line of `ssh`: nothing breaks out of its line, nothing looks
+//! like an option.
 
 use std::path::Path;
 
@@ -20,8 +20,8 @@ pub(super) fn known_hosts_line(key: &str) -> Result<String, SshError> {
     }
 }
 
-/// A host name as `ssh` wants it: it reaches the command line, so it must not look like an option, and an IPv6 address has no
-/// brackets there.
+/// A host name as `ssh` wants it: it reaches the command line, so it must not look like an option, and an IPv6
+/// address has no brackets there.
 pub(super) fn host<'a>(attribute: &'static str, name: &'a str) -> Result<&'a str, SshError> {
     let legal =
         |c: char| c.is_ascii_alphanumeric() || "-._:%".contains(c) || (!c.is_ascii() && c.is_alphanumeric());

@@ -9,7 +9,8 @@ use super::SshError;
 pub enum Wait {
     /// Until the machine can be reached. A refused login is an error at once: the machine runs, and the login is wrong.
     UntilReachable(Duration),
-    /// Until the machine lets this login in: it is being made or boots, and its SSH server may start before the keys are in place.
+    /// Until the machine lets this login in: it is being made or boots, and its SSH server may start before the keys
+    /// are in place.
     UntilLetIn(Duration),
 }
 
@@ -27,12 +28,12 @@ impl Wait {
 /// The first and the longest pause after a try that did not reach the machine.
 const UNREACHED: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
-/// The first and the longest pause after a refused login. OpenSSH (`PerSourcePenalties`) shuts an address out that is refused often in a
-/// short time.
+/// The first and the longest pause after a refused login. OpenSSH (`PerSourcePenalties`) shuts an address out that is
+/// refused often in a short time.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(20));
 
-/// The first and the longest pause after a connection was closed before the login. Each is shortened by chance, so that those who were
-/// turned away together do not come back together.
+/// The first and the longest pause after a connection was closed before the login. Each is shortened by chance, so
+/// that those who were turned away together do not come back together.
 const TURNED_AWAY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(4));
 
 /// How often a host is tried again that closed the connection before the login, also where nobody wants to wait.
@@ -62,7 +63,8 @@ impl Tries {
         }
     }
 
-    /// How long to pause after a try that failed when `elapsed` had passed since the first one; `None`: it was the last.
+    /// How long to pause after a try that failed when `elapsed` had passed since the first one; `None`: it was the
+    /// last.
     pub(super) fn pause(&mut self, error: &SshError, elapsed: Duration) -> Option<Duration> {
         if error.is_refusal() {
             let (count, first) = self.refusals.unwrap_or((0, elapsed));

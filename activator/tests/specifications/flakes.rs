@@ -141,3 +141,57 @@ fn a_lock_file_that_lacks_an_input_is_warned_of() {
         assert!(warnings.contains("nix flake lock"), "{warnings}");
     }
 }
+
+/// Terraform's directory is often the flake's. What git ignores there, such as states and keys, must not come to the
+/// store, also where the lock file is not complete.
+#[test]
+fn what_git_ignores_does_not_come_to_the_store() {
+    for nix in installations() {
+        let site = Site::new(&[]);
+        let directory = site.0.path().join("flake");
+        write_flake(&directory);
+        let flake = std::fs::read_to_string(directory.join("flake.nix")).unwrap();
+        let input = format!("{{ inputs.x.url = \"path:{}/x\"; ", site.0.path().display());
+        std::fs::write(directory.join("flake.nix"), flake.replacen("{ ", &input, 1)).unwrap();
+        std::fs::create_dir(site.0.path().join("x")).unwrap();
+        std::fs::write(site.0.path().join("x/flake.nix"), "{ outputs = _: { }; }").unwrap();
+        let unique = site.0.path().file_name().unwrap().to_str().unwrap().trim_start_matches('.').to_owned();
+        let key = format!("{unique}.key");
+        std::fs::write(directory.join(&key), "secret").unwrap();
+        let in_store = || {
+            let trees = std::fs::read_dir(nix.store()).unwrap().flatten();
+            trees.map(|tree| tree.path().join(&key)).filter(|path| path.exists()).collect::<Vec<_>>()
+        };
+
+        // Without git all of it is the flake, which is said.
+        let Some(outcome) = evaluate(&site, &nix, &directory) else { continue };
+        if version(&nix) < (2, 26) {
+            // An old one does not look at a flake whose inputs are not locked.
+            continue;
+        }
+        let warnings = outcome.result["warnings"].to_string();
+        assert!(warnings.contains("not in a git repository") && warnings.contains(&key), "{warnings}");
+        for copied in in_store() {
+            std::fs::remove_dir_all(copied.parent().unwrap()).unwrap();
+        }
+
+        std::fs::write(directory.join(".gitignore"), "*.key\n").unwrap();
+        let git = |arguments: &[&str]| {
+            let mut command = std::process::Command::new("git");
+            command
+                .arg("-C")
+                .arg(&directory)
+                .args(["-c", "user.name=n", "-c", "user.email=n@n"])
+                .args(arguments);
+            assert!(command.status().unwrap().success(), "git {arguments:?}");
+        };
+        git(&["init", "-q"]);
+        git(&["add", "."]);
+        git(&["commit", "-q", "-m", "all"]);
+        let outcome = evaluate(&site, &nix, &directory).unwrap();
+        assert!(outcome.result["nodes"]["a"].get("exact").is_some(), "{}", outcome.error);
+        let warnings = outcome.result["warnings"].to_string();
+        assert!(warnings.contains("nix flake lock") && !warnings.contains(&key), "{warnings}");
+        assert_eq!(in_store(), Vec::<std::path::PathBuf>::new());
+    }
+}

@@ -26,6 +26,12 @@ use serde_json::{Value, json};
 struct Installation(OsString);
 
 impl Installation {
+    /// Where its store is, as seen from here.
+    fn store(&self) -> PathBuf {
+        let own = std::env::split_paths(&self.0).next().unwrap().join("../root/nix/store");
+        if own.is_dir() { own } else { "/nix/store".into() }
+    }
+
     /// A command that sees the store of this Nix as its own: found on its PATH, or else a path.
     fn inside(&self, program: impl AsRef<Path>) -> Command {
         let wrapper = std::env::split_paths(&self.0).next().unwrap().join("inside");

@@ -92,18 +92,64 @@ pub(crate) fn aws_attribute() -> Attribute {
     let nested = Nested::new()
         .attribute("region", text("The region of everything that names none, e.g. `eu-west-1`."))
         .attribute("profile", text("The profile in `~/.aws/config` to use, SSO profiles included."))
-        .attribute("access_key", Attribute::string().optional().sensitive().description("Access key id, together with `secret_key`. Better leave both to the environment."))
+        .attribute(
+            "access_key",
+            Attribute::string().optional().sensitive().description(
+                "Access key id, together with `secret_key`. Better leave \
+                    both to the environment.",
+            ),
+        )
         .attribute("secret_key", Attribute::string().optional().sensitive().description("Secret access key."))
-        .attribute("token", Attribute::string().optional().sensitive().description("Session token, where the keys are temporary ones."))
-        .attribute("assume_role", Attribute::nested_single(role).optional().description("A role to take on with the credentials found."))
-        .attribute("endpoints", Attribute::nested_single(endpoints).optional().description("Where services are, when not where AWS has them."))
-        .attribute("s3_use_path_style", Attribute::bool().optional().description("Address buckets as `https://HOST/BUCKET` instead of `https://BUCKET.HOST`: what most servers other than AWS want."))
-        .attribute("default_tags", Attribute::map(Type::String).optional().description("Tags for everything made in AWS; tags of a resource win."))
-        .attribute("ignore_tags", Attribute::nested_single(ignored).optional().description("Tags that other tools set on what is made here, such as those of a backup or of cost allocation: they are neither shown nor removed. What a resource or `default_tags` sets is managed all the same."))
-        .attribute("max_attempts", Attribute::number().optional().validate(validators::integer_between(1, 100)).description("How often a call is tried when AWS throttles or fails. Default: 10."));
+        .attribute(
+            "token",
+            Attribute::string()
+                .optional()
+                .sensitive()
+                .description("Session token, where the keys are temporary ones."),
+        )
+        .attribute(
+            "assume_role",
+            Attribute::nested_single(role)
+                .optional()
+                .description("A role to take on with the credentials found."),
+        )
+        .attribute(
+            "endpoints",
+            Attribute::nested_single(endpoints)
+                .optional()
+                .description("Where services are, when not where AWS has them."),
+        )
+        .attribute(
+            "s3_use_path_style",
+            Attribute::bool().optional().description(
+                "Address buckets as `https://HOST/BUCKET` instead of `https://BUCKET.HOST`: what most \
+                 servers other than AWS want.",
+            ),
+        )
+        .attribute(
+            "default_tags",
+            Attribute::map(Type::String)
+                .optional()
+                .description("Tags for everything made in AWS; tags of a resource win."),
+        )
+        .attribute(
+            "ignore_tags",
+            Attribute::nested_single(ignored).optional().description(
+                "Tags that other tools set on what is made here, such as those of a backup or of cost \
+                 allocation: they are neither shown nor removed. What a resource or `default_tags` sets is \
+                 managed all the same.",
+            ),
+        )
+        .attribute(
+            "max_attempts",
+            Attribute::number().optional().validate(validators::integer_between(1, 100)).description(
+                "How often a call is tried when AWS throttles or fails. \
+                    Default: 10.",
+            ),
+        );
     Attribute::nested_single(nested).optional().description(
-        "How to reach AWS. Default: as AWS' own tools do: environment, shared configuration and SSO, web identity, container and \
-         instance roles.",
+        "How to reach AWS. Default: as AWS' own tools do: environment, shared configuration and SSO, web \
+         identity, container and instance roles.",
     )
 }
 
@@ -130,51 +176,53 @@ impl AwsBlock {
 
     /// `None` while something is not known.
     pub(crate) fn settings(&self) -> Option<AwsSettings> {
-        self.settled().ok()
+        self.known_settings().ok()
     }
 
-    fn settled(&self) -> Result<AwsSettings, NotKnown> {
-        let keys = match (settled(&self.access_key)?, settled(&self.secret_key)?) {
+    fn known_settings(&self) -> Result<AwsSettings, NotKnown> {
+        let keys = match (known_or_null(&self.access_key)?, known_or_null(&self.secret_key)?) {
             (Some(access), Some(secret)) => Some(StaticKeys {
                 access_key: access.expose().to_owned(),
                 secret_key: secret,
-                token: settled(&self.token)?,
+                token: known_or_null(&self.token)?,
             }),
             _ => None,
         };
-        let assume_role = match settled(&self.assume_role)? {
+        let assume_role = match known_or_null(&self.assume_role)? {
             Some(role) => Some(AssumeRole {
-                role_arn: settled(&role.role_arn)?.unwrap_or_default(),
-                session_name: settled(&role.session_name)?,
-                external_id: settled(&role.external_id)?,
-                policy: settled(&role.policy)?,
-                duration: settled(&role.duration)?.map(|duration| duration.get()),
+                role_arn: known_or_null(&role.role_arn)?.unwrap_or_default(),
+                session_name: known_or_null(&role.session_name)?,
+                external_id: known_or_null(&role.external_id)?,
+                policy: known_or_null(&role.policy)?,
+                duration: known_or_null(&role.duration)?.map(|duration| duration.get()),
             }),
             None => None,
         };
-        let endpoints = match settled(&self.endpoints)? {
-            Some(urls) => {
-                Endpoints { ec2: settled(&urls.ec2)?, s3: settled(&urls.s3)?, sts: settled(&urls.sts)? }
-            }
+        let endpoints = match known_or_null(&self.endpoints)? {
+            Some(urls) => Endpoints {
+                ec2: known_or_null(&urls.ec2)?,
+                s3: known_or_null(&urls.s3)?,
+                sts: known_or_null(&urls.sts)?,
+            },
             None => Endpoints::default(),
         };
-        let default_tags = settled(&self.default_tags)?.unwrap_or_default();
+        let default_tags = known_or_null(&self.default_tags)?.unwrap_or_default();
         let default_tags =
             default_tags.into_iter().map(|(key, value)| Ok((key, value.into_known().ok_or(NotKnown)?)));
-        let ignored = settled(&self.ignore_tags)?.unwrap_or_default();
+        let ignored = known_or_null(&self.ignore_tags)?.unwrap_or_default();
         let ignored = IgnoredTags {
             keys: texts(&ignored.keys).ok_or(NotKnown)?,
             key_prefixes: texts(&ignored.key_prefixes).ok_or(NotKnown)?,
         };
         Ok(AwsSettings {
-            region: settled(&self.region)?,
-            profile: settled(&self.profile)?,
+            region: known_or_null(&self.region)?,
+            profile: known_or_null(&self.profile)?,
             keys,
             assume_role,
             endpoints,
-            s3_use_path_style: settled(&self.s3_use_path_style)?.unwrap_or(false),
+            s3_use_path_style: known_or_null(&self.s3_use_path_style)?.unwrap_or(false),
             tags: TagRules { defaults: default_tags.collect::<Result<_, NotKnown>>()?, ignored },
-            max_attempts: settled(&self.max_attempts)?,
+            max_attempts: known_or_null(&self.max_attempts)?,
         })
     }
 }
@@ -183,7 +231,7 @@ impl AwsBlock {
 struct NotKnown;
 
 /// The value or none.
-fn settled<T: Clone>(value: &Attr<T>) -> Result<Option<T>, NotKnown> {
+fn known_or_null<T: Clone>(value: &Attr<T>) -> Result<Option<T>, NotKnown> {
     match value {
         Attr::Known(value) => Ok(Some(value.clone())),
         Attr::Null => Ok(None),

@@ -13,7 +13,8 @@ use tfplugin::{Diagnostic, Path};
 pub(crate) struct AwsError {
     /// The call as IAM names it, e.g. `ec2:RunInstances`.
     action: &'static str,
-    /// What AWS calls the error, e.g. `InvalidKeyPair.Duplicate`; `None` where there was no answer, or none with a body.
+    /// What AWS calls the error, e.g. `InvalidKeyPair.Duplicate`; `None` where there was no answer, or none with a
+    /// body.
     code: Option<String>,
     message: String,
     request_id: Option<String>,
@@ -25,8 +26,9 @@ pub(crate) struct AwsError {
 /// In which region a bucket is: S3 says it also to those who ask in another region, or must not see the bucket.
 const BUCKET_REGION: &str = "x-amz-bucket-region";
 
-/// What EC2 says with the status of a failure of its own when it has looked at the call and done nothing. Then an earlier try with the
-/// same client token has had no effect either; one that was throttled was not even looked at, so that it says nothing.
+/// What EC2 says with the status of a failure of its own when it has looked at the call and done nothing. Then an
+/// earlier try with the same client token has had no effect either; one that was throttled was not even looked at, so
+/// that it says nothing.
 const REFUSALS: &[&str] = &[
     "InsufficientCapacity",
     "InsufficientHostCapacity",
@@ -112,20 +114,23 @@ impl AwsError {
             "UnrecognizedClientException",
         ];
         if self.is(&credentials) {
-            "AWS does not accept the credentials. Check that they are complete, not expired, and for this account: `aws` block of \
-             the provider, AWS_PROFILE, AWS_ACCESS_KEY_ID, `aws sso login`."
+            "AWS does not accept the credentials. Check that they are complete, not expired, and for this \
+             account: `aws` block of the provider, AWS_PROFILE, AWS_ACCESS_KEY_ID, `aws sso login`."
                 .to_owned()
         } else if self.is_denied() {
             format!(
-                "The credentials are valid but lack a permission: allow `{}` in a policy of the user or role (a minimal policy is in \
-                 the guide on AWS), or a policy of the resource or organisation denies it.",
+                "The credentials are valid but lack a permission: allow `{}` in a policy of the user or \
+                 role (a minimal policy is in the guide on AWS), or a policy of the resource or \
+                 organisation denies it.",
                 self.action
             )
         } else if self.is(&["RequestLimitExceeded", "Throttling", "ThrottlingException", "SlowDown"]) {
-            "AWS throttles the account. Run again later, lower `terraform -parallelism`, or raise `aws.max_attempts`.".to_owned()
+            "AWS throttles the account. Run again later, lower `terraform -parallelism`, or raise \
+             `aws.max_attempts`."
+                .to_owned()
         } else if self.code.is_none() && self.status.is_none() && self.message.contains("redentials") {
-            "No usable credentials were found: set them in the `aws` block of the provider, or as for AWS' own tools \
-             (AWS_PROFILE, AWS_ACCESS_KEY_ID, `aws sso login`, an instance role)."
+            "No usable credentials were found: set them in the `aws` block of the provider, or as for AWS' \
+             own tools (AWS_PROFILE, AWS_ACCESS_KEY_ID, `aws sso login`, an instance role)."
                 .to_owned()
         } else if self.code.is_none() && self.status.is_none() {
             "There was no answer. Check the network, the region's name, and `aws.endpoints` of the provider."

@@ -1,8 +1,8 @@
 //! Instances and volumes of a region, looked up for all machines at once.
 //!
-//! Terraform refreshes each machine by a call of its own. Everything the provider makes has the tag `nixos:machine`, so the first
-//! call of a region asks for all of them and the others find their answer there: two calls a region instead of two a machine.
-//! What has lost the tag, or was imported, is asked for by its id.
+//! Terraform refreshes each machine by a call of its own. Everything the provider makes has the tag `nixos:machine`,
+//! so the first call of a region asks for all of them and the others find their answer there: two calls a region
+//! instead of two a machine. What has lost the tag, or was imported, is asked for by its id.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,8 +59,8 @@ pub(crate) struct Beside {
 }
 
 impl Fleet {
-    /// The instance of this id with what is attached and what else is asked for; `None` where there is no such instance, or none any
-    /// more that EC2 remembers.
+    /// The instance of this id with what is attached and what else is asked for; `None` where there is no such
+    /// instance, or none any more that EC2 remembers.
     pub(crate) async fn instance(
         &self,
         client: &Client,

@@ -1,7 +1,7 @@
 //! AWS: one configuration a process, a client a region, errors a person can act on.
 //!
-//! Nothing is contacted before it is needed: without an `aws` block and without a resource that lives there, the provider
-//! never looks for credentials.
+//! Nothing is contacted before it is needed: without an `aws` block and without a resource that lives there, the
+//! provider never looks for credentials.
 
 mod block;
 mod consistency;
@@ -125,8 +125,8 @@ impl Aws {
         ambient.ok_or_else(|| {
             Diagnostic::error("No AWS region is configured")
                 .detail(
-                    "Found none; expected one of: this attribute, `aws.region` of the provider, AWS_REGION, or `region` of the \
-                     profile in ~/.aws/config.",
+                    "Found none; expected one of: this attribute, `aws.region` of the provider, \
+                     AWS_REGION, or `region` of the profile in ~/.aws/config.",
                 )
                 .at(path.clone())
         })
@@ -241,7 +241,10 @@ pub(crate) fn region_attribute() -> tfplugin::Attribute {
         .computed()
         .requires_replace()
         .validate(tfplugin::validators::not_empty())
-        .description("The AWS region, e.g. `eu-west-1`. Default: the provider's `aws.region`, else as AWS' own tools find it.")
+        .description(
+            "The AWS region, e.g. `eu-west-1`. Default: the provider's `aws.region`, else as AWS' own \
+             tools find it.",
+        )
 }
 
 /// The planned region: what is configured, else what the provider and its surroundings say.
@@ -257,8 +260,8 @@ pub(crate) async fn planned_region(
     }
 }
 
-/// What to say where a resource is to move to another region although its configuration names none: the surroundings of this
-/// run differ from those of the last one.
+/// What to say where a resource is to move to another region although its configuration names none: the surroundings
+/// of this run differ from those of the last one.
 pub(crate) fn moves_with_surroundings(
     what: &str,
     prior: &Attr<String>,
@@ -270,8 +273,9 @@ pub(crate) fn moves_with_surroundings(
     (from != to).then(|| {
         Diagnostic::warning(format!("{what} would be made anew in another region"))
             .detail(format!(
-                "It is in {from}, and its configuration names no region. The region of the provider's `aws` block, of AWS_REGION or of the \
-                 profile is {to} by now. To leave it where it is, set `region = \"{from}\"`, or run with that region."
+                "It is in {from}, and its configuration names no region. The region of the provider's \
+                 `aws` block, of AWS_REGION or of the profile is {to} by now. To leave it where it is, set \
+                 `region = \"{from}\"`, or run with that region."
             ))
             .at(path)
     })

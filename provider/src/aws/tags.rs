@@ -1,4 +1,5 @@
-//! Tags: the resource's own, the provider's `default_tags` below them, and those that other tools set and `ignore_tags` names.
+//! Tags: the resource's own, the provider's `default_tags` below them, and those that other tools set and
+//! `ignore_tags` names.
 
 use std::collections::BTreeMap;
 
@@ -79,8 +80,8 @@ impl TagModel {
         Attr::Known(all)
     }
 
-    /// Both attributes as AWS has them: what the state did not have and `defaults` explains is not the resource's own. What the
-    /// configuration sets is shown even where `ignore_tags` names it.
+    /// Both attributes as AWS has them: what the state did not have and `defaults` explains is not the resource's
+    /// own. What the configuration sets is shown even where `ignore_tags` names it.
     pub(crate) fn read(&mut self, found: &Tags, rules: &TagRules) {
         let defaults = &rules.defaults;
         let before = self.tags.known();
@@ -108,8 +109,8 @@ impl TagModel {
     }
 }
 
-/// All tags to write where AWS takes only whole sets: those that are wanted, and beside them those there that are not Terraform's. `managed`
-/// are the ones that Terraform has set so far.
+/// All tags to write where AWS takes only whole sets: those that are wanted, and beside them those there that are not
+/// Terraform's. `managed` are the ones that Terraform has set so far.
 pub(crate) fn whole_set(there: &Tags, managed: &Tags, wanted: &Tags) -> Tags {
     let others = there.iter().filter(|(key, _)| !managed.contains_key(*key));
     let mut all: Tags = others.map(|(key, value)| (key.clone(), value.clone())).collect();

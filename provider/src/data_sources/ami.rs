@@ -35,18 +35,61 @@ impl DataSource<Context> for Ami {
 
     fn schema(&self) -> Schema {
         Schema::new(0)
-            .description("The newest image of a NixOS release, or with a name of your choice: `nixos_machine` takes its `id` as `ec2.ami`.")
-            .attribute("release", Attribute::string().optional().validate(validators::matches(is_release, "a release such as `25.05`")).description("The NixOS release, e.g. `25.05`: the image's name begins with `nixos/25.05`. Exactly one of `release` and `name` is set."))
-            .attribute("name", Attribute::string().optional().validate(validators::not_empty()).description("The image's name, with `*` for anything, e.g. of images of your own (which need `owners` too). Exactly one of `release` and `name` is set."))
-            .attribute("architecture", Attribute::string().optional().computed().validate(validators::one_of(&["x86_64", "arm64"])).description("`x86_64` (the default) or `arm64`."))
-            .attribute("region", Attribute::string().optional().computed().validate(validators::not_empty()).description("The AWS region, e.g. `eu-west-1`. Default: the provider's `aws.region`, else as AWS' own tools find it."))
-            .attribute("owners", Attribute::list(Type::String).optional().description("Accounts whose images are taken, by number; `self` for your own. Default: NixOS' own, `427812963091`."))
+            .description(
+                "The newest image of a NixOS release, or with a name of your choice: `nixos_machine` takes \
+                 its `id` as `ec2.ami`.",
+            )
+            .attribute(
+                "release",
+                Attribute::string()
+                    .optional()
+                    .validate(validators::matches(is_release, "a release such as `25.05`"))
+                    .description(
+                        "The NixOS release, e.g. `25.05`: the image's name begins with `nixos/25.05`. \
+                         Exactly one of `release` and `name` is set.",
+                    ),
+            )
+            .attribute(
+                "name",
+                Attribute::string().optional().validate(validators::not_empty()).description(
+                    "The image's name, with `*` for anything, e.g. of images of your own (which need \
+                     `owners` too). Exactly one of `release` and `name` is set.",
+                ),
+            )
+            .attribute(
+                "architecture",
+                Attribute::string()
+                    .optional()
+                    .computed()
+                    .validate(validators::one_of(&["x86_64", "arm64"]))
+                    .description("`x86_64` (the default) or `arm64`."),
+            )
+            .attribute(
+                "region",
+                Attribute::string().optional().computed().validate(validators::not_empty()).description(
+                    "The AWS region, e.g. `eu-west-1`. Default: the provider's `aws.region`, else as AWS' \
+                     own tools find it.",
+                ),
+            )
+            .attribute(
+                "owners",
+                Attribute::list(Type::String).optional().description(
+                    "Accounts whose images are taken, by number; `self` for your own. Default: NixOS' own, \
+                     `427812963091`.",
+                ),
+            )
             .attribute("id", computed("The image's id: `ami-…`."))
             .attribute("image_name", computed("The image's whole name."))
             .attribute("system", computed("Nix' name of the image's platform, e.g. `x86_64-linux`."))
             .attribute("creation_date", computed("When the image was made."))
             .attribute("root_device_name", computed("The device that machines boot from."))
-            .attribute("root_volume_size", Attribute::number().computed().description("Size of the root volume in GiB: the least that `root_volume.size` of a machine can be."))
+            .attribute(
+                "root_volume_size",
+                Attribute::number().computed().description(
+                    "Size of the root volume in GiB: the least that `root_volume.size` of a machine can \
+                     be.",
+                ),
+            )
             .exactly_one_of(&["release", "name"])
     }
 
@@ -81,8 +124,9 @@ impl DataSource<Context> for Ami {
         let newest = found.images().iter().max_by(|a, b| a.creation_date().cmp(&b.creation_date()));
         let image = newest.ok_or_else(|| {
             Diagnostic::error("There is no such image").detail(format!(
-                "Region {region} has no image \"{pattern}\" for {architecture} of {}. Releases are published a while after they \
-                 come out and removed when they are old; see https://nixos.github.io/amis/.",
+                "Region {region} has no image \"{pattern}\" for {architecture} of {}. Releases are \
+                 published a while after they come out and removed when they are old; see \
+                 https://nixos.github.io/amis/.",
                 owners.join(", ")
             ))
         })?;

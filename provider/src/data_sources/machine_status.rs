@@ -59,32 +59,91 @@ impl DataSource<Context> for MachineStatus {
             .attribute("mount_point", text("Where it is mounted."))
             .attribute("size_bytes", number("Its size."))
             .attribute("available_bytes", number("How much of it is left for users."))
-            .attribute("read_only", flag("Whether nothing can be written to it: as it is wanted, or because the kernel found errors on it."));
+            .attribute(
+                "read_only",
+                flag(
+                    "Whether nothing can be written to it: as it is wanted, or because the kernel found \
+                     errors on it.",
+                ),
+            );
         Schema::new(0)
             .description(
-                "How a machine is doing now, for `check` blocks and outputs. A machine that cannot be reached is no error: \
-                 `reachable` is false, and everything that only the machine could tell is null, or an empty list.",
+                "How a machine is doing now, for `check` blocks and outputs. A machine that cannot be \
+                 reached is no error: `reachable` is false, and everything that only the machine could \
+                 tell is null, or an empty list.",
             )
-            .attribute("machine", Attribute::nested_single(target_attributes(Direction::Input)).required().description("The machine: `nixos_machine.web.target`."))
-            .attribute("connect_deadline", Attribute::duration().optional().description("How long to try again to reach a machine that does not answer. Default: one try."))
+            .attribute(
+                "machine",
+                Attribute::nested_single(target_attributes(Direction::Input))
+                    .required()
+                    .description("The machine: `nixos_machine.web.target`."),
+            )
+            .attribute(
+                "connect_deadline",
+                Attribute::duration().optional().description(
+                    "How long to try again to reach a machine that does not \
+                    answer. Default: one try.",
+                ),
+            )
             .attribute("reachable", flag("Whether somebody can log in and run a command."))
             .attribute("problem", text("Why the machine cannot be reached; null where it can."))
             .attribute("current_system", text("The system that the machine runs: a store path."))
-            .attribute("specialisation", text("Which specialisation of its system profile's system the machine runs; null where it runs that system itself, or another one."))
+            .attribute(
+                "specialisation",
+                text(
+                    "Which specialisation of its system profile's system the machine runs; null where it \
+                     runs that system itself, or another one.",
+                ),
+            )
             .attribute("booted_system", text("The system that the machine was booted with: a store path."))
-            .attribute("profile", text("The system that `/nix/var/nix/profiles/system` leads to, normally the one that boots next: a store path."))
-            .attribute("generation", number("The number of the generation that `profile` is; null where a deployment has not made it the one that boots yet."))
-            .attribute("reboot_required", flag("Whether the machine was booted with another kernel, initial RAM disk or set of modules than it runs."))
+            .attribute(
+                "profile",
+                text(
+                    "The system that `/nix/var/nix/profiles/system` leads to, normally the one that boots \
+                     next: a store path.",
+                ),
+            )
+            .attribute(
+                "generation",
+                number(
+                    "The number of the generation that `profile` is; null where a deployment has not made \
+                     it the one that boots yet.",
+                ),
+            )
+            .attribute(
+                "reboot_required",
+                flag(
+                    "Whether the machine was booted with another kernel, initial RAM disk or set of \
+                     modules than it runs.",
+                ),
+            )
             .attribute("nixos_release", text("The NixOS release, e.g. `24.11`."))
             .attribute("machine_id", text("`/etc/machine-id`."))
             .attribute("boot_id", text("Changes with every boot."))
             .attribute("uptime_seconds", number("Time since boot."))
-            .attribute("systemd_state", text("What `systemctl is-system-running` says: `running`, `degraded`, …"))
-            .attribute("failed_units", Attribute::list(Type::String).computed().description("Names of the units that failed."))
-            .attribute("load_average", Attribute::list(Type::Number).computed().description("Load averages over 1, 5 and 15 minutes."))
+            .attribute(
+                "systemd_state",
+                text(
+                    "What `systemctl is-system-running` says: `running`, \
+                                              `degraded`, …",
+                ),
+            )
+            .attribute(
+                "failed_units",
+                Attribute::list(Type::String).computed().description("Names of the units that failed."),
+            )
+            .attribute(
+                "load_average",
+                Attribute::list(Type::Number)
+                    .computed()
+                    .description("Load averages over 1, 5 and 15 minutes."),
+            )
             .attribute("memory_bytes", number("All memory of the machine."))
             .attribute("memory_available_bytes", number("How much of the memory programs could still have."))
-            .attribute("disks", Attribute::nested_list(disk).computed().description("Mounted disks, each once."))
+            .attribute(
+                "disks",
+                Attribute::nested_list(disk).computed().description("Mounted disks, each once."),
+            )
     }
 
     async fn read(&self, cx: &Cx<Context>, config: Model) -> Result<Model, Diagnostics> {

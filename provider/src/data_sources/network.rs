@@ -57,23 +57,81 @@ impl DataSource<Context> for NetworkDataSource {
         let node = Nested::new()
             .attribute("target_env", text("`deployment.targetEnv`: the kind of place the node is meant for."))
             .attribute("target_host", text("`deployment.targetHost`: where to reach it."))
-            .attribute("target_port", Attribute::number().computed().description("`deployment.targetPort`: the port of its SSH server."))
+            .attribute(
+                "target_port",
+                Attribute::number()
+                    .computed()
+                    .description("`deployment.targetPort`: the port of its SSH server."),
+            )
             .attribute("target_user", text("`deployment.targetUser`: who logs in."))
-            .attribute("toplevel", text("The node's system: its store path. Null where the node is not in `machines`, or needs facts of one that is not."))
+            .attribute(
+                "toplevel",
+                text(
+                    "The node's system: its store path. Null where the node is not in `machines`, or needs \
+                     facts of one that is not.",
+                ),
+            )
             .attribute("drv", text("The derivation that builds the system; null where `toplevel` is."))
-            .attribute("nixos_version", text("The NixOS version of the system, e.g. `24.11.20250101.abcdef`; null where `toplevel` is."))
-            .attribute("waits_for", text("The fact without which `toplevel` is not known, e.g. `machines.db.private_ipv4`."));
+            .attribute(
+                "nixos_version",
+                text(
+                    "The NixOS version of the system, e.g. `24.11.20250101.abcdef`; null where `toplevel` \
+                     is.",
+                ),
+            )
+            .attribute(
+                "waits_for",
+                text(
+                    "The fact without which `toplevel` is not known, e.g. \
+                                          `machines.db.private_ipv4`.",
+                ),
+            );
         spec_attributes(Schema::new(0).description(
-            "What a specification says about its nodes: a `for_each` over it gives each node its `nixos_machine`. The result is \
-             stored in the plan and not read again at apply.",
+            "What a specification says about its nodes: a `for_each` over it gives each node its \
+             `nixos_machine`. The result is stored in the plan and not read again at apply.",
         ))
-        .attribute("machines", machines_attribute().optional().description("The machines that exist already: their nodes are evaluated to the system. Without it only `deployment`, `network_resources` and `values` are, which needs no facts."))
-        .attribute("options", strings_attribute("Options whose values are wanted in `values`, e.g. `[\"services.openssh.ports\"]`."))
+        .attribute(
+            "machines",
+            machines_attribute().optional().description(
+                "The machines that exist already: their nodes are evaluated to the system. Without it only \
+                 `deployment`, `network_resources` and `values` are, which needs no facts.",
+            ),
+        )
+        .attribute(
+            "options",
+            strings_attribute(
+                "Options whose values are wanted in `values`, e.g. \
+                                                 `[\"services.openssh.ports\"]`.",
+            ),
+        )
         .attribute("nodes", Attribute::nested_map(node).computed().description("The nodes, by name."))
         .attribute("description", text("`network.description`."))
-        .attribute("deployment", Attribute::dynamic().computed().description("`deployment.*` of each node: an object of nodes, each an object as in the specification, so that `deployment[\"web\"].ec2.instanceType` can drive the resource that makes the machine. What is secret there is left out; what is not known yet is null. A machine or a resource in there is its name."))
-        .attribute("network_resources", Attribute::dynamic().computed().description("`resources.TYPE.NAME` as the specification declares them, e.g. `network_resources.s3Buckets[\"assets\"].name`. What is secret there is left out; what is not known yet is null. A machine, or another resource, in one is its name."))
-        .attribute("values", Attribute::dynamic().computed().description("The values of `options`: an object of nodes, each an object by option; null where an option has no value, or one that needs a fact of a machine that is not in `machines`. The platform of such a machine is taken to be that of the computer where Terraform runs; in a flake it is not known."))
+        .attribute(
+            "deployment",
+            Attribute::dynamic().computed().description(
+                "`deployment.*` of each node: an object of nodes, each an object as in the specification, \
+                 so that `deployment[\"web\"].ec2.instanceType` can drive the resource that makes the \
+                 machine. What is secret there is left out; what is not known yet is null. A machine or a \
+                 resource in there is its name.",
+            ),
+        )
+        .attribute(
+            "network_resources",
+            Attribute::dynamic().computed().description(
+                "`resources.TYPE.NAME` as the specification declares them, e.g. \
+                 `network_resources.s3Buckets[\"assets\"].name`. What is secret there is left out; what is \
+                 not known yet is null. A machine, or another resource, in one is its name.",
+            ),
+        )
+        .attribute(
+            "values",
+            Attribute::dynamic().computed().description(
+                "The values of `options`: an object of nodes, each an object by option; null where an \
+                 option has no value, or one that needs a fact of a machine that is not in `machines`. The \
+                 platform of such a machine is taken to be that of the computer where Terraform runs; in a \
+                 flake it is not known.",
+            ),
+        )
     }
 
     async fn read(&self, cx: &Cx<Context>, mut config: Network) -> Result<Network, Diagnostics> {
@@ -94,7 +152,8 @@ impl DataSource<Context> for NetworkDataSource {
         };
         let request = Request { options: known_elements(&config.options).cloned().collect(), ..request };
         if !cx.data.is_nix_known() {
-            let detail = "It takes a value from something that does not exist before apply, so nothing can be evaluated.";
+            let detail = "It takes a value from something that does not exist before apply, so nothing can \
+                          be evaluated.";
             return Err(Diagnostic::error("The provider's `nix` block is not known yet")
                 .detail(detail)
                 .into());
@@ -102,7 +161,8 @@ impl DataSource<Context> for NetworkDataSource {
         let nix = cx.data.nix().await.map_err(|error| diagnose::nix(&error))?;
         let failed = |error| diagnose::evaluation(&error, &path);
         let described = cx.data.evaluator.describe(nix, &request, &cx.cancel).await.map_err(failed)?;
-        // Only what has a machine has all that its system may need; the others are asked what they say of themselves, no more.
+        // Only what has a machine has all that its system may need; the others are asked what they say of themselves,
+        // no more.
         let wanted =
             described.nodes.keys().filter(|name| request.machines.contains_key(*name)).cloned().collect();
         let request = Request { nodes: Some(wanted), ..request };

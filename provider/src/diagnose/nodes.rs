@@ -17,8 +17,9 @@ pub(crate) fn nodes<'a>(nodes: impl IntoIterator<Item = (&'a MachineName, &'a No
             Node::NoMachine { of, fact } => {
                 let summary = format!("Node \"{name}\" needs machine \"{of}\", which is not in `machines`");
                 let detail = format!(
-                    "The configuration of \"{name}\" uses `{fact}` of \"{of}\". That node is part of the specification, but no \
-                     machine was given for it.\n\nAdd it: machines = {{ …, {of} = nixos_machine.{of}.target }}"
+                    "The configuration of \"{name}\" uses `{fact}` of \"{of}\". That node is part of the \
+                     specification, but no machine was given for it.\n\nAdd it: machines = {{ …, {of} = \
+                     nixos_machine.{of}.target }}"
                 );
                 found.push((name, Diagnostic::error(summary).detail(detail).at(machines.clone().key(name))));
             }
@@ -85,8 +86,9 @@ impl Mistake<'_> {
         let mut detail = self.trace.explained();
         if detail.contains("does not specify your root file system") {
             detail.push_str(
-                "\n\nNixOps gave its machines on EC2 a root file system and a boot loader. For a machine on EC2, set `target_env = \"ec2\"` in its \
-                 nixos_machine; for another one, import its `hardware-configuration.nix`.",
+                "\n\nNixOps gave its machines on EC2 a root file system and a boot loader. For a machine \
+                 on EC2, set `target_env = \"ec2\"` in its nixos_machine; for another one, import its \
+                 `hardware-configuration.nix`.",
             );
         }
         if !self.others.is_empty() {

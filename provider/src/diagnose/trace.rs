@@ -40,7 +40,8 @@ impl<'a> Trace<'a> {
         Self { cause: cause.trim_end(), frames, innermost, is_innermost_first: true, printed }
     }
 
-    /// What tells it from other mistakes: where it is, or where it was noticed. Of a recursion nobody knows where it began.
+    /// What tells it from other mistakes: where it is, or where it was noticed. Of a recursion nobody knows where it
+    /// began.
     pub(super) fn identity(&self) -> [&'a str; 2] {
         let is_place = |line: &str| line.starts_with("at ") && line.ends_with(':');
         if self.cause.contains("infinite recursion") {
@@ -62,14 +63,16 @@ impl<'a> Trace<'a> {
         };
         if self.cause.contains("stack overflow") {
             text.push_str(
-                "\n\nSomething contains itself, or asks for itself: a machine that is printed, an option that needs its own value. Nix does \
-                 not say where. The machine named above, and what was changed last, are where to look.",
+                "\n\nSomething contains itself, or asks for itself: a machine that is printed, an option \
+                 that needs its own value. Nix does not say where. The machine named above, and what was \
+                 changed last, are where to look.",
             );
         }
         if [self.cause, self.frames].iter().any(|text| text.contains("allow-import-from-derivation")) {
             text.push_str(
-                "\n\nThe evaluation imports something that has to be built first. Set `import_from_derivation = true` to let a \
-                 plan build it, or commit what is built to the source.",
+                "\n\nThe evaluation imports something that has to be built first. Set \
+                 `import_from_derivation = true` to let a plan build it, or commit what is built to the \
+                 source.",
             );
         }
         if let Some(advice) = advice(self.cause).or_else(|| advice(self.frames)) {
@@ -97,7 +100,8 @@ mod tests {
 
     #[test]
     fn the_cause_of_a_trace_comes_first() {
-        let frames = "       … while evaluating x\n         at a.nix:1:2:\n\n       … while calling y\n         at b.nix:3:4:";
+        let frames = "       … while evaluating x\n         at a.nix:1:2:\n\n       … while calling y\n         \
+                      at b.nix:3:4:";
         let text =
             Trace::new(&format!("error:\n{frames}\n\n       error: on purpose\n       more\n")).explained();
         assert!(

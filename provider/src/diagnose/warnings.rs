@@ -17,7 +17,8 @@ const TEXT: usize = 4000;
 /// How many machines are named.
 const MACHINES: usize = 12;
 
-/// The warnings of all machines. Terraform shows one of those with the same headline, so that each has its text in there.
+/// The warnings of all machines. Terraform shows one of those with the same headline, so that each has its text in
+/// there.
 pub(crate) fn warnings<'a>(nodes: impl IntoIterator<Item = (&'a MachineName, &'a Node)>) -> Diagnostics {
     let mut found: Vec<(&str, Vec<&MachineName>)> = vec![];
     for (name, node) in nodes {
@@ -63,6 +64,7 @@ pub(crate) fn of_specification(warning: &Warning, spec: &Path) -> Diagnostic {
     let summary = match warning {
         Warning::Unlocked { .. } => "The flake's lock file is not complete",
         Warning::NotAccepted { .. } => "The flake's `nixConfig` is not applied",
+        Warning::Exposed { .. } => "Files with secrets are copied to the Nix store",
         Warning::NotFetched { .. } => "The flake is not evaluated purely",
     };
     Diagnostic::warning(summary).detail(warning.to_string()).at(spec.clone())

@@ -28,13 +28,35 @@ impl EphemeralResource<Context> for SshKeyPair {
     fn schema(&self) -> Schema {
         Schema::new(0)
             .description(
-                "An SSH key that is drawn anew in each run and stored nowhere: for write-only attributes, which keep what they were \
-                 given until their version changes. Needs `ssh-keygen` where Terraform runs.",
+                "An SSH key that is drawn anew in each run and stored nowhere: for write-only attributes, \
+                 which keep what they were given until their version changes. Needs `ssh-keygen` where \
+                 Terraform runs.",
             )
-            .attribute("type", Attribute::string().optional().validate(validators::one_of(&["ed25519", "rsa"])).description("`ed25519` (the default) or `rsa`."))
-            .attribute("bits", Attribute::number().optional().validate(validators::integer_between(2048, 16384)).description("Length of an RSA key. Default: 4096."))
-            .attribute("private_key", Attribute::string().computed().sensitive().description("The private half in OpenSSH's format, without a passphrase."))
-            .attribute("public_key", Attribute::string().computed().description("The public half, as in `authorized_keys`."))
+            .attribute(
+                "type",
+                Attribute::string()
+                    .optional()
+                    .validate(validators::one_of(&["ed25519", "rsa"]))
+                    .description("`ed25519` (the default) or `rsa`."),
+            )
+            .attribute(
+                "bits",
+                Attribute::number()
+                    .optional()
+                    .validate(validators::integer_between(2048, 16384))
+                    .description("Length of an RSA key. Default: 4096."),
+            )
+            .attribute(
+                "private_key",
+                Attribute::string().computed().sensitive().description(
+                    "The private half in OpenSSH's format, without a \
+                    passphrase.",
+                ),
+            )
+            .attribute(
+                "public_key",
+                Attribute::string().computed().description("The public half, as in `authorized_keys`."),
+            )
     }
 
     async fn validate(&self, config: Model) -> Result<(), Diagnostics> {

@@ -13,13 +13,16 @@ impl Function for KnownHosts {
         Signature::returns(Type::String)
             .summary("The host keys of machines as a known_hosts file")
             .description(
-                "Writes the host keys of machines as `ssh` reads them in `known_hosts`: a line for each machine, with the port where \
-                 it is not 22. Other programs, and people, then check the same keys as Terraform does.",
+                "Writes the host keys of machines as `ssh` reads them in `known_hosts`: a line for each \
+                 machine, with the port where it is not 22. Other programs, and people, then check the \
+                 same keys as Terraform does.",
             )
             .parameter(
                 "targets",
-                Parameter::new(Type::Dynamic)
-                    .description("Targets of machines, by name or as a list: `{ web = nixos_machine.web.target }`."),
+                Parameter::new(Type::Dynamic).description(
+                    "Targets of machines, by name or as a list: `{ web = \
+                                  nixos_machine.web.target }`.",
+                ),
             )
     }
 

@@ -13,9 +13,10 @@ impl Function for ToNix {
         Signature::returns(Type::String)
             .summary("A value as a Nix expression")
             .description(
-                "Writes any value as a Nix expression: objects and maps as attribute sets, lists, sets and tuples as lists. Strings \
-                 are escaped, so nothing in them is evaluated. What a deployment itself should know is better passed in its \
-                 `arguments`; this is for files that Nix reads otherwise, e.g. by `local_file`.",
+                "Writes any value as a Nix expression: objects and maps as attribute sets, lists, sets and \
+                 tuples as lists. Strings are escaped, so nothing in them is evaluated. What a deployment \
+                 itself should know is better passed in its `arguments`; this is for files that Nix reads \
+                 otherwise, e.g. by `local_file`.",
             )
             .parameter("value", Parameter::new(Type::Dynamic).allow_null().description("The value."))
     }
@@ -135,8 +136,9 @@ mod tests {
             "text": "\"${x}\" $y \\ \n\u{e9}"
         });
         let text = ToNix.call((value.into(),)).unwrap();
-        let expected = "{\n  \"a b\" = null;\n  empty = { };\n  \"if\" = true;\n  n = [\n    1\n    (-2)\n    0.5\n    2.0e-7\n  ];\n  \
-            name = \"web\";\n  none = [ ];\n  text = \"\\\"\\${x}\\\" $y \\\\ \\n\u{e9}\";\n}";
+        let expected = "{\n  \"a b\" = null;\n  empty = { };\n  \"if\" = true;\n  n = [\n    1\n    (-2)\n    \
+                        0.5\n    2.0e-7\n  ];\n  name = \"web\";\n  none = [ ];\n  text = \"\\\"\\${x}\\\" \
+                        $y \\\\ \\n\u{e9}\";\n}";
         assert_eq!(text, expected);
     }
 

@@ -16,8 +16,8 @@ pub(crate) struct Addresses {
 }
 
 impl Addresses {
-    /// What one address, at which the machine is reached, tells. A loopback address, and an IPv6 address of one site or link, tell
-    /// nothing.
+    /// What one address, at which the machine is reached, tells. A loopback address, and an IPv6 address of one site
+    /// or link, tell nothing.
     pub(crate) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) if facts::is_private(address) => {

@@ -53,7 +53,10 @@ impl SshDefaults {
             Some(Some(text)) => Ok(Key::Text(Secret::new(text.expose()))),
             Some(None) => Err(NoEndpoint::Later(
                 Diagnostic::error(format!("The private key \"{name}\" is not known yet"))
-                    .detail("The provider's `ssh.private_keys` takes it from something that does not exist before apply.")
+                    .detail(
+                        "The provider's `ssh.private_keys` takes it from something that does not exist \
+                         before apply.",
+                    )
                     .at(path.clone()),
             )),
             None => {
@@ -62,7 +65,8 @@ impl SshDefaults {
                 Err(NoEndpoint::Wrong(
                     Diagnostic::error(format!("There is no private key \"{name}\""))
                         .detail(format!(
-                            "Expected the name of a key in the provider's `ssh.private_keys`, which has: {names}."
+                            "Expected the name of a key in the provider's `ssh.private_keys`, which has: \
+                             {names}."
                         ))
                         .at(path.clone()),
                 ))

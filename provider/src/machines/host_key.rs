@@ -1,7 +1,7 @@
 //! The machine's SSH host key, so that already the first login is to the right machine.
 //!
-//! A key is made here and handed over in user data. Whoever is on the machine can read user data, so the machine makes itself
-//! another one at the first login, and that is the one that is pinned.
+//! A key is made here and handed over in user data. Whoever is on the machine can read user data, so the machine
+//! makes itself another one at the first login, and that is the one that is pinned.
 
 use nixos_activator::ssh::{Connection, KeyPair, SshError, normalized_public_key};
 
@@ -11,7 +11,8 @@ const FOR_CLOUD_INIT: &str = "#cloud-config\nssh_deletekeys: true\nssh_keys:\n  
 
 /// User data that give the machine this host key, as the image reads them.
 ///
-/// NixOS' images look for the two lines of `ec2-data.nix`, in which `|` stands for the end of a line; cloud-init reads `ssh_keys`.
+/// NixOS' images look for the two lines of `ec2-data.nix`, in which `|` stands for the end of a line; cloud-init
+/// reads `ssh_keys`.
 pub(crate) fn user_data(image: &str, pair: &KeyPair) -> String {
     let private = pair.private.expose().trim_end();
     match image {
@@ -31,8 +32,8 @@ pub(crate) fn hands_over(user_data: &str) -> Option<&'static str> {
     known.into_iter().find(|(beginning, _)| user_data.starts_with(beginning)).map(|(_, how)| how)
 }
 
-/// Makes a new host key beside the old one, puts it in its place and tells sshd. The old one comes back when sshd does not
-/// take the new one.
+/// Makes a new host key beside the old one, puts it in its place and tells sshd. The old one comes back when sshd
+/// does not take the new one.
 const ROTATE: &str = r#"
 set -eu
 PATH="$PATH:/run/current-system/sw/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -106,8 +107,8 @@ mod tests {
     fn nixos_gets_a_line_for_each_half() {
         assert_eq!(
             user_data("nixos", &pair()),
-            "SSH_HOST_ED25519_KEY_PUB:ssh-ed25519 AAAA\n\
-             SSH_HOST_ED25519_KEY:-----BEGIN OPENSSH PRIVATE KEY-----|b3Bl|-----END OPENSSH PRIVATE KEY-----|\n"
+            "SSH_HOST_ED25519_KEY_PUB:ssh-ed25519 AAAA\nSSH_HOST_ED25519_KEY:-----BEGIN OPENSSH PRIVATE \
+             KEY-----|b3Bl|-----END OPENSSH PRIVATE KEY-----|\n"
         );
     }
 
@@ -115,8 +116,9 @@ mod tests {
     fn cloud_init_gets_a_document() {
         assert_eq!(
             user_data("cloud_init", &pair()),
-            "#cloud-config\nssh_deletekeys: true\nssh_keys:\n  ed25519_private: |\n    -----BEGIN OPENSSH PRIVATE KEY-----\n    \
-             b3Bl\n    -----END OPENSSH PRIVATE KEY-----\n  ed25519_public: ssh-ed25519 AAAA\n"
+            "#cloud-config\nssh_deletekeys: true\nssh_keys:\n  ed25519_private: |\n    -----BEGIN OPENSSH \
+             PRIVATE KEY-----\n    b3Bl\n    -----END OPENSSH PRIVATE KEY-----\n  ed25519_public: \
+             ssh-ed25519 AAAA\n"
         );
     }
 }

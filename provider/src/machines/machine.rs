@@ -1,7 +1,7 @@
 //! `nixos_machine` as it is configured and stored, and the views of it that all places share.
 //!
-//! What a machine is (its identity, its addresses, its platform and release) is held in attributes of its own. `target` is a view of them:
-//! [`Machine::update_target`] makes it anew after each change.
+//! What a machine is (its identity, its addresses, its platform and release) is held in attributes of its own.
+//! `target` is a view of them: [`Machine::update_target`] makes it anew after each change.
 
 use serde::{Deserialize, Serialize};
 use tfplugin::{Attr, Path, Timeouts};

@@ -1,7 +1,8 @@
 //! Where machines can run.
 //!
-//! Each place is a folder and owns one block of `nixos_machine`: [`Place`] says what it has to do. Everything after that is the same for all of
-//! them: the first login, the facts that a machine tells about itself, its host key, and the [`Target`] that deployments take.
+//! Each place is a folder and owns one block of `nixos_machine`: [`Place`] says what it has to do. Everything after
+//! that is the same for all of them: the first login, the facts that a machine tells about itself, its host key, and
+//! the [`Target`] that deployments take.
 //!
 //! To add a place: a folder with its block and its `Place`, a line in [`PLACES`], and its block in [`machine`].
 

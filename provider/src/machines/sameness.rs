@@ -18,8 +18,9 @@ pub(crate) enum Sameness {
 impl Target {
     /// Whether this is the machine that `prior` was.
     ///
-    /// An instance stays one when it gets another host key. Without an instance, machine id and host key must both be the same where both
-    /// targets have them, because images may bring a machine id that all their machines share. What has neither is its address.
+    /// An instance stays one when it gets another host key. Without an instance, machine id and host key must both be
+    /// the same where both targets have them, because images may bring a machine id that all their machines share.
+    /// What has neither is its address.
     pub(crate) fn sameness(&self, prior: &Self) -> Sameness {
         let is_equal = |one: &String, other: &String| one == other;
         let instance = compared(&self.instance_id, &prior.instance_id, is_equal);

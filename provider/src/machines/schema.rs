@@ -39,9 +39,10 @@ impl Direction {
 }
 
 /// What `elevate` is.
-pub(crate) const ELEVATE: &str = "The command that runs its arguments as root where `user` is not root: `[\"sudo\", \"-n\"]`, \
-    `[\"doas\", \"-n\"]`, `[\"run0\", \"--no-ask-password\"]`, or without these options where the provider's `ssh.elevate_password` \
-    answers what they ask. It runs once a connection.";
+pub(crate) const ELEVATE: &str = "The command that runs its arguments as root where `user` is not root: \
+                                  `[\"sudo\", \"-n\"]`, `[\"doas\", \"-n\"]`, `[\"run0\", \
+                                  \"--no-ask-password\"]`, or without these options where the provider's \
+                                  `ssh.elevate_password` answers what they ask. It runs once a connection.";
 
 /// The attributes of a target. The same set in both directions, so that one can be assigned to the other.
 pub(crate) fn target_attributes(direction: Direction) -> Nested {
@@ -60,8 +61,8 @@ pub(crate) fn target_attributes(direction: Direction) -> Nested {
         .attribute(
             "state_version",
             text().description(
-                "What `system.stateVersion` is where the specification does not say it: the NixOS release the machine was installed \
-                 with, e.g. `24.11`.",
+                "What `system.stateVersion` is where the specification does not say it: the NixOS release \
+                 the machine was installed with, e.g. `24.11`.",
             ),
         )
         .attribute(
@@ -80,8 +81,8 @@ pub(crate) fn target_attributes(direction: Direction) -> Nested {
         .attribute(
             "machine_id",
             text().description(direction.described(
-                "`/etc/machine-id`. With another one, it is another machine that answers at this address: it is deployed anew, and nothing \
-                 that was known of the one before is believed.",
+                "`/etc/machine-id`. With another one, it is another machine that answers at this address: \
+                 it is deployed anew, and nothing that was known of the one before is believed.",
                 "the machine is told by its host key, else by its address",
             )),
         )
@@ -95,9 +96,10 @@ pub(crate) fn target_attributes(direction: Direction) -> Nested {
 }
 
 /// What `target_env` is, here and in `nixos_machine`.
-pub(crate) const TARGET_ENV: &str = "Where the machine is, as NixOps' `deployment.targetEnv` had it. With `ec2`, a machine of a NixOps network \
-    gets what NixOps gave it there: nixpkgs' `virtualisation/amazon-image.nix`, which `disabledModules` leaves out again. `none`, or null: \
-    nothing.";
+pub(crate) const TARGET_ENV: &str = "Where the machine is, as NixOps' `deployment.targetEnv` had it. With \
+                                     `ec2`, a machine of a NixOps network gets what NixOps gave it there: \
+                                     nixpkgs' `virtualisation/amazon-image.nix`, which `disabledModules` \
+                                     leaves out again. `none`, or null: nothing.";
 
 /// What it may be.
 pub(crate) fn target_env_values() -> Validator {
@@ -117,13 +119,60 @@ pub(crate) fn connection_attributes(nested: Nested, direction: Direction) -> Nes
         Direction::Output => list(),
     };
     nested
-        .attribute("port", port.description(described("Port of the SSH server.", "the provider's `ssh.port`, else as `ssh_config` says, else 22")))
-        .attribute("user", text().description(described("The user who logs in.", "the provider's `ssh.user`, else `root`")))
-        .attribute("key", text().description(described("The name of a private key in the provider's `ssh.private_keys`.", "`private_key_file`")))
-        .attribute("private_key_file", text().description(described("A private key file on the machine where Terraform runs.", "the provider's `ssh.private_key_file`, else agent and `ssh_config`")))
-        .attribute("host_key_policy", text().validate(policy).description(described("What to do with a host key that is not known: `strict` (refuse), `accept_new` (accept the first one that is seen, and only that one from then on) or `off` (never check). With `accept_new`, `nixos_machine` keeps the key in `host_public_key` and a deployment in its private state; a data source, which keeps nothing, holds to it until Terraform ends.", "the provider's `ssh.host_key_policy`")))
-        .attribute("bastion", bastion.description(described("A host to jump over. All machines behind it share one connection to it.", "the provider's `ssh.bastion`")))
-        .attribute("options", options.description("Further lines for `ssh_config`, each as `Keyword=value`, before those of the provider's `ssh.options`. One that cannot change what every connection has is an error."))
+        .attribute(
+            "port",
+            port.description(described(
+                "Port of the SSH server.",
+                "the provider's `ssh.port`, else as `ssh_config` says, else \
+                    22",
+            )),
+        )
+        .attribute(
+            "user",
+            text().description(described("The user who logs in.", "the provider's `ssh.user`, else `root`")),
+        )
+        .attribute(
+            "key",
+            text().description(described(
+                "The name of a private key in the provider's \
+                                                        `ssh.private_keys`.",
+                "`private_key_file`",
+            )),
+        )
+        .attribute(
+            "private_key_file",
+            text().description(described(
+                "A private key file on the machine where \
+                                                                     Terraform runs.",
+                "the provider's `ssh.private_key_file`, else agent and \
+                    `ssh_config`",
+            )),
+        )
+        .attribute(
+            "host_key_policy",
+            text().validate(policy).description(described(
+                "What to do with a host key that is not known: `strict` (refuse), `accept_new` (accept the \
+                 first one that is seen, and only that one from then on) or `off` (never check). With \
+                 `accept_new`, `nixos_machine` keeps the key in `host_public_key` and a deployment in its \
+                 private state; a data source, which keeps nothing, holds to it until Terraform ends.",
+                "the provider's `ssh.host_key_policy`",
+            )),
+        )
+        .attribute(
+            "bastion",
+            bastion.description(described(
+                "A host to jump over. All machines behind it \
+                                                             share one connection to it.",
+                "the provider's `ssh.bastion`",
+            )),
+        )
+        .attribute(
+            "options",
+            options.description(
+                "Further lines for `ssh_config`, each as `Keyword=value`, before those of the provider's \
+                 `ssh.options`. One that cannot change what every connection has is an error.",
+            ),
+        )
         .attribute("elevate", list().description(described(ELEVATE, "the provider's `ssh.elevate`")))
 }
 

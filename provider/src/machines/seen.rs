@@ -69,8 +69,8 @@ impl Machine {
             let summary = format!("Another machine answers in the place of \"{}\"", self.label());
             return Err(Diagnostic::error(summary)
                 .detail(format!(
-                    "The plan was made for the machine with `machine_id` {known}, found {found}. Plan again to see \
-                     what it is."
+                    "The plan was made for the machine with `machine_id` {known}, found {found}. Plan \
+                     again to see what it is."
                 ))
                 .at(self.block_path())
                 .into());

@@ -1,4 +1,5 @@
-//! The one description of a machine that a deployment takes: how to reach it, and what a specification may know about it.
+//! The one description of a machine that a deployment takes: how to reach it, and what a specification may know about
+//! it.
 
 use nixos_activator::network::{Fact, MachineFacts};
 use nixos_activator::ssh::{self as activator_ssh, Endpoint, HostKeyPolicy, Key};

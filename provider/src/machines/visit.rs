@@ -102,8 +102,8 @@ pub(crate) async fn complete(
 
 /// The first login to a machine that was just made with the host key `handed_over`; `None`: its host key is its own.
 ///
-/// A host key that was handed over has been elsewhere before it came to the machine. So the machine makes itself a new one, and that one
-/// is pinned.
+/// A host key that was handed over has been elsewhere before it came to the machine. So the machine makes itself a
+/// new one, and that one is pinned.
 pub(crate) async fn first_login(
     cx: &Cx<Context>,
     machine: &mut Machine,
@@ -121,16 +121,19 @@ pub(crate) async fn first_login(
     match rotate(&connection).await {
         Ok(public) => machine.pin_host_key(Some(public)),
         Err(error) => cx.warn(
-            Diagnostic::warning(format!("Machine \"{}\" keeps its first host key", machine.label())).detail(format!(
-                "{error}\n\nIt was handed over in user data, which the machine's users can read: whoever can log in there could \
-                 pretend to be this machine."
-            )),
+            Diagnostic::warning(format!("Machine \"{}\" keeps its first host key", machine.label())).detail(
+                format!(
+                    "{error}\n\nIt was handed over in user data, which the machine's users can read: \
+                     whoever can log in there could pretend to be this machine."
+                ),
+            ),
         ),
     }
     Ok(())
 }
 
-/// Asks the machine at a refresh what it is now. A machine that cannot be asked keeps its state, so that it stops nothing but itself.
+/// Asks the machine at a refresh what it is now. A machine that cannot be asked keeps its state, so that it stops
+/// nothing but itself.
 pub(crate) async fn refresh(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), Diagnostics> {
     let Some(defaults) = cx.data.ssh.as_ref() else {
         cx.warn(not_refreshed(machine.label(), &provider_unknown()));

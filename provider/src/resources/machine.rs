@@ -1,4 +1,5 @@
-//! `nixos_machine`: one machine, wherever it runs. What depends on where it runs is its [`Place`](crate::machines::Place)'s.
+//! `nixos_machine`: one machine, wherever it runs. What depends on where it runs is its
+//! [`Place`](crate::machines::Place)'s.
 
 use nixos_activator::MachineName;
 use tfplugin::{
@@ -33,11 +34,18 @@ impl Resource<Context> for MachineResource {
             .iter()
             .fold(Schema::new(0), |schema, place| schema.attribute(place.block(), place.attribute()))
             .description(
-                "A machine: one that is there (`ssh`), or one that this resource makes (`ec2`). It is logged in to when it \
-                 is created, and asked what it runs at every refresh. Give its `target` to a `nixos_deployment`.",
+                "A machine: one that is there (`ssh`), or one that this resource makes (`ec2`). It is \
+                 logged in to when it is created, and asked what it runs at every refresh. Give its \
+                 `target` to a `nixos_deployment`.",
             )
             .exactly_one_of(&blocks)
-            .attribute("name", name.description("The name of the machine: letters, digits, `_`, `-` and `.`."))
+            .attribute(
+                "name",
+                name.description(
+                    "The name of the machine: letters, digits, `_`, `-` and \
+                                                 `.`.",
+                ),
+            )
             .attribute("power_state", power.description(POWER_STATE))
             .attribute("system", text().description(SYSTEM))
             .attribute("public_ipv4", text().description(PUBLIC_IPV4))
@@ -50,7 +58,10 @@ impl Resource<Context> for MachineResource {
             .attribute("timeouts", Timeouts::attribute(TIMEOUTS))
             .attribute(
                 "id",
-                computed("With `ssh`: `user@host` or `user@host:port`; with `ec2`: the id of the instance, `i-…`."),
+                computed(
+                    "With `ssh`: `user@host` or `user@host:port`; with `ec2`: the id of the instance, \
+                     `i-…`.",
+                ),
             )
             .attribute("host", computed("Where SSH connects to."))
             .attribute("port", Attribute::number().computed().description("The port of the SSH server."))
@@ -159,27 +170,35 @@ fn is_machine_name(text: &str) -> bool {
     text.parse::<MachineName>().is_ok()
 }
 
-const POWER_STATE: &str = "Whether a machine on EC2 is to run: `running` (the default) or `stopped`. While it is stopped its last \
-    addresses are kept. Only with `ec2`; null with `ssh`.";
+const POWER_STATE: &str = "Whether a machine on EC2 is to run: `running` (the default) or `stopped`. While \
+                           it is stopped its last addresses are kept. Only with `ec2`; null with `ssh`.";
 
-const SYSTEM: &str = "Nix' name of the platform, e.g. `x86_64-linux`. Default: what the machine says. Where it is set, a plan can use it \
-    before the machine was first seen; the machine must agree.";
+const SYSTEM: &str = "Nix' name of the platform, e.g. `x86_64-linux`. Default: what the machine says. \
+                      Where it is set, a plan can use it before the machine was first seen; the machine \
+                      must agree.";
 
-const PUBLIC_IPV4: &str = "The machine's address on the internet: `networking.publicIPv4`. Default: the address it is reached at, where \
-    that is a public one. Not to be set with `ec2`.";
+const PUBLIC_IPV4: &str = "The machine's address on the internet: `networking.publicIPv4`. Default: the \
+                           address it is reached at, where that is a public one. Not to be set with `ec2`.";
 
-const PRIVATE_IPV4: &str = "The machine's address in its own network: `networking.privateIPv4`. Default: the address it is reached at, \
-    where that is a private one. Not to be set with `ec2`, where `ec2.private_ip` chooses it.";
+const PRIVATE_IPV4: &str = "The machine's address in its own network: `networking.privateIPv4`. Default: \
+                            the address it is reached at, where that is a private one. Not to be set with \
+                            `ec2`, where `ec2.private_ip` chooses it.";
 
-const PUBLIC_IPV6: &str = "The machine's IPv6 address on the internet: `networking.publicIPv6`. Default: the address it is reached at, \
-    where that is one. Not to be set with `ec2`, where `ec2.ipv6_address_count` and `ec2.ipv6_addresses` give the machine some; it is the \
-    first of them.";
+const PUBLIC_IPV6: &str = "The machine's IPv6 address on the internet: `networking.publicIPv6`. Default: \
+                           the address it is reached at, where that is one. Not to be set with `ec2`, \
+                           where `ec2.ipv6_address_count` and `ec2.ipv6_addresses` give the machine some; \
+                           it is the first of them.";
 
-const TIMEOUTS: &str = "Default with `ec2`: `10m` for `create`, `update` and `delete`. Default with `ssh`: `5m` for `create` and \
-    `update`, the time a machine may take until it answers and lets this login in: a refused one is tried again until then, because keys \
-    may come late. `read` is how long a refresh tries again to reach a machine that does not answer; default: one try.";
+const TIMEOUTS: &str = "Default with `ec2`: `10m` for `create`, `update` and `delete`. Default with `ssh`: \
+                        `5m` for `create` and `update`, the time a machine may take until it answers and \
+                        lets this login in: a refused one is tried again until then, because keys may come \
+                        late. `read` is how long a refresh tries again to reach a machine that does not \
+                        answer; default: one try.";
 
-const STATE_VERSION: &str = "The NixOS release that the machine was installed with, e.g. `24.11`; `system.stateVersion` where the \
-    specification does not say it. Default: the release that the machine ran when it was first seen, null where that was not NixOS.";
+const STATE_VERSION: &str = "The NixOS release that the machine was installed with, e.g. `24.11`; \
+                             `system.stateVersion` where the specification does not say it. Default: the \
+                             release that the machine ran when it was first seen, null where that was not \
+                             NixOS.";
 
-const TARGET: &str = "What a `nixos_deployment` takes in `machines`: how to log in, and what a specification may know about the machine.";
+const TARGET: &str = "What a `nixos_deployment` takes in `machines`: how to log in, and what a \
+                      specification may know about the machine.";

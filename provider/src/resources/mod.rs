@@ -1,4 +1,5 @@
-//! One resource a file (or folder), each in the same order: model, schema, validate, plan, read, create, update, delete, import.
+//! One resource a file (or folder), each in the same order: model, schema, validate, plan, read, create, update,
+//! delete, import.
 
 pub(crate) mod deployment;
 pub(crate) mod ec2_key_pair;

@@ -1,8 +1,8 @@
 //! States that other versions of the provider have written, which this one has to go on with.
 //!
-//! `tests/fixtures/states/0.1.0` has what version 0.1.0 stored of one resource of each kind, recorded from real applies: `attributes`
-//! as they are in Terraform's state, and `private`, decoded; the key of fingerprints is another one. A release that stores something else adds a folder of its own; the old
-//! ones stay, because states live on.
+//! `tests/fixtures/states/0.1.0` has what version 0.1.0 stored of one resource of each kind, recorded from real
+//! applies: `attributes` as they are in Terraform's state, and `private`, decoded; the key of fingerprints is another
+//! one. A release that stores something else adds a folder of its own; the old ones stay, because states live on.
 
 use std::path::Path;
 
@@ -70,7 +70,8 @@ async fn empty_cloud() -> String {
                 };
                 let length = body.len();
                 let answer = format!(
-                    "HTTP/1.1 {status}\r\ncontent-type: text/xml\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                    "HTTP/1.1 {status}\r\ncontent-type: text/xml\r\ncontent-length: {length}\r\nconnection: \
+                     close\r\n\r\n{body}"
                 );
                 let _ = stream.write_all(answer.as_bytes()).await;
             });

@@ -23,16 +23,17 @@
 //!
 //! Each module needs only modules of its own line and of those above it, and no two files need each other:
 //!
-//! - `protocol`: the generated messages and services.
-//! - `path`, `types`, `number`, `value`, `attr`, `diagnostic`: what values are, and what is told about them.
-//! - `codec`, `convert`, `model`: values as MessagePack and JSON, and as Rust types.
-//! - `schema`, `duration`, `timeouts`: what users can write.
-//! - `plan`: the rules for plans and results. `terraform`, for tests: what Terraform itself computes.
-//! - `private`, `context`: what an operation works with beside its values.
-//! - `resource`, `data_source`, `ephemeral`, `list`, `action`, `function`: a trait each, and the same without its types.
-//! - `provider`: all of them together.
-//! - `server`: the calls of the protocol.
-//! - `testing`, `fuzzing`.
+//! 1. `protocol`: the generated messages and services.
+//! 2. `path`, `types`, `number`, `value`, `attr`, `diagnostic`: what values are, and what is told about them.
+//! 3. `codec`, `convert`, `model`: values as MessagePack and JSON, and as Rust types.
+//! 4. `schema`, `duration`, `timeouts`: what users can write.
+//! 5. `plan`: the rules for plans and results; `terraform`, for tests: what Terraform itself computes.
+//! 6. `private`, `context`: what an operation works with beside its values.
+//! 7. `resource`, `data_source`, `ephemeral`, `list`, `action`, `function`: a trait each, and the same without its
+//!    types.
+//! 8. `provider`: all of them together.
+//! 9. `server`: the calls of the protocol.
+//! 10. `testing`, `fuzzing`.
 
 mod action;
 mod attr;

@@ -1,6 +1,6 @@
-//! AWS as far as it can be had here: the `moto` server answers the API, and for every instance it says is running the lab boots a
-//! real host, at the instance's addresses, with its key pair and what its user data say. So making, waiting, deploying, stopping and
-//! ending machines are all real, but for the hypervisor.
+//! AWS as far as it can be had here: the `moto` server answers the API, and for every instance it says is running the
+//! lab boots a real host, at the instance's addresses, with its key pair and what its user data say. So making,
+//! waiting, deploying, stopping and ending machines are all real, but for the hypervisor.
 
 #![expect(
     clippy::unwrap_used,
@@ -32,8 +32,8 @@ use lab::{GATEWAY, Guest, Host, Lab};
 
 use crate::{World, WorldError, repository};
 
-/// What is installed from `PyPI`, by `cargo xtask`. Later versions of moto answer `GetBucketVersioning` with a document that AWS' SDK
-/// does not take.
+/// What is installed from `PyPI`, by `cargo xtask`. Later versions of moto answer `GetBucketVersioning` with a
+/// document that AWS' SDK does not take.
 pub const PYTHON_PACKAGES: &[&str] = &["moto[ec2,s3]==5.1.22", "flask==3.1.3", "flask-cors==6.0.5"];
 
 /// Where they are installed, below the repository.
@@ -166,8 +166,10 @@ impl Cloud {
 
     /// An IAM instance profile; its ARN.
     pub fn instance_profile(&self, name: &str) -> String {
-        // Nothing else is asked of IAM, so there is no SDK for it here. moto finds the service by the scope of the credential.
-        let credential = "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=test";
+        // Nothing else is asked of IAM, so there is no SDK for it here. moto finds the service by the scope of the
+        // credential.
+        let credential = "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/iam/aws4_request, \
+                          SignedHeaders=host, Signature=test";
         let body = format!("Action=CreateInstanceProfile&Version=2010-05-08&InstanceProfileName={name}");
         let request = Request::post(endpoint())
             .header(AUTHORIZATION, credential)

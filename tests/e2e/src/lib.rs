@@ -34,7 +34,8 @@ pub enum WorldError {
     Lab(#[from] LabError),
     /// There is no Terraform.
     #[error(
-        "neither `terraform` nor `tofu` is on PATH; install one of them, or say where it is: TERRAFORM=/path/to/terraform"
+        "neither `terraform` nor `tofu` is on PATH; install one of them, or say where it is: \
+         TERRAFORM=/path/to/terraform"
     )]
     NoTerraform,
     /// The provider was not put into its mirror.
@@ -101,7 +102,8 @@ impl World {
         let control = world.lab.control();
         control.copy_in(&fixture, "/root/mini-nixos")?;
         let config = format!(
-            "disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{ path = \"{MIRROR}\" }}\n}}\n"
+            "disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{ path = \
+             \"{MIRROR}\" }}\n}}\n"
         );
         control.write_file("/root/.terraformrc", config)?;
         control.write_file(&format!("{DIRECTORY}/.keep"), "")?;

@@ -1,7 +1,8 @@
-//! Bad weather before the cloud: a proxy that throttles, fails, loses requests and answers, and lets what was just made be unknown for
-//! a moment, as AWS does on a bad day. It also counts what is asked.
+//! Bad weather before the cloud: a proxy that throttles, fails, loses requests and answers, and lets what was just
+//! made be unknown for a moment, as AWS does on a bad day. It also counts what is asked.
 //!
-//! The client tokens of EC2, by which a call that is made twice has one effect, are not known to moto: they are honoured here.
+//! The client tokens of EC2, by which a call that is made twice has one effect, are not known to moto: they are
+//! honoured here.
 
 #![expect(clippy::expect_used, reason = "a test cannot go on without its cloud")]
 
@@ -152,13 +153,14 @@ impl Weather {
         self.shared.sky().struck.clear();
     }
 
-    /// The next `times` questions about what was made under this name or id are answered by a part of EC2 that has not heard of it.
+    /// The next `times` questions about what was made under this name or id are answered by a part of EC2 that has
+    /// not heard of it.
     pub fn hide(&self, made: &str, times: u8) {
         self.shared.sky().unknown.insert(made.to_owned(), times);
     }
 
-    /// The next `times` questions of this kind, which look for something by a filter, are answered by a part of EC2 that has heard of
-    /// nothing.
+    /// The next `times` questions of this kind, which look for something by a filter, are answered by a part of EC2
+    /// that has heard of nothing.
     pub fn hide_everything(&self, action: &str, times: u8) {
         self.shared.sky().empty.insert(action.to_owned(), times);
     }
@@ -418,7 +420,8 @@ fn nothing(action: &str) -> Answer {
         _ => "keySet",
     };
     let body = format!(
-        "<{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>weather</requestId><{set}/></{action}Response>"
+        "<{action}Response \
+         xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>weather</requestId><{set}/></{action}Response>"
     );
     (StatusCode::OK, Some(xml()), Bytes::from(body))
 }

@@ -1,5 +1,5 @@
-//! Boots a lab and opens a shell on its control host: `cargo run -p lab --example lab -- db web`. `web=grub` and `web=systemd-boot` are
-//! virtual machines.
+//! Boots a lab and opens a shell on its control host: `cargo run -p lab --example lab -- db web`. `web=grub` and
+//! `web=systemd-boot` are virtual machines.
 
 use std::path::Path;
 use std::process::Stdio;

@@ -1,6 +1,6 @@
-//! The image hosts boot: Debian with systemd, sshd and Nix, and on top of it a first generation of the fixture, so that a
-//! host is like an installed NixOS machine. Both layers are cached under a hash of what they are made from. Virtual machines have a
-//! kernel and boot loaders besides, and a disk is made of theirs.
+//! The image hosts boot: Debian with systemd, sshd and Nix, and on top of it a first generation of the fixture, so
+//! that a host is like an installed NixOS machine. Both layers are cached under a hash of what they are made from.
+//! Virtual machines have a kernel and boot loaders besides, and a disk is made of theirs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,7 +17,8 @@ const RELEASE: &str = "trixie";
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,openssh-server,openssh-client,nix-bin,nix-setup-systemd,iproute2,zstd,sudo,opendoas,polkitd,\
 curl,git,ca-certificates,procps,busybox-static";
 
-/// What else a container has, so that it can be an awkward host: login shells that are not POSIX', and another language.
+/// What else a container has, so that it can be an awkward host: login shells that are not POSIX', and another
+/// language.
 const AWKWARD_PACKAGES: &str = "fish,tcsh,locales";
 
 /// What is done for that.
@@ -236,7 +237,8 @@ fn fresh(path: &Path) -> Result<PathBuf, LabError> {
     fs::canonicalize(&new).map_err(LabError::io(&new))
 }
 
-/// Runs a script over an overlay of these layers: its `$1` is the root. What it changes there is in the directory's `upper`.
+/// Runs a script over an overlay of these layers: its `$1` is the root. What it changes there is in the directory's
+/// `upper`.
 fn over(lower: &str, directory: &Path, script: &str, arguments: &[&str]) -> Result<(), LabError> {
     let part = |name: &str| directory.join(name);
     for name in ["upper", "work", "root"] {
@@ -245,7 +247,8 @@ fn over(lower: &str, directory: &Path, script: &str, arguments: &[&str]) -> Resu
     let options =
         format!("lowerdir={lower},upperdir={},workdir={}", text(&part("upper")), text(&part("work")));
     // In a mount namespace of its own, nothing stays mounted whatever happens.
-    let mount = "mount -t overlay overlay -o \"$0\" \"$1\" && root=$1 script=$2 && shift 2 && exec sh -c \"$script\" image \"$root\" \"$@\"";
+    let mount = "mount -t overlay overlay -o \"$0\" \"$1\" && root=$1 script=$2 && shift 2 && exec sh -c \
+                 \"$script\" image \"$root\" \"$@\"";
     let words = ["-m", "sh", "-c", mount, &options, &text(&part("root")), script];
     run("unshare", &[words.as_slice(), arguments].concat()).map(drop)
 }

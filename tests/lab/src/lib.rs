@@ -1,13 +1,15 @@
 //! Real hosts on one machine: booted containers with systemd, sshd and a Nix store, each at an address of its own.
 //!
-//! A host may also be a virtual machine with firmware, boot loader, kernel and clock of its own; it takes half a minute to boot.
+//! A host may also be a virtual machine with firmware, boot loader, kernel and clock of its own; it takes half a
+//! minute to boot.
 //!
-//! Every lab is a private network: a bridge in a network namespace, one more namespace a host, no route to anywhere else. A
-//! host's disk is an overlay over a cached image, so that booting takes a second or two and what happens on a host is gone
-//! with the lab. One host, `control`, is where tests run Terraform: nothing of the machine's own configuration leaks in.
+//! Every lab is a private network: a bridge in a network namespace, one more namespace a host, no route to anywhere
+//! else. A host's disk is an overlay over a cached image, so that booting takes a second or two and what happens on a
+//! host is gone with the lab. One host, `control`, is where tests run Terraform: nothing of the machine's own
+//! configuration leaks in.
 //!
-//! However the owner of a lab ends, nothing of it stays: a reaper process holds one end of a pipe and cleans up when the
-//! other end is gone.
+//! However the owner of a lab ends, nothing of it stays: a reaper process holds one end of a pipe and cleans up when
+//! the other end is gone.
 
 mod container;
 mod error;
@@ -120,7 +122,8 @@ pub struct HostOptions {
     pub login: Login,
     /// It is a virtual machine with this boot loader; all other options but `volumes` are of containers.
     pub virtual_machine: Option<BootLoader>,
-    /// The serial numbers of further disks of a virtual machine: empty `NVMe` devices of 256 MiB each, as volumes are on EC2.
+    /// The serial numbers of further disks of a virtual machine: empty `NVMe` devices of 256 MiB each, as volumes are
+    /// on EC2.
     pub volumes: Vec<String>,
 }
 
@@ -133,8 +136,8 @@ pub struct Builder<'a> {
 }
 
 impl Lab {
-    /// A lab with only `control` so far. `cache` keeps images between labs; `fixture` is the tree whose `installer.nix` the
-    /// hosts are installed with.
+    /// A lab with only `control` so far. `cache` keeps images between labs; `fixture` is the tree whose
+    /// `installer.nix` the hosts are installed with.
     pub fn builder<'a>(cache: &Path, fixture: &Path) -> Builder<'a> {
         Builder {
             cache: cache.to_owned(),
@@ -291,8 +294,8 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// A host's systemd and bus have several inotify instances, and what the kernel allows a user (128) is meant for one machine. Where that
-/// cannot be changed there are fewer hosts at once.
+/// A host's systemd and bus have several inotify instances, and what the kernel allows a user (128) is meant for one
+/// machine. Where that cannot be changed there are fewer hosts at once.
 fn allow_watchers() {
     const INSTANCES: &str = "/proc/sys/fs/inotify/max_user_instances";
     const ENOUGH: u32 = 2048;

@@ -1,7 +1,8 @@
-//! A host that is a virtual machine: what a container cannot have is its own there. A boot loader, a kernel that may panic, a clock.
+//! A host that is a virtual machine: what a container cannot have is its own there. A boot loader, a kernel that may
+//! panic, a clock.
 //!
-//! QEMU emulates the processor, so it is slow everywhere and the same everywhere. Its keys and its address are credentials of systemd,
-//! handed over by QEMU: <https://systemd.io/CREDENTIALS/>.
+//! QEMU emulates the processor, so it is slow everywhere and the same everywhere. Its keys and its address are
+//! credentials of systemd, handed over by QEMU: <https://systemd.io/CREDENTIALS/>.
 
 use std::fs;
 use std::io::Write as _;

@@ -5,8 +5,8 @@ use std::process::Command;
 
 use crate::TaskError;
 
-// What each step compiles. All have package e2e in them, whose manifest has the AWS SDK compiled with the same features everywhere:
-// otherwise each step would compile it anew, for minutes.
+// What each step compiles. All have package e2e in them, whose manifest has the AWS SDK compiled with the same
+// features everywhere: otherwise each step would compile it anew, for minutes.
 
 /// The provider and the command line.
 const PROVIDER: &[&str] = &["-p", "terraform-provider-nixos", "-p", "nixos-activator-cli", "-p", "e2e"];
@@ -59,7 +59,8 @@ pub(crate) fn target() -> PathBuf {
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(e2e::repository());
-    // What `cargo run` says about this crate would have build scripts of others (ring's) run anew, here and again in the next run.
+    // What `cargo run` says about this crate would have build scripts of others (ring's) run anew, here and again in
+    // the next run.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {

@@ -1,7 +1,8 @@
-//! No two files of a crate may need each other, directly or through others: a reader, and a change, would have to take them all at once.
+//! No two files of a crate may need each other, directly or through others: a reader, and a change, would have to
+//! take them all at once.
 //!
-//! A file needs another one when it names something that is defined there. A re-export (`pub use`) is only another name for a thing: what
-//! is reached through it is looked up where it is defined. Tests do not count.
+//! A file needs another one when it names something that is defined there. A re-export (`pub use`) is only another
+//! name for a thing: what is reached through it is looked up where it is defined. Tests do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

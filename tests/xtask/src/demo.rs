@@ -19,9 +19,8 @@ pub(crate) fn demo() -> Result<(), TaskError> {
     world.use_example("quickstart")?;
     println!("   built in {:.1} s, booted in {:.1} s", built.as_secs_f64(), timer.elapsed().as_secs_f64());
 
-    say(
-        "1. A network of two machines. web's configuration contains db's address, which comes from Terraform.",
-    );
+    say("1. A network of two machines. web's configuration contains db's address, which comes from \
+         Terraform.");
     expect(&terraform(&world, &["init"], &["Terraform has been successfully initialized"]), 0)?;
     expect(&terraform(&world, &["plan"], &["toplevel", "changes", "Plan:"]), 0)?;
     expect(&terraform(&world, &["apply", "-auto-approve"], &["complete after", "Apply complete"]), 0)?;
@@ -39,9 +38,8 @@ pub(crate) fn demo() -> Result<(), TaskError> {
     fetch(&world, "Hello from")?;
     check(world.current_system("db") == db, "db was not to be touched")?;
 
-    say(
-        "4. A mistake: web's server gets a port that does not exist. Apply fails, and web goes back by itself.",
-    );
+    say("4. A mistake: web's server gets a port that does not exist. Apply fails, and web goes back by \
+         itself.");
     let before = world.current_system("web");
     edit(&world, "-p 80", "-p eighty")?;
     let failed = terraform(

@@ -11,8 +11,8 @@ use crate::build::cargo;
 /// Where the targets, their corpus and what they have found are.
 const DIRECTORY: &str = "provider/tfplugin/fuzz";
 
-/// Runs one target, or all of them, for so long each. What they learn about the code goes into a corpus under `target/`,
-/// which begins as the one in the repository.
+/// Runs one target, or all of them, for so long each. What they learn about the code goes into a corpus under
+/// `target/`, which begins as the one in the repository.
 pub(crate) fn fuzz(target: Option<&str>, time: Duration) -> Result<(), TaskError> {
     if !cargo(&["fuzz", "--version"]).output().is_ok_and(|output| output.status.success()) {
         return Err(TaskError::Failed("cargo-fuzz is missing: cargo install --locked cargo-fuzz".to_owned()));
@@ -34,8 +34,8 @@ pub(crate) fn fuzz(target: Option<&str>, time: Duration) -> Result<(), TaskError
     }
     let list: String = found.iter().map(|path| format!("\n  {}", path.display())).collect();
     Err(TaskError::Failed(format!(
-        "findings:{list}\nMake one small with `cargo fuzz tmin --fuzz-dir {DIRECTORY} TARGET FILE` and keep it in \
-         {DIRECTORY}/regressions/TARGET/."
+        "findings:{list}\nMake one small with `cargo fuzz tmin --fuzz-dir {DIRECTORY} TARGET FILE` and \
+         keep it in {DIRECTORY}/regressions/TARGET/."
     )))
 }
 
@@ -80,8 +80,8 @@ impl Run {
     }
 }
 
-/// Nothing here is unsafe, so that a sanitizer would only make it slow. The compiler's instrumentation is for nightly ones
-/// otherwise.
+/// Nothing here is unsafe, so that a sanitizer would only make it slow. The compiler's instrumentation is for nightly
+/// ones otherwise.
 fn command(name: &str, learnt: &Path, time: Duration) -> Command {
     let mut command = cargo(&["fuzz", "run", "--fuzz-dir", DIRECTORY, "--sanitizer", "none", name]);
     command.env("RUSTC_BOOTSTRAP", "1").arg(learnt);

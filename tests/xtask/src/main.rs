@@ -40,7 +40,8 @@ enum Task {
     },
     /// Write the pages of docs/ that are made from the provider's schemas, provider/docs and terraform-examples
     Docs {
-        /// Write nothing: fail where a page is out of date, or a configuration in examples and documentation is not valid
+        /// Write nothing: fail where a page is out of date, or a configuration in examples and documentation is not
+        /// valid
         #[arg(long)]
         check: bool,
     },

@@ -10,8 +10,8 @@ use crate::build::run;
 /// Debian 12 has the oldest Nix that works, sid the newest that Debian has.
 const RELEASES: [&str; 3] = ["bookworm", "trixie", "sid"];
 
-/// Runs a program in the release's own root, with its own `/nix`; this machine's is not touched. The mounts are gone with the
-/// process.
+/// Runs a program in the release's own root, with its own `/nix`; this machine's is not touched. The mounts are gone
+/// with the process.
 const WRAPPER: &str = r#"#!/bin/sh
 root=$(cd "$(dirname "$0")/../root" && pwd)
 exec unshare --mount sh -c '
@@ -23,7 +23,8 @@ exec unshare --mount sh -c '
 ' sh "$root" "$(cd "$root/../../../.." && pwd)" "$@"
 "#;
 
-/// The wrappers' names and what they run; `inside` is followed by any program there is, also by those of this repository.
+/// The wrappers' names and what they run; `inside` is followed by any program there is, also by those of this
+/// repository.
 const WRAPPERS: [(&str, &str); 4] = [
     ("nix", "/usr/bin/nix"),
     ("nix-instantiate", "/usr/bin/nix-instantiate"),

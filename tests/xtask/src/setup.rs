@@ -56,8 +56,8 @@ fn python() -> Result<(), TaskError> {
 pub(crate) fn check_lab() -> Result<(), TaskError> {
     if !is_root() {
         return Err(TaskError::Failed(
-            "real hosts need root (namespaces, mounts): run this as root or through sudo. Without it only unit tests can \
-             run: cargo test --workspace --exclude e2e --exclude lab"
+            "real hosts need root (namespaces, mounts): run this as root or through sudo. Without it only \
+             unit tests can run: cargo test --workspace --exclude e2e --exclude lab"
                 .to_owned(),
         ));
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::build::{HOST_TESTS, UNIT_TESTS, build, cargo, run};
 use crate::nixes::nixes;
-use crate::{TaskError, docs, setup};
+use crate::{TaskError, circles, docs, setup};
 
 /// Runs them; with a filter only the tests that match it.
 pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
@@ -16,6 +16,7 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
                 ["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
             run(&mut cargo(&lints), "cargo clippy")
         })?;
+        step("circles between files", circles::check)?;
         step("documentation", || {
             let doc = ["doc", "--quiet", "--locked", "--workspace", "--no-deps", "--document-private-items"];
             run(cargo(&doc).env("RUSTDOCFLAGS", "-D warnings"), "cargo doc")
@@ -42,7 +43,8 @@ pub(crate) fn test(filter: Option<&str>) -> Result<(), TaskError> {
             &mut cargo(&["build", "--quiet", "--locked", "-p", "lab", "--examples"]),
             "cargo build --examples",
         )?;
-        // Each test has hosts of its own, and waits for them, for Terraform and for limits of time more than it computes.
+        // Each test has hosts of its own, and waits for them, for Terraform and for limits of time more than it
+        // computes.
         let at_once = (2 * std::thread::available_parallelism().map_or(1, usize::from)).min(8);
         let e2e = [&["test", "--locked"], HOST_TESTS, &["--tests", "--no-fail-fast", "--"]].concat();
         // What a test says when it fails is what counts; how it got there would bury it.

@@ -3,16 +3,17 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::{is_managed, programs, unit};
+use super::etc_files::is_managed;
+use super::unit_files::{programs, unit};
 
-/// Whether the machine certainly has not got the address with this system: nothing in it names the address, and nothing asks
-/// others for one. An IPv6 address may come with any router's advertisement.
+/// Whether the machine certainly does not have the address with this system: no file of the system names the address,
+/// and nothing in it gets addresses from elsewhere. An IPv6 address may come from any router, so it is never certain.
 pub(super) fn lacks(system: &Path, address: IpAddr) -> bool {
-    address.to_canonical().is_ipv4() && !asks_others(system) && !names(system, address.to_canonical())
+    address.to_canonical().is_ipv4() && !gets_addresses(system) && !names(system, address.to_canonical())
 }
 
 /// Units that give a machine addresses which no file of its system names.
-const OTHERS: [&str; 10] = [
+const ADDRESS_UNITS: [&str; 10] = [
     "dhcpcd.service",
     "NetworkManager.service",
     "cloud-init.service",
@@ -25,16 +26,17 @@ const OTHERS: [&str; 10] = [
     "wg-quick-",
 ];
 
-fn asks_others(system: &Path) -> bool {
+/// Whether something in the system gets addresses from elsewhere.
+fn gets_addresses(system: &Path) -> bool {
     let units = std::fs::read_dir(system.join("etc/systemd/system")).into_iter().flatten().flatten();
     let mut names = units.map(|unit| unit.file_name().to_string_lossy().into_owned());
-    names.any(|name| OTHERS.iter().any(|other| name.starts_with(other)))
+    names.any(|name| ADDRESS_UNITS.iter().any(|start| name.starts_with(start)))
         || texts(system).iter().any(|text| text.lines().any(asks_dhcp))
-        || somebody_configures_networkd()
+        || has_other_networkd_files()
 }
 
-/// Whether there are files of networkd that belong to no system: hosts of containers write them.
-fn somebody_configures_networkd() -> bool {
+/// Whether networkd has files that belong to no system. Hosts of containers write such files.
+fn has_other_networkd_files() -> bool {
     ["/etc/systemd/network", "/run/systemd/network"].iter().any(|directory| {
         let files = std::fs::read_dir(directory).into_iter().flatten().flatten();
         files.map(|file| file.path()).any(|file| !is_managed(&file))
@@ -47,13 +49,15 @@ fn asks_dhcp(line: &str) -> bool {
     value.is_some_and(|value| !["no", "false", "0", "off", "n", "f", "ipv6"].contains(&value.trim()))
 }
 
+/// Whether a file of the system names the address.
 fn names(system: &Path, address: IpAddr) -> bool {
     let address = address.to_string();
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == ':';
     texts(system).iter().any(|text| text.split(|c| !is_part(c)).any(|word| word == address))
 }
 
-/// Whatever in a system says which addresses it has: files of networkd, and the scripts of units that set addresses.
+/// The texts of a system that say which addresses the machine has: files of networkd, and scripts of units that set
+/// addresses.
 fn texts(system: &Path) -> Vec<String> {
     let files = |directory: &str| {
         let entries = std::fs::read_dir(system.join("etc/systemd").join(directory));
@@ -91,7 +95,7 @@ mod tests {
         write("network/40-eth0.network", "[Network]\nAddress=10.0.0.2/24\n");
         assert!(!lacks());
         write("network/40-eth0.network", "[Network]\nDHCP=ipv4\n");
-        assert!(!lacks(), "others may give it");
+        assert!(!lacks(), "a DHCP server may give it");
         write("network/40-eth0.network", "");
         let script = system.path().join("script");
         std::fs::write(&script, "ip addr add \"10.0.0.2/24\" dev \"eth0\"\n").unwrap();

@@ -1,4 +1,5 @@
-//! What the SSH server of a system would do: it is asked itself, `sshd -T` says what comes of its configuration for a login.
+//! What the SSH server of a system would do with a login. The server itself says so: `sshd -T` prints the settings that
+//! its configuration has for a login.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,22 +7,26 @@ use std::path::{Path, PathBuf};
 
 use nixos_agent::Login;
 
+use super::etc_files::EtcFiles;
+use super::objection::Objection;
+use super::unit_files::{programs, unit};
 use super::users::Accounts;
-use super::{Files, Objection, home, programs, unit};
-use crate::host;
+use crate::program;
 
 const CONFIG: &str = "/etc/ssh/sshd_config";
 
-/// What the server says that it would do: keywords in small letters, each with its values.
+/// The settings that the server has for a login: keywords in small letters, each with its values.
 type Effective = BTreeMap<String, Vec<String>>;
 
-pub(super) fn objections(login: &Login, key: Option<&str>, files: &Files<'_>) -> Vec<Objection> {
+/// What the server of a system has against a login.
+pub(super) fn objections(login: &Login, key: Option<&str>, files: &EtcFiles<'_>) -> Vec<Objection> {
     let Some(config) = files.find(Path::new(CONFIG)).filter(|_| !files.comes_later(Path::new(CONFIG))) else {
         return vec![];
     };
-    let effective = match ask(&program(files), &config, login) {
+    let effective = match ask(&server(files), &config, login) {
         Ok(effective) => effective,
-        // Where it can say the line it is no good; all else may be because the server does not run here yet.
+        // A message with the number of a line is a fault of the configuration. Other messages may only come from the
+        // server being asked on a machine where it does not run yet.
         Err(message) => {
             const NO_FAULTS: [&str; 3] =
                 ["connection test specification", "Deprecated option", "Unsupported option"];
@@ -32,15 +37,15 @@ pub(super) fn objections(login: &Login, key: Option<&str>, files: &Files<'_>) ->
         }
     };
     let accounts = files.system.and_then(Accounts::of);
-    let mut found = judge(&effective, login, key, accounts.as_ref());
-    if let Some(key) = key.filter(|key| !may_know(&effective, key, login, files)) {
+    let mut found = refusals(&effective, login, key, accounts.as_ref());
+    if let Some(key) = key.filter(|key| !may_accept_key(&effective, key, login, files)) {
         found.push(Objection::UnknownKey(key.to_owned()));
     }
     found
 }
 
-/// The server that the system starts, else the one that is here.
-fn program(files: &Files<'_>) -> String {
+/// The program of the SSH server that the system starts, else of the one that runs.
+fn server(files: &EtcFiles<'_>) -> String {
     let own = files.system.and_then(|system| {
         ["sshd.service", "sshd@.service"].iter().find_map(|name| {
             let text = unit(system, name)?;
@@ -50,13 +55,14 @@ fn program(files: &Files<'_>) -> String {
     own.unwrap_or_else(|| "sshd".to_owned())
 }
 
-fn ask(program: &str, config: &Path, login: &Login) -> Result<Effective, String> {
+/// Asks a server for the settings that it has for a login.
+fn ask(server: &str, config: &Path, login: &Login) -> Result<Effective, String> {
     let Login { user, client, address, port, .. } = login;
     let whom = format!("user={user},host={client},addr={client},laddr={address},lport={port}");
     let config = config.to_str().ok_or("its path is not text")?;
-    // It starts by its full path only.
+    // `sshd` refuses to start by a name without its path.
     let script = r#"exec "$(command -v "$0")" "$@""#;
-    Ok(parse(&host::output("sh", &["-c", script, program, "-T", "-f", config, "-C", &whom])?))
+    Ok(parse(&program::output("sh", &["-c", script, server, "-T", "-f", config, "-C", &whom])?))
 }
 
 fn parse(text: &str) -> Effective {
@@ -68,8 +74,8 @@ fn parse(text: &str) -> Effective {
     effective
 }
 
-/// What keeps this login out whatever its key is. `key` says that it was made with one.
-fn judge(
+/// The objections that follow from the settings, whichever key the login has. `key`: the login was made with a key.
+fn refusals(
     effective: &Effective,
     login: &Login,
     key: Option<&str>,
@@ -79,7 +85,7 @@ fn judge(
     let one = |keyword: &str| all(keyword).first().map_or("", String::as_str);
     let mut found = vec![];
     let places = all("listenaddress");
-    if !places.is_empty() && !places.iter().any(|place| takes(place, login)) {
+    if !places.is_empty() && !places.iter().any(|place| gets(place, login)) {
         found.push(Objection::Elsewhere(places.to_vec()));
     }
     let mut refuses = |keyword: &str, when: bool| {
@@ -89,7 +95,7 @@ fn judge(
     };
     let root = one("permitrootlogin");
     refuses("permitrootlogin", login.user == "root" && ["no", "forced-commands-only"].contains(&root));
-    // Patterns may mean anybody.
+    // A pattern may match any user, so only plain names are certain.
     let plain = |names: &[String]| names.iter().all(|name| !name.contains(['*', '?', '!', '@']));
     let (allowed, denied) = (all("allowusers"), all("denyusers"));
     refuses("allowusers", !allowed.is_empty() && plain(allowed) && !allowed.contains(&login.user));
@@ -113,14 +119,14 @@ fn judge(
     found
 }
 
-/// Whether a list of `AuthenticationMethods` can be had without typing anything, as every login of ours is.
+/// Whether a login can pass a list of `AuthenticationMethods` without typing, as logins of the client have to.
 fn needs_keys_only(way: &str) -> bool {
     const SILENT: [&str; 5] = ["any", "none", "publickey", "hostbased", "gssapi-with-mic"];
     way.split(',').all(|method| SILENT.contains(&method.split(':').next().unwrap_or_default()))
 }
 
-/// Whether a login like this comes in at `ADDRESS:PORT`.
-fn takes(place: &str, login: &Login) -> bool {
+/// Whether a server that listens at `ADDRESS:PORT` gets this login.
+fn gets(place: &str, login: &Login) -> bool {
     let Some((address, port)) = place.rsplit_once(':') else {
         return true;
     };
@@ -131,8 +137,9 @@ fn takes(place: &str, login: &Login) -> bool {
     port.parse() == Ok(login.port) && (address.is_unspecified() || address == login.address)
 }
 
-/// Whether the server may accept the key: not where all it looks at are files, and none of them has it.
-fn may_know(effective: &Effective, key: &str, login: &Login, files: &Files<'_>) -> bool {
+/// Whether the server may accept the key. It certainly does not where it looks only into files and none of them has the
+/// key.
+fn may_accept_key(effective: &Effective, key: &str, login: &Login, files: &EtcFiles<'_>) -> bool {
     let one = |keyword: &str| effective.get(keyword).and_then(|values| values.first()).map(String::as_str);
     let asks_others = ["authorizedkeyscommand", "trustedusercakeys"]
         .iter()
@@ -152,13 +159,19 @@ fn may_know(effective: &Effective, key: &str, login: &Login, files: &Files<'_>) 
         let Some(file) = files.find(&path) else {
             return false;
         };
-        let known = file.to_str().map(|file| host::output("ssh-keygen", &["-l", "-f", file]));
+        let known = file.to_str().map(|file| program::output("ssh-keygen", &["-l", "-f", file]));
         match known {
             Some(Ok(list)) => list.split_whitespace().any(|word| word == key),
-            // An empty file has none; one that cannot be read may have any.
+            // An empty file has no keys. A file that cannot be read may have any.
             _ => file.metadata().map_or(true, |meta| meta.len() > 0),
         }
     })
+}
+
+/// The home of a user.
+fn home(user: &str) -> Option<PathBuf> {
+    let line = program::output("getent", &["passwd", user]).ok()?;
+    line.trim().split(':').nth(5).map(PathBuf::from)
 }
 
 /// The path that a pattern of `AuthorizedKeysFile` means: `sshd_config(5)`.
@@ -171,16 +184,16 @@ fn expand(pattern: &str, user: &str, home: &Path) -> PathBuf {
     home.join(text)
 }
 
-/// The fingerprint of the key that the login was made with, as the server has written it down.
+/// The fingerprint of the key that the login was made with, as the server has written it to the journal.
 pub(super) fn key_of(login: &Login) -> Option<String> {
     let Login { user, client, client_port, .. } = login;
     let accepted = format!("Accepted publickey for {user} from {client} port {client_port} ");
     let fixed = ["-q", "-o", "cat", "--no-pager", "-r", "-n", "1", "--since=-2h"];
     let who = ["-t", "sshd", "-t", "sshd-session", "--grep", &accepted];
-    fingerprint(&host::output("journalctl", &[&fixed[..], &who].concat()).ok()?)
+    fingerprint(&program::output("journalctl", &[&fixed[..], &who].concat()).ok()?)
 }
 
-/// `… ssh2: ED25519 SHA256:…`; a certificate is another matter.
+/// The fingerprint in `… ssh2: ED25519 SHA256:…`; `None` for a certificate, because its key is in no file.
 fn fingerprint(line: &str) -> Option<String> {
     let mut words = line.split_once(" ssh2: ")?.1.split_whitespace();
     let kind = words.next()?;
@@ -212,12 +225,12 @@ mod tests {
             "groups":[{"name":"ops","members":["alice"]},{"name":"web","members":["bob"]}]}"#,
         )
         .unwrap();
-        let found = judge(&parse(text), &login(user), Some("SHA256:x"), Some(&accounts));
+        let found = refusals(&parse(text), &login(user), Some("SHA256:x"), Some(&accounts));
         found.into_iter().map(describe).collect()
     }
 
     #[test]
-    fn a_server_that_listens_elsewhere_keeps_everybody_out() {
+    fn a_server_that_listens_elsewhere_keeps_everyone_out() {
         for open in ["listenaddress 0.0.0.0:22", "listenaddress [::]:22", "listenaddress 10.0.0.2:22", ""] {
             assert_eq!(refused(open, "root"), [""; 0], "{open}");
         }
@@ -247,7 +260,11 @@ mod tests {
         assert_eq!(refused("allowgroups web\nallowgroups ops", "alice"), [""; 0]);
         assert_eq!(refused("allowgroups users", "alice"), [""; 0], "their own group counts");
         assert_eq!(refused("allowgroups w*", "alice"), [""; 0], "a pattern may mean one of them");
-        assert_eq!(refused("allowgroups web", "carol"), [""; 0], "nothing is known of others");
+        assert_eq!(
+            refused("allowgroups web", "carol"),
+            [""; 0],
+            "the groups of undeclared users are not known"
+        );
         assert_eq!(refused("denygroups ops", "alice"), ["denygroups ops"]);
         assert_eq!(refused("denygroups web", "alice"), [""; 0]);
     }
@@ -261,16 +278,17 @@ mod tests {
             let line = format!("authenticationmethods {typed}");
             assert_eq!(refused(&line, "alice"), [line.as_str()]);
         }
-        let unknown = judge(&parse("pubkeyauthentication no"), &login("alice"), None, None);
-        assert_eq!(unknown, [], "it may have been another way");
+        let unknown = refusals(&parse("pubkeyauthentication no"), &login("alice"), None, None);
+        assert_eq!(unknown, [], "the login may not have been by key");
     }
 
     #[test]
-    fn the_server_has_written_down_which_key_it_was() {
+    fn the_journal_says_which_key_it_was() {
         let line = "Accepted publickey for root from 10.0.0.9 port 51234 ssh2: ED25519 SHA256:abc/+x\n";
         assert_eq!(fingerprint(line).as_deref(), Some("SHA256:abc/+x"));
-        let certificate = "Accepted publickey for root from 10.0.0.9 port 1 ssh2: ED25519-CERT SHA256:abc ID x (serial 0) CA \
-                           ED25519 SHA256:def";
+        let certificate = "Accepted publickey for root from 10.0.0.9 port 1 ssh2: ED25519-CERT SHA256:abc ID x \
+                           (serial 0) \
+                           CA ED25519 SHA256:def";
         assert_eq!(fingerprint(certificate), None);
         assert_eq!(fingerprint("Accepted password for root from 10.0.0.9 port 1 ssh2"), None);
     }

@@ -1,18 +1,18 @@
-//! The users that a system declares: NixOS makes them from a list in the store, `users-groups.json`.
+//! The users that a system declares. NixOS makes them from a list in the store, `users-groups.json`.
 //!
-//! Systems that make users by other means (systemd-sysusers, userborn) have no such list, and nothing is said about them.
+//! Systems that make users by other means (systemd-sysusers, userborn) have no such list, and raise no objection here.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::store_paths;
-use crate::host;
+use super::unit_files::store_paths;
+use crate::program;
 
-/// Users that exist because a system declared them; NixOS keeps the list.
+/// The file where NixOS lists the users that exist because a system has declared them.
 const DECLARED: &str = "/var/lib/nixos/declarative-users";
 
-/// The list of a system.
+/// The users and groups of a system.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct Accounts {
@@ -38,14 +38,14 @@ struct Group {
 }
 
 impl Accounts {
-    /// The list of a system; `None` where it has none that can be read.
+    /// The users and groups of a system; `None`: the system has no list, or it cannot be read.
     pub(super) fn of(system: &Path) -> Option<Self> {
         let script = std::fs::read_to_string(system.join("activate")).ok()?;
         let list = store_paths(&script).find(|path| path.ends_with("-users-groups.json"))?;
         serde_json::from_slice(&std::fs::read(list).ok()?).ok()
     }
 
-    /// Whether a user is in the list. Root is everywhere.
+    /// Whether the system has a user. Every system has root.
     pub(super) fn have(&self, user: &str) -> bool {
         user == "root" || self.users.is_none() || self.user(user).is_some()
     }
@@ -54,14 +54,15 @@ impl Accounts {
         self.users.iter().flatten().find(|user| user.name == name)
     }
 
-    /// The groups that a user has in any case.
+    /// The groups of a user that the system declares.
     pub(super) fn groups(&self, user: &str) -> Vec<&str> {
         let Some(declared) = self.user(user) else { return vec![] };
         let of = self.groups.iter().filter(|group| group.members.iter().any(|member| member == user));
         of.map(|group| group.name.as_str()).chain([declared.group.as_str()]).collect()
     }
 
-    /// Whether [`Accounts::groups`] are all that a user has: not where NixOS keeps what others have added.
+    /// Whether [`Accounts::groups`] are all groups of a user. With mutable users NixOS keeps groups that were added by
+    /// hand.
     pub(super) fn knows_all_groups(&self, user: &str) -> bool {
         let is_kept = || {
             let declared = std::fs::read_to_string(DECLARED).unwrap_or_default();
@@ -70,10 +71,10 @@ impl Accounts {
         self.user(user).is_some() && !(self.mutable_users && is_kept())
     }
 
-    /// What about the account of a user keeps them out.
+    /// Why the account of a user does not allow a login; `None`: it does.
     pub(super) fn refuses(&self, user: &str) -> Option<String> {
-        // In the form that comparing texts compares days.
-        let today = host::output("date", &["-u", "+%Y-%m-%d"]).unwrap_or_default();
+        // In this form, texts compare like dates.
+        let today = program::output("date", &["-u", "+%Y-%m-%d"]).unwrap_or_default();
         self.refuses_at(user, today.trim())
     }
 
@@ -88,7 +89,7 @@ impl Accounts {
     }
 }
 
-/// Whether a shell only ends the session.
+/// Whether a shell ends every session at once.
 fn is_closed(shell: &str) -> bool {
     shell.rsplit('/').next().is_some_and(|name| ["nologin", "false"].contains(&name))
 }
@@ -127,9 +128,9 @@ mod tests {
         let fixed = list(&format!(r#"{{"mutableUsers":false,{declared}}}"#));
         assert_eq!(fixed.groups("alice"), ["wheel", "users"]);
         assert!(fixed.knows_all_groups("alice"));
-        assert!(!fixed.knows_all_groups("bob"), "who is not in it may have any");
+        assert!(!fixed.knows_all_groups("bob"), "a user who is not in the list may have any group");
         let open = list(&format!(r#"{{"mutableUsers":true,{declared}}}"#));
-        assert!(!open.knows_all_groups("alice"), "others may have added some");
+        assert!(!open.knows_all_groups("alice"), "an administrator may have added some");
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! What is published, in words: names, places and owners. On disk about those whose place is on disk, in memory about the others.
+//! Manifests: lists of the secrets that a machine has, without their contents.
+//!
+//! Each owner has two. The one about files on a disk is on disk; the one about files in memory is in memory, and a
+//! reboot removes it together with these files.
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
@@ -7,25 +10,25 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::place::{MEMORY, in_memory};
-use crate::AgentError;
-use crate::files::{failed, replace};
+use super::memory::{MEMORY, mount_ramfs};
+use crate::error::{AgentError, io_error};
+use crate::files::replace;
 
-/// For places that a reboot empties, and for the others.
+/// The directories of manifests: about files that a reboot removes, and about other files.
 const MANIFESTS: [&str; 2] = ["/run/nixos-agent-secrets/manifests", "/var/lib/nixos-agent/secrets"];
 
-/// What a published secret should look like. One line of a manifest; a shell script reads it too.
+/// A secret that the machine should have: one line of a manifest. A shell script of the client reads these lines too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Published {
     pub(super) name: String,
     pub(super) fingerprint: String,
     pub(super) digest: String,
-    /// Permissions and owners, as `stat -c '%a %u:%g'` prints them.
-    pub(super) looks: String,
+    /// Mode, user and group, as `stat -c '%a %u:%g'` prints them.
+    pub(super) access: String,
     pub(super) path: PathBuf,
 }
 
-/// What an owner has published, by name.
+/// The secrets of an owner, by name.
 pub(super) fn read(owner: &str) -> BTreeMap<String, Published> {
     let texts =
         MANIFESTS.map(|place| std::fs::read_to_string(Path::new(place).join(owner)).unwrap_or_default());
@@ -33,9 +36,9 @@ pub(super) fn read(owner: &str) -> BTreeMap<String, Published> {
     all.map(|one| (one.name.clone(), one)).collect()
 }
 
-/// Writes down what an owner has published.
+/// Writes the manifests of an owner.
 pub(super) fn write(owner: &str, published: &BTreeMap<String, Published>) -> Result<(), AgentError> {
-    in_memory(Path::new(MEMORY), 0o700)?;
+    mount_ramfs(Path::new(MEMORY), 0o700)?;
     for (manifests, volatile) in MANIFESTS.into_iter().zip([true, false]) {
         let lines: String = published
             .values()
@@ -47,12 +50,13 @@ pub(super) fn write(owner: &str, published: &BTreeMap<String, Published>) -> Res
             let _ = std::fs::remove_file(manifest);
             continue;
         }
-        DirBuilder::new().mode(0o700).recursive(true).create(manifests).map_err(failed(manifests))?;
+        DirBuilder::new().mode(0o700).recursive(true).create(manifests).map_err(io_error(manifests))?;
         replace(&manifest, lines.as_bytes(), 0o600)?;
     }
     Ok(())
 }
 
+/// The SHA-256 of a content, in hexadecimal digits.
 pub(super) fn digest(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -60,24 +64,24 @@ pub(super) fn digest(content: &[u8]) -> String {
 impl Published {
     pub(super) fn line(&self) -> String {
         let path = self.path.display();
-        format!("{}\t{}\t{}\t{}\t{path}\n", self.name, self.fingerprint, self.digest, self.looks)
+        format!("{}\t{}\t{}\t{}\t{path}\n", self.name, self.fingerprint, self.digest, self.access)
     }
 
-    /// Permissions, user and group.
-    pub(super) fn looks(&self) -> Option<(u32, u32, u32)> {
-        let (mode, owners) = self.looks.split_once(' ')?;
+    /// Mode, user and group as numbers; `None`: the line is damaged.
+    pub(super) fn access(&self) -> Option<(u32, u32, u32)> {
+        let (mode, owners) = self.access.split_once(' ')?;
         let (user, group) = owners.split_once(':')?;
         Some((u32::from_str_radix(mode, 8).ok()?, user.parse().ok()?, group.parse().ok()?))
     }
 
     pub(super) fn parse(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.split('\t').collect();
-        let [name, fingerprint, digest, looks, path] = fields[..] else { return None };
+        let [name, fingerprint, digest, access, path] = fields[..] else { return None };
         Some(Self {
             name: name.to_owned(),
             fingerprint: fingerprint.to_owned(),
             digest: digest.to_owned(),
-            looks: looks.to_owned(),
+            access: access.to_owned(),
             path: PathBuf::from(path),
         })
     }
@@ -93,10 +97,10 @@ mod tests {
             name: "db-password".to_owned(),
             fingerprint: "ab12".to_owned(),
             digest: "00ff".to_owned(),
-            looks: "400 0:96".to_owned(),
+            access: "400 0:96".to_owned(),
             path: PathBuf::from("/run/keys/a place"),
         };
-        assert_eq!(one.looks(), Some((0o400, 0, 96)));
+        assert_eq!(one.access(), Some((0o400, 0, 96)));
         assert_eq!(Published::parse(one.line().trim_end()), Some(one));
         assert_eq!(Published::parse("cut off\tby a power"), None);
     }

@@ -1,64 +1,36 @@
-//! Files with secrets: in memory that is never written to a disk, and each replaced as a whole.
+//! The place of a secret: reading, replacing and removing the file there.
 //!
-//! A secret may lie in a directory that a service's user can change. So nothing is done by a path twice: the directory is opened once, step by
-//! step, and everything else is done below its descriptor. Links are followed only where nobody but root can have made them, files are never
-//! followed, and a file is given to a user only before it has its name.
+//! A secret may be in a directory that the user of a service can change. So no path is resolved twice: the directory is
+//! opened once, step by step, and everything else is done below its descriptor. A link to a directory is followed only
+//! where only root can have made it. A link in the place of the file is never followed. And a file is given to its user
+//! before it gets its name, never afterwards.
 
-use std::ffi::{CString, OsStr, OsString};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, flock, fstat,
-    fsync, linkat, mkdirat, openat, readlinkat, renameat, statat, statfs, symlinkat, unlinkat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, fsync, linkat, mkdirat,
+    openat, readlinkat, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, mount};
 use zeroize::Zeroizing;
 
-use crate::AgentError;
-use crate::files::{failed, read_secret};
-use crate::host;
+use super::accounts::group;
+use super::memory::mount_ramfs;
+use crate::error::{AgentError, io_error};
+use crate::secret_stream::read_secret;
 
-/// Where contents wait.
-pub(super) const MEMORY: &str = "/run/nixos-agent-secrets";
-/// Where secrets are by default; NixOS mounts a ramfs there.
+/// The directory where secrets are by default. NixOS mounts a ramfs there.
 const KEYS: &str = "/run/keys";
-/// The mode of directories of secrets: any user may enter them, but only root and the group may list them, and each file has
-/// permissions of its own.
+/// The mode of directories of secrets: every user may enter them, but only root and the group may list them. Each file
+/// has a mode of its own.
 const ENTER: u32 = 0o751;
 /// How many links a path may lead through.
 const LINKS: usize = 40;
-
-/// Makes sure that a directory exists and that what is in it is never written to a disk.
-pub(super) fn in_memory(directory: &Path, mode: u32) -> Result<(), AgentError> {
-    const RAMFS: u64 = 0x8584_58f6;
-    let at = directory.display().to_string();
-    DirBuilder::new().mode(mode).recursive(true).create(directory).map_err(failed(&at))?;
-    // Two that find it missing must not mount one over the other.
-    let lock = File::open(directory).map_err(failed(&at))?;
-    let _ = flock(&lock, FlockOperation::LockExclusive);
-    let is_ramfs = statfs(directory).is_ok_and(|stat| u64::try_from(stat.f_type).ok() == Some(RAMFS));
-    if !is_ramfs {
-        let options = CString::new(format!("mode={mode:04o}")).unwrap_or_default();
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        // A container may not be allowed to; /run is in memory too, and swap is the user's business.
-        let _ = mount("ramfs", directory, "ramfs", flags, options.as_c_str());
-    }
-    Ok(())
-}
-
-/// A file of root's that was not there, in a directory that only root can change.
-pub(super) fn write_new(path: &Path, content: &[u8]) -> Result<(), AgentError> {
-    let at = failed(&path.display().to_string());
-    let _ = std::fs::remove_file(path);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(&at)?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(&at)
-}
 
 /// The place of a secret: an open directory, and a name in it.
 #[derive(Debug)]
@@ -72,52 +44,55 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) enum Found {
     /// A file.
-    File { content: Zeroizing<Vec<u8>>, looks: Looks },
-    /// A link.
+    File { content: Zeroizing<Vec<u8>>, access: Access },
+    /// A symbolic link to this path.
     Link(PathBuf),
 }
 
-/// Whose a file is, and what they may do.
+/// Who may use a file, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Looks {
+pub(super) struct Access {
     pub(super) mode: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
 
 impl Place {
-    /// Where the directory is.
+    /// A place in a directory that exists.
     pub(super) fn find(path: &Path) -> Result<Self, AgentError> {
         Self::open(path, false)
     }
 
-    /// The same with directories that are missing.
+    /// A place whose directories are made where they are missing.
     pub(super) fn make(path: &Path) -> Result<Self, AgentError> {
         if path.starts_with(KEYS) && !Path::new(KEYS).exists() {
-            in_memory(Path::new(KEYS), ENTER)?;
-            give_to_keys(
-                &openat(CWD, KEYS, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(errno(path))?,
-            );
+            mount_ramfs(Path::new(KEYS), ENTER)?;
+            let keys = openat(CWD, KEYS, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+            give_to_keys(&keys.map_err(|error| io_error(path.display())(error.into()))?);
         }
         Self::open(path, true)
     }
 
     fn open(path: &Path, make: bool) -> Result<Self, AgentError> {
-        let no_file = || failed(&path.display().to_string())(std::io::ErrorKind::InvalidInput.into());
+        let failed = io_error(path.display());
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(no_file());
+            return Err(failed(std::io::ErrorKind::InvalidInput.into()));
         };
-        let directory = walk(parent, make, &mut |_| {}).map_err(failed(&path.display().to_string()))?;
+        let directory = walk(parent, make, &mut |_| {}).map_err(&failed)?;
         Ok(Self { directory, name: name.to_owned(), path: path.to_owned() })
     }
 
+    /// Makes an error say which place it is about.
     fn at<T>(&self, result: Result<T, Errno>) -> Result<T, AgentError> {
-        result.map_err(errno(&self.path))
+        result.map_err(|error| self.failed(error.into()))
     }
 
-    /// What is there; `None`: nothing.
-    pub(super) fn look(&self) -> Result<Option<Found>, AgentError> {
+    fn failed(&self, error: std::io::Error) -> AgentError {
+        io_error(self.path.display())(error)
+    }
+
+    /// Reads what is in the place; `None`: nothing.
+    pub(super) fn read(&self) -> Result<Option<Found>, AgentError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match openat(&self.directory, &self.name, flags, Mode::empty()) {
             Ok(file) => file,
@@ -132,53 +107,53 @@ impl Place {
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return self.at(Err(Errno::INVAL));
         }
-        let content = read_secret(File::from(file)).map_err(failed(&self.path.display().to_string()))?;
-        Ok(Some(Found::File { content, looks: looks(&stat) }))
+        let content = read_secret(File::from(file)).map_err(|error| self.failed(error))?;
+        Ok(Some(Found::File { content, access: access(&stat) }))
     }
 
-    /// Whose the file is; `None` where there is none, or something else.
-    pub(super) fn looks(&self) -> Option<Looks> {
+    /// Who may use the file; `None`: no file is in the place.
+    pub(super) fn access(&self) -> Option<Access> {
         let stat = statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-        (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then(|| looks(&stat))
+        (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then(|| access(&stat))
     }
 
-    /// Replaces the file in one step: a reader finds the old file or the new one, never a part or another owner.
-    pub(super) fn write(&self, content: &[u8], Looks { mode, uid, gid }: Looks) -> Result<(), AgentError> {
+    /// Replaces the file in one step: a reader finds the old file or the new one, never a part or another user's.
+    pub(super) fn write(&self, content: &[u8], Access { mode, uid, gid }: Access) -> Result<(), AgentError> {
         let new = self.beside("");
         let _ = unlinkat(&self.directory, &new, AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = self.at(openat(&self.directory, &new, flags, Mode::RUSR | Mode::WUSR))?;
         let mut file = File::from(file);
-        file.write_all(content).map_err(failed(&self.path.display().to_string()))?;
+        file.write_all(content).map_err(|error| self.failed(error))?;
         self.at(fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))?;
         self.at(fchmod(&file, Mode::from_raw_mode(mode)))?;
         self.at(fsync(&file))?;
         self.at(renameat(&self.directory, &new, &self.directory, &self.name))?;
-        // Users who can change the directory can have put something else in its place meanwhile.
+        // A user who can change the directory may have put something else in the place meanwhile.
         let (ours, there) = (
             self.at(fstat(&file))?,
             self.at(statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW))?,
         );
         if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino) {
             let why = std::io::Error::other("something else was put in its place while it was written");
-            return Err(failed(&self.path.display().to_string())(why));
+            return Err(self.failed(why));
         }
         self.at(fsync(&self.directory))
     }
 
-    /// Puts a link there.
+    /// Puts a symbolic link in the place.
     pub(super) fn link(&self, target: &Path) -> Result<(), AgentError> {
         self.remove();
         self.at(symlinkat(target, &self.directory, &self.name))
     }
 
-    /// Removes what is there.
+    /// Removes what is in the place.
     pub(super) fn remove(&self) {
         let _ = unlinkat(&self.directory, &self.name, AtFlags::empty());
         let _ = fsync(&self.directory);
     }
 
-    /// Keeps what is there under another name beside it, unless something was kept there before.
+    /// Keeps what is in the place under another name beside it, unless something is kept there already.
     pub(super) fn keep_old(&self) -> Result<(), AgentError> {
         match linkat(&self.directory, &self.name, &self.directory, self.beside("-old"), AtFlags::empty()) {
             Ok(()) | Err(Errno::EXIST | Errno::NOENT) => self.at(fsync(&self.directory)),
@@ -187,9 +162,9 @@ impl Place {
     }
 
     /// Puts back what [`Place::keep_old`] kept.
-    pub(super) fn bring_old(&self) -> Result<(), AgentError> {
+    pub(super) fn restore_old(&self) -> Result<(), AgentError> {
         match renameat(&self.directory, self.beside("-old"), &self.directory, &self.name) {
-            // It was never changed.
+            // Nothing was kept, because the place was never changed.
             Ok(()) | Err(Errno::NOENT) => self.at(fsync(&self.directory)),
             Err(error) => self.at(Err(error)),
         }
@@ -209,16 +184,11 @@ impl Place {
     }
 }
 
-fn looks(stat: &Stat) -> Looks {
-    Looks { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }
+fn access(stat: &Stat) -> Access {
+    Access { mode: stat.st_mode & 0o7777, uid: stat.st_uid, gid: stat.st_gid }
 }
 
-fn errno(path: &Path) -> impl Fn(Errno) -> AgentError + use<> {
-    let failed = failed(&path.display().to_string());
-    move |error| failed(error.into())
-}
-
-/// As NixOS has it: members of `keys` may look whether a secret has come.
+/// Lets members of the group `keys` list a directory of secrets, as NixOS does.
 fn give_to_keys(directory: &OwnedFd) {
     if let Some(keys) = group("keys") {
         let _ = fchown(directory, None, Some(Gid::from_raw(keys)));
@@ -226,7 +196,8 @@ fn give_to_keys(directory: &OwnedFd) {
     let _ = fchmod(directory, Mode::from_raw_mode(ENTER));
 }
 
-/// Opens a directory, one after the other from the root on. `see` gets each of them.
+/// Opens a directory step by step from the root on, and makes those that are missing where `make` says so. `see` gets
+/// each.
 fn walk(path: &Path, make: bool, see: &mut dyn FnMut(&Stat)) -> std::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = || openat(CWD, "/", flags, Mode::empty());
@@ -271,7 +242,7 @@ fn walk(path: &Path, make: bool, see: &mut dyn FnMut(&Stat)) -> std::io::Result<
     Ok(directory)
 }
 
-/// The names of a path, the last first.
+/// The names in a path, the last one first.
 fn steps(path: &Path) -> std::io::Result<Vec<OsString>> {
     let mut steps = vec![];
     for component in path.components() {
@@ -287,6 +258,7 @@ fn steps(path: &Path) -> std::io::Result<Vec<OsString>> {
     Ok(steps)
 }
 
+/// Whether only root can change what is in a directory.
 fn only_root_changes(directory: &Stat) -> bool {
     let mode = directory.st_mode;
     directory.st_uid == 0 && mode & 0o002 == 0 && (directory.st_gid == 0 || mode & 0o020 == 0)
@@ -309,7 +281,8 @@ pub(super) fn can_enter(path: &Path, uid: u32, groups: &[u32]) -> bool {
     uid == 0 || (found && enters)
 }
 
-/// Lets all users enter `/run/keys`, which NixOS opens to the group `keys` only, so that owners of secrets reach their files.
+/// Lets all users enter `/run/keys`, which NixOS opens to the group `keys` only, so that the users of secrets come to
+/// their files.
 pub(super) fn open_keys() {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if let Ok(keys) = openat(CWD, KEYS, flags, Mode::empty())
@@ -320,46 +293,15 @@ pub(super) fn open_keys() {
     }
 }
 
-/// The number of a user; names are asked from the machine, which may have more than `/etc/passwd`.
-pub(super) fn user(name: &str) -> Option<u32> {
-    number(name, "/etc/passwd").or_else(|| host::output("id", &["-u", "--", name]).ok()?.trim().parse().ok())
-}
-
-/// The number of a group.
-pub(super) fn group(name: &str) -> Option<u32> {
-    number(name, "/etc/group").or_else(|| {
-        let line = host::output("getent", &["group", name]).ok()?;
-        line.split(':').nth(2)?.trim().parse().ok()
-    })
-}
-
-/// The groups of a user.
-pub(super) fn groups(user: &str) -> Vec<u32> {
-    let text = host::output("id", &["-G", "--", user]).unwrap_or_default();
-    text.split_whitespace().filter_map(|number| number.parse().ok()).collect()
-}
-
-/// A number, or the one that a file of the system gives a name.
-pub(super) fn number(name: &str, file: &str) -> Option<u32> {
-    if let Ok(number) = name.parse() {
-        return Some(number);
-    }
-    if name == "root" {
-        return Some(0);
-    }
-    let text = std::fs::read_to_string(file).ok()?;
-    let line = text.lines().find(|line| line.split(':').next() == Some(name))?;
-    line.split(':').nth(2)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
+    use super::super::memory::write_new;
     use super::*;
 
-    fn own() -> Looks {
-        Looks {
+    fn own() -> Access {
+        Access {
             mode: 0o640,
             uid: rustix::process::getuid().as_raw(),
             gid: rustix::process::getgid().as_raw(),
@@ -387,9 +329,9 @@ mod tests {
         place.write(b"two", own()).unwrap();
         // Once more, as after an interruption: the old one stays.
         place.keep_old().unwrap();
-        place.bring_old().unwrap();
+        place.restore_old().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"one");
-        place.bring_old().unwrap();
+        place.restore_old().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"one", "what was never changed stays");
     }
 
@@ -402,7 +344,7 @@ mod tests {
         std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o600)).unwrap();
         symlink(&victim, &path).unwrap();
         let place = Place::find(&path).unwrap();
-        assert!(matches!(place.look().unwrap(), Some(Found::Link(target)) if target == victim));
+        assert!(matches!(place.read().unwrap(), Some(Found::Link(target)) if target == victim));
         place.write(b"secret", own()).unwrap();
         assert_eq!(std::fs::read(&victim).unwrap(), b"root's");
         assert_eq!(std::fs::metadata(&victim).unwrap().mode() & 0o777, 0o600);
@@ -425,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_made_so_that_an_owner_can_come_to_the_file() {
+    fn directories_are_made_so_that_a_user_can_come_to_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let directory = directory.path().canonicalize().unwrap();
         std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755)).unwrap();

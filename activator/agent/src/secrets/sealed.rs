@@ -1,8 +1,10 @@
-//! Copies of secrets that outlive a reboot: encrypted by `systemd-creds`, so that nothing but this machine can read them (with
-//! its TPM, where it has one, else with a key that only root reads), and put back by a unit before anything needs them.
+//! Encrypted copies of secrets that survive a reboot.
 //!
-//! `/var/lib/nixos-agent/sealed/OWNER/` has one file a secret, and a manifest of those that count; whatever else is there was left by
-//! an activation that did not come to its end.
+//! `systemd-creds` encrypts them, so that only this machine can read them: by its TPM where it has one, else by a key
+//! that only root can read. A unit puts the secrets back at boot, before any service needs them.
+//!
+//! `/var/lib/nixos-agent/sealed/OWNER/` has one file a secret and a manifest. Files that are not in the manifest were
+//! left by an activation that did not end, and do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirBuilder;
@@ -15,19 +17,22 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::manifest::{self, Published, digest};
-use super::place::{Found, Looks, Place, write_new};
-use crate::AgentError;
+use super::memory::write_new;
+use super::place::{Access, Found, Place};
 use crate::boot_unit::{self, BootUnit};
-use crate::files::{failed, replace};
-use crate::host;
+use crate::error::{AgentError, io_error};
+use crate::files::replace;
+use crate::program;
 
 const SEALED: &str = "/var/lib/nixos-agent/sealed";
 const MANIFEST: &str = "manifest";
-/// How often all of them together are tried again after a failure, and how long after it.
+/// How often decrypting is tried again at boot, for all secrets together, and the pause before each try.
 const TRIES: usize = 10;
 const PAUSE: Duration = Duration::from_millis(500);
-/// Everything that is not part of the very beginning comes after `sysinit.target`, users of secrets among it. Once secrets have been in
-/// memory it is too late: a switch starts whatever its targets want, and must not bring back what was there before.
+/// Services that use secrets start after `sysinit.target`, so this unit is before it.
+///
+/// The unit does nothing where the directory of secrets in memory exists. A switch starts all units that its targets
+/// want, this one among them, and it must not bring secrets back then that the activation has replaced.
 const UNIT: BootUnit = BootUnit {
     name: "nixos-agent-secrets.service",
     wanted_by: &["sysinit.target"],
@@ -49,11 +54,11 @@ ExecStart=/var/lib/nixos-agent/sealed/nixos-agent put-back-secrets
 ",
 };
 
-/// Whether this machine can keep secrets for itself.
-pub(super) fn is_possible() -> Result<(), String> {
-    let why = match host::output("systemd-creds", &["--version"]) {
+/// Checks that this machine can keep encrypted copies.
+pub(super) fn check_possible() -> Result<(), String> {
+    let why = match program::output("systemd-creds", &["--version"]) {
         Err(error) => format!("`systemd-creds` (systemd 250 or newer) on the machine ({error})"),
-        Ok(_) => match boot_unit::is_possible() {
+        Ok(_) => match boot_unit::check_possible() {
             Ok(()) => return Ok(()),
             Err(why) => why,
         },
@@ -61,22 +66,22 @@ pub(super) fn is_possible() -> Result<(), String> {
     Err(format!("A secret is to `persist`, which needs {why}; nothing was changed."))
 }
 
-/// Encrypts a content, which counts from [`keep`] on.
+/// Writes the encrypted copy of a secret. It counts as soon as [`keep`] has written it into the manifest.
 pub(super) fn seal(owner: &str, name: &str, fingerprint: &str, content: &[u8]) -> Result<(), AgentError> {
     let directory = Path::new(SEALED).join(owner);
     DirBuilder::new()
         .mode(0o700)
         .recursive(true)
         .create(&directory)
-        .map_err(failed(&directory.display().to_string()))?;
+        .map_err(io_error(directory.display()))?;
     let encrypted = creds("encrypt", name, content)?;
     let file = directory.join(file_name(name, fingerprint));
     let new = file.with_added_extension("new");
     write_new(&new, &encrypted)?;
-    std::fs::rename(&new, &file).map_err(failed(&file.display().to_string()))
+    std::fs::rename(&new, &file).map_err(io_error(file.display()))
 }
 
-/// From now on these are put back after a reboot, and no others of the owner.
+/// Makes these secrets, and no others of the owner, the ones that are put back after a reboot.
 pub(super) fn keep(owner: &str, persistent: &[&Published]) -> Result<(), AgentError> {
     let directory = Path::new(SEALED).join(owner);
     if persistent.is_empty() {
@@ -85,19 +90,21 @@ pub(super) fn keep(owner: &str, persistent: &[&Published]) -> Result<(), AgentEr
     }
     for one in persistent {
         if !directory.join(file_name(&one.name, &one.fingerprint)).exists() {
-            let Some(Found::File { content, .. }) = Place::find(&one.path)?.look()? else {
-                return Err(failed(&one.path.display().to_string())(std::io::ErrorKind::NotFound.into()));
+            let Some(Found::File { content, .. }) = Place::find(&one.path)?.read()? else {
+                return Err(io_error(one.path.display())(std::io::ErrorKind::NotFound.into()));
             };
             seal(owner, &one.name, &one.fingerprint, &content)?;
         }
     }
-    // A digest on disk would let those who steal the disk check guesses.
+    // Without digests: a thief of the disk could check guesses of a content against its digest.
     let lines = persistent.iter().map(|one| Published { digest: "-".to_owned(), ..(*one).clone() }.line());
     replace(&directory.join(MANIFEST), lines.collect::<String>().as_bytes(), 0o600)
 }
 
-/// Whatever others kept for these places is put back no more: they are the owner's now. A deployment that was made anew, or that a machine
-/// has come to from another one, would find the secrets of the one before in the place of its own after a reboot.
+/// Removes the copies that other owners have for these paths, because the paths are this owner's now.
+///
+/// Another deployment may have had the machine before. Without this its secrets would replace those of this deployment
+/// at the next reboot.
 pub(super) fn take_over(owner: &str, places: &BTreeSet<&Path>) -> Result<(), AgentError> {
     for (_, directory) in owners().filter(|(other, _)| other != owner) {
         let (taken, left): (Vec<_>, Vec<_>) =
@@ -117,26 +124,28 @@ pub(super) fn take_over(owner: &str, places: &BTreeSet<&Path>) -> Result<(), Age
     Ok(())
 }
 
-/// Removes what does not count. Only for who holds the lock: another activation may be about to make it count.
+/// Removes the copies of an owner that are not in the manifest.
+///
+/// Only for the agent that holds the lock: another activation may be about to write its copies into the manifest.
 pub(super) fn sweep(owner: &str) {
     let directory = Path::new(SEALED).join(owner);
-    let counts: Vec<String> =
+    let listed: Vec<String> =
         read(&directory).iter().map(|one| file_name(&one.name, &one.fingerprint)).collect();
     for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name != MANIFEST && !counts.contains(&name) {
+        if name != MANIFEST && !listed.contains(&name) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
-    // Goes only if nothing is in it.
+    // Fails, as it should, where something is in the directory.
     let _ = std::fs::remove_dir(&directory);
     if owners().next().is_none() {
         uninstall();
     }
 }
 
-/// After a reboot: every secret to its place, as it was. Those that cannot be read any more are told, and are missed by the next
-/// look from outside.
+/// After a reboot: puts every secret back in its place. The error names those that cannot be decrypted. The client
+/// misses them when it next looks at the machine, and sends them again.
 pub(crate) fn put_back() -> Result<(), AgentError> {
     let (mut failures, mut tries) = (vec![], TRIES);
     for (owner, directory) in owners() {
@@ -144,7 +153,7 @@ pub(crate) fn put_back() -> Result<(), AgentError> {
         for one in read(&directory) {
             let back = loop {
                 match put_back_one(&directory, &one) {
-                    // A TPM may not be ready so early.
+                    // A TPM may not be ready so early in the boot.
                     Err(_) if tries > 0 => tries -= 1,
                     back => break back,
                 }
@@ -162,15 +171,15 @@ pub(crate) fn put_back() -> Result<(), AgentError> {
 
 fn put_back_one(directory: &Path, one: &Published) -> Result<Published, AgentError> {
     let file = directory.join(file_name(&one.name, &one.fingerprint));
-    let encrypted = std::fs::read(&file).map_err(failed(&file.display().to_string()))?;
+    let encrypted = std::fs::read(&file).map_err(io_error(file.display()))?;
     let content = creds("decrypt", &one.name, &encrypted)?;
     let (mode, uid, gid) =
-        one.looks().ok_or_else(|| AgentError::Sealed("its manifest is cut off".to_owned()))?;
-    Place::make(&one.path)?.write(&content, Looks { mode, uid, gid })?;
+        one.access().ok_or_else(|| AgentError::Sealed("its manifest is cut off".to_owned()))?;
+    Place::make(&one.path)?.write(&content, Access { mode, uid, gid })?;
     Ok(Published { digest: digest(&content), ..one.clone() })
 }
 
-/// The owners of secrets here, each with its directory.
+/// The owners of encrypted copies, each with its directory.
 fn owners() -> impl Iterator<Item = (String, PathBuf)> {
     std::fs::read_dir(SEALED)
         .into_iter()
@@ -189,31 +198,32 @@ fn file_name(name: &str, fingerprint: &str) -> String {
     format!("{name}.{fingerprint}")
 }
 
-/// What `systemd-creds` makes of an input. Its name is part of what is encrypted: one cannot be put in the place of another.
+/// Encrypts or decrypts by `systemd-creds`. The name of the secret is part of what is encrypted, so that the copy of
+/// one secret cannot be put in the place of another.
 fn creds(verb: &str, name: &str, input: &[u8]) -> Result<Zeroizing<Vec<u8>>, AgentError> {
-    let at = failed("systemd-creds");
-    let mut child = host::command("systemd-creds")
+    let failed = io_error("systemd-creds");
+    let mut child = program::command("systemd-creds")
         .args([verb, &format!("--name={name}"), "-", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(&at)?;
-    // It reads all of it before it writes anything.
+        .map_err(&failed)?;
+    // This cannot block: the program reads all of its input before it writes anything.
     if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input).map_err(&at)?;
+        stdin.write_all(input).map_err(&failed)?;
     }
-    let output = child.wait_with_output().map_err(&at)?;
+    let output = child.wait_with_output().map_err(&failed)?;
     if output.status.success() {
         return Ok(Zeroizing::new(output.stdout));
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(AgentError::Sealed(format!("systemd-creds {verb}: {said}")))
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(AgentError::Sealed(format!("systemd-creds {verb}: {message}")))
 }
 
-/// Makes sure that the next boot puts them back.
+/// Makes sure that the next boot puts the secrets back.
 pub(super) fn install() -> Result<(), AgentError> {
-    DirBuilder::new().mode(0o700).recursive(true).create(SEALED).map_err(failed(SEALED))?;
+    DirBuilder::new().mode(0o700).recursive(true).create(SEALED).map_err(io_error(SEALED))?;
     UNIT.install()
 }
 

@@ -1,18 +1,18 @@
-//! What is needed to undo changes of secrets that lie on disk, after a power cut.
+//! Undoing changes of secrets that are on a disk, after a power cut.
 //!
-//! The machine boots the old system then, and the old secrets with it. What was there before is kept beside each file; this journal, which is on
-//! disk before the first of them is changed, says which files those are. A unit of ours reads it at the next boot, or the next
-//! activation does.
+//! After a power cut the machine boots the old system, which needs the old secrets. So the old file is kept beside each
+//! file that is changed. A journal says which files these are, and is on disk before the first of them is changed. A
+//! unit of the agent reads it at the next boot, or else the next activation does.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::place::Place;
-use crate::AgentError;
 use crate::boot_unit::{self, BootUnit};
+use crate::error::{AgentError, json_error};
 use crate::files::replace;
-use crate::host;
+use crate::systems;
 
 const JOURNAL: &str = "/var/lib/nixos-agent/undo-secrets.json";
 
@@ -36,28 +36,29 @@ ExecStart=/var/lib/nixos-agent/undo-agent undo-secrets
 ",
 };
 
-/// An activation that has changed secrets on disk, and did not come to its end yet.
+/// The journal of an activation that changes secrets on a disk and is not over.
 #[derive(Debug, Serialize, Deserialize)]
 struct Journal {
-    /// The system that comes with the new secrets; `None`: it is the one that comes with the old ones, too.
+    /// The system that the new secrets belong to; `None`: the old secrets belong to the same system.
     toplevel: Option<String>,
     files: Vec<Changed>,
 }
 
-/// A file.
+/// A file that is changed.
 #[derive(Debug, Serialize, Deserialize)]
 struct Changed {
     path: PathBuf,
-    /// Whether there was something before.
+    /// Whether the file was there before.
     was_there: bool,
 }
 
-/// Whether a power cut leaves what is there.
+/// Whether a file survives a power cut.
 pub(super) fn is_on_disk(path: &Path) -> bool {
     !path.starts_with("/run")
 }
 
-/// Keeps what is in these places until the activation has come to its end. Can be done again after it was interrupted.
+/// Keeps what is in these places until the activation is over. An agent that was killed in the midst of it can do it
+/// again.
 pub(super) fn begin<'a>(
     toplevel: Option<&str>,
     paths: impl Iterator<Item = &'a Path>,
@@ -73,11 +74,11 @@ pub(super) fn begin<'a>(
         let mut files = vec![];
         for (path, place) in &places {
             place.drop_old();
-            files.push(Changed { path: (*path).to_owned(), was_there: place.look()?.is_some() });
+            files.push(Changed { path: (*path).to_owned(), was_there: place.read()?.is_some() });
         }
         let journal = Journal { toplevel: toplevel.map(str::to_owned), files };
-        let json = serde_json::to_vec(&journal).map_err(|error| AgentError::Request(error.to_string()))?;
-        if boot_unit::is_possible().is_ok() {
+        let json = serde_json::to_vec(&journal).map_err(json_error)?;
+        if boot_unit::check_possible().is_ok() {
             UNIT.install()?;
         }
         replace(Path::new(JOURNAL), &json, 0o600)?;
@@ -85,7 +86,7 @@ pub(super) fn begin<'a>(
     places.iter().try_for_each(|(_, place)| place.keep_old())
 }
 
-/// The new secrets stay, or the old ones are back: there is nothing to undo any more.
+/// Ends the journal: the new secrets stay, or the old ones are back.
 pub(super) fn end() {
     let Some(journal) = read() else { return };
     let _ = std::fs::remove_file(JOURNAL);
@@ -97,18 +98,18 @@ pub(super) fn end() {
     UNIT.uninstall();
 }
 
-/// Undoes what an activation has left that was cut off, unless its system is the one that runs.
+/// Undoes the changes of an activation that was cut off, unless its system is the one that runs.
 pub(crate) fn undo() -> Result<(), AgentError> {
     let Some(journal) = read() else { return Ok(()) };
-    let state = host::state();
-    // What boots by default is a guess where nothing says yet what was booted.
+    let state = systems::state();
+    // This early in a boot neither link may exist yet. Then the system that boots by default is the best guess.
     let boots = state.profile.filter(|_| state.generation.is_some());
     let runs = state.current.or(state.booted).or(boots);
     if journal.toplevel.is_none() || runs != journal.toplevel {
         for file in &journal.files {
             let place = Place::make(&file.path)?;
             if file.was_there {
-                place.bring_old()?;
+                place.restore_old()?;
             } else {
                 place.remove();
             }

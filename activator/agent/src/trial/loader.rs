@@ -1,20 +1,20 @@
 //! Boot loaders that can start an entry once: systemd-boot and GRUB, as NixOS configures them.
 //!
-//! Both forget the entry before they start it. Which entry is whose shows in the kernel's `init=`.
+//! Both forget that entry before they start it. The system of an entry is known by the `init=` of its kernel.
 
 use std::path::{Path, PathBuf};
 
 use rustix::fs::statfs;
 
 use crate::files::replace;
-use crate::host;
+use crate::program;
 
-/// Variables of systemd-boot: <https://systemd.io/BOOT_LOADER_INTERFACE/>.
+/// Variables of systemd-boot that hold an entry which a user has chosen: <https://systemd.io/BOOT_LOADER_INTERFACE/>.
 const CHOSEN: [&str; 2] = [
     "/sys/firmware/efi/efivars/LoaderEntryPreferred-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f",
     "/sys/firmware/efi/efivars/LoaderEntryDefault-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f",
 ];
-/// How many bytes stand before a variable's content.
+/// How many bytes of attributes are before the content of such a variable.
 const ATTRIBUTES: usize = 4;
 const GRUB: &str = "/boot/grub/grub.cfg";
 /// GRUB's own variables: <https://www.gnu.org/software/grub/manual/grub/html_node/Environment-block.html>.
@@ -22,8 +22,8 @@ const GRUB_ENVIRONMENT: &str = "/boot/grub/grubenv";
 const ENVIRONMENT_HEAD: &str = "# GRUB Environment Block\n";
 const ENVIRONMENT_SIZE: usize = 1024;
 
-/// Whether there is a boot loader that can start an entry once.
-pub(super) fn is_there() -> Result<(), String> {
+/// Checks that there is a boot loader that can start an entry once.
+pub(super) fn check_can_boot_once() -> Result<(), String> {
     let Err(systemd_boot) = systemd_boot_places() else {
         return Ok(());
     };
@@ -34,7 +34,7 @@ fn neither(systemd_boot: &str, grub: &str) -> String {
     format!("systemd-boot: {systemd_boot}; GRUB: {grub}")
 }
 
-/// Has the next boot, and no other, start `system`; the default has to be `fallback` already.
+/// Makes the next boot, and no other, start `system`. The default has to be `fallback` already.
 pub(super) fn boot_once(system: &str, fallback: &str) -> Result<(), String> {
     let Err(systemd_boot) = systemd_boot(system, fallback) else {
         return Ok(());
@@ -42,25 +42,24 @@ pub(super) fn boot_once(system: &str, fallback: &str) -> Result<(), String> {
     grub(system, fallback).map_err(|grub| neither(&systemd_boot, &grub))
 }
 
-/// Takes it back.
+/// Takes that back. It is done for both boot loaders, because it changes nothing for the one that is not used.
 pub(super) fn forget() {
-    // Whichever it was; the other does not mind.
-    let _ = host::output("bootctl", &["set-oneshot", ""]);
+    let _ = program::output("bootctl", &["set-oneshot", ""]);
     if let Ok(environment) = std::fs::read_to_string(GRUB_ENVIRONMENT) {
         let _ = with_next_entry(&environment, "")
             .map(|text| replace(Path::new(GRUB_ENVIRONMENT), text.as_bytes(), 0o644));
     }
 }
 
-/// Where its configuration and its entries are.
+/// The configuration file of systemd-boot, and the directory of its entries.
 fn systemd_boot_places() -> Result<(PathBuf, PathBuf), String> {
-    let place = |option: &str| host::output("bootctl", &[option]).map(|path| PathBuf::from(path.trim()));
+    let place = |option: &str| program::output("bootctl", &[option]).map(|path| PathBuf::from(path.trim()));
     let configuration = place("--print-esp-path")?.join("loader/loader.conf");
     let entries = place("--print-boot-path")?.join("loader/entries");
     if !configuration.exists() {
         return Err(format!("there is no {}", configuration.display()));
     }
-    // What somebody has chosen in its menu, or by `bootctl`, goes before its configuration.
+    // An entry that a user has chosen in the menu, or by `bootctl`, overrides the configuration.
     let is_set = |variable: &&str| std::fs::read(variable).is_ok_and(|content| content.len() > ATTRIBUTES);
     if CHOSEN.iter().any(is_set) {
         return Err("another default was chosen (`bootctl set-default` or `set-preferred`)".to_owned());
@@ -80,15 +79,16 @@ fn systemd_boot(system: &str, fallback: &str) -> Result<(), String> {
     let text = std::fs::read_to_string(&configuration)
         .map_err(|error| format!("{}: {error}", configuration.display()))?;
     let entry = systemd_boot_entry(&text, &found, system, fallback)?;
-    host::output("bootctl", &["set-oneshot", entry]).map(drop)
+    program::output("bootctl", &["set-oneshot", entry]).map(drop)
 }
 
-/// An entry of systemd-boot, by its file.
+/// An entry of systemd-boot, which is a file.
 #[derive(Debug)]
 struct Entry {
     id: String,
-    /// Whether it was never found good since its tries are counted: systemd-boot may pass it over.
+    /// Whether systemd-boot still counts the tries of this entry. It may skip such an entry.
     is_counted: bool,
+    /// The system of the entry.
     init: String,
 }
 
@@ -99,19 +99,19 @@ impl Entry {
     }
 }
 
-/// The entry of a system, where that of `fallback` is the default: see loader.conf(5).
+/// The id of the entry of `system`, if the default is an entry of `fallback`: see loader.conf(5).
 fn systemd_boot_entry<'a>(
     configuration: &str,
     entries: &'a [Entry],
     system: &str,
     fallback: &str,
 ) -> Result<&'a str, String> {
-    // The last line counts.
+    // Of several lines with a key the last one counts.
     let value = |key: &str| {
         let lines = configuration.lines().filter_map(|line| line.trim().split_once(char::is_whitespace));
         lines.filter(|(found, _)| *found == key).map(|(_, value)| value.trim()).next_back()
     };
-    // Goes before `default`, as long as the entry is not known to be bad.
+    // `preferred` overrides `default`, as long as its entry is not known to be bad.
     let default = value("preferred").or_else(|| value("default")).unwrap_or_default();
     let at_default = entries.iter().find(|entry| entry.id == default && entry.init == fallback);
     let Some(at_default) = at_default else {
@@ -124,7 +124,8 @@ fn systemd_boot_entry<'a>(
     Ok(&entry.id)
 }
 
-/// The name of an entry without the tries that it has left: `nixos-generation-41+2-1.conf` is `nixos-generation-41.conf`.
+/// The id of an entry is its file name without the number of tries left: `nixos-generation-41.conf` for
+/// `nixos-generation-41+2-1.conf`.
 fn entry_id(file: &str) -> Option<String> {
     let stem = file.strip_suffix(".conf")?;
     let counted =
@@ -137,7 +138,7 @@ fn init_of(text: &str) -> Option<&str> {
     text.split_whitespace().find_map(|word| word.strip_prefix("init=")?.strip_suffix("/init"))
 }
 
-/// Its configuration, where that can start an entry once.
+/// The configuration of GRUB, if it can start an entry once.
 fn grub_configuration() -> Result<String, String> {
     let text = std::fs::read_to_string(GRUB).map_err(|error| format!("{GRUB}: {error}"))?;
     can_write_environment()?;
@@ -149,7 +150,7 @@ fn knows_entries_for_once(text: &str) -> Result<(), String> {
     if !text.contains("next_entry") {
         return Err("its configuration does not know entries that are started once".to_owned());
     }
-    // Only the default entry is everybody's then, and a machine has nobody at its console.
+    // Then GRUB starts other entries only for a user who types a password, and nobody is at the console.
     if text.contains("superusers") {
         return Err("it asks for a password".to_owned());
     }
@@ -163,8 +164,10 @@ fn grub(system: &str, fallback: &str) -> Result<(), String> {
     replace(Path::new(GRUB_ENVIRONMENT), new.as_bytes(), 0o644).map_err(|error| error.to_string())
 }
 
-/// GRUB writes into a file's blocks where they are, which not every file system and device lets it. What it cannot forget it would
-/// start again and again.
+/// Checks that GRUB can write to its environment file, to forget the entry. Else it would start the entry again and
+/// again.
+///
+/// GRUB overwrites the blocks of the file in place, which some file systems and devices do not allow.
 fn can_write_environment() -> Result<(), String> {
     const BTRFS: u64 = 0x9123_683e;
     const ZFS: u64 = 0x2fc1_2fc1;
@@ -172,7 +175,7 @@ fn can_write_environment() -> Result<(), String> {
     if [BTRFS, ZFS].iter().any(|kind| u64::try_from(stat.f_type) == Ok(*kind)) {
         return Err("it cannot write to the file system of /boot, and so not forget the entry".to_owned());
     }
-    let device = host::output("findmnt", &["--noheadings", "--output", "SOURCE", "--target", "/boot"])?;
+    let device = program::output("findmnt", &["--noheadings", "--output", "SOURCE", "--target", "/boot"])?;
     let path = Path::new(device.trim()).canonicalize().unwrap_or_default();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     if ["dm-", "md", "bcache"].iter().any(|kind| name.starts_with(kind)) {
@@ -181,7 +184,8 @@ fn can_write_environment() -> Result<(), String> {
     Ok(())
 }
 
-/// An entry of a menu: its place, as GRUB numbers it (`1>0` is the first one of the second one, a submenu), and its system.
+/// An entry of GRUB's menu: its place as GRUB numbers it, and its system. `1>0` is the first entry of the second entry,
+/// a submenu.
 #[derive(Debug, PartialEq, Eq)]
 struct GrubEntry {
     place: String,
@@ -205,7 +209,7 @@ fn grub_entry(text: &str, system: &str, fallback: &str) -> Result<String, String
 }
 
 fn grub_entries(text: &str) -> Vec<GrubEntry> {
-    /// A block in braces.
+    /// What an open brace belongs to.
     enum Block {
         Menu(usize),
         Other,
@@ -243,7 +247,7 @@ fn grub_entries(text: &str) -> Vec<GrubEntry> {
     entries
 }
 
-/// The environment with another entry for the next boot.
+/// The text of the environment file with another entry for the next boot.
 fn with_next_entry(environment: &str, entry: &str) -> Result<String, String> {
     let variables =
         environment.lines().filter(|line| !line.starts_with('#') && !line.starts_with("next_entry="));

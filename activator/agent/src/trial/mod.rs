@@ -1,9 +1,9 @@
-//! A trial: the boot loader starts a new system once, and the one that the machine was booted with from then on, until the new one
-//! has been found well.
+//! A trial: the boot loader starts a new system once. All later boots start the fallback, which is the system that the
+//! machine was booted with, until the trial is over.
 //!
-//! So a kernel that panics, a root that is not found or a machine that nobody can reach any more costs a reboot, not the machine.
-//! Who is to find it well is the client, who deploys the same system again after the reboot; a unit of ours reboots the machine when
-//! nobody does.
+//! So a kernel that panics, a root file system that is not found, or a machine that nobody can reach any more costs a
+//! reboot and not the machine. The client ends the trial: after the reboot it activates the same system again, which
+//! commits it. If the client does not come in time, a unit of the agent reboots the machine, into the fallback.
 
 mod loader;
 
@@ -13,20 +13,21 @@ use std::time::{Duration, Instant};
 use nixos_agent::Trial;
 use serde::{Deserialize, Serialize};
 
-use crate::AgentError;
 use crate::boot_unit::{self, BootUnit};
+use crate::error::{AgentError, json_error};
 use crate::files::replace;
-use crate::host::{self, PROFILE};
-use crate::preflight;
-use crate::reboot;
+use crate::lock::lock;
+use crate::profile::{PROFILE, generations, system_of};
+use crate::{program, reboot, systems};
 
 const FILE: &str = "/var/lib/nixos-agent/trial.json";
+/// What the lock names as its holder.
 const HOLDER: &str = "trial";
 const PAUSE: Duration = Duration::from_secs(1);
 
 const UNIT: BootUnit = BootUnit {
     name: "nixos-agent-trial.service",
-    // Where a system gets stuck half-way it may not come to more than the last of these.
+    // A system that gets stuck while it boots may reach only `emergency.target`.
     wanted_by: &["sysinit.target", "emergency.target"],
     agent: "/var/lib/nixos-agent/trial-agent",
     text: "[Unit]
@@ -50,69 +51,70 @@ RestartSec=5
 struct OnTrial {
     toplevel: String,
     fallback: String,
-    /// The boot during which it was begun.
+    /// The boot during which the trial was begun.
     boot_id: String,
-    /// How long after its boot somebody has to have found it well.
+    /// How many seconds after the boot of the new system the client has to have activated it.
     seconds: u64,
-    /// Whether it was rebooted because nobody did.
+    /// Whether the machine was rebooted because the client did not come in time.
     #[serde(default)]
     ended: bool,
 }
 
-/// Has the next boot start `toplevel`, which is the one that boots, and those after it the system that the machine was booted with.
-/// Where that is not possible everything stays as it is. An error means that it is not known what boots.
+/// Makes the next boot start `toplevel`, which is the profile's system, and later boots the fallback.
+///
+/// Where that is not possible, everything stays as it is. An error means that it is not known what boots.
 pub(crate) fn begin(toplevel: &str, seconds: u64) -> Result<Trial, AgentError> {
     let impossible = |reason: String| Ok(Trial::Impossible { reason });
-    let _lock = match preflight::lock(HOLDER) {
+    let _lock = match lock(HOLDER) {
         Ok(lock) => lock,
         Err(reason) => return impossible(reason),
     };
-    let boot_id = host::state().boot_id;
-    // One that was begun before may not have come to its end.
-    let before = read().filter(|begun| begun.boot_id == boot_id);
-    // What is to be started once is ours only if one was begun during this boot.
-    let is_ours = before.is_some();
-    let before = before.filter(|begun| begun.toplevel == toplevel);
-    let fallback = match before.map_or_else(|| fallback(toplevel), |begun| Ok(begun.fallback)) {
+    let boot_id = systems::state().boot_id;
+    // A trial may have been begun during this boot, and the reboot never came.
+    let earlier = read().filter(|trial| trial.boot_id == boot_id);
+    // Then the entry that the boot loader is to start once is ours. Else a user has chosen it.
+    let is_entry_ours = earlier.is_some();
+    let earlier = earlier.filter(|trial| trial.toplevel == toplevel);
+    let fallback = match earlier.map_or_else(|| fallback(toplevel), |trial| Ok(trial.fallback)) {
         Ok(fallback) => fallback,
         Err(reason) => return impossible(reason),
     };
     let on_trial = OnTrial { toplevel: toplevel.to_owned(), fallback, boot_id, seconds, ended: false };
     let begun = write(&on_trial)
-        .and_then(|()| host::mark_uncommitted(toplevel))
+        .and_then(|()| systems::mark_uncommitted(toplevel))
         .map_err(|error| error.to_string())
-        // All boot loaders of NixOS have the system as their default that installs them.
+        // Every boot loader of NixOS starts the system by default that has installed it.
         .and_then(|()| install_boot_loader(&on_trial.fallback))
         .and_then(|()| UNIT.install().map_err(|error| error.to_string()))
         .and_then(|()| loader::boot_once(toplevel, &on_trial.fallback));
     let Err(reason) = begun else {
         return Ok(Trial::Begun { fallback: on_trial.fallback });
     };
-    if is_ours {
+    if is_entry_ours {
         loader::forget();
     }
     remove();
-    // If this fails the profile stays marked as one that does not boot.
+    // If this fails, the mark stays that the boot loader may start another system than the profile's.
     install_boot_loader(toplevel).map_err(AgentError::Trial)?;
-    host::mark_committed();
+    systems::mark_committed();
     impossible(reason)
 }
 
-/// Takes back a trial whose reboot does not come: the profile's system is the one that boots, for good.
+/// Takes back a trial whose reboot does not come: all boots start the profile's system.
 pub(crate) fn take_back() -> Result<(), AgentError> {
-    let _lock = preflight::lock(HOLDER).map_err(AgentError::Trial)?;
-    let Some(begun) = read() else { return Ok(()) };
+    let _lock = lock(HOLDER).map_err(AgentError::Trial)?;
+    let Some(trial) = read() else { return Ok(()) };
     forget();
-    if host::state().profile.as_deref() == Some(begun.toplevel.as_str()) {
-        install_boot_loader(&begun.toplevel).map_err(AgentError::Trial)?;
-        host::mark_committed();
+    if systems::state().profile.as_deref() == Some(trial.toplevel.as_str()) {
+        install_boot_loader(&trial.toplevel).map_err(AgentError::Trial)?;
+        systems::mark_committed();
     }
     Ok(())
 }
 
-/// The system that the machine was booted with, if that is one to go back to.
+/// The system that the machine was booted with, if the machine can go back to it.
 fn fallback(toplevel: &str) -> Result<String, String> {
-    let state = host::state();
+    let state = systems::state();
     let fallback = state.booted.ok_or("it is not known what the machine was booted with")?;
     if fallback == toplevel {
         return Err("the machine was booted with this system".to_owned());
@@ -123,35 +125,32 @@ fn fallback(toplevel: &str) -> Result<String, String> {
     if generation_of(&fallback).is_none() {
         return Err("the system that the machine was booted with is no generation any more".to_owned());
     }
-    boot_unit::is_possible().map_err(|needs| format!("it needs {needs}"))?;
-    // Before anything is installed anew for nothing.
-    loader::is_there()?;
+    boot_unit::check_possible().map_err(|needs| format!("it needs {needs}"))?;
+    // Here, before a boot loader is installed anew in vain.
+    loader::check_can_boot_once()?;
     Ok(fallback)
 }
 
+/// The newest generation with a system.
 fn generation_of(system: &str) -> Option<u64> {
-    let leads_there = |number: &u64| {
-        let link = Path::new(PROFILE).with_file_name(format!("system-{number}-link"));
-        link.canonicalize().is_ok_and(|found| found == Path::new(system))
-    };
-    host::generations().into_iter().filter(leads_there).max()
+    generations().into_iter().filter(|number| system_of(*number).as_deref() == Some(system)).max()
 }
 
 fn install_boot_loader(system: &str) -> Result<(), String> {
-    host::output(&format!("{system}/bin/switch-to-configuration"), &["boot"]).map(drop)
+    program::output(&format!("{system}/bin/switch-to-configuration"), &["boot"]).map(drop)
 }
 
-/// The system that the machine goes back to if it is booted now, where `toplevel` is on trial.
+/// The system that the next boot brings back, where `toplevel` is on trial.
 pub(crate) fn way_back(toplevel: &str) -> Option<String> {
     read()
         .filter(|on_trial| on_trial.toplevel == toplevel && !on_trial.ended)
         .map(|on_trial| on_trial.fallback)
 }
 
-/// Ends the trial: what boots is decided.
+/// Ends the trial: it is decided what boots.
 pub(crate) fn forget() {
-    // One that is not over would start with the next boot, whatever has been deployed since.
-    if read().is_some_and(|begun| begun.boot_id == host::state().boot_id) {
+    // A trial whose reboot has not come would start with the next boot, whatever has been deployed since.
+    if read().is_some_and(|trial| trial.boot_id == systems::state().boot_id) {
         loader::forget();
     }
     remove();
@@ -162,30 +161,32 @@ fn remove() {
     UNIT.uninstall();
 }
 
-/// After a boot: waits until it is decided, and goes back when it is not in time.
+/// After a boot: waits until the trial is over, and goes back to the fallback when the time is up.
 pub(crate) fn watch() -> Result<(), AgentError> {
     let start = Instant::now();
     while let Some(on_trial) = read() {
         let limit = Duration::from_secs(on_trial.seconds);
         let is_late = start.elapsed() >= limit;
-        let state = host::state();
+        let state = systems::state();
         if state.boot_id == on_trial.boot_id {
-            // A switch has started the unit.
+            // The reboot has not come yet: a switch has started the unit.
             return Ok(());
         }
         match state.booted {
             Some(booted) if booted == on_trial.fallback => {
-                if let Ok(_lock) = preflight::lock(HOLDER) {
+                if let Ok(_lock) = lock(HOLDER) {
                     println!("{} is not what the machine runs; {booted} boots again", on_trial.toplevel);
-                    return back(&on_trial);
+                    return follow_fallback(&on_trial);
                 }
                 std::thread::sleep(PAUSE);
             }
             Some(booted) if booted != on_trial.toplevel => {
-                println!("somebody has booted {booted}: this is no trial any more");
+                println!(
+                    "{booted} was booted, which is neither on trial nor the fallback: the trial is over"
+                );
                 forget();
             }
-            // A boot loader that goes on starting it would do so for ever.
+            // The boot loader starts the new system again and again. Another reboot would not change that.
             Some(booted) if on_trial.ended => {
                 println!(
                     "{booted} was booted again although the boot loader was to start {}",
@@ -194,12 +195,12 @@ pub(crate) fn watch() -> Result<(), AgentError> {
                 forget();
             }
             Some(booted) if is_late => {
-                // Whoever is at work on it finds out by himself.
-                if let Ok(_lock) = preflight::lock(HOLDER)
+                // An activation that holds the lock decides by itself.
+                if let Ok(_lock) = lock(HOLDER)
                     && read().is_some()
                 {
                     println!(
-                        "nobody has found {booted} well within {} s: back to {}",
+                        "{booted} was not activated again within {} s: back to {}",
                         limit.as_secs(),
                         on_trial.fallback
                     );
@@ -214,26 +215,27 @@ pub(crate) fn watch() -> Result<(), AgentError> {
     Ok(())
 }
 
-/// The profile follows what was booted.
-fn back(on_trial: &OnTrial) -> Result<(), AgentError> {
+/// Makes the profile point at the fallback, which was booted.
+fn follow_fallback(on_trial: &OnTrial) -> Result<(), AgentError> {
     loader::forget();
-    let follows = host::state().profile.as_deref() != Some(on_trial.toplevel.as_str());
-    // Where there is no generation to go back to, the profile stays marked as one that does not boot.
-    let generation = generation_of(&on_trial.fallback).filter(|_| !follows);
+    let is_other = systems::state().profile.as_deref() != Some(on_trial.toplevel.as_str());
+    // Without a generation of the fallback, the mark stays that the boot loader starts another system than the
+    // profile's.
+    let generation = generation_of(&on_trial.fallback).filter(|_| !is_other);
     if let Some(number) = generation {
         let number = number.to_string();
-        host::output("nix-env", &["-p", PROFILE, "--switch-generation", &number])
+        program::output("nix-env", &["-p", PROFILE, "--switch-generation", &number])
             .map_err(AgentError::Trial)?;
     }
-    if follows || generation.is_some() {
-        host::mark_committed();
+    if is_other || generation.is_some() {
+        systems::mark_committed();
     }
     forget();
     Ok(())
 }
 
 fn write(on_trial: &OnTrial) -> Result<(), AgentError> {
-    let json = serde_json::to_vec(on_trial).map_err(|error| AgentError::Request(error.to_string()))?;
+    let json = serde_json::to_vec(on_trial).map_err(json_error)?;
     replace(Path::new(FILE), &json, 0o600)
 }
 

@@ -23,9 +23,9 @@ use unix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use unix::unistd::Pid;
 
 use super::super::costs::Cost;
-use super::super::flake::Root;
 use super::super::reads::{Entries, Kind, Piece, ReadSet, Reads, Seen, Stamp};
-use super::{BEGIN, DONE, SELF};
+use super::super::store_tree::Root;
+use super::marks::{BEGIN, DONE, SELF, WATCH};
 
 pub(super) const SUPPORTED: bool = true;
 
@@ -104,8 +104,8 @@ pub(super) fn read_report(report: &Path) -> Option<Reads> {
     serde_json::from_slice(&std::fs::read(report).ok()?).ok()
 }
 
-/// In the new process: gets ready to be watched, stops until the tracer is ready too, then becomes the program. Returns only
-/// when that fails.
+/// In the new process: gets ready to be watched, stops until the tracer is ready too, then becomes the program.
+/// Returns only when that fails.
 fn inside(program: &OsStr, arguments: &[OsString]) -> Result<u8, TraceError> {
     ptrace::traceme()?;
     let rules = WATCHED.iter().map(|call| (*call, vec![])).collect();
@@ -125,10 +125,11 @@ fn watch(report: &Path, slot: usize, mut eye: Eye, command: &[OsString]) -> Resu
     // Tracer and Nix take turns: to wake up somebody on another processor would take several times as long.
     let processors = Processors::choose(slot)?;
     sched_setaffinity(Pid::from_raw(0), &processors.one)?;
-    let child = Command::new(std::env::current_exe()?).args([super::WATCH, INSIDE]).args(command).spawn()?;
+    let child = Command::new(std::env::current_exe()?).args([WATCH, INSIDE]).args(command).spawn()?;
     let root = Pid::from_raw(i32::try_from(child.id()).map_err(|_| Errno::ESRCH)?);
     if !matches!(waitpid(root, Some(WaitPidFlag::__WALL))?, WaitStatus::Stopped(_, Signal::SIGSTOP)) {
-        // This system does not allow it, as some containers do not: then the evaluation is not watched, and not remembered.
+        // This system does not allow it, as some containers do not: then the evaluation is not watched, and not
+        // remembered.
         let (program, arguments) = command.split_first().ok_or(TraceError::Usage)?;
         sched_setaffinity(Pid::from_raw(0), &processors.all)?;
         return Err(Command::new(program).args(arguments).exec().into());
@@ -343,8 +344,9 @@ impl Eye {
         let path = &path.components().collect::<PathBuf>();
         if let Some(root) = &self.root {
             if !path.starts_with(root.path()) {
-                // Later versions of Nix (2.34) know the hash of the whole tree, and use a copy of it under another name without a look
-                // at the tree. What is in any other copy was read in the tree to make it, or is named by its hash.
+                // Later versions of Nix (2.34) know the hash of the whole tree, and use a copy of it under another
+                // name without a look at the tree. What is in any other copy was read in the tree to make it, or is
+                // named by its hash.
                 let inside = root.path().parent().and_then(|store| path.strip_prefix(store).ok());
                 let item = inside.and_then(|path| path.components().next());
                 self.incomplete |= item.is_some_and(|item| root.is_copied_to(item.as_os_str()));
@@ -362,8 +364,8 @@ impl Eye {
         if let Some(fetched) = &self.fetched
             && path.starts_with(fetched)
         {
-            // What was fetched with a hash is found by it in the store; anything else may be another thing tomorrow. Narrow
-            // exception: what binary caches offer.
+            // What was fetched with a hash is found by it in the store; anything else may be another thing tomorrow.
+            // Narrow exception: what binary caches offer.
             let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
             self.incomplete |= flags.is_some() && !name.starts_with(b"binary-cache");
             return;

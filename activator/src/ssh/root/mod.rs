@@ -1,8 +1,8 @@
 //! Root where the login is somebody else's: asked for once a connection, and shared by all of its commands.
 //!
-//! `sudo` and its like want a password on a terminal, and what a command reads belongs to the command. So one shell becomes root,
-//! on a terminal where there is a password to type, and stays there; commands reach it through a directory that only the user who
-//! logged in and root can enter. It ends with the connection.
+//! `sudo` and its like want a password on a terminal, and what a command reads belongs to the command. So one shell
+//! becomes root, on a terminal where there is a password to type, and stays there; commands reach it through a
+//! directory that only the user who logged in and root can enter. It ends with the connection.
 
 mod prompt;
 
@@ -19,7 +19,9 @@ use tokio_util::task::AbortOnDropHandle;
 use zeroize::Zeroizing;
 
 use super::command_line::for_any_shell;
-use super::{Connection, Secret, SshError};
+use super::config::ALIAS;
+use super::session::UserSession;
+use super::{Secret, SshError};
 use crate::children::interrupt;
 use crate::nix::find_on_path;
 use crate::text::{complaint, plain};
@@ -53,16 +55,16 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// Becomes root by the endpoint's `elevate`. When the shell ends by itself, so does the connection, whose `master` this is:
-    /// commands would wait for it in vain.
-    pub(super) async fn open(connection: &Connection, master: &Arc<Mutex<Child>>) -> Result<Self, SshError> {
-        let endpoint = connection.endpoint();
+    /// Becomes root by the endpoint's `elevate`. When the shell ends by itself, so does the connection, whose
+    /// `master` this is: commands would wait for it in vain.
+    pub(super) async fn open(session: &UserSession, master: &Arc<Mutex<Child>>) -> Result<Self, SshError> {
+        let endpoint = &session.endpoint;
         let failed = |reason: String| SshError::Elevate {
             host: endpoint.host.clone(),
             command: endpoint.elevate.join(" "),
             reason,
         };
-        let prepared = connection.run(&["sh", "-s"], PREPARE.as_bytes()).await?;
+        let prepared = session.run(&["sh", "-s"], PREPARE.as_bytes()).await?;
         let said = prepared.text();
         let directory = said.trim();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
@@ -75,7 +77,7 @@ impl Root {
         let prompt = Prompt::of(&endpoint.elevate);
         let words =
             if password.is_some() { prompt.words(&endpoint.elevate) } else { endpoint.elevate.clone() };
-        let mut shell = start(&ssh, connection, directory, &words, password.is_some())
+        let mut shell = start(&ssh, session, directory, &words, password.is_some())
             .map_err(|error| SshError::Local { host: endpoint.host.clone(), reason: error.to_string() })?;
         let (Some(mut stdin), Some(mut stdout), Some(stderr)) =
             (shell.stdin.take(), shell.stdout.take(), shell.stderr.take())
@@ -106,7 +108,7 @@ impl Root {
         };
         interrupt(&mut shell).await;
         // Root has not been there, so that it is still ours to remove.
-        let _ = connection.run(&["rm", "-rf", "--", directory], b"").await;
+        let _ = session.run(&["rm", "-rf", "--", directory], b"").await;
         Err(failed(reason))
     }
 }
@@ -124,7 +126,7 @@ enum NotRoot {
 
 fn start(
     ssh: &Path,
-    connection: &Connection,
+    session: &UserSession,
     directory: &str,
     elevate: &[String],
     on_terminal: bool,
@@ -135,8 +137,8 @@ fn start(
     let words: Vec<&str> = words.chain(["sh", serve.as_str()]).collect();
     let mut command = Command::new(ssh);
     // No character of a password ends the connection.
-    command.args(connection.ssh_options()).args(["-e", "none"]).args(on_terminal.then_some("-tt"));
-    command.args(["--", Connection::ALIAS]).arg(for_any_shell(&words)).env("LC_ALL", "C");
+    command.args(session.ssh_options()).args(["-e", "none"]).args(on_terminal.then_some("-tt"));
+    command.args(["--", ALIAS]).arg(for_any_shell(&words)).env("LC_ALL", "C");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     command.spawn()

@@ -1,8 +1,8 @@
 //! Which question of a program that gives root is the one for the password.
 //!
-//! The password is typed into a terminal, and PAM may ask for anything there: a code, a PIN, a name. `sudo` is told what to ask with.
-//! `doas` and `run0` are known by what they print. Of any other program a line counts that ends with `password:` and asks for nothing
-//! that is used once.
+//! The password is typed into a terminal, and PAM may ask for anything there: a code, a PIN, a name. `sudo` is told
+//! what to ask with. `doas` and `run0` are known by what they print. Of any other program a line counts that ends
+//! with `password:` and asks for nothing that is used once.
 
 /// What `sudo` asks with, where it would ask for the password.
 const OURS: &str = "nixos-activator: password: ";
@@ -102,7 +102,8 @@ mod tests {
         assert_eq!(asks("sudo", "nixos-activator: password: \r\n"), None);
         assert_eq!(asks("sudo -p pw:", "pw:"), Some(Question::Other));
         assert_eq!(asks("sudo -p password:", "password:"), Some(Question::Password));
-        let polkit = "==== AUTHENTICATING FOR org.freedesktop.systemd1.manage-units ====\r\nAuthenticating as: deploy\r\nPassword: ";
+        let polkit = "==== AUTHENTICATING FOR org.freedesktop.systemd1.manage-units ====\r\nAuthenticating \
+                      as: deploy\r\nPassword: ";
         assert_eq!(asks("run0", polkit), Some(Question::Password));
         assert_eq!(asks("su -c", "Password: "), Some(Question::Password));
         assert_eq!(asks("su -c", "PIN for your password card: "), Some(Question::Other));

@@ -109,8 +109,9 @@ impl<'a> Ec2<'a> {
         self.seen(id, block).await
     }
 
-    /// The same of an instance that there is, with the addresses it was given: EC2 may not have heard yet of what it has just made.
-    pub(crate) async fn settled(
+    /// The same of an instance that there is, with the addresses it was given: EC2 may not have heard yet of what it
+    /// has just made.
+    pub(crate) async fn described(
         &self,
         id: &str,
         block: &Ec2Block,
@@ -211,7 +212,8 @@ impl<'a> Ec2<'a> {
             .collect();
         let ipv6 = Some(ipv6).filter(|addresses| !addresses.is_empty());
         let ipv6_count = block.ipv6_address_count.known().copied().filter(|_| ipv6.is_none());
-        // A public address is asked for on a network interface, and then everything else about the network is said there too.
+        // A public address is asked for on a network interface, and then everything else about the network is said
+        // there too.
         call = match block.associate_public_ip_address.known() {
             None => call
                 .set_subnet_id(text(&block.subnet_id))
@@ -235,7 +237,8 @@ impl<'a> Ec2<'a> {
         let send = || async { call.clone().send().await.map_err(AwsError::of(ACTION)) };
         let no_capacity = |error: &AwsError| block.spot.is_known() && error.is(NO_CAPACITY);
         let start = Instant::now();
-        // Both kinds of waiting are over when `deadline` is, and what EC2 does not know is waited for only as long as it may be new.
+        // Both kinds of waiting are over when `deadline` is, and what EC2 does not know is waited for only as long as
+        // it may be new.
         let passes = |error: &AwsError| {
             no_capacity(error) || not_heard_of(error).is_some_and(|limit| start.elapsed() < limit)
         };

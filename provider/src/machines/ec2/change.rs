@@ -1,19 +1,20 @@
 //! From what an instance is to what is planned.
 
-use aws_sdk_ec2::types::{Address, AttributeBooleanValue, AttributeValue, Filter};
+use aws_sdk_ec2::types::{AttributeBooleanValue, AttributeValue, Filter};
 use tfplugin::{Attr, Diagnostic, Diagnostics, Path};
 
 use super::api::Ec2;
 use super::api::{machine_tags, profile_specification};
 use super::block::{Ec2Block, RootVolume, is_same_key};
-use super::drift::root_volume;
+use super::elastic_ip::elastic_ip;
 use super::found::Found;
 use super::ipv6::{self, primary};
+use super::root_volume::{change_root_volume, check_encryption, own_root_volume, root_volume_of};
 use super::volume_identity::device_letter;
 use super::volume_map::Volumes;
-use super::volumes::{self, Owner, VolumeChange, keep_or_delete, modify_volume};
-use crate::aws::{AwsError, CONSISTENCY, MACHINE, difference, retag_ec2};
-use crate::deadline::{Backoff, Deadline};
+use super::volumes::{self, Owner};
+use crate::aws::{AwsError, difference, retag_ec2};
+use crate::deadline::Deadline;
 use crate::settings::known_elements;
 
 /// Whether the change is one that only a stopped instance takes, or may be one as long as the new type is not known.
@@ -41,8 +42,9 @@ pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool, foun
             block().attribute(name),
             "The change would stop the machine".to_owned(),
             format!(
-                "`{name}` can be changed (from {from} to {to}) only while the machine is stopped. Set ec2.allow_stopping_for_update = \
-                 true to have it stopped and started, or power_state = \"stopped\"."
+                "`{name}` can be changed (from {from} to {to}) only while the machine is stopped. Set \
+                 ec2.allow_stopping_for_update = true to have it stopped and started, or power_state = \
+                 \"stopped\"."
             ),
         );
     }
@@ -54,7 +56,8 @@ pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool, foun
                 path.attribute("size"),
                 "A volume cannot shrink".to_owned(),
                 format!(
-                    "Found size = {to} for {what}, which has {from} GiB; expected at least that. For a smaller one, make another volume and copy."
+                    "Found size = {to} for {what}, which has {from} GiB; expected at least that. For a \
+                     smaller one, make another volume and copy."
                 ),
             );
         }
@@ -100,8 +103,8 @@ pub(crate) fn check_change(before: &Ec2Block, after: &Ec2Block, runs: bool, foun
             path.attribute(attribute),
             format!("`{attribute}` of a volume cannot be changed"),
             format!(
-                "It would take another volume in the place of \"{name}\", without its data. Put it back; or add a volume under another \
-                 name, copy what is needed, and remove this one."
+                "It would take another volume in the place of \"{name}\", without its data. Put it back; \
+                 or add a volume under another name, copy what is needed, and remove this one."
             ),
         );
     }
@@ -131,8 +134,9 @@ pub(crate) async fn while_stopped(
     Ok(())
 }
 
-/// Changes what can be changed while the instance runs; `there` follows each step. `before` is the name the machine had.
-pub(crate) async fn become_(
+/// Changes what can be changed while the instance runs; `there` follows each step. `before` is the name the machine
+/// had.
+pub(crate) async fn apply_changes(
     ec2: &Ec2<'_>,
     id: &str,
     (before, name): (&str, &str),
@@ -165,7 +169,7 @@ pub(crate) async fn become_(
     if there.ipv6_addresses != planned.ipv6_addresses
         || there.ipv6_address_count != planned.ipv6_address_count
     {
-        ipv6::become_(ec2, id, there, planned).await.map_err(at("ipv6_addresses"))?;
+        ipv6::change(ec2, id, there, planned).await.map_err(at("ipv6_addresses"))?;
     }
     if let Attr::Known(wanted) = &planned.root_volume {
         let now = match &there.root_volume {
@@ -180,7 +184,7 @@ pub(crate) async fn become_(
     let owner = Owner { ec2, id, name, block: planned };
     let mut volumes = there.volumes.known().cloned().unwrap_or_default();
     let wanted = planned.volumes.known().cloned().unwrap_or_default();
-    let done = volumes::become_(owner, &mut volumes, &wanted, deadline).await;
+    let done = volumes::change(owner, &mut volumes, &wanted, deadline).await;
     there.volumes = if volumes.is_empty() { planned.volumes.clone() } else { Attr::Known(volumes.clone()) };
     done?;
     let (set, gone) = difference(&machine_tags(there, before), &machine_tags(planned, name));
@@ -211,8 +215,8 @@ fn flag(value: Option<bool>) -> AttributeBooleanValue {
     AttributeBooleanValue::builder().set_value(value).build()
 }
 
-/// The first network interface of an instance that has several. EC2 refuses to change such an instance where a change of the
-/// interface is meant.
+/// The first network interface of an instance that has several. EC2 refuses to change such an instance where a change
+/// of the interface is meant.
 async fn primary_of_several(ec2: &Ec2<'_>, id: &str) -> Result<Option<String>, AwsError> {
     let seen = ec2.look(id, &Ec2Block::default()).await?;
     let interfaces = seen.as_ref().map_or(&[][..], |seen| seen.instance.network_interfaces());
@@ -301,126 +305,6 @@ async fn profile(ec2: &Ec2<'_>, id: &str, planned: &Ec2Block) -> Result<(), AwsE
         }
         (None, None) => Ok(()),
     }
-}
-
-async fn elastic_ip(
-    ec2: &Ec2<'_>,
-    id: &str,
-    before: Option<&String>,
-    planned: &Ec2Block,
-    deadline: &Deadline,
-) -> Result<(), AwsError> {
-    if let Some(before) = before {
-        let found = ec2.client.describe_addresses().allocation_ids(before).send().await;
-        let found = match found.map_err(AwsError::of("ec2:DescribeAddresses")) {
-            Ok(found) => found.addresses().first().cloned(),
-            Err(error) if error.is(&["InvalidAllocationID.NotFound"]) => None,
-            Err(error) => return Err(error),
-        };
-        let ours = found.filter(|address| address.instance_id() == Some(id));
-        if let Some(association) = ours.as_ref().and_then(|address| address.association_id()) {
-            let sent = ec2.client.disassociate_address().association_id(association).send().await;
-            sent.map_err(AwsError::of("ec2:DisassociateAddress"))?;
-            if let (Attr::Null, Some(address)) =
-                (&planned.elastic_ip, ours.as_ref().and_then(Address::public_ip))
-            {
-                until_address_is_gone(ec2, id, address, deadline).await?;
-            }
-        }
-    }
-    let Some(allocation) = planned.elastic_ip.known() else { return Ok(()) };
-    // Never from another machine: whoever has it has to give it up first.
-    let call =
-        ec2.client.associate_address().allocation_id(allocation).instance_id(id).allow_reassociation(false);
-    call.send().await.map(drop).map_err(AwsError::of("ec2:AssociateAddress"))
-}
-
-/// Waits until EC2 shows the instance without an address that was taken from it, and, where the subnet gives it one of its own in
-/// exchange, with that. It goes on where EC2 is slow: the next refresh sees the rest.
-async fn until_address_is_gone(
-    ec2: &Ec2<'_>,
-    id: &str,
-    address: &str,
-    deadline: &Deadline,
-) -> Result<(), AwsError> {
-    let deadline = deadline.at_most(CONSISTENCY);
-    let mut backoff = Backoff::default();
-    loop {
-        let seen = ec2.look(id, &Ec2Block::default()).await?;
-        let has = seen.as_ref().is_some_and(|seen| seen.instance.public_ip_address() == Some(address));
-        if !has || backoff.pause(&deadline).await.is_err() {
-            return Ok(());
-        }
-    }
-}
-
-/// The root volume as it is.
-async fn root_volume_of(ec2: &Ec2<'_>, id: &str) -> Result<RootVolume, AwsError> {
-    let seen = ec2.look(id, &Ec2Block::default()).await?;
-    let found = seen.as_ref().and_then(root_volume);
-    found.ok_or_else(|| {
-        AwsError::unexpected("ec2:DescribeInstances", "the instance has no root volume on EBS")
-    })
-}
-
-/// The root volume, where it was made with the machine by this provider, whose tags it then has.
-async fn own_root_volume(ec2: &Ec2<'_>, id: &str) -> Result<Option<String>, AwsError> {
-    let Some(seen) = ec2.look(id, &Ec2Block::default()).await? else { return Ok(None) };
-    let root = root_volume(&seen).and_then(|root| root.volume_id.known().cloned());
-    let is_own = |id: &String| {
-        let volume = seen.volumes.get(id);
-        volume.is_some_and(|volume| volume.tags().iter().any(|tag| tag.key() == Some(MACHINE)))
-    };
-    Ok(root.filter(is_own))
-}
-
-/// Encryption is decided when a volume is made. Where the state knows the root volume the plan replaces the machine.
-fn check_encryption(now: &RootVolume, wanted: &RootVolume, machine: &str) -> Result<(), Diagnostic> {
-    let differs =
-        now.encrypted.is_known() && wanted.encrypted.is_known() && now.encrypted != wanted.encrypted;
-    let another_key = now.kms_key_id.is_known()
-        && wanted.kms_key_id.is_known()
-        && now.kms_key_id != wanted.kms_key_id
-        && !is_same_key(&now.kms_key_id, &wanted.kms_key_id);
-    if !differs && !another_key {
-        return Ok(());
-    }
-    let attribute = if differs { "encrypted" } else { "kms_key_id" };
-    let path = Path::root().attribute("ec2").attribute("root_volume").attribute(attribute);
-    Err(Diagnostic::error(format!("The root volume of machine \"{machine}\" is encrypted otherwise"))
-        .detail(format!(
-            "`{attribute}` cannot be changed of a volume that exists, and nothing of the root volume was changed. Set it to what the \
-             volume has, or run `terraform apply -replace` for a new machine, without what is on this one."
-        ))
-        .at(path))
-}
-
-async fn change_root_volume(
-    ec2: &Ec2<'_>,
-    id: &str,
-    now: &RootVolume,
-    wanted: &RootVolume,
-    deadline: &Deadline,
-) -> Result<(), AwsError> {
-    let change = VolumeChange::between(
-        [&now.size, &now.iops, &now.throughput],
-        [&wanted.size, &wanted.iops, &wanted.throughput],
-        &now.kind,
-        &wanted.kind,
-    );
-    let volume = now.volume_id.known().cloned().unwrap_or_default();
-    if !change.is_empty() {
-        modify_volume(ec2, &volume, &change, deadline).await?;
-    }
-    if now.delete_on_termination != wanted.delete_on_termination {
-        let seen = ec2.look(id, &Ec2Block::default()).await?;
-        let mappings = seen.map(|seen| seen.instance.block_device_mappings().to_vec()).unwrap_or_default();
-        let device =
-            mappings.iter().find(|mapping| mapping.ebs().and_then(|ebs| ebs.volume_id()) == Some(&volume));
-        let device = device.and_then(|mapping| mapping.device_name()).unwrap_or("/dev/xvda");
-        keep_or_delete(ec2, id, device, wanted.delete_on_termination != Attr::Known(false)).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

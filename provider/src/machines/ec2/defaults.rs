@@ -1,4 +1,5 @@
-//! Defaults that depend on something else than the schema: on other attributes, on the state, and on what an import has found.
+//! Defaults that depend on something else than the schema: on other attributes, on the state, and on what an import
+//! has found.
 
 use tfplugin::Attr;
 
@@ -6,7 +7,8 @@ use super::block::Ec2Block;
 use super::found::Found;
 
 impl Ec2Block {
-    /// Fills in what the configuration leaves open. `old` is the block in state, and `found` what of it came with an import.
+    /// Fills in what the configuration leaves open. `old` is the block in state, and `found` what of it came with an
+    /// import.
     pub(super) fn fill_defaults(&mut self, configured: &Self, old: Option<&Self>, found: &Found) {
         found.fill_unnamed(self, configured, old);
         if self.host_key.is_unknown() && configured.host_key.is_null() {

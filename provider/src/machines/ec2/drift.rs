@@ -7,9 +7,9 @@ use tfplugin::Attr;
 
 use super::api::Ec2;
 use super::block::{Ec2Block, MetadataOptions, RootVolume};
-use super::schema::is_device;
 use super::volume_map::Volume;
 use super::volume_map::Volumes;
+use super::volume_schema::is_device;
 use super::volumes::made_with;
 use crate::aws::{AwsError, Seen, TagModel, TagRules, ec2_tags};
 use crate::machines::host_key::hands_over;
@@ -206,7 +206,8 @@ fn key(known: &Attr<String>, found: Option<&str>) -> Attr<String> {
     }
 }
 
-/// Whether the instance got a public address of its own, as far as it shows: not while it is stopped or has an elastic one.
+/// Whether the instance got a public address of its own, as far as it shows: not while it is stopped or has an
+/// elastic one.
 fn has_public_address(instance: &Instance) -> Attr<bool> {
     let interfaces = instance.network_interfaces().iter();
     let mut addresses = interfaces.filter_map(|interface| interface.association());
@@ -254,8 +255,8 @@ pub(crate) async fn import(ec2: &Ec2<'_>, seen: &Seen, name: &str) -> Result<Ec2
     Ok(block)
 }
 
-/// What user data tell: how the instance got its host key, and, where they are the user's own, they themselves. Those with a private
-/// key are not for the state.
+/// What user data tell: how the instance got its host key, and, where they are the user's own, they themselves. Those
+/// with a private key are not for the state.
 fn told(user_data: Option<&str>) -> (&'static str, Option<String>) {
     match (user_data, user_data.and_then(hands_over)) {
         (_, Some(how)) => (how, None),
@@ -266,8 +267,8 @@ fn told(user_data: Option<&str>) -> (&'static str, Option<String>) {
     }
 }
 
-/// The volumes beside the root, by the names that this provider gave them, or by their devices. Those that were attached by somebody
-/// who keeps them are somebody else's.
+/// The volumes beside the root, by the names that this provider gave them, or by their devices. Those that were
+/// attached by somebody who keeps them are somebody else's.
 fn attached(seen: &Seen, machine: &str) -> Volumes {
     let mut volumes = Volumes::default();
     let root = root_mapping(&seen.instance).and_then(|mapping| mapping.device_name());

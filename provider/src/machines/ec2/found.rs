@@ -1,8 +1,8 @@
 //! What an import has found on an instance and no configuration has named: it stays as it is.
 //!
-//! An import cannot see the configuration. Where that says nothing of the root volume, of further volumes or of metadata options, the
-//! machine must not lose what it has; where it says what the machine has, there must be nothing to change. So an import takes over
-//! everything, and remembers beside the state what nobody has asked for yet.
+//! An import cannot see the configuration. Where that says nothing of the root volume, of further volumes or of
+//! metadata options, the machine must not lose what it has; where it says what the machine has, there must be nothing
+//! to change. So an import takes over everything, and remembers beside the state what nobody has asked for yet.
 
 use std::collections::BTreeSet;
 
@@ -107,11 +107,14 @@ impl Found {
         let volumes = there.volumes.known();
         let id = |name: &String| volumes?.get(name)?.volume_id.known().cloned();
         let warning = |name: String| {
-            Diagnostic::warning(format!("Volume \"{name}\" of machine \"{machine}\" stays attached")).detail(format!(
-                "{} was attached before the machine was imported, and `volumes` does not have it: it leaves the state and is neither \
-                 detached nor deleted. To manage it, add it to `volumes`, at the device where it is.",
-                id(&name).unwrap_or_default()
-            ))
+            Diagnostic::warning(format!("Volume \"{name}\" of machine \"{machine}\" stays attached")).detail(
+                format!(
+                    "{} was attached before the machine was imported, and `volumes` does not have it: it \
+                     leaves the state and is neither detached nor deleted. To manage it, add it to \
+                     `volumes`, at the device where it is.",
+                    id(&name).unwrap_or_default()
+                ),
+            )
         };
         self.unplanned(there, planned).into_iter().map(warning).collect()
     }

@@ -54,14 +54,14 @@ impl Machine {
     }
 
     /// Looks at the instance as it is now, and completes the block by it.
-    pub(super) async fn settle_block(
+    pub(super) async fn complete_block(
         &mut self,
         ec2: &Ec2<'_>,
         block: &mut Ec2Block,
         deadline: &Deadline,
     ) -> Result<Seen, Diagnostics> {
         let id = self.instance_id();
-        let seen = ec2.settled(&id, block, deadline).await.map_err(self.problem("describe"))?;
+        let seen = ec2.described(&id, block, deadline).await.map_err(self.problem("describe"))?;
         let mut found = block.clone();
         found.take(&seen, self.label(), ec2.tag_rules());
         // What was asked for is what the plan promised, also where EC2 has not come round to showing it.
@@ -70,15 +70,15 @@ impl Machine {
         Ok(seen)
     }
 
-    /// Looks at the instance as it is now, and completes block and addresses by it. Its last addresses have to be there by now: an
-    /// elastic one takes the place of the one that the subnet gave.
-    pub(super) async fn settle_instance(
+    /// Looks at the instance as it is now, and completes block and addresses by it. Its last addresses have to be
+    /// there by now: an elastic one takes the place of the one that the subnet gave.
+    pub(super) async fn complete_from_instance(
         &mut self,
         ec2: &Ec2<'_>,
         block: &mut Ec2Block,
         deadline: &Deadline,
     ) -> Result<(), Diagnostics> {
-        let seen = self.settle_block(ec2, block, deadline).await?;
+        let seen = self.complete_block(ec2, block, deadline).await?;
         let mut found = Self { host: Attr::Null, ..self.clone() };
         found.take_addresses(&seen);
         fill(&mut self.public_ipv4, || found.public_ipv4.clone());

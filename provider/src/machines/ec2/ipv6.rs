@@ -18,7 +18,8 @@ pub(super) fn primary(interfaces: &[InstanceNetworkInterface]) -> Option<&Instan
     interfaces.iter().find(is_first).or(interfaces.first())
 }
 
-/// The IPv6 addresses of the first network interface. The one that EC2 calls primary comes first: it stays as long as the instance.
+/// The IPv6 addresses of the first network interface. The one that EC2 calls primary comes first: it stays as long as
+/// the instance.
 pub(crate) fn addresses(instance: &Instance) -> Vec<String> {
     let found =
         primary(instance.network_interfaces()).map_or(&[][..], |interface| interface.ipv6_addresses());
@@ -50,7 +51,7 @@ impl Ec2Block {
 }
 
 /// Gives the instance the planned addresses, or as many as planned, and takes others away; `there` follows each step.
-pub(super) async fn become_(
+pub(super) async fn change(
     ec2: &Ec2<'_>,
     id: &str,
     there: &mut Ec2Block,

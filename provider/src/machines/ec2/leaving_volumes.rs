@@ -31,14 +31,15 @@ pub(super) async fn find_asked_volumes(
     Ok(())
 }
 
-/// A volume that the machine still uses must not be taken away, nor one of which that is not known: what is on it may be deleted with it.
+/// A volume that the machine still uses must not be taken away, nor one of which that is not known: what is on it may
+/// be deleted with it.
 pub(super) async fn check_removed_volumes(
     cx: &Cx<Context>,
     there: &Machine,
     now: &Ec2Block,
-    planned: &Ec2Block,
+    planned: &Machine,
 ) -> Result<(), Diagnostics> {
-    let kept = planned.volumes.known();
+    let kept = planned.ec2.known().and_then(|block| block.volumes.known());
     let removed: Vec<(&String, &Volume)> = now
         .volumes
         .known()
@@ -49,7 +50,8 @@ pub(super) async fn check_removed_volumes(
         })
         .collect();
     let Some((first, _)) = removed.first() else { return Ok(()) };
-    if !there.runs() {
+    // A machine that is stopped uses nothing, also where it is only stopped in the same apply: that comes first.
+    if !there.runs() || !planned.runs() {
         return Ok(());
     }
     let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
@@ -81,8 +83,8 @@ fn in_use(machine: &Machine, name: &str, device: &str, by: &[String]) -> Diagnos
     };
     Diagnostic::error(format!("Volume \"{name}\" is in use"))
         .detail(format!(
-            "Machine \"{}\" has it as {device}, which is in use: {by}. Nothing was changed. First deploy a configuration that does not use \
-             it, then remove it here.",
+            "Machine \"{}\" has it as {device}, which is in use: {by}. Nothing was changed. First deploy a \
+             configuration that does not use it, then remove it here.",
             machine.label()
         ))
         .at(volume_path(name))
@@ -93,8 +95,9 @@ fn not_told(machine: &Machine, name: &str, why: &Diagnostic) -> Diagnostic {
     let detail = if why.detail.is_empty() { String::new() } else { format!(" {}", why.detail) };
     Diagnostic::error(format!("It is not known whether volume \"{name}\" is in use"))
         .detail(format!(
-            "{}.{detail}\n\nNothing was changed, because what is on a volume could be lost with it. To take it from machine \"{}\" without \
-             asking, stop the machine first: power_state = \"stopped\".",
+            "{}.{detail}\n\nNothing was changed, because what is on a volume could be lost with it. To \
+             take it from machine \"{}\" without asking, stop the machine first: power_state = \
+             \"stopped\".",
             why.summary.trim_end_matches('.'),
             machine.label()
         ))
@@ -115,21 +118,24 @@ pub(super) async fn warn_of_left_volumes(
     for (name, volume) in block.volumes.known().into_iter().flatten().filter(|(_, volume)| volume.is_ours()) {
         let Some(id) = volume.volume_id.known() else { continue };
         if volume_exists(ec2, id).await.map_err(machine.problem("describe the volumes of"))? {
-            cx.warn(Diagnostic::warning(format!(
-                "Volume \"{name}\" of machine \"{}\" outlived it",
-                machine.label()
-            ))
-            .detail(format!(
-                "The instance was ended outside of Terraform, but {id} is still there, with what was on it. A new machine gets an empty \
-                 one: to have this one instead, say existing_volume_id = \"{id}\"; else delete it."
-            )));
+            cx.warn(
+                Diagnostic::warning(format!(
+                    "Volume \"{name}\" of machine \"{}\" outlived it",
+                    machine.label()
+                ))
+                .detail(format!(
+                    "The instance was ended outside of Terraform, but {id} is still there, with what was \
+                     on it. A new machine gets an empty one: to have this one instead, say \
+                     existing_volume_id = \"{id}\"; else delete it."
+                )),
+            );
         }
     }
     Ok(())
 }
 
-/// The volumes that go with the machine, and would not by themselves: those that are not attached to it. Sees to it that the others
-/// do.
+/// The volumes that go with the machine, and would not by themselves: those that are not attached to it. Sees to it
+/// that the others do.
 pub(super) async fn loose_volumes(
     ec2: &Ec2<'_>,
     machine: &Machine,
@@ -164,7 +170,7 @@ pub(super) async fn loose_volumes(
 pub(super) fn stays(machine: &str, name: &str, id: &str, volume: &Volume) -> Diagnostic {
     let size = volume.size.known().map_or_else(String::new, |size| format!(" of {size} GiB"));
     Diagnostic::warning(format!("Volume \"{name}\" of machine \"{machine}\" stays")).detail(format!(
-        "As `delete_on_termination = false` says. It is {id}{size}, costs money, and is not Terraform's any more; \
-         `existing_volume_id` attaches it to another machine."
+        "As `delete_on_termination = false` says. It is {id}{size}, costs money, and is not Terraform's \
+         any more; `existing_volume_id` attaches it to another machine."
     ))
 }

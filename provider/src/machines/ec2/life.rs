@@ -9,7 +9,7 @@ use tfplugin::{Attr, Cx, Diagnostic, Diagnostics, Path};
 
 use super::api::Ec2;
 use super::block::Ec2Block;
-use super::change::{become_, needs_stop, while_stopped};
+use super::change::{apply_changes, needs_stop, while_stopped};
 use super::drift::{import as import_block, is_gone, power};
 use super::found::Found;
 use super::leaving_volumes::{
@@ -50,7 +50,8 @@ pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<Pres
     for (name, volume) in block.volumes.known().into_iter().flatten() {
         if volume.volume_id.known().is_some_and(|id| !seen.volumes.contains_key(id)) {
             cx.warn(Diagnostic::warning(format!("Volume \"{name}\" of machine \"{}\" is gone", machine.label())).detail(
-                "It was deleted outside of Terraform, with what was on it. The plan makes an empty one in its place.",
+                "It was deleted outside of Terraform, with what was on it. The plan makes an empty one in \
+                 its place.",
             ));
         }
     }
@@ -66,8 +67,8 @@ pub(super) async fn read(cx: &Cx<Context>, machine: &mut Machine) -> Result<Pres
     Ok(Presence::There)
 }
 
-/// Makes the machine and waits until it can be logged in to. `machine` follows each step: from the moment there is an instance it has
-/// its id, or, where no answer came, the token to find it by.
+/// Makes the machine and waits until it can be logged in to. `machine` follows each step: from the moment there is an
+/// instance it has its id, or, where no answer came, the token to find it by.
 pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<(), Diagnostics> {
     let aws = cx.data.aws.as_ref().ok_or_else(aws_unknown)?;
     if cx.data.ssh.is_none() {
@@ -118,14 +119,14 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
 
     let running = ec2.wait(&id, &InstanceStateName::Running, &deadline).await;
     running.map_err(|error| machine.waited("create", &error))?;
-    machine.settle_block(&ec2, &mut there, &deadline).await?;
+    machine.complete_block(&ec2, &mut there, &deadline).await?;
     block = completed(&block, &there);
     let names = (machine.label(), machine.label());
-    let done = become_(&ec2, &id, names, &mut there, &block, &deadline).await;
+    let done = apply_changes(&ec2, &id, names, &mut there, &block, &deadline).await;
     machine.ec2 = Attr::Known(there.clone());
     done?;
     there = completed(&block, &there);
-    machine.settle_instance(&ec2, &mut there, &deadline).await?;
+    machine.complete_from_instance(&ec2, &mut there, &deadline).await?;
     let handed_over = key.as_ref().map(|key| key.public.clone());
     if let Err(error) = first_login(cx, machine, handed_over, Wait::UntilLetIn(deadline.left())).await {
         return Err(machine.no_login(&ec2, &error).await);
@@ -158,7 +159,7 @@ pub(super) async fn update(
     found.let_go(&mut now, &block);
     let renamed = now.rename_volumes(&block);
     there.ec2 = Attr::Known(now.clone());
-    check_removed_volumes(cx, there, &now, &block).await?;
+    check_removed_volumes(cx, there, &now, &machine).await?;
     let stops = needs_stop(&now, &block);
     if prior.runs() && (stops || !machine.runs()) {
         ec2.stop(&id, &deadline).await.map_err(|error| there.waited("stop", &error))?;
@@ -173,15 +174,15 @@ pub(super) async fn update(
         .await
         .map_err(there.problem("name the volumes of"))?;
     let names = (prior.label(), machine.label());
-    let changed = become_(&ec2, &id, names, &mut now, &block, &deadline).await;
+    let changed = apply_changes(&ec2, &id, names, &mut now, &block, &deadline).await;
     there.ec2 = Attr::Known(now.clone());
     changed?;
     if machine.runs() && !there.runs() {
         ec2.start(&id, &deadline).await.map_err(|error| there.waited("start", &error))?;
         there.power_state = Attr::Known("running".to_owned());
     }
-    let mut settled = completed(&block, &now);
-    machine.settle_instance(&ec2, &mut settled, &deadline).await?;
+    let mut completed_block = completed(&block, &now);
+    machine.complete_from_instance(&ec2, &mut completed_block, &deadline).await?;
     *there = Machine { ec2: machine.ec2.clone(), ..there.clone() };
     machine.update_target();
     if !machine.runs() {
@@ -257,7 +258,10 @@ pub(super) async fn import(cx: &Cx<Context>, id: &str) -> Result<Machine, Diagno
     let seen = ec2.look(id, &everything).await.map_err(machine.problem("describe"))?;
     let Some(seen) = seen.filter(|seen| !is_gone(&seen.instance)) else {
         return Err(Diagnostic::error(format!("There is no instance {id}"))
-            .detail(format!("Found none in region {region}; expected the id of an instance, or REGION:i-… for another region."))
+            .detail(format!(
+                "Found none in region {region}; expected the id of an instance, or REGION:i-… for another \
+                 region."
+            ))
             .into());
     };
     let name = seen.instance.tags().iter().find(|tag| tag.key() == Some("Name")).and_then(|tag| tag.value());

@@ -11,8 +11,8 @@ use crate::machines::visit::VisitError;
 pub(super) fn no_image(ami: &str, region: &str) -> Diagnostic {
     Diagnostic::error(format!("There is no image {ami}"))
         .detail(format!(
-            "Region {region} has none that this account can see. Images have another id in every region: `data.nixos_ami` looks up \
-             the right one."
+            "Region {region} has none that this account can see. Images have another id in every region: \
+             `data.nixos_ami` looks up the right one."
         ))
         .at(Path::root().attribute("ec2").attribute("ami"))
 }

@@ -1,15 +1,17 @@
 //! Machines on AWS EC2: the `ec2` block.
 //!
-//! [`schema`] says what users may write, [`block`] is what they wrote, [`plan`] what is planned, [`life`] the way from one state to the next.
-//! Below them: [`api`] has the calls of EC2, [`change`] brings an instance from what it is to what is planned, [`drift`] takes over what EC2
-//! says, [`found`] remembers what an import has found, [`ipv6`] has the IPv6 addresses, [`volume_map`] the volumes by name, and
-//! [`leaving_volumes`] those that a machine loses or leaves behind.
+//! [`schema`] says what users may write, [`block`] is what they wrote, [`plan`] what is planned, [`life`] the way
+//! from one state to the next. Below them: [`api`] has the calls of EC2, [`change`] brings an instance from what it
+//! is to what is planned, [`drift`] takes over what EC2 says, [`found`] remembers what an import has found, [`ipv6`]
+//! has the IPv6 addresses, [`volume_map`] the volumes by name, and [`leaving_volumes`] those that a machine loses or
+//! leaves behind.
 
 mod api;
 mod block;
 mod change;
 mod defaults;
 mod drift;
+mod elastic_ip;
 mod found;
 mod instance;
 mod ipv6;
@@ -17,9 +19,12 @@ mod leaving_volumes;
 mod life;
 mod messages;
 mod plan;
+mod root_volume;
 mod schema;
+mod validate;
 mod volume_identity;
 mod volume_map;
+mod volume_schema;
 mod volumes;
 
 use futures::future::BoxFuture;

@@ -124,7 +124,10 @@ fn check_groups(configured: &Ec2Block, old: Option<&Ec2Block>) -> Result<(), Dia
         return Ok(());
     }
     Err(Diagnostic::error("A machine on EC2 has at least one security group")
-        .detail("Found an empty list; expected ids of groups, or no `security_group_ids` for the default group of the VPC.")
+        .detail(
+            "Found an empty list; expected ids of groups, or no `security_group_ids` for the default group \
+             of the VPC.",
+        )
         .at(Path::root().attribute("ec2").attribute("security_group_ids")))
 }
 
@@ -140,14 +143,16 @@ fn check_host_key(cx: &Cx<Context>, block: &Ec2Block) -> Result<(), Diagnostic> 
     }
     Err(Diagnostic::error("Nobody would know the new machine's host key")
         .detail(
-            "With host_key = \"none\" (the default beside `user_data`) no host key is handed over, so the first login could be to any \
-             machine. Expected one of: `host_public_key`, the key that the image or `user_data` gives it; `host_key_policy = \
-             \"accept_new\"`, to trust the first one seen; or no `user_data`.",
+            "With host_key = \"none\" (the default beside `user_data`) no host key is handed over, so the \
+             first login could be to any machine. Expected one of: `host_public_key`, the key that the \
+             image or `user_data` gives it; `host_key_policy = \"accept_new\"`, to trust the first one \
+             seen; or no `user_data`.",
         )
         .at(Path::root().attribute("ec2").attribute("host_key")))
 }
 
-/// EC2 gives the machine its addresses. A configuration may have them as they are: `terraform plan -generate-config-out` writes it so.
+/// EC2 gives the machine its addresses. A configuration may have them as they are: `terraform plan
+/// -generate-config-out` writes it so.
 fn check_addresses(config: &Machine, planned: &Machine) -> Diagnostics {
     let addresses = [
         ("public_ipv4", &config.public_ipv4, &planned.public_ipv4),
@@ -159,8 +164,8 @@ fn check_addresses(config: &Machine, planned: &Machine) -> Diagnostics {
         let said = said.known().map_or("", String::as_str);
         Diagnostic::error("EC2 gives the machine its addresses")
             .detail(format!(
-                "Found {said}; expected nothing here for a machine with `ec2`. Remove it; `ec2.private_ip`, `ec2.elastic_ip` and \
-                 `ec2.ipv6_addresses` choose addresses."
+                "Found {said}; expected nothing here for a machine with `ec2`. Remove it; `ec2.private_ip`, \
+                 `ec2.elastic_ip` and `ec2.ipv6_addresses` choose addresses."
             ))
             .at(Path::root().attribute(name))
     };

@@ -9,8 +9,8 @@ use super::found::Found;
 use super::volume_map::{Volume, Volumes};
 
 impl Ec2Block {
-    /// The volume here that will be `name`: the one of this name, or one at the same device that has no name in `planned`. A volume
-    /// is not another one because it is called otherwise.
+    /// The volume here that will be `name`: the one of this name, or one at the same device that has no name in
+    /// `planned`. A volume is not another one because it is called otherwise.
     pub(super) fn earlier_volume<'a>(
         &'a self,
         planned: &Volumes,
@@ -59,8 +59,8 @@ impl Volume {
             && planned.size.known().is_none_or(|size| self.size.known().is_none_or(|now| now <= size))
     }
 
-    /// Whether it belongs to the machine as planned: as now, or to nobody from now on. That somebody else's becomes the machine's,
-    /// and so goes with it, is meant only where an import could not know whose it is.
+    /// Whether it belongs to the machine as planned: as now, or to nobody from now on. That somebody else's becomes
+    /// the machine's, and so goes with it, is meant only where an import could not know whose it is.
     pub(super) fn may_be_owned_as(&self, planned: &Self, found: &Found) -> bool {
         match &planned.existing_volume_id {
             Attr::Known(id) => self.volume_id.known() == Some(id),

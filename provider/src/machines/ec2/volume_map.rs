@@ -26,8 +26,8 @@ pub(crate) struct Volume {
 
 /// Volumes by name, as a map of those whose attributes can be looked at.
 ///
-/// A plan may have a volume of which nothing is known but the name, as in `data = terraform_data.disk.output`. It is not in the map, and
-/// never there in a state or an apply.
+/// A plan may have a volume of which nothing is known but the name, as in `data = terraform_data.disk.output`. It is
+/// not in the map, and never there in a state or an apply.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "BTreeMap<String, Attr<Volume>>", into = "BTreeMap<String, Attr<Volume>>")]
 pub(crate) struct Volumes {

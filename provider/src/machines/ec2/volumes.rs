@@ -54,9 +54,9 @@ impl Volume {
     }
 }
 
-/// Brings the volumes from `there` to what is planned; `there` follows each step. One that was asked for without an answer, and may be
-/// there or not, is in it with nothing but its client token.
-pub(super) async fn become_(
+/// Brings the volumes from `there` to what is planned; `there` follows each step. One that was asked for without an
+/// answer, and may be there or not, is in it with nothing but its client token.
+pub(super) async fn change(
     owner: Owner<'_>,
     there: &mut BTreeMap<String, Volume>,
     planned: &BTreeMap<String, Volume>,
@@ -101,8 +101,8 @@ pub(super) async fn become_(
 }
 
 impl Owner<'_> {
-    /// Makes an empty volume, or one from a snapshot; or finds the one that an earlier call made whose answer got lost. The id comes
-    /// with the client token.
+    /// Makes an empty volume, or one from a snapshot; or finds the one that an earlier call made whose answer got
+    /// lost. The id comes with the client token.
     async fn create(
         &self,
         name: &str,
@@ -117,7 +117,8 @@ impl Owner<'_> {
         {
             return Ok((id, Attr::Known(token.clone())));
         }
-        // The plan has promised the token that there is; and where the earlier call has its effect after all, this one has no other.
+        // The plan has promised the token that there is; and where the earlier call has its effect after all, this
+        // one has no other.
         let token = asked.unwrap_or_else(|| unique("nixos-"));
         let mut tags = machine_tags(self.block, self.name);
         tags.insert("Name".to_owned(), format!("{} {name}", self.name));
@@ -313,8 +314,8 @@ pub(crate) async fn name_volumes(
     Ok(())
 }
 
-/// The volume that a call with this token made. Unlike instances, volumes do not show their client token. It is looked for until EC2
-/// should have heard of it.
+/// The volume that a call with this token made. Unlike instances, volumes do not show their client token. It is
+/// looked for until EC2 should have heard of it.
 pub(crate) async fn made_by(
     ec2: &Ec2<'_>,
     token: &str,

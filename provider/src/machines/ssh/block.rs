@@ -35,22 +35,28 @@ fn is_public_key(text: &str) -> bool {
 
 /// The schema of the block.
 pub(super) fn attribute() -> Attribute {
-    let host = Attribute::string()
-        .required()
-        .validate(validators::not_empty())
-        .description("Host name, address or alias of `ssh_config`. Another resource's address goes here: `aws_instance.web.public_ip`.");
-    let key = Attribute::string().optional().validate(validators::matches(is_public_key, "a public key such as `ssh-ed25519 AAAA…`")).description(
-        "The machine's SSH host key, as in `known_hosts` (`ssh-ed25519 AAAA…`): the only one accepted. Default: any in `known_hosts` of the user who runs Terraform.",
+    let host = Attribute::string().required().validate(validators::not_empty()).description(
+        "Host name, address or alias of `ssh_config`. Another resource's address goes here: \
+         `aws_instance.web.public_ip`.",
     );
-    let nested = connection_attributes(Nested::new().attribute("host", host), Direction::Input);
-    Attribute::nested_single(nested.attribute("host_public_key", key))
+    let key = Attribute::string()
         .optional()
-        .description("A machine that exists already and is reached by SSH, wherever it runs. Exactly one of `ssh` and `ec2` is set.")
+        .validate(validators::matches(is_public_key, "a public key such as `ssh-ed25519 AAAA…`"))
+        .description(
+            "The machine's SSH host key, as in `known_hosts` (`ssh-ed25519 AAAA…`): the only one accepted. \
+             Default: any in `known_hosts` of the user who runs Terraform.",
+        );
+    let nested = connection_attributes(Nested::new().attribute("host", host), Direction::Input);
+    Attribute::nested_single(nested.attribute("host_public_key", key)).optional().description(
+        "A machine that exists already and is reached by SSH, wherever it runs. Exactly one of `ssh` and \
+         `ec2` is set.",
+    )
 }
 
 impl SshBlock {
-    /// The target as far as the block alone tells it; what only the machine can tell is open. Defaults of the provider are no part of it:
-    /// they are looked up when a connection is made, so that a change of them holds everywhere at once.
+    /// The target as far as the block alone tells it; what only the machine can tell is open. Defaults of the
+    /// provider are no part of it: they are looked up when a connection is made, so that a change of them holds
+    /// everywhere at once.
     pub(crate) fn target(&self) -> Target {
         let literal = self.host.known().and_then(|host| Addresses::literal(host)).map(Addresses::of);
         let address = |of: fn(&Addresses) -> &Option<String>| match &literal {

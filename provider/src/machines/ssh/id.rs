@@ -8,8 +8,9 @@ use super::block::SshBlock;
 pub(crate) fn parse_id(id: &str) -> Result<SshBlock, Diagnostics> {
     let wrong = || {
         Diagnostics::from(Diagnostic::error("This is not the id of a machine").detail(format!(
-            "Found \"{id}\", expected [user@]host[:port], e.g. `root@203.0.113.7` or `[2001:db8::7]:2222`; a configuration, \
-             `jsonencode({{ name = …, ssh = {{ host = … }} }})`; or the id of an instance on EC2, `eu-west-1:i-0123456789abcdef0`."
+            "Found \"{id}\", expected [user@]host[:port], e.g. `root@203.0.113.7` or `[2001:db8::7]:2222`; \
+             a configuration, `jsonencode({{ name = …, ssh = {{ host = … }} }})`; or the id of an instance \
+             on EC2, `eu-west-1:i-0123456789abcdef0`."
         )))
     };
     let (user, rest) = id.split_once('@').map_or((None, id), |(user, rest)| (Some(user), rest));

@@ -22,8 +22,8 @@ pub(super) async fn create(cx: &Cx<Context>, machine: &mut Machine) -> Result<()
     complete(cx, machine, None, Wait::UntilLetIn(limit)).await
 }
 
-/// Logs in where something is still unknown, and where the login is another one than before. The latter teaches nothing, so that a login that
-/// does not work is a warning there: other machines are deployed to all the same.
+/// Logs in where something is still unknown, and where the login is another one than before. The latter teaches
+/// nothing, so that a login that does not work is a warning there: other machines are deployed to all the same.
 pub(super) async fn update(
     cx: &Cx<Context>,
     prior: &Machine,
@@ -60,7 +60,8 @@ pub(super) async fn import(cx: &Cx<Context>, schema: &Schema, id: &str) -> Resul
     };
     let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
     let mut machine = planned(Some(defaults), None, &config, config.clone());
-    // One try by default: Terraform shows no progress during an import, and an import with a wrong address should fail at once.
+    // One try by default: Terraform shows no progress during an import, and an import with a wrong address should
+    // fail at once.
     let limit = config.timeouts.create_or(Duration::ZERO);
     let seen = visit(cx, defaults, &machine, Wait::UntilReachable(limit))
         .await

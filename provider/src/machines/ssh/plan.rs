@@ -8,8 +8,8 @@ use crate::machines::machine::Machine;
 use crate::machines::sameness::is_same_key;
 use crate::machines::target::Target;
 
-/// Completes a proposed state: what the configuration tells already, what the prior state still tells, and what only the machine can
-/// tell.
+/// Completes a proposed state: what the configuration tells already, what the prior state still tells, and what only
+/// the machine can tell.
 pub(super) fn planned(
     defaults: Option<&SshDefaults>,
     prior: Option<&Machine>,
@@ -31,8 +31,8 @@ pub(super) fn planned(
     planned.host = told.host.clone();
     let key = if block.host_public_key.is_null() { known } else { &told };
     planned.host_public_key = key.host_public_key.clone();
-    // An optional value that is configured wins, also where it is not known yet. One that is not configured keeps what is known,
-    // or waits for the machine.
+    // An optional value that is configured wins, also where it is not known yet. One that is not configured keeps
+    // what is known, or waits for the machine.
     let or_known = |configured: &Attr<String>, known: &Attr<String>| match configured {
         Attr::Null => known.clone(),
         configured => configured.clone(),

@@ -3,40 +3,34 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nixos_activator::agent::{Action, DeploymentId};
+use nixos_activator::agent::DeploymentId;
 use nixos_activator::build::Kept;
-use nixos_activator::deploy::{self, Ended, Job, Settings, Source};
+use nixos_activator::deploy::{self, Ended, Job};
 use nixos_activator::evaluate::{Node, Texts};
 use nixos_activator::network::{Fact, Spec};
 use nixos_activator::nix::Nix;
-use nixos_activator::push::CopySettings;
-use nixos_activator::reboot::Reboot;
 use nixos_activator::secrets::{Key, OfMachine};
-use nixos_activator::ssh::Endpoint;
 use nixos_activator::{MachineName, StorePath};
 use tfplugin::{ApplyRequest, Attr, Cx, Diagnostic, Diagnostics, Failed, Path, State};
 use tokio_util::sync::CancellationToken;
 
+use super::jobs::{jobs, settings};
 use super::model::{Deployment, System};
 use super::private::Planned;
 use super::private::{Deployed, Private};
 use super::secrets::{Fingerprints, Wanted};
-use super::{generations, health, identity, ids, look, plan, rollout, texts};
+use super::stop::Stop;
+use super::{generations, identity, ids, look, plan, texts};
 use crate::context::Context;
 use crate::diagnose;
-use crate::machines::{Sameness, provider_unknown};
-use crate::settings;
+use crate::machines::Sameness;
 
 /// The limit for a whole create or update.
 const APPLY: Duration = Duration::from_hours(1);
-/// How long a machine may take to answer: it was there at plan.
-const CONNECT: Duration = Duration::from_mins(1);
-/// How long `switch-to-configuration` may take.
-const ACTIVATION: Duration = Duration::from_mins(10);
-/// How long a machine may be away when it reboots.
-const REBOOT: Duration = Duration::from_mins(10);
-/// How long a machine waits for a new login before it goes back.
-const CONFIRMATION: Duration = Duration::from_secs(30);
+/// What follows from a first apply that was not done for all machines.
+const TAINTED: &str = "Terraform calls a deployment tainted whose first apply failed in part, and replaces \
+                       it at the next one: no machine loses anything by that, but the deployment gets \
+                       another id, which specifications see as `uuid`. `terraform untaint` keeps it.";
 
 pub(super) async fn apply(
     cx: &Cx<Context>,
@@ -123,7 +117,8 @@ pub(super) async fn apply(
             }
             if ended.asked && ended.report.is_none() {
                 diagnostic = diagnostic.appended(
-                    "Its activation had been asked for, and what came of it is not known. The next plan shows what it runs.",
+                    "Its activation had been asked for, and what came of it is not known. The next plan \
+                     shows what it runs.",
                 );
             }
             diagnostics.push(diagnostic);
@@ -146,6 +141,13 @@ pub(super) async fn apply(
     }
     // Where nothing came to be there is nothing to keep, and Terraform need not destroy it before the next try.
     let nothing = prior.is_none() && ended.values().all(|ended| ended.error.is_some() && !ended.asked);
+    if prior.is_none() && !nothing {
+        diagnostics = diagnostics
+            .into_iter()
+            .enumerate()
+            .map(|(n, found)| if n == 0 { found.appended(TAINTED) } else { found })
+            .collect();
+    }
     Err(Failed { diagnostics, partial: (!nothing).then_some(state) })
 }
 
@@ -274,119 +276,6 @@ async fn secrets_of(
     Ok((had || !of_machine.declared.is_empty()).then_some(of_machine))
 }
 
-/// The machines on which something has to be done, and those of them that it is not known how to reach, with the reason.
-///
-/// In a rollout the latter keep all from being begun: what it allows of failures is for those that were tried.
-fn jobs(
-    cx: &Cx<Context>,
-    deployment: &Deployment,
-    private: &Private,
-    prior: Option<&Deployment>,
-) -> Result<(Vec<Job>, Vec<(MachineName, Diagnostic)>), Diagnostics> {
-    let (mut jobs, mut stuck) = (vec![], vec![]);
-    let mut errors = Diagnostics::default();
-    let defaults = cx.data.ssh.as_ref().ok_or_else(provider_unknown)?;
-    for (name, target) in deployment.machines.known().into_iter().flatten() {
-        let path = Path::root().attribute("machines").key(name);
-        let planned = deployment.system(name).cloned().unwrap_or_default();
-        let before = prior.and_then(|prior| prior.system(name));
-        if before.is_some_and(|before| *before == planned) {
-            continue;
-        }
-        let machine = name.parse::<MachineName>().ok();
-        let source = match machine.as_ref().and_then(|machine| private.earlier.get(machine)) {
-            Some(_) => Some(Source::OnMachine),
-            None => planned.drv.known().and_then(|path| path.parse().ok()).map(Source::Build),
-        };
-        let parsed = (
-            machine,
-            source,
-            planned.toplevel.known().and_then(|path| path.parse::<StorePath>().ok()),
-            target.known(),
-        );
-        let (Some(machine), Some(source), Some(toplevel), Some(target)) = parsed else {
-            errors.push(Diagnostic::error(format!("The plan has no system for machine \"{name}\"")).at(path));
-            continue;
-        };
-        let system = match private.earlier.get(&machine) {
-            Some(earlier) => earlier.system.clone(),
-            None => private.deployed.get(&machine).and_then(|deployed| deployed.system.clone()),
-        };
-        let system = system.or_else(|| target.system.known().cloned()).unwrap_or_default();
-        match target.endpoint(defaults, &path) {
-            Ok(endpoint) => {
-                let compress = deployment.copy.known().and_then(|copy| copy.compress.known()).copied();
-                let endpoint =
-                    Endpoint { compress: compress.unwrap_or_default(), ..private.pinned(name, endpoint) };
-                let (checks, checks_from_here) = health::of_machine(&deployment.health_checks, name);
-                // Only where the state says what ran on this very machine.
-                let same = prior.filter(|prior| {
-                    identity::sameness(prior, deployment, machine.as_str()) == Sameness::Same
-                });
-                let met = same.and_then(|_| private.met_id(machine.as_str(), &endpoint));
-                let machine_id = target.machine_id.known().cloned().or(met);
-                let planned_from = same
-                    .filter(|prior| prior.runs_now() && deployment.runs_now())
-                    .and_then(|_| before?.toplevel.known()?.parse().ok());
-                jobs.push(Job {
-                    secrets: None,
-                    machine,
-                    endpoint,
-                    source,
-                    toplevel,
-                    system,
-                    machine_id,
-                    planned_from,
-                    checks,
-                    checks_from_here,
-                });
-            }
-            Err(reason) if deployment.rollout.is_null() => stuck.push((machine, reason.into())),
-            Err(reason) => errors.push(reason.into()),
-        }
-    }
-    if errors.is_empty() { Ok((jobs, stuck)) } else { Err(errors) }
-}
-
-fn settings(deployment: &Deployment) -> Settings {
-    let action = match deployment.action.known().map(String::as_str) {
-        Some("boot") => Some(Action::Boot),
-        Some("test") => Some(Action::Test),
-        Some("dry_activate") => Some(Action::DryActivate),
-        Some("push") => None,
-        _ => Some(Action::Switch),
-    };
-    let copy = deployment.copy.known().cloned().unwrap_or_default();
-    Settings {
-        id: deployment.id.known().and_then(|id| id.parse().ok()),
-        roots: ids::roots(deployment),
-        action,
-        copy: CopySettings {
-            substitute_on_destination: copy.substitute_on_destination.known().copied().unwrap_or_default(),
-        },
-        rollback: deployment.rollback.known().copied().unwrap_or(true),
-        connect_deadline: CONNECT,
-        activation_timeout: deployment.activation_timeout.or(ACTIVATION),
-        confirmation_window: deployment.confirm_timeout.or(CONFIRMATION),
-        reboot: Reboot { when: deployment.reboots(), deadline: deployment.reboot_timeout.or(REBOOT) },
-        keep_generations: deployment.keep_generations.known().copied(),
-        rollout: rollout::settings(&deployment.rollout),
-        tolerated_units: tolerated_units(deployment),
-        switch_environment: switch_environment(deployment),
-    }
-}
-
-/// Units as systemd names them: a name without a kind is a service's.
-fn tolerated_units(deployment: &Deployment) -> Vec<String> {
-    let named = settings::texts(&deployment.tolerated_units).unwrap_or_default();
-    named.into_iter().map(|unit| if unit.contains('.') { unit } else { format!("{unit}.service") }).collect()
-}
-
-fn switch_environment(deployment: &Deployment) -> BTreeMap<String, String> {
-    let variables = deployment.switch_environment.known().into_iter().flatten();
-    variables.filter_map(|(name, value)| Some((name.clone(), value.known()?.clone()))).collect()
-}
-
 /// What a machine's agent has to say although all went well: what is not as it should be, and what a dry run would do.
 fn told(job: &Job, ended: &Ended, action: Option<&str>) -> Vec<Diagnostic> {
     let path = Path::root().attribute("machines").key(job.machine.as_str());
@@ -420,9 +309,10 @@ fn told(job: &Job, ended: &Ended, action: Option<&str>) -> Vec<Diagnostic> {
 fn displaced(name: &str, other: &DeploymentId) -> Diagnostic {
     Diagnostic::warning(format!("Machine \"{name}\" ran the system of another deployment"))
         .detail(format!(
-            "The nixos_deployment with the id {other} had activated it, perhaps from another Terraform state. If that deployment still \
-             exists, each of the two replaces what the other one deploys, at every apply: take the machine out of one of them. If it does \
-             not exist any more, nothing is wrong, and this is not said again."
+            "The nixos_deployment with the id {other} had activated it, perhaps from another Terraform \
+             state. If that deployment still exists, each of the two replaces what the other one deploys, \
+             at every apply: take the machine out of one of them. If it does not exist any more, nothing \
+             is wrong, and this is not said again."
         ))
         .at(Path::root().attribute("machines").key(name))
 }
@@ -432,8 +322,8 @@ fn changed_meanwhile(job: &Job, real: &System) -> Diagnostic {
     let found = real.toplevel.known().map_or("nothing that is known", String::as_str);
     Diagnostic::error(format!("Machine \"{}\" does not keep its new system", job.machine))
         .detail(format!(
-            "{} was activated, but right afterwards the machine has {found}. Someone else changes it at the same time, or it \
-             went back by itself; plan again to see what it runs.",
+            "{} was activated, but right afterwards the machine has {found}. Someone else changes it at \
+             the same time, or it went back by itself; plan again to see what it runs.",
             job.toplevel
         ))
         .at(Path::root().attribute("machines").key(job.machine.as_str()))
@@ -456,44 +346,5 @@ async fn keep_deployed(cx: &Cx<Context>, deployment: &Deployment) {
         .collect();
     if let Err(error) = roots.keep(nix, Kept::Deployed, &paths, &CancellationToken::new()).await {
         tracing::warn!(%error, "deployed systems are not protected from garbage collection");
-    }
-}
-
-/// A token that is cancelled by the user or by a limit of time.
-struct Stop {
-    token: CancellationToken,
-    limit: Duration,
-    user: CancellationToken,
-    timer: tokio::task::JoinHandle<()>,
-}
-
-impl Stop {
-    fn after(user: &CancellationToken, limit: Duration) -> Self {
-        let token = user.child_token();
-        let cancel = token.clone();
-        let timer = tokio::spawn(async move {
-            tokio::time::sleep(limit).await;
-            cancel.cancel();
-        });
-        Self { token, limit, user: user.clone(), timer }
-    }
-
-    /// Says so where it was the limit, not the user, that ended something.
-    fn explain(&self, diagnostic: Diagnostic) -> Diagnostic {
-        if self.token.is_cancelled() && !self.user.is_cancelled() {
-            let seconds = self.limit.as_secs();
-            return diagnostic.appended(&format!("The limit of {seconds} s in `timeouts` was reached."));
-        }
-        diagnostic
-    }
-
-    fn explain_all(&self, diagnostics: Diagnostics) -> Diagnostics {
-        diagnostics.into_iter().map(|diagnostic| self.explain(diagnostic)).collect()
-    }
-}
-
-impl Drop for Stop {
-    fn drop(&mut self) {
-        self.timer.abort();
     }
 }

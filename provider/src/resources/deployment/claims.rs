@@ -1,8 +1,8 @@
-//! Which deployments of a run give which machine what system. Two that give one machine different systems would replace each other's at
-//! every apply.
+//! Which deployments of a run give which machine what system. Two that give one machine different systems would
+//! replace each other's at every apply.
 //!
-//! Terraform asks about one resource at a time and does not say which one it is, so that the deployments that were planned are remembered
-//! for as long as the provider is configured: one walk over the graph.
+//! Terraform asks about one resource at a time and does not say which one it is, so that the deployments that were
+//! planned are remembered for as long as the provider is configured: one walk over the graph.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -30,7 +30,8 @@ struct Claim {
 }
 
 impl Claims {
-    /// Notes a deployment, with its id where it has one. An error for each machine to which another one gives another system.
+    /// Notes a deployment, with its id where it has one. An error for each machine to which another one gives another
+    /// system.
     pub(super) fn claim(
         &self,
         id: Option<&String>,
@@ -39,6 +40,10 @@ impl Claims {
     ) -> Result<(), Diagnostics> {
         if config.only_puts() {
             return Ok(());
+        }
+        let named_twice = named_twice(config);
+        if !named_twice.is_empty() {
+            return Err(named_twice);
         }
         let known = systems
             .iter()
@@ -83,13 +88,34 @@ impl Claim {
         machines.filter_map(|(name, target)| Some((name, target.known()?, self.toplevels.get(name)?)))
     }
 
-    /// Whether both are of one resource. Where two resources say exactly the same, neither takes anything from the other.
+    /// Whether both are of one resource. Where two resources say exactly the same, neither takes anything from the
+    /// other.
     fn is_of_same(&self, other: &Self) -> bool {
         match (&self.id, &other.id) {
             (Some(one), Some(other)) => one == other,
             _ => self.config == other.config,
         }
     }
+}
+
+/// An error for each machine that a deployment has under two names.
+fn named_twice(config: &Deployment) -> Diagnostics {
+    let targets = || config.machines.known().into_iter().flatten();
+    let targets = || targets().filter_map(|(name, target)| Some((name, target.known()?)));
+    let twice = targets().enumerate().filter_map(|(n, (name, target))| {
+        let (first, _) = targets().take(n).find(|(_, earlier)| is_one(target, earlier))?;
+        let host = target.host.known().map_or("", String::as_str);
+        Some(
+            Diagnostic::error(format!("Machines \"{first}\" and \"{name}\" are one machine"))
+                .detail(format!(
+                    "Found the machine at {host} under both names; expected each machine once, because it \
+                     can run only one system. Remove one of them, or give it a machine of its own. Nothing \
+                     was changed."
+                ))
+                .at(Path::root().attribute("machines").key(name)),
+        )
+    });
+    twice.collect()
 }
 
 fn is_one(one: &Target, other: &Target) -> bool {
@@ -108,9 +134,10 @@ fn error(name: &str, target: &Target, theirs: &str, other: &Claim) -> Diagnostic
     let known_by = if known_by.is_empty() { String::new() } else { format!(" ({})", known_by.join(", ")) };
     Diagnostic::error(format!("Machine \"{name}\" is in two deployments"))
         .detail(format!(
-            "Found the machine at {host} also as \"{theirs}\" in `machines` of another nixos_deployment{known_by}, with another system. \
-             Each would replace what the other one deploys, at every apply. Take the machine out of one of them; or make one deployment of \
-             both, whose `network` is a list of files that are merged. Nothing was changed."
+            "Found the machine at {host} also as \"{theirs}\" in `machines` of another \
+             nixos_deployment{known_by}, with another system. Each would replace what the other one \
+             deploys, at every apply. Take the machine out of one of them; or make one deployment of both, \
+             whose `network` is a list of files that are merged. Nothing was changed."
         ))
         .at(Path::root().attribute("machines").key(name))
 }
@@ -136,6 +163,17 @@ mod tests {
         let system = System { toplevel: Attr::Known(toplevel.to_owned()), ..System::default() };
         let names = config.machines.known().into_iter().flatten().map(|(name, _)| name.clone());
         names.map(|name| (name, Attr::Known(system.clone()))).collect()
+    }
+
+    #[test]
+    fn a_machine_has_one_name_in_a_deployment() {
+        let machines =
+            json!({ "a": { "host": "h" }, "b": { "host": "h" }, "c": { "host": "h", "port": 2222 } });
+        let said = json!({ "network": "n.nix", "action": "switch", "machines": machines });
+        let config = schema().read_configuration(&said).unwrap();
+        let errors = Claims::default().claim(None, &config, &BTreeMap::new()).unwrap_err();
+        let summaries: Vec<_> = errors.iter().map(|error| error.summary.as_str()).collect();
+        assert_eq!(summaries, ["Machines \"a\" and \"b\" are one machine"]);
     }
 
     #[test]

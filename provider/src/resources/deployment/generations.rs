@@ -1,7 +1,7 @@
 //! `generations`: machines that are to run an earlier generation of their system profile, whatever is specified.
 //!
-//! A generation's number means something on its machine only, so a plan that names one has to ask; what it was told is remembered
-//! beside the state, and not asked again once the machine runs it.
+//! A generation's number means something on its machine only, so a plan that names one has to ask; what it was told
+//! is remembered beside the state, and not asked again once the machine runs it.
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,10 @@ use crate::machines::{NoEndpoint, Sameness};
 
 pub(super) fn attribute() -> Attribute {
     Attribute::map(Type::Number).optional().description(
-        "Machines that go back to an earlier generation of their system profile, by its number: `{ web = 41 }`. They are not \
-         evaluated, so that this works with a specification that is broken for them. Taken out again, they get what is specified. \
-         `nixos-activator generations` lists what a machine has.",
+        "Machines that go back to an earlier generation of their system profile, by its number: `{ web = \
+         41 }`. They are not evaluated, so that this works with a specification that is broken for them. \
+         Taken out again, they get what is specified. `nixos-activator generations` lists what a machine \
+         has.",
     )
 }
 
@@ -137,8 +138,8 @@ async fn ask(
         let there = if numbers.is_empty() { "none at all".to_owned() } else { numbers.join(", ") };
         return Err(Diagnostic::error(format!("Machine \"{machine}\" has no generation {number}"))
             .detail(format!(
-                "Its system profile has {there}. `nixos-activator generations {machine}` says when they were made and which of \
-                 them boots."
+                "Its system profile has {there}. `nixos-activator generations {machine}` says when they \
+                 were made and which of them boots."
             ))
             .at(path));
     };

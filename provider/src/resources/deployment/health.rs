@@ -39,25 +39,83 @@ pub(crate) type HealthChecks = Attr<BTreeMap<String, Attr<HealthCheck>>>;
 pub(super) fn attribute() -> Attribute {
     let duration = |description: &str| Attribute::duration().optional().description(description);
     let http = Nested::new()
-        .attribute("url", Attribute::string().required().description("What to get. `https` only with `from = \"here\"`; the certificate is checked with the system's authorities."))
-        .attribute("status", Attribute::list(Type::Number).optional().description("Status codes that are good. Default: any from 200 to 299. Redirections are not followed."))
-        .attribute("contains", Attribute::string().optional().description("Text that the answer has to contain."));
+        .attribute(
+            "url",
+            Attribute::string().required().description(
+                "What to get. `https` only with `from = \"here\"`; the certificate is checked with the \
+                 system's authorities.",
+            ),
+        )
+        .attribute(
+            "status",
+            Attribute::list(Type::Number).optional().description(
+                "Status codes that are good. Default: any from 200 to 299. \
+                    Redirections are not followed.",
+            ),
+        )
+        .attribute(
+            "contains",
+            Attribute::string().optional().description("Text that the answer has to contain."),
+        );
     let check = Nested::new()
         .attribute("machines", strings_attribute("The machines it is for. Default: all."))
-        .attribute("units", strings_attribute("Units of systemd that have to be active, e.g. `nginx.service`."))
-        .attribute("stable_for", duration("With `units`: how long they have to have been active. Default: `3s`, so that a unit that is started again and again does not pass."))
-        .attribute("command", strings_attribute("A program and its arguments that has to end with exit code 0; run as root, or by Terraform's user with `from = \"here\"`. There is no shell between."))
-        .attribute("http", Attribute::nested_single(http).optional().description("A server that has to answer a GET request."))
-        .attribute("tcp", Attribute::string().optional().validate(validators::matches(is_place, "`host:port`")).description("A server that has to accept connections: `host:port`."))
-        .attribute("from", Attribute::string().optional().validate(validators::one_of(&["target", "here"])).description("Where it is tried: on the machine (`target`; the default) or where Terraform runs (`here`)."))
-        .attribute("successes", Attribute::number().optional().validate(validators::integer_between(1, 1000)).description("How many times in a row it has to hold. Default: 1."))
+        .attribute(
+            "units",
+            strings_attribute(
+                "Units of systemd that have to be active, e.g. \
+                                               `nginx.service`.",
+            ),
+        )
+        .attribute(
+            "stable_for",
+            duration(
+                "With `units`: how long they have to have been active. Default: `3s`, so that a unit that \
+                 is started again and again does not pass.",
+            ),
+        )
+        .attribute(
+            "command",
+            strings_attribute(
+                "A program and its arguments that has to end with exit code 0; run as root, or by \
+                 Terraform's user with `from = \"here\"`. There is no shell between.",
+            ),
+        )
+        .attribute(
+            "http",
+            Attribute::nested_single(http)
+                .optional()
+                .description("A server that has to answer a GET request."),
+        )
+        .attribute(
+            "tcp",
+            Attribute::string()
+                .optional()
+                .validate(validators::matches(is_place, "`host:port`"))
+                .description("A server that has to accept connections: `host:port`."),
+        )
+        .attribute(
+            "from",
+            Attribute::string().optional().validate(validators::one_of(&["target", "here"])).description(
+                "Where it is tried: on the machine (`target`; the default) or where Terraform runs \
+                 (`here`).",
+            ),
+        )
+        .attribute(
+            "successes",
+            Attribute::number()
+                .optional()
+                .validate(validators::integer_between(1, 1000))
+                .description("How many times in a row it has to hold. Default: 1."),
+        )
         .attribute("interval", duration("From one try to the next. Default: `1s`."))
         .attribute("timeout", duration("How long one try may take. Default: `10s`."))
         .attribute("deadline", duration("How long all tries together may take. Default: `1m`."))
         .exactly_one_of(&["units", "command", "http", "tcp"]);
-    Attribute::nested_map(check)
-        .optional()
-        .description("What must hold with a new system (`action` `switch` or `test`) before it is kept, by a name of your choice. Each has exactly one of `units`, `command`, `http` and `tcp`. Where one does not hold the machine goes back to its old system.")
+    Attribute::nested_map(check).optional().description(
+        "What must hold with a new system (`action` `switch` or `test`) before it is kept, by a name of \
+         your choice. Each has exactly one of `units`, `command`, `http` and `tcp`. Where one does not \
+         hold the machine goes back to its old system.",
+    )
 }
 
 fn is_place(text: &str) -> bool {
@@ -77,7 +135,13 @@ pub(super) fn problems(checks: &HealthChecks, machines: Option<&[&str]>) -> Diag
         };
         let here = check.from.known().is_some_and(|from| from == "here");
         if here && check.units.is_known() {
-            wrong(Some("from"), "Units can only be looked at on the machine", "Remove `from = \"here\"`, or check something that can be seen from there: `http`, `tcp` or `command`.".to_owned());
+            wrong(
+                Some("from"),
+                "Units can only be looked at on the machine",
+                "Remove `from = \"here\"`, or check something that can be seen from there: `http`, `tcp` or \
+                 `command`."
+                    .to_owned(),
+            );
         }
         let may_be_here = here || check.from.is_unknown();
         let url = check.http.known().and_then(|http| http.url.known());

@@ -1,7 +1,8 @@
 //! Which machine was deployed to: what a deployment remembers of it, so that another one at its address is noticed.
 //!
-//! Targets of `nixos_machine` say themselves what identifies a machine. Those that are written as plain objects have an address and no
-//! more, so the machine id that was found there is kept in private state, and so is the host key that `accept_new` has accepted.
+//! Targets of `nixos_machine` say themselves what identifies a machine. Those that are written as plain objects have
+//! an address and no more, so the machine id that was found there is kept in private state, and so is the host key
+//! that `accept_new` has accepted.
 
 use nixos_activator::MachineName;
 use nixos_activator::facts::Facts;

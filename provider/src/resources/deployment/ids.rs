@@ -6,7 +6,8 @@ use tfplugin::Diagnostic;
 
 use super::model::Deployment;
 
-/// The garbage collector roots of a deployment. An id that is none, in a state that others have written, has no directory.
+/// The garbage collector roots of a deployment. An id that is none, in a state that others have written, has no
+/// directory.
 pub(super) fn roots(deployment: &Deployment) -> Option<Roots> {
     Roots::of(&deployment.id.known()?.parse().ok()?)
 }
@@ -19,6 +20,7 @@ pub(super) fn new_id() -> Result<String, Diagnostic> {
 /// Without random numbers there are no ids and no keys.
 pub(super) fn no_randomness(error: NoRandomness) -> Diagnostic {
     Diagnostic::error("There are no random numbers").detail(format!(
-        "{error}. They are needed for the id of the deployment and for the key of its secrets' fingerprints. Nothing was changed."
+        "{error}. They are needed for the id of the deployment and for the key of its secrets' \
+         fingerprints. Nothing was changed."
     ))
 }

@@ -13,8 +13,8 @@ use crate::context::Context;
 use crate::machines::{parse_id, provider_unknown};
 use crate::settings;
 
-/// Takes over what the machines run. The id is a configuration, after which a plan of that configuration is empty; or it says where the
-/// machines are, and the configuration brings the rest.
+/// Takes over what the machines run. The id is a configuration, after which a plan of that configuration is empty; or
+/// it says where the machines are, and the configuration brings the rest.
 pub(super) async fn import(
     cx: &Cx<Context>,
     schema: &Schema,
@@ -65,8 +65,8 @@ fn at_places(id: &str) -> Result<Deployment, Diagnostics> {
         let Some((name, place)) = item.split_once('=') else {
             return Err(Diagnostic::error("This is not the id of a deployment")
                 .detail(format!(
-                    "Found \"{item}\", expected name=[user@]host[:port], several separated by commas, or a configuration: \
-                     `jsonencode({{ network = …, machines = … }})`."
+                    "Found \"{item}\", expected name=[user@]host[:port], several separated by commas, or a \
+                     configuration: `jsonencode({{ network = …, machines = … }})`."
                 ))
                 .into());
         };

@@ -1,7 +1,7 @@
 //! `nixos_deployment`: a network onto machines.
 //!
-//! Plan evaluates, apply builds, pushes and activates, read asks every machine what it really runs. What a machine runs is
-//! one entry of `systems`; all decisions compare entries.
+//! Plan evaluates, apply builds, pushes and activates, read asks every machine what it really runs. What a machine
+//! runs is one entry of `systems`; all decisions compare entries.
 
 mod apply;
 mod claims;
@@ -10,6 +10,7 @@ mod health;
 mod identity;
 mod ids;
 mod import;
+mod jobs;
 mod look;
 mod model;
 mod pin;
@@ -21,6 +22,7 @@ mod rollout;
 mod schema;
 mod secrets;
 mod specialisations;
+mod stop;
 mod texts;
 
 use nixos_activator::reboot::When;
@@ -88,7 +90,8 @@ impl Resource<Context> for DeploymentResource {
             found.push(
                 Diagnostic::error("There is nothing to reboot into")
                     .detail(format!(
-                        "Found `action = \"{action}\"`, which leaves what boots as it is; `reboot` needs \"switch\" or \"boot\"."
+                        "Found `action = \"{action}\"`, which leaves what boots as it is; `reboot` needs \
+                         \"switch\" or \"boot\"."
                     ))
                     .at(Path::root().attribute("reboot")),
             );
@@ -137,8 +140,8 @@ impl Resource<Context> for DeploymentResource {
     }
 
     async fn delete(&self, cx: &Cx<Context>, state: State<Deployment, Private>) -> Result<(), Diagnostics> {
-        // Machines keep running what they run. Also after a create that failed half-way, when Terraform deletes and creates
-        // anew: touching machines here would be worse than the failure.
+        // Machines keep running what they run. Also after a create that failed half-way, when Terraform deletes and
+        // creates anew: touching machines here would be worse than the failure.
         if let Some(id) = state.value.id.known().and_then(|id| id.parse().ok()) {
             cx.data.deployments.delete(id);
         }

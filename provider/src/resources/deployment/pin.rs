@@ -1,9 +1,10 @@
 //! What was planned, remembered on this machine until it is applied.
 //!
-//! Terraform plans once more while it applies, in another process, and demands the same result. When the specification has
-//! changed in between it says that the provider has a bug. It has not, so we say what happened before Terraform does. That
-//! takes knowing what was planned. Terraform 1.16 hands that back with the second plan; older ones do not, hence these notes.
-//! They are a courtesy: without them, as on another machine, Terraform's own check still holds.
+//! Terraform plans once more while it applies, in another process, and demands the same result. When the
+//! specification has changed in between it says that the provider has a bug. It has not, so we say what happened
+//! before Terraform does. That takes knowing what was planned. Terraform 1.16 hands that back with the second plan;
+//! older ones do not, hence these notes. They are a courtesy: without them, as on another machine, Terraform's own
+//! check still holds.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -20,8 +21,8 @@ use super::secrets;
 /// How many plans of a deployment are remembered: an older one may still be saved in a file.
 const REMEMBERED: usize = 16;
 
-/// How long after a plan of a deployment Terraform may write the whole plan to its file, in seconds. A file that is written later is taken
-/// for another computer's: what was planned there nobody knows here.
+/// How long after a plan of a deployment Terraform may write the whole plan to its file, in seconds. A file that is
+/// written later is taken for another computer's: what was planned there nobody knows here.
 const WRITTEN_WITHIN: u64 = 60;
 
 /// One plan.
@@ -173,7 +174,8 @@ fn changed(planned: &Planned, now: &Planned) -> Diagnostic {
     }
     Diagnostic::error("The specification has changed since it was planned")
         .detail(format!(
-            "What it evaluates to now is not what the plan says, so nothing was deployed. Plan again to see what would be.{text}"
+            "What it evaluates to now is not what the plan says, so nothing was deployed. Plan again to \
+             see what would be.{text}"
         ))
         .at(Path::root().attribute("systems"))
 }

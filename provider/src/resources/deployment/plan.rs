@@ -136,8 +136,8 @@ fn machine_names(deployment: &Deployment) -> Result<Option<Vec<MachineName>>, Di
     machines.keys().map(parse).collect::<Result<_, _>>().map(Some)
 }
 
-/// Evaluates `names`; `None` while it is not known what to evaluate. What is warned of is said but for machines whose systems were told of
-/// before.
+/// Evaluates `names`; `None` while it is not known what to evaluate. What is warned of is said but for machines whose
+/// systems were told of before.
 pub(super) async fn evaluate(
     cx: &Cx<Context>,
     cancel: &CancellationToken,
@@ -186,7 +186,8 @@ pub(super) async fn evaluate(
         cx.warn(
             Diagnostic::warning("Some nodes have no machine")
                 .detail(format!(
-                    "The specification also describes {}, which `machines` does not mention; they are not deployed.",
+                    "The specification also describes {}, which `machines` does not mention; they are not \
+                     deployed.",
                     undeployed.join(", ")
                 ))
                 .at(Path::root().attribute("machines")),
@@ -211,8 +212,9 @@ fn warn_of_keys(cx: &Cx<Context>, evaluation: &Evaluation) {
         cx.warn(
             Diagnostic::warning(format!("`deployment.keys` of machine \"{name}\" have a `text`"))
                 .detail(format!(
-                    "What is written in a flake is copied to the Nix store, where everyone on this machine can read it. If that is so \
-                     for the content of {}, use `keyFile` or `keyCommand`, or `secrets` of this resource.",
+                    "What is written in a flake is copied to the Nix store, where everyone on this machine \
+                     can read it. If that is so for the content of {}, use `keyFile` or `keyCommand`, or \
+                     `secrets` of this resource.",
                     texts.join(", ")
                 ))
                 .at(Path::root().attribute("machines").key(name.as_str())),
@@ -292,7 +294,7 @@ impl Next {
 fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &Deployment) -> System {
     let stays = now.prior.zip(now.runs).filter(|(prior, runs)| {
         runs.toplevel.known().map(String::as_str) == Some(next.toplevel.as_str())
-            && is_settled(runs, config.action.known().map(String::as_str))
+            && is_where_wanted(runs, config.action.known().map(String::as_str))
             && was_activated(prior, config)
     });
     if let Some((prior, runs)) = stays.filter(|_| now.same == Sameness::Same) {
@@ -363,11 +365,12 @@ fn joined<const N: usize>(parts: [String; N]) -> String {
 }
 
 /// Whether a machine that runs the right system also has it where `action` wants it.
-fn is_settled(runs: &System, action: Option<&str>) -> bool {
+fn is_where_wanted(runs: &System, action: Option<&str>) -> bool {
     !matches!(action, Some("switch" | "boot")) || runs.generation.is_known()
 }
 
-/// A system that was only put on the machine, or behind the next boot, is not running because another action is wanted now.
+/// A system that was only put on the machine, or behind the next boot, is not running because another action is
+/// wanted now.
 fn was_activated(prior: &Deployment, config: &Deployment) -> bool {
     let waiting = |action: &String| matches!(action.as_str(), "boot" | "push" | "dry_activate");
     prior.action == config.action || !prior.action.known().is_some_and(waiting)
@@ -418,7 +421,8 @@ fn changes(name: &MachineName, system: &evaluate::System, now: &Now<'_>, private
     }
 }
 
-/// Keeps planned derivations from the garbage collector until they are applied. A failure costs only a second evaluation.
+/// Keeps planned derivations from the garbage collector until they are applied. A failure costs only a second
+/// evaluation.
 async fn keep_planned(cx: &Cx<Context>, deployment: &Deployment, drvs: &[StorePath]) {
     let Some(roots) = ids::roots(deployment) else {
         return;

@@ -41,8 +41,8 @@ impl Private {
     }
 }
 
-/// The entries that this version can read. Without one a plan knows less of what it changes; without any of the rest it would take
-/// every secret for a changed one.
+/// The entries that this version can read. Without one a plan knows less of what it changes; without any of the rest
+/// it would take every secret for a changed one.
 fn readable<'de, D, T>(deserializer: D) -> Result<BTreeMap<MachineName, T>, D::Error>
 where
     D: serde::Deserializer<'de>,

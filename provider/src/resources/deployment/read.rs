@@ -184,7 +184,8 @@ fn of_another(facts: &Facts, deployment: &Deployment) -> System {
     }
 }
 
-/// The other deployment that has replaced the system of this one on a machine; `None`: nothing was replaced, or no deployment did it.
+/// The other deployment that has replaced the system of this one on a machine; `None`: nothing was replaced, or no
+/// deployment did it.
 fn deployed_by_another<'a>(
     before: &System,
     facts: &'a Facts,
@@ -198,8 +199,9 @@ fn deployed_by_another<'a>(
 
 fn taken_over(name: &str, other: &DeploymentId) -> Diagnostic {
     Diagnostic::warning(format!("Machine \"{name}\" runs the system of another deployment")).detail(format!(
-        "The nixos_deployment with the id {other} has replaced the system of this one, perhaps from another Terraform state. Each of the two \
-         replaces what the other one deploys, at every apply: take the machine out of one of them."
+        "The nixos_deployment with the id {other} has replaced the system of this one, perhaps from \
+         another Terraform state. Each of the two replaces what the other one deploys, at every apply: \
+         take the machine out of one of them."
     ))
 }
 
@@ -235,7 +237,8 @@ pub(super) fn refreshed(before: System, facts: &Facts, deployment: &Deployment) 
     }
 }
 
-/// The specialisation of the deployed system that an administrator has chosen on the machine; `None` where it runs something else.
+/// The specialisation of the deployed system that an administrator has chosen on the machine; `None` where it runs
+/// something else.
 fn chosen_specialisation(before: &System, facts: &Facts, deployment: &Deployment) -> Option<String> {
     let is_deployed =
         facts.profile.as_ref().map(StorePath::as_str) == before.toplevel.known().map(String::as_str);

@@ -102,7 +102,10 @@ pub(crate) fn network_problem(network: &Value) -> Option<Diagnostic> {
     }
     Some(
         Diagnostic::error("`network` is not a path")
-            .detail("Expected the path of a NixOps network file, or a list of such paths: \"${path.module}/network.nix\".")
+            .detail(
+                "Expected the path of a NixOps network file, or a list of such paths: \
+                 \"${path.module}/network.nix\".",
+            )
             .at(Path::root().attribute("network")),
     )
 }

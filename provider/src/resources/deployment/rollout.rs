@@ -22,13 +22,43 @@ pub(super) fn attribute() -> Attribute {
         Attribute::number().optional().validate(range).description(description)
     };
     let nested = Nested::new()
-        .attribute("waves", Attribute::list(Type::List(Box::new(Type::String))).optional().description("Names of machines that go together: `[[\"canary\"], [\"web1\", \"web2\"]]`. A wave begins when the one before it has ended; machines in none of them go last. All systems are built before the first wave; no wave waits for the copies of later ones, unless the rollout is `atomic`."))
-        .attribute("max_parallel", count(1, "How many machines activate at once. Default: all of a wave. One provider process activates at most 32 machines at once, and copies to at most 4."))
-        .attribute("max_failures", count(0, "How many machines may fail; one more, and no other machine begins. Default: 0."))
-        .attribute("atomic", Attribute::bool().optional().description("Whether all machines keep their new systems or none: each one holds its new system until all are healthy, and goes back if one is not. None begins before all have their copies. Needs `action` `switch` or `test`, and not `reboot`, `rollback = false` or `max_failures` above 0. Default: false."));
+        .attribute(
+            "waves",
+            Attribute::list(Type::List(Box::new(Type::String))).optional().description(
+                "Names of machines that go together: `[[\"canary\"], [\"web1\", \"web2\"]]`. A wave begins \
+                 when the one before it has ended; machines in none of them go last. All systems are built \
+                 before the first wave; no wave waits for the copies of later ones, unless the rollout is \
+                 `atomic`.",
+            ),
+        )
+        .attribute(
+            "max_parallel",
+            count(
+                1,
+                "How many machines activate at once. Default: all of a wave. One provider process \
+                 activates at most 32 machines at once, and copies to at most 4.",
+            ),
+        )
+        .attribute(
+            "max_failures",
+            count(
+                0,
+                "How many machines may fail; one more, and no other machine \
+                                             begins. Default: 0.",
+            ),
+        )
+        .attribute(
+            "atomic",
+            Attribute::bool().optional().description(
+                "Whether all machines keep their new systems or none: each one holds its new system until \
+                 all are healthy, and goes back if one is not. None begins before all have their copies. \
+                 Needs `action` `switch` or `test`, and not `reboot`, `rollback = false` or `max_failures` \
+                 above 0. Default: false.",
+            ),
+        );
     Attribute::nested_single(nested).optional().description(
-        "In which order machines get their new systems, and what follows from a failure. Without it all machines go at once and \
-         none stops another.",
+        "In which order machines get their new systems, and what follows from a failure. Without it all \
+         machines go at once and none stops another.",
     )
 }
 

@@ -1,7 +1,7 @@
 //! `secrets`, and `deployment.keys` of a specification: what they are, and what stands for them in a plan.
 //!
-//! State has fingerprints only, made with a key that is drawn when the deployment is created. So a first plan does not know
-//! them; every later one does.
+//! State has fingerprints only, made with a key that is drawn when the deployment is created. So a first plan does
+//! not know them; every later one does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,21 +58,69 @@ pub(super) fn attribute() -> Attribute {
         validators::matches(|text| mode(text).is_some(), "permissions in octal digits such as \"0400\"");
     let secret = Nested::new()
         .attribute("machines", strings_attribute("The machines that get it. Default: all."))
-        .attribute("value_wo", Attribute::string().optional().sensitive().write_only().description("Its content. It is never stored: not in state, not in a plan. Needs Terraform or OpenTofu 1.11; with older ones use `command` or `file`."))
-        .attribute("command", strings_attribute("A program and its arguments that prints its content, run where Terraform runs: `[\"pass\", \"show\", \"db\"]`. There is no shell between. Without `version` it runs in every plan."))
+        .attribute(
+            "value_wo",
+            Attribute::string().optional().sensitive().write_only().description(
+                "Its content. It is never stored: not in state, not in a plan. Needs Terraform or OpenTofu \
+                 1.11; with older ones use `command` or `file`.",
+            ),
+        )
+        .attribute(
+            "command",
+            strings_attribute(
+                "A program and its arguments that prints its content, run where Terraform runs: \
+                 `[\"pass\", \"show\", \"db\"]`. There is no shell between. Without `version` it runs in \
+                 every plan.",
+            ),
+        )
         .attribute("file", text("A file with its content, where Terraform runs."))
-        .attribute("version", text("Changes when the content does. Without it the content itself is compared; with it the content is fetched only when it has to be sent, and need not be the same each time."))
-        .attribute("path", Attribute::string().optional().validate(path).description("Its file on the machine. Default: `/run/keys/NAME`. What is under `/run` is gone after a reboot, and sent again by the next apply, unless it is to `persist`."))
+        .attribute(
+            "version",
+            text(
+                "Changes when the content does. Without it the content itself is compared; with it the \
+                 content is fetched only when it has to be sent, and need not be the same each time.",
+            ),
+        )
+        .attribute(
+            "path",
+            Attribute::string().optional().validate(path).description(
+                "Its file on the machine. Default: `/run/keys/NAME`. What is under `/run` is gone after a \
+                 reboot, and sent again by the next apply, unless it is to `persist`.",
+            ),
+        )
         .attribute("user", text("The user its file belongs to, by name or number. Default: `root`."))
         .attribute("group", text("The group its file belongs to. Default: `root`."))
-        .attribute("permissions", Attribute::string().optional().validate(octal).description("The permissions of its file. Default: `0400`."))
-        .attribute("restart", strings_attribute("Units to restart when it has changed, if they run: `[\"postgresql.service\"]`."))
+        .attribute(
+            "permissions",
+            Attribute::string()
+                .optional()
+                .validate(octal)
+                .description("The permissions of its file. Default: `0400`."),
+        )
+        .attribute(
+            "restart",
+            strings_attribute(
+                "Units to restart when it has changed, if they run: \
+                                                 `[\"postgresql.service\"]`.",
+            ),
+        )
         .attribute("reload", strings_attribute("Units to reload when it has changed, if they run."))
-        .attribute("persist", Attribute::bool().optional().description("Whether the machine puts it back by itself after a reboot, before anything that may need it starts: it keeps a copy that `systemd-creds` has encrypted for this machine alone, with its TPM where it has one. For paths under `/run`; needs systemd 250 on the machine. Default: false."))
+        .attribute(
+            "persist",
+            Attribute::bool().optional().description(
+                "Whether the machine puts it back by itself after a reboot, before anything that may need \
+                 it starts: it keeps a copy that `systemd-creds` has encrypted for this machine alone, \
+                 with its TPM where it has one. For paths under `/run`; needs systemd 250 on the machine. \
+                 Default: false.",
+            ),
+        )
         .exactly_one_of(&["value_wo", "command", "file"]);
-    Attribute::nested_map(secret)
-        .optional()
-        .description("Secrets of the machines, by name: files that never touch state, plan, log or the Nix store. Each has exactly one of `value_wo`, `command` and `file`. They are there before the new system starts, go back with it, and are removed when they are declared no more. `deployment.keys` of the specification are sent in the same way.")
+    Attribute::nested_map(secret).optional().description(
+        "Secrets of the machines, by name: files that never touch state, plan, log or the Nix store. Each \
+         has exactly one of `value_wo`, `command` and `file`. They are there before the new system starts, \
+         go back with it, and are removed when they are declared no more. `deployment.keys` of the \
+         specification are sent in the same way.",
+    )
 }
 
 fn is_path(text: &str) -> bool {
@@ -108,8 +156,8 @@ pub(super) fn problems(secrets: &SecretConfigs, machines: Option<&[&str]>) -> Di
             found.push(
                 Diagnostic::error("The secret is on disk as it is")
                     .detail(format!(
-                        "Found `path = \"{file}\"` and `persist = true`, expected a path under `/run`: only what is in memory has to be put \
-                         back after a reboot. Remove one of the two."
+                        "Found `path = \"{file}\"` and `persist = true`, expected a path under `/run`: \
+                         only what is in memory has to be put back after a reboot. Remove one of the two."
                     ))
                     .at(path.clone().attribute("persist")),
             );
@@ -139,7 +187,8 @@ pub(super) fn problems(secrets: &SecretConfigs, machines: Option<&[&str]>) -> Di
 
 /// All secrets of a deployment, with contents where those stand for themselves.
 pub(super) struct Wanted {
-    /// By name: for which machines (`None`: all), what, and its content; not known: something about it is not known yet.
+    /// By name: for which machines (`None`: all), what, and its content; not known: something about it is not known
+    /// yet.
     configured: BTreeMap<String, (Option<BTreeSet<String>>, Option<(Declared, Option<Content>)>)>,
     /// What specifications say themselves.
     texts: Texts,
@@ -149,8 +198,8 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Reads the configuration, which has the write-only values. Without a key, nothing can be said about contents yet, and
-    /// none is fetched.
+    /// Reads the configuration, which has the write-only values. Without a key, nothing can be said about contents
+    /// yet, and none is fetched.
     pub(super) async fn new(
         config: &SecretConfigs,
         texts: Texts,
@@ -265,7 +314,10 @@ impl Wanted {
             let declared = declared_key(name, key, text).map_err(|problem| problem.at(at()))?;
             if all.contains_key(name) {
                 return Err(Diagnostic::error(format!("Machine \"{machine}\" has two secrets \"{name}\""))
-                    .detail("One is in `secrets`, the other in `deployment.keys` of the specification. Rename or remove one.")
+                    .detail(
+                        "One is in `secrets`, the other in `deployment.keys` of the specification. Rename \
+                         or remove one.",
+                    )
                     .at(at())
                     .into());
             }
@@ -304,8 +356,9 @@ impl Wanted {
 pub(super) fn changed(name: &str, path: Path) -> Diagnostic {
     Diagnostic::error(format!("Secret \"{name}\" has changed since the plan"))
         .detail(
-            "Its content is not the one that was planned, and nothing was deployed. Plan again; if its source gives another content \
-             each time, set `version`, and change that when the secret is to be replaced.",
+            "Its content is not the one that was planned, and nothing was deployed. Plan again; if its \
+             source gives another content each time, set `version`, and change that when the secret is to \
+             be replaced.",
         )
         .at(path)
 }

@@ -1,6 +1,7 @@
 //! `specialisations`: machines that run one of the specialisations of their configuration instead of its base system.
 //!
-//! A specialisation is a whole system. It is deployed as one: it is what the machine runs, what its system profile has, and what it boots.
+//! A specialisation is a whole system. It is deployed as one: it is what the machine runs, what its system profile
+//! has, and what it boots.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +13,10 @@ use super::model::{Generations, Specialisations};
 
 pub(super) fn attribute() -> Attribute {
     Attribute::map(Type::String).optional().null_elements().description(
-        "Machines that run a specialisation of their configuration (NixOS' option `specialisation`) instead of its base system, by its \
-         name: `{ web = \"maintenance\" }`. The machine also boots it, until another system is deployed. With null, or taken out \
-         again, the machine gets the base system.",
+        "Machines that run a specialisation of their configuration (NixOS' option `specialisation`) \
+         instead of its base system, by its name: `{ web = \"maintenance\" }`. The machine also boots it, \
+         until another system is deployed. With null, or taken out again, the machine gets the base \
+         system.",
     )
 }
 
@@ -40,19 +42,23 @@ pub(super) fn problems(
         let generation = generations.known().and_then(|generations| generations.get(name)?.known());
         if let (Some(wanted), Some(generation)) = (wanted.known(), generation) {
             found.push(
-                Diagnostic::error(format!("Machine \"{name}\" cannot have both a specialisation and an earlier generation"))
-                    .detail(format!(
-                        "Found the specialisation \"{wanted}\", and {generation} in `generations`, which says all of what the machine runs. \
-                         Remove one of them."
-                    ))
-                    .at(path),
+                Diagnostic::error(format!(
+                    "Machine \"{name}\" cannot have both a specialisation and an \
+                                           earlier generation"
+                ))
+                .detail(format!(
+                    "Found the specialisation \"{wanted}\", and {generation} in `generations`, which says \
+                     all of what the machine runs. Remove one of them."
+                ))
+                .at(path),
             );
         }
     }
     found
 }
 
-/// What the evaluator is told, for those machines that are given. While the attribute is not known, neither is any machine's system.
+/// What the evaluator is told, for those machines that are given. While the attribute is not known, neither is any
+/// machine's system.
 pub(super) fn facts<'a>(
     specialisations: &Specialisations,
     machines: impl Iterator<Item = &'a MachineName>,

@@ -1,5 +1,5 @@
-//! The contents of `deployment.keys` that a specification has itself: its `text`s. They are asked for when they are needed, and kept
-//! nowhere.
+//! The contents of `deployment.keys` that a specification has itself: its `text`s. They are asked for when they are
+//! needed, and kept nowhere.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,8 @@ pub(super) fn are_among(keys: &BTreeMap<String, Key>) -> bool {
     keys.values().any(Key::is_text)
 }
 
-/// Asks for those of some machines. `earlier` ones go back to a generation of theirs, whatever the specification has come to be: what
-/// cannot be had of them is left out.
+/// Asks for those of some machines. `earlier` ones go back to a generation of theirs, whatever the specification has
+/// come to be: what cannot be had of them is left out.
 pub(super) async fn ask(
     cx: &Cx<Context>,
     cancel: &CancellationToken,
@@ -37,8 +37,9 @@ pub(super) async fn ask(
             cx.warn(
                 Diagnostic::warning(format!("Some secrets of machine \"{machine}\" cannot be had"))
                     .detail(
-                        "They are a `text` of its `deployment.keys`, and the specification does not evaluate for it. It keeps those that \
-                         it has; what it has lost it gets when the specification evaluates again.",
+                        "They are a `text` of its `deployment.keys`, and the specification does not \
+                         evaluate for it. It keeps those that it has; what it has lost it gets when the \
+                         specification evaluates again.",
                     )
                     .at(Path::root().attribute("generations").key(machine.as_str())),
             );

@@ -23,8 +23,8 @@ pub(super) async fn find(client: &Client, name: &str) -> Result<Option<KeyPairIn
     Ok(answer.key_pairs().iter().find(|pair| pair.key_name() == Some(name)).cloned())
 }
 
-/// The instances that were launched with the key pair of this name and are not ended: their users go on having its public key,
-/// whatever becomes of the key pair. By name, where they have one, and id.
+/// The instances that were launched with the key pair of this name and are not ended: their users go on having its
+/// public key, whatever becomes of the key pair. By name, where they have one, and id.
 pub(super) async fn launched_with(client: &Client, name: &str) -> Result<Vec<String>, AwsError> {
     let by = |filter: &str, values: &[&str]| {
         let values = values.iter().map(|value| (*value).to_owned()).collect();
@@ -67,7 +67,8 @@ impl Model {
         }
     }
 
-    /// What has its name by now. One of which nobody knows whether it was made is looked for until EC2 should have heard of it.
+    /// What has its name by now. One of which nobody knows whether it was made is looked for until EC2 should have
+    /// heard of it.
     pub(super) async fn find(
         &self,
         client: &Client,

@@ -40,17 +40,9 @@ pub(super) enum Removal {
     NotOurs,
 }
 
-/// Removes the file with the private half of `public`. What somebody has put in its place is not touched.
-pub(super) fn remove_private(path: &str, public: &str) -> io::Result<Removal> {
-    match holds(path, public)? {
-        None => Ok(Removal::Gone),
-        Some(false) => Ok(Removal::NotOurs),
-        Some(true) => fs::remove_file(path).map(|()| Removal::Gone),
-    }
-}
-
-/// Gives the same file another name, because machines can be reached with that key only: `FILE.old`, or the first free one of
-/// `FILE.old.2` and so on. An earlier one may be what other machines need.
+/// Gives the file with the private half of `public` another name, because machines may be reached with that key only:
+/// `FILE.old`, or the first free one of `FILE.old.2` and so on. An earlier one may be what other machines need. What
+/// somebody has put in its place is not touched.
 pub(super) fn put_aside(path: &str, public: &str) -> io::Result<Removal> {
     match holds(path, public)? {
         None => return Ok(Removal::Gone),
@@ -148,21 +140,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_file_with_the_key_itself_is_removed() {
+    async fn only_the_file_with_the_key_itself_is_renamed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key").display().to_string();
         let (ours, other) = (KeyType::Ed25519, KeyType::Rsa { bits: 2048 });
         let (ours, other) = (KeyPair::generate(ours).await.unwrap(), KeyPair::generate(other).await.unwrap());
-        assert_eq!(remove_private(&path, &ours.public).unwrap(), Removal::Gone, "there is none");
+        assert_eq!(put_aside(&path, &ours.public).unwrap(), Removal::Gone, "there is none");
         for text in [other.private.expose(), "mine", ""] {
             fs::write(&path, text).unwrap();
-            assert_eq!(remove_private(&path, &ours.public).unwrap(), Removal::NotOurs);
+            assert_eq!(put_aside(&path, &ours.public).unwrap(), Removal::NotOurs);
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
-        }
-        for pair in [ours, other] {
-            fs::write(&path, pair.private.expose()).unwrap();
-            assert_eq!(remove_private(&path, &pair.public).unwrap(), Removal::Gone);
-            assert!(!Path::new(&path).exists());
         }
     }
 }

@@ -19,7 +19,7 @@ use tfplugin::{
 };
 
 use self::calls::{find, launched_with};
-use self::file::{Removal, move_private, put_aside, remove_private, write_private};
+use self::file::{Removal, move_private, put_aside, write_private};
 use crate::aws::{
     Aws, AwsError, TagModel, Tags, aws_unknown, difference, import_id, moves_with_surroundings,
     planned_region, regional_id,
@@ -212,7 +212,8 @@ impl Resource<Context> for KeyPairResource {
         // What has its name by now may be somebody else's.
         let found = model.find(&client, &cx.cancel).await.map_err(model.problem("look for"))?;
         let ours = found.filter(|found| model.is(found));
-        let needed = model.is_needed(&client).await?;
+        // Only for what is said below: the file is kept in any case.
+        let needed = model.is_needed(&client).await.unwrap_or_default();
         if ours.is_some() {
             let deleted = client.delete_key_pair().key_name(model.name()).send().await;
             match deleted.map_err(AwsError::of("ec2:DeleteKeyPair")) {
@@ -223,13 +224,10 @@ impl Resource<Context> for KeyPairResource {
         if let Some(public) = state.private.generated.or_else(|| model.generated())
             && !model.file().is_empty()
         {
-            let removed = match &needed {
-                None => remove_private(model.file(), &public),
-                Some(_) => put_aside(model.file(), &public),
-            };
-            match removed {
+            // Machines of other regions, whose key pairs have the same public key, cannot be found from here.
+            match put_aside(model.file(), &public) {
                 Ok(Removal::Gone) => {}
-                Ok(Removal::Kept(name)) => cx.warn(model.file_kept(&name, &needed.unwrap_or_default())),
+                Ok(Removal::Kept(name)) => cx.warn(model.file_kept(&name, needed.as_deref())),
                 Ok(Removal::NotOurs) => cx.warn(model.file_stays()),
                 Err(error) => cx.warn(model.file_problem("removed", &error).into_warning()),
             }
@@ -254,7 +252,8 @@ impl Resource<Context> for KeyPairResource {
         let found = find(&model.client(aws).await?, name).await.map_err(model.problem("read"))?;
         let found = found.ok_or_else(|| {
             Diagnostic::error(format!("There is no key pair \"{name}\"")).detail(format!(
-                "Found none in region {}; expected the name of a key pair, or REGION:NAME for another region.",
+                "Found none in region {}; expected the name of a key pair, or REGION:NAME for another \
+                 region.",
                 model.region.known().map_or("?", String::as_str)
             ))
         })?;
@@ -292,8 +291,8 @@ impl Model {
         self.key_pair_id.is_null()
     }
 
-    /// The public half of the key that was generated, as far as the state alone tells: what a failed create has left is deleted
-    /// without its private data.
+    /// The public half of the key that was generated, as far as the state alone tells: what a failed create has left
+    /// is deleted without its private data.
     fn generated(&self) -> Option<String> {
         self.generate.known().and(self.public_key.known()).and_then(|key| normalized_public_key(key))
     }
@@ -311,8 +310,9 @@ impl Model {
         let (name, region) = (self.name(), self.region.known().map_or("?", String::as_str));
         Diagnostic::error(format!("There is a key pair \"{name}\" already"))
             .detail(format!(
-                "Region {region} has one of this name that this resource did not create; nothing was changed. Choose another \
-                 `key_name`, delete that one, or take it over: terraform import ADDRESS {region}:{name}"
+                "Region {region} has one of this name that this resource did not create; nothing was \
+                 changed. Choose another `key_name`, delete that one, or take it over: terraform import \
+                 ADDRESS {region}:{name}"
             ))
             .at(Path::root().attribute("key_name"))
     }
@@ -358,17 +358,25 @@ impl Model {
         };
         cx.warn(
             Diagnostic::warning(format!("Machines keep the public key of key pair \"{}\"", self.name())).detail(format!(
-                "EC2 gives a machine its key when it is launched, and a new key under the same name never reaches it. Launched with the \
-                 one that is replaced: {needed}. Deploy the new public key to them before the old private key is given up.{kept}"
+                "EC2 gives a machine its key when it is launched, and a new key under the same name never \
+                 reaches it. Launched with the one that is replaced: {needed}. Deploy the new public key \
+                 to them before the old private key is given up.{kept}"
             )),
         );
     }
 
-    fn file_kept(&self, name: &str, machines: &str) -> Diagnostic {
+    fn file_kept(&self, name: &str, machines: Option<&str>) -> Diagnostic {
+        let region = self.region.known().map_or("its region", String::as_str);
+        let machines = match machines {
+            Some(machines) => format!("Launched in {region} with a key of this name: {machines}."),
+            None => format!("No machine in {region} was launched with it."),
+        };
         Diagnostic::warning(format!("The private key of key pair \"{}\" is kept as {name}", self.name()))
             .detail(format!(
-                "Machines that were launched with it let no other in: {machines}. Log in to them with `private_key_file = \"{name}\"` \
-                 until a deployment has put another public key there; then delete the file."
+                "{machines} Machines of other regions may have the same public key. One that was launched \
+                 with it lets no other key in: log in with `private_key_file = \"{name}\"` until a \
+                 deployment has put another public key there. When no machine is left that needs it, \
+                 delete the file."
             ))
             .at(Path::root().attribute("private_key_file"))
     }
@@ -376,7 +384,8 @@ impl Model {
     fn file_stays(&self) -> Diagnostic {
         Diagnostic::warning("A file is not removed")
             .detail(format!(
-                "{} no longer holds the private key of key pair \"{}\" that was written to it; what is in it is somebody else's.",
+                "{} no longer holds the private key of key pair \"{}\" that was written to it; what is in \
+                 it is somebody else's.",
                 self.file(),
                 self.name()
             ))

@@ -32,7 +32,8 @@ pub(super) struct Generate {
 /// What is remembered beside the state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Private {
-    /// The public half of the key that was generated: the one that the private half belongs to, whatever EC2 has by now.
+    /// The public half of the key that was generated: the one that the private half belongs to, whatever EC2 has by
+    /// now.
     #[serde(default)]
     pub(super) generated: Option<String>,
 }

@@ -23,8 +23,8 @@ impl Model {
     }
 }
 
-/// The partitions of AWS beside the first: what the names of their regions begin with, the partition in ARNs, and its domain.
-/// Source: `partitions.json` of the AWS SDKs.
+/// The partitions of AWS beside the first: what the names of their regions begin with, the partition in ARNs, and its
+/// domain. Source: `partitions.json` of the AWS SDKs.
 const PARTITIONS: &[(&str, &str, &str)] = &[
     ("cn-", "aws-cn", "amazonaws.com.cn"),
     ("eusc-", "aws-eusc", "amazonaws.eu"),

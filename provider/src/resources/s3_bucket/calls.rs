@@ -23,8 +23,8 @@ pub(super) struct Existing {
 ///
 /// # Errors
 ///
-/// Also where a bucket of this name is there and these credentials must not see it ([`AwsError::is_denied`]): most likely it belongs
-/// to another account.
+/// Also where a bucket of this name is there and these credentials must not see it ([`AwsError::is_denied`]): most
+/// likely it belongs to another account.
 pub(super) async fn find(bucket: &Bucket) -> Result<Option<Existing>, AwsError> {
     let found = bucket.client.head_bucket().bucket(&bucket.name).send().await;
     match found.map_err(AwsError::of("s3:ListBucket")) {

@@ -23,7 +23,7 @@ pub(super) type PartError = (&'static str, AwsError);
 
 impl Model {
     /// Brings the bucket from what this says to what `planned` says, part by part, and takes over each that is done.
-    pub(super) async fn become_(
+    pub(super) async fn write_changes(
         &mut self,
         planned: &Self,
         bucket: &Bucket,
@@ -121,7 +121,8 @@ async fn change<P: Part>(
     done.map_err(|error| (P::ATTRIBUTE, error))
 }
 
-/// Whether S3 has only not come round yet: to the bucket itself, to another change of it, to a role, or to what may be public.
+/// Whether S3 has only not come round yet: to the bucket itself, to another change of it, to a role, or to what may
+/// be public.
 fn is_settling(error: &AwsError, denied_may_pass: bool) -> bool {
     error.is(&["NoSuchBucket", "OperationAborted"])
         || names_new_principal(error)

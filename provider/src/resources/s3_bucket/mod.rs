@@ -1,7 +1,8 @@
 //! `nixos_s3_bucket`: a bucket and everything S3 keeps beside it.
 //!
-//! S3 has a call to read, to write and to remove each part of a bucket's configuration. Of those only the ones that are managed
-//! are read, and only the ones that differ are written; a part that fails leaves a state that says which ones were done.
+//! S3 has a call to read, to write and to remove each part of a bucket's configuration. Of those only the ones that
+//! are managed are read, and only the ones that differ are written; a part that fails leaves a state that says which
+//! ones were done.
 
 mod addresses;
 mod calls;
@@ -125,11 +126,11 @@ impl Resource<Context> for BucketResource {
         };
 
         // From here on there is a bucket, whatever happens.
-        match there.become_(&planned, &bucket, &cx.cancel).await {
+        match there.write_changes(&planned, &bucket, &cx.cancel).await {
             Ok(()) => Ok(State { value: there, private: Private::default() }),
             Err(diagnostic) => {
-                // Terraform replaces what a create has left without its private data. So that a bucket which was there before
-                // is not deleted in doing so, its state says that it stays.
+                // Terraform replaces what a create has left without its private data. So that a bucket which was
+                // there before is not deleted in doing so, its state says that it stays.
                 if adopted {
                     there.persist_on_destroy = Attr::Known(true);
                 }
@@ -151,7 +152,7 @@ impl Resource<Context> for BucketResource {
         planned.name_addresses();
         let bucket = planned.on(aws).await?;
         let mut there = prior.value;
-        let done = there.become_(&planned, &bucket, &cx.cancel).await;
+        let done = there.write_changes(&planned, &bucket, &cx.cancel).await;
         let state = |value| State { value, private: prior.private };
         match done {
             Ok(()) => Ok(state(there)),
@@ -189,8 +190,8 @@ impl Resource<Context> for BucketResource {
             let diagnostic = model.problem("delete")(error.clone());
             if error.is(&["BucketNotEmpty"]) {
                 Diagnostics::from(diagnostic.appended(
-                    "Nothing was deleted. Set `force_destroy = true` and apply to delete the objects with the bucket, or \
-                     `persist_on_destroy = true` and apply to leave it there.",
+                    "Nothing was deleted. Set `force_destroy = true` and apply to delete the objects with \
+                     the bucket, or `persist_on_destroy = true` and apply to leave it there.",
                 ))
             } else {
                 diagnostic.into()
@@ -262,8 +263,8 @@ impl Model {
         }
     }
 
-    /// Creates the bucket, or finds the one to take over; whether it is such a one. An error comes with whether the bucket may have
-    /// been created all the same.
+    /// Creates the bucket, or finds the one to take over; whether it is such a one. An error comes with whether the
+    /// bucket may have been created all the same.
     async fn make(&self, bucket: &Bucket, cancel: &CancellationToken) -> Result<bool, (Diagnostic, bool)> {
         let region = self.region.known().map_or("", String::as_str);
         let before = |diagnostic| (diagnostic, false);
@@ -314,9 +315,10 @@ impl Model {
         let name = self.name();
         Diagnostic::error(format!("The name \"{name}\" is taken"))
             .detail(format!(
-                "{error}\n\nThere is a bucket of this name that these credentials must not see. Names of buckets are unique in all of AWS, so \
-                 most likely it belongs to another account: choose another `bucket`, or `bucket_prefix` for a name that is made up. If it \
-                 is yours, allow `s3:ListBucket` on it; S3 says the same to credentials that have expired."
+                "{error}\n\nThere is a bucket of this name that these credentials must not see. Names of \
+                 buckets are unique in all of AWS, so most likely it belongs to another account: choose \
+                 another `bucket`, or `bucket_prefix` for a name that is made up. If it is yours, allow \
+                 `s3:ListBucket` on it; S3 says the same to credentials that have expired."
             ))
             .at(Path::root().attribute("bucket"))
     }
@@ -325,15 +327,19 @@ impl Model {
         let name = self.name();
         Diagnostic::error(format!("There is a bucket \"{name}\" already"))
             .detail(format!(
-                "This account has a bucket of this name that this resource did not create; nothing was changed. Import it \
-                 (terraform import ADDRESS {name}), set `adopt_existing = true`, or choose another name."
+                "This account has a bucket of this name that this resource did not create; nothing was \
+                 changed. Import it (terraform import ADDRESS {name}), set `adopt_existing = true`, or \
+                 choose another name."
             ))
             .at(Path::root().attribute("bucket"))
     }
 
     fn is_elsewhere(&self, region: &str) -> Diagnostic {
         Diagnostic::error(format!("Bucket \"{}\" is in another region", self.name()))
-            .detail(format!("Found it in {region}. Set `region = \"{region}\"`, or choose another name; buckets do not move."))
+            .detail(format!(
+                "Found it in {region}. Set `region = \"{region}\"`, or choose another name; buckets do not \
+                 move."
+            ))
             .at(Path::root().attribute("region"))
     }
 }

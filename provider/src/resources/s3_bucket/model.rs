@@ -37,8 +37,8 @@ pub(crate) struct Model {
 /// What is remembered beside the state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Private {
-    /// Somebody's bucket that was to be taken over, and was not completely: Terraform destroys what was not created completely,
-    /// and this must not be.
+    /// Somebody's bucket that was to be taken over, and was not completely: Terraform destroys what was not created
+    /// completely, and this must not be.
     #[serde(default)]
     pub(super) half_adopted: bool,
 }

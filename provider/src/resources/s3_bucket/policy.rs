@@ -1,5 +1,5 @@
-//! Policies in JSON: when two texts mean the same. S3 gives a policy back in another order than it got it, with one-element
-//! lists as single values and the other way round.
+//! Policies in JSON: when two texts mean the same. S3 gives a policy back in another order than it got it, with
+//! one-element lists as single values and the other way round.
 //!
 //! Source: "IAM JSON policy elements reference" and "Grammar of the IAM JSON policy language" of the IAM user guide.
 

@@ -14,18 +14,89 @@ pub(super) fn schema() -> Schema {
     let choice = |values: &[&str]| Attribute::string().optional().validate(validators::one_of(values));
     Schema::new(0)
         .description(
-            "An S3 bucket with its configuration. A part that is not set (`versioning`, `policy`, …) is neither read nor written, so \
-             that another resource may look after it; a part that was set and is removed goes back to what a new bucket has.",
+            "An S3 bucket with its configuration. A part that is not set (`versioning`, `policy`, …) is \
+             neither read nor written, so that another resource may look after it; a part that was set and \
+             is removed goes back to what a new bucket has.",
         )
-        .attribute("bucket", Attribute::string().optional().computed().use_state_for_unknown().requires_replace().validate(validators::matches(is_bucket_name, "3 to 63 lower case letters, digits, `.` and `-`, as S3 allows them")).description("Its name, unique in all of AWS. Default: `bucket_prefix` and something unique."))
-        .attribute("bucket_prefix", Attribute::string().optional().requires_replace().validate(validators::matches(|text| text.len() <= 37 && is_bucket_name(&format!("{text}0000")), "at most 37 characters a bucket's name may begin with")).description("What a name made here begins with. Default: `terraform-`. Not together with `bucket`."))
+        .attribute(
+            "bucket",
+            Attribute::string()
+                .optional()
+                .computed()
+                .use_state_for_unknown()
+                .requires_replace()
+                .validate(validators::matches(
+                    is_bucket_name,
+                    "3 to 63 lower case letters, digits, `.` and `-`, as S3 \
+                    allows them",
+                ))
+                .description(
+                    "Its name, unique in all of AWS. Default: `bucket_prefix` and \
+                                                something unique.",
+                ),
+        )
+        .attribute(
+            "bucket_prefix",
+            Attribute::string()
+                .optional()
+                .requires_replace()
+                .validate(validators::matches(
+                    |text| text.len() <= 37 && is_bucket_name(&format!("{text}0000")),
+                    "at most 37 characters a bucket's name may begin with",
+                ))
+                .description(
+                    "What a name made here begins with. Default: `terraform-`. \
+                    Not together with `bucket`.",
+                ),
+        )
         .attribute("region", region_attribute().use_state_for_unknown())
-        .attribute("adopt_existing", flag("Take over a bucket that this account has already, instead of failing. Default: false."))
-        .attribute("force_destroy", flag("Destroying removes all objects, versions and unfinished uploads with the bucket. Without it a bucket that is not empty stays. It has to be applied before it counts. Default: false."))
-        .attribute("persist_on_destroy", flag("Destroying the resource leaves the bucket as it is. It has to be applied before it counts. Not together with `force_destroy`. Default: false."))
-        .attribute("versioning", choice(&["Enabled", "Suspended"]).description("`Enabled` or `Suspended`. What was enabled once can only be suspended, which is what removing this does."))
-        .attribute("policy", Attribute::string().optional().validate(validators::matches(is_policy, "a policy document in JSON, e.g. from `jsonencode`")).same_if(Policy::same).description("The bucket policy in JSON. Order, white space and spellings that mean the same do not matter."))
-        .attribute("object_ownership", choice(&["BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"]).description("Who owns what others upload: `BucketOwnerEnforced` (no ACLs; AWS' default), `BucketOwnerPreferred` or `ObjectWriter`."))
+        .attribute(
+            "adopt_existing",
+            flag(
+                "Take over a bucket that this account has already, instead of \
+                                           failing. Default: false.",
+            ),
+        )
+        .attribute(
+            "force_destroy",
+            flag(
+                "Destroying removes all objects, versions and unfinished uploads with the bucket. Without \
+                 it a bucket that is not empty stays. It has to be applied before it counts. Default: \
+                 false.",
+            ),
+        )
+        .attribute(
+            "persist_on_destroy",
+            flag(
+                "Destroying the resource leaves the bucket as it is. It has to be applied before it \
+                 counts. Not together with `force_destroy`. Default: false.",
+            ),
+        )
+        .attribute(
+            "versioning",
+            choice(&["Enabled", "Suspended"]).description(
+                "`Enabled` or `Suspended`. What was enabled once can only be suspended, which is what \
+                 removing this does.",
+            ),
+        )
+        .attribute(
+            "policy",
+            Attribute::string()
+                .optional()
+                .validate(validators::matches(is_policy, "a policy document in JSON, e.g. from `jsonencode`"))
+                .same_if(Policy::same)
+                .description(
+                    "The bucket policy in JSON. Order, white space and spellings that mean the same do not \
+                     matter.",
+                ),
+        )
+        .attribute(
+            "object_ownership",
+            choice(&["BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"]).description(
+                "Who owns what others upload: `BucketOwnerEnforced` (no ACLs; AWS' default), \
+                 `BucketOwnerPreferred` or `ObjectWriter`.",
+            ),
+        )
         .attribute("public_access_block", public_access_block())
         .attribute("server_side_encryption", encryption())
         .attribute("website", website())
@@ -37,9 +108,18 @@ pub(super) fn schema() -> Schema {
         .attribute("id", computed("The same as `bucket`.").use_state_for_unknown())
         .attribute("arn", computed("`arn:aws:s3:::NAME`.").use_state_for_unknown())
         .attribute("bucket_domain_name", computed("`NAME.s3.amazonaws.com`.").use_state_for_unknown())
-        .attribute("bucket_regional_domain_name", computed("`NAME.s3.REGION.amazonaws.com`.").use_state_for_unknown())
+        .attribute(
+            "bucket_regional_domain_name",
+            computed("`NAME.s3.REGION.amazonaws.com`.").use_state_for_unknown(),
+        )
         .attribute("website_endpoint", computed("Host name of the web site; null without `website`."))
-        .attribute("website_domain", computed("The part of `website_endpoint` behind the name; null without `website`."))
+        .attribute(
+            "website_domain",
+            computed(
+                "The part of `website_endpoint` behind the name; null \
+                                               without `website`.",
+            ),
+        )
         .at_most_one_of(&["bucket", "bucket_prefix"])
 }
 
@@ -101,10 +181,10 @@ fn website() -> Attribute {
     let nested = Nested::new()
         .attribute(
             "index_document",
-            Attribute::string()
-                .optional()
-                .validate(validators::not_empty())
-                .description("The object that a directory shows, e.g. `index.html`. Exactly one of this and `redirect_all_requests_to` is set."),
+            Attribute::string().optional().validate(validators::not_empty()).description(
+                "The object that a directory shows, e.g. `index.html`. Exactly one of this and \
+                 `redirect_all_requests_to` is set.",
+            ),
         )
         .attribute(
             "error_document",
@@ -188,10 +268,16 @@ fn lifecycle_rules() -> Attribute {
         .attribute("object_size_less_than", size("Objects smaller than this, in bytes."));
     let expiration = Nested::new()
         .attribute("days", number("So many days after an object was created. Either this or `date`."))
-        .attribute("date", date("At this time: midnight UTC, e.g. `2030-01-01T00:00:00Z`. Either this or `days`."))
+        .attribute(
+            "date",
+            date("At this time: midnight UTC, e.g. `2030-01-01T00:00:00Z`. Either this or `days`."),
+        )
         .attribute(
             "expired_object_delete_marker",
-            Attribute::bool().optional().description("Whether delete markers go that hide no version any more. Not together with `days` or `date`."),
+            Attribute::bool().optional().description(
+                "Whether delete markers go that hide no version any more. Not together with `days` or \
+                 `date`.",
+            ),
         );
     let transition = Nested::new()
         .attribute("days", number("So many days after an object was created. Either this or `date`."))
@@ -202,8 +288,17 @@ fn lifecycle_rules() -> Attribute {
         .attribute("storage_class", class());
     let noncurrent = || {
         Nested::new()
-            .attribute("noncurrent_days", number("So many days after a version stopped being the current one."))
-            .attribute("newer_noncurrent_versions", number("How many of the newest old versions stay as they are, whatever their age: 1 to 100. Default: none."))
+            .attribute(
+                "noncurrent_days",
+                number("So many days after a version stopped being the current one."),
+            )
+            .attribute(
+                "newer_noncurrent_versions",
+                number(
+                    "How many of the newest old versions stay as they are, whatever their age: 1 to 100. \
+                     Default: none.",
+                ),
+            )
     };
     let rule = Nested::new()
         .attribute(
@@ -275,7 +370,8 @@ pub(super) fn validate(config: &Model) -> Result<(), Diagnostics> {
         say(
             "website",
             "The web site serves nothing, or two things",
-            "Expected either `index_document` (and perhaps `error_document`), or `redirect_all_requests_to` alone.",
+            "Expected either `index_document` (and perhaps `error_document`), or \
+             `redirect_all_requests_to` alone.",
         );
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }

@@ -19,6 +19,7 @@ pub(crate) use normalize::normal_form;
 pub(crate) use normalize::{known_only, normalized, normalized_type, retyped};
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use pair::derives;
+#[cfg(feature = "testing")]
 pub(crate) use parts::{NULL, item, part};
 pub(crate) use propose::propose;
 pub(crate) use replace::{check_paths, replaced};

@@ -206,6 +206,7 @@ impl<P: Provider> Shared<P> {
         self: Arc<Self>,
         request: proto::move_resource_state::Request,
     ) -> Result<proto::move_resource_state::Response, Diagnostics> {
+        const MOVED: &str = "The state that is to be moved";
         let resource = self.registry().resource(&request.target_type_name)?;
         let schema = resource.schema();
         let (from, to) = (request.source_type_name.clone(), resource.type_name());
@@ -269,9 +270,6 @@ fn stored(raw: Option<&proto::RawState>, what: &str) -> Result<Vec<u8>, Diagnost
 fn parsed(json: &[u8], what: &str) -> Result<serde_json::Value, Diagnostics> {
     serde_json::from_slice(json).map_err(|error| unreadable(what, error))
 }
-
-/// A state of another type, in messages.
-const MOVED: &str = "The state that is to be moved";
 
 fn unreadable(what: &str, why: impl std::fmt::Display) -> Diagnostics {
     Diagnostic::error(format!("{what} cannot be read")).detail(format!("Found: {why}.")).into()

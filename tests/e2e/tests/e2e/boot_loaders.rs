@@ -1,4 +1,5 @@
-//! Reboots as trials where a boot loader boots and a kernel panics: on virtual machines with systemd-boot and with GRUB.
+//! Reboots as trials where a boot loader boots and a kernel panics: on virtual machines with systemd-boot and with
+//! GRUB.
 
 use e2e::World;
 use lab::{BootLoader, Host, HostOptions};

@@ -34,10 +34,11 @@ const PUSHED: &str = "readlink /nix/var/nix/gcroots/nixos-agent/pushed";
 fn a_collection_while_a_machine_waits_for_its_wave_takes_nothing() {
     let world = world(&["a", "b"]);
     let (a, b) = (world.lab.host("a"), world.lab.host("b"));
-    let network = "{ defaults = { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; }; a = { }; b = { }; }";
+    let network = "{ defaults = { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \
+                   \"24.11\"; }; a = { }; b = { }; }";
     // The first wave ends when it is told to.
-    let more = "rollout = { waves = [[\"a\"]] }\n  health_checks = { told = { command = \
-        [\"sh\", \"-c\", \"test $(cat /proc/sys/kernel/hostname) != a || test -e /run/go\"], deadline = \"10m\" } }";
+    let more = "rollout = { waves = [[\"a\"]] }\n  health_checks = { told = { command = [\"sh\", \"-c\", \
+                \"test $(cat /proc/sys/kernel/hostname) != a || test -e /run/go\"], deadline = \"10m\" } }";
     set_up(&world, &site(&world, &["a", "b"], more), network);
     let has_arrived = || {
         let system = told(b, PUSHED);

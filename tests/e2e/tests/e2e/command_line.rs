@@ -123,8 +123,8 @@ fn an_earlier_generation_is_activated() {
     says(&plan(&world), &["1 to change", &second]);
 
     // What cannot run is not kept, here as in a deployment.
-    let broken = "systemd.services.broken = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \"oneshot\"; \
-                  ExecStart = \"${pkgs.busybox}/bin/busybox test -e /root/well\"; }; };";
+    let broken = "systemd.services.broken = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \
+                  \"oneshot\"; ExecStart = \"${pkgs.busybox}/bin/busybox test -e /root/well\"; }; };";
     web.write_file("/root/well", "").unwrap();
     world.write("network.nix", &one(broken)).unwrap();
     succeeds(&apply(&world));
@@ -168,7 +168,8 @@ fn two_generations_are_compared() {
         unit("old", "it goes"),
     ];
     let after = [
-        "environment.systemPackages = [ (pkgs.makePackage \"hello\" \"2.13\") (pkgs.makePackage \"curl\" \"8.11.0\") ];"
+        "environment.systemPackages = [ (pkgs.makePackage \"hello\" \"2.13\") (pkgs.makePackage \"curl\" \
+         \"8.11.0\") ];"
             .to_owned(),
         "environment.etc.motd.text = \"two\"; environment.etc.two.text = \"\";".to_owned(),
         unit("backup", "every night"),
@@ -219,8 +220,8 @@ fn two_generations_are_compared() {
 /// A unit of which systemd waits until `script` has ended.
 fn job(name: &str, script: &str) -> String {
     one(&format!(
-        "systemd.services.{name} = {{ wantedBy = [ \"multi-user.target\" ]; serviceConfig.Type = \"oneshot\"; \
-         script = \"{script}\"; }};"
+        "systemd.services.{name} = {{ wantedBy = [ \"multi-user.target\" ]; serviceConfig.Type = \
+         \"oneshot\"; script = \"{script}\"; }};"
     ))
 }
 

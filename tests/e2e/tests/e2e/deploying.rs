@@ -66,7 +66,8 @@ fn a_failing_unit_is_rolled_back_and_explained() {
     succeeds(&apply(&world));
     let before = world.current_system("web");
 
-    let broken = "systemd.services.sleeper = { wantedBy = [ \"multi-user.target\" ]; script = \"echo no such luck >&2; exit 7\"; };";
+    let broken = "systemd.services.sleeper = { wantedBy = [ \"multi-user.target\" ]; script = \"echo no \
+                  such luck >&2; exit 7\"; };";
     world.write("network.nix", &one(broken)).unwrap();
     let run = apply(&world);
     fails_saying(
@@ -179,8 +180,8 @@ fn a_service_that_crashes_again_and_again_is_a_failed_one() {
     set_up(&world, &site(&world, &["web"], ""), &one(""));
     succeeds(&apply(&world));
     let before = world.current_system("web");
-    let crashing = "systemd.services.crashing = { wantedBy = [ \"multi-user.target\" ]; script = \"echo again; exit 9\"; \
-        serviceConfig = { Restart = \"always\"; RestartSec = 60; }; };";
+    let crashing = "systemd.services.crashing = { wantedBy = [ \"multi-user.target\" ]; script = \"echo \
+                    again; exit 9\"; serviceConfig = { Restart = \"always\"; RestartSec = 60; }; };";
     world.write("network.nix", &one(crashing)).unwrap();
     fails_saying(&apply(&world), &["was rolled back on", "crashing.service failed", "again"]);
     assert_eq!(world.current_system("web"), before);
@@ -190,7 +191,8 @@ fn a_service_that_crashes_again_and_again_is_a_failed_one() {
 fn systemd_may_be_replaced_during_activation() {
     let world = world(&["web"]);
     let network = one(
-        "system.activationScripts.reexec = \"for n in 1 2 3; do /usr/bin/systemctl daemon-reexec; sleep 1; done\";",
+        "system.activationScripts.reexec = \"for n in 1 2 3; do /usr/bin/systemctl daemon-reexec; sleep 1; \
+         done\";",
     );
     set_up(&world, &site(&world, &["web"], ""), &network);
     succeeds(&apply(&world));
@@ -321,7 +323,8 @@ fn two_deployments_of_one_machine_do_not_mix() {
     no_changes(&world);
 }
 
-/// Where it is seen only at apply that two deployments have one machine, the first one is done and the second one does nothing.
+/// Where it is seen only at apply that two deployments have one machine, the first one is done and the second one
+/// does nothing.
 #[test]
 fn a_machine_is_in_one_deployment_of_a_run() {
     let world = world(&["web"]);
@@ -330,9 +333,9 @@ fn a_machine_is_in_one_deployment_of_a_run() {
     let both = |address: &str| {
         let deployment = |name: &str| {
             format!(
-                "resource \"nixos_deployment\" \"{name}\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
-                 arguments = {{ word = \"{name}\" }}\n  \
-                 machines = {{ web = {{ host = {address}, host_public_key = \"{}\" }} }}\n}}\n",
+                "resource \"nixos_deployment\" \"{name}\" {{\n  network = \
+                 \"${{path.module}}/network.nix\"\n  arguments = {{ word = \"{name}\" }}\n  machines = {{ \
+                 web = {{ host = {address}, host_public_key = \"{}\" }} }}\n}}\n",
                 host.host_public_key()
             )
         };
@@ -415,8 +418,9 @@ fn one_network_deployed_twice_is_two_deployments() {
     let both = |a: &str, b: &str| {
         let deployment = |name: &str, greeting: &str| {
             format!(
-                "resource \"nixos_deployment\" \"{name}\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
-                 machines = {{ web = nixos_machine.{name}.target }}\n  arguments = {{ greeting = \"{greeting}\" }}\n}}\n"
+                "resource \"nixos_deployment\" \"{name}\" {{\n  network = \
+                 \"${{path.module}}/network.nix\"\n  machines = {{ web = nixos_machine.{name}.target }}\n  \
+                 arguments = {{ greeting = \"{greeting}\" }}\n}}\n"
             )
         };
         let machines: String =

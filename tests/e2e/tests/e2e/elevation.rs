@@ -27,7 +27,8 @@ fn without_root_nothing_is_sent() {
     assert_ne!(world.current_system("web"), installed);
     no_changes(&world);
 
-    // The refresh needs no root; the deployment asks for it once a connection: on its own, and on the one that confirms.
+    // The refresh needs no root; the deployment asks for it once a connection: on its own, and on the one that
+    // confirms.
     let web = world.lab.host("web");
     let count = |text: &str| {
         web.exec(&["journalctl", "--sync"]).unwrap();
@@ -59,9 +60,9 @@ fn a_system_that_takes_sudo_away_is_told_from_one_that_takes_the_login_away() {
     set_up(&world, &(site(&world, &["web"], "confirm_timeout = \"8s\"") + provider), &one(""));
     succeeds(&apply(&world));
     let before = world.current_system("web");
-    let unit = "systemd.services.lockout = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \"oneshot\"; \
-        RemainAfterExit = true; ExecStart = \"/bin/mv /etc/sudoers.d/deploy /root/away\"; \
-        ExecStop = \"/bin/mv /root/away /etc/sudoers.d/deploy\"; }; };";
+    let unit = "systemd.services.lockout = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type \
+                = \"oneshot\"; RemainAfterExit = true; ExecStart = \"/bin/mv /etc/sudoers.d/deploy \
+                /root/away\"; ExecStop = \"/bin/mv /root/away /etc/sudoers.d/deploy\"; }; };";
     world.write("network.nix", &one(unit)).unwrap();
     fails_saying(
         &apply(&world),
@@ -102,7 +103,8 @@ fn root_comes_from_doas_or_run0_as_well() {
     let world = world(&["web"]);
     let web = world.lab.host("web");
     web.write_file("/etc/doas.conf", "permit nopass deploy as root\n").unwrap();
-    let rule = "polkit.addRule(function(action, subject) { if (subject.user == \"deploy\") return polkit.Result.YES; });\n";
+    let rule = "polkit.addRule(function(action, subject) { if (subject.user == \"deploy\") return \
+                polkit.Result.YES; });\n";
     web.write_file("/etc/polkit-1/rules.d/50-deploy.rules", rule).unwrap();
     for (number, elevate) in ["[\"doas\", \"-n\"]", "[\"run0\", \"--no-ask-password\"]"].iter().enumerate() {
         let provider =
@@ -121,7 +123,8 @@ fn ask_for_the_password(web: &Host) {
     assert!(web.exec(&["sh", "-c", &set]).unwrap().success);
     web.write_file("/etc/sudoers.d/deploy", "deploy ALL=(ALL) ALL\n").unwrap();
     web.write_file("/etc/doas.conf", "permit deploy as root\n").unwrap();
-    let rule = "polkit.addRule(function(action, subject) { if (subject.user == \"deploy\") return polkit.Result.AUTH_SELF; });\n";
+    let rule = "polkit.addRule(function(action, subject) { if (subject.user == \"deploy\") return \
+                polkit.Result.AUTH_SELF; });\n";
     web.write_file("/etc/polkit-1/rules.d/50-deploy.rules", rule).unwrap();
 }
 
@@ -129,7 +132,8 @@ fn with_password(world: &World, elevate: &str, password: &str) -> String {
     let variable = "variable \"password\" {\n  type = string\n  ephemeral = true\n}\n";
     let deployment = "secrets = { token = { machines = [\"web\"], value_wo = \"t\", version = \"1\" } }";
     let provider = format!(
-        "provider \"nixos\" {{ ssh = {{ user = \"deploy\", elevate = [\"{elevate}\"], elevate_password = var.password }} }}\n"
+        "provider \"nixos\" {{ ssh = {{ user = \"deploy\", elevate = [\"{elevate}\"], elevate_password = \
+         var.password }} }}\n"
     );
     world.write("terraform.tfvars.json", &serde_json::json!({ "password": password }).to_string()).unwrap();
     site(world, &["web"], deployment) + variable + &provider
@@ -165,7 +169,8 @@ fn a_password_gives_root_by_sudo_doas_and_run0() {
         assert_eq!(found.unwrap().stdout, "", "{elevate}: the password was written down");
     }
     // The command line, whose machines in state say nothing of all this.
-    let words = "nixos-activator -C /root/site --user deploy --elevate doas --ask-elevate-password exec --root -- sh -c 'id -u; echo \"$1\" >&2; exit 3' sh \"it's  me\"";
+    let words = "nixos-activator -C /root/site --user deploy --elevate doas --ask-elevate-password exec \
+                 --root -- sh -c 'id -u; echo \"$1\" >&2; exit 3' sh \"it's  me\"";
     control.write_file("/root/ask", format!("{words}\n")).unwrap();
     let typed = "printf '%s\\n' \"$1\" | script -qec 'sh /root/ask' /dev/null";
     let asked = control.exec(&["sh", "-c", typed, "sh", PASSWORD]).unwrap();

@@ -11,9 +11,11 @@ const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGb9ECWmEzf6FQbrBZ9w7lshQ
 #[test]
 fn a_network_of_nixops_evaluates_unchanged() {
     let world = world(&[]);
-    let arguments = "network = \"${path.module}/network.nix\"\n  arguments = { domain = \"example.org\" }\n  name = \"old\"\n  \
-        options = [\"environment.etc.greeting.text\", \"environment.etc.deployment.text\", \"environment.etc.nodes.text\", \
-        \"environment.etc.machines.text\", \"environment.etc.key.text\", \"environment.etc.\\\"a.dotted.name\\\".text\"]";
+    let arguments = "network = \"${path.module}/network.nix\"\n  arguments = { domain = \"example.org\" \
+                     }\n  name = \"old\"\n  options = [\"environment.etc.greeting.text\", \
+                     \"environment.etc.deployment.text\", \"environment.etc.nodes.text\", \
+                     \"environment.etc.machines.text\", \"environment.etc.key.text\", \
+                     \"environment.etc.\\\"a.dotted.name\\\".text\"]";
     world.write("nixops-more.nix", include_str!("../../../fixtures/networks/nixops-more.nix")).unwrap();
     world.write("nixops.nix", include_str!("../../../fixtures/networks/nixops.nix")).unwrap();
     set_up(&world, &survey(arguments), include_str!("../../../fixtures/networks/nixops.nix"));
@@ -99,18 +101,19 @@ fn the_physical_part_of_an_old_network_drives_its_machines() {
         .map(|name| format!("{name} = \"{}\"", world.lab.host(name).host_public_key()))
         .collect();
     let main = format!(
-        "{HEAD}data \"nixos_network\" \"site\" {{ network = \"${{path.module}}/network.nix\" }}\n\
-         locals {{ keys = {{ {} }} }}\n\
-         resource \"nixos_machine\" \"this\" {{\n  for_each = data.nixos_network.site.deployment\n  name = each.key\n  \
-         ssh = {{ host = each.value.targetHost, user = each.value.targetUser, port = each.value.targetPort, \
-         host_public_key = local.keys[each.key] }}\n}}\n\
-         resource \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
-         machines = {{ for name, machine in nixos_machine.this : name => machine.target }}\n}}\n",
+        "{HEAD}data \"nixos_network\" \"site\" {{ network = \"${{path.module}}/network.nix\" }}\nlocals {{ \
+         keys = {{ {} }} }}\nresource \"nixos_machine\" \"this\" {{\n  for_each = \
+         data.nixos_network.site.deployment\n  name = each.key\n  ssh = {{ host = each.value.targetHost, \
+         user = each.value.targetUser, port = each.value.targetPort, host_public_key = \
+         local.keys[each.key] }}\n}}\nresource \"nixos_deployment\" \"site\" {{\n  network = \
+         \"${{path.module}}/network.nix\"\n  machines = {{ for name, machine in nixos_machine.this : name \
+         => machine.target }}\n}}\n",
         keys.join(", ")
     );
     let network = format!(
-        "{{ network.description = \"two\"; defaults = {{ nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; }};\n\
-         db.deployment.targetHost = \"{}\"; web.deployment.targetHost = \"{}\"; }}",
+        "{{ network.description = \"two\"; defaults = {{ nixpkgs.hostPlatform = \"x86_64-linux\"; \
+         system.stateVersion = \"24.11\"; }};\ndb.deployment.targetHost = \"{}\"; \
+         web.deployment.targetHost = \"{}\"; }}",
         world.lab.host("db").address(),
         world.lab.host("web").address()
     );
@@ -210,8 +213,9 @@ fn one_configuration_serves_many_machines() {
     world
         .write(
             "configuration.nix",
-            "{ name, nodes, arguments, ... }: {\n  nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\";\n  \
-             environment.etc.word.text = \"${name} of ${toString (builtins.attrNames nodes)}: ${arguments.word}\";\n}\n",
+            "{ name, nodes, arguments, ... }: {\n  nixpkgs.hostPlatform = \"x86_64-linux\"; \
+             system.stateVersion = \"24.11\";\n  environment.etc.word.text = \"${name} of ${toString \
+             (builtins.attrNames nodes)}: ${arguments.word}\";\n}\n",
         )
         .unwrap();
     set_up(&world, &main, "");
@@ -221,17 +225,18 @@ fn one_configuration_serves_many_machines() {
     no_changes(&world);
 }
 
-/// A flake's machines are as the flake builds them: a new one among them changes only those that ask for the names of all others.
+/// A flake's machines are as the flake builds them: a new one among them changes only those that ask for the names of
+/// all others.
 #[test]
 fn a_new_machine_of_a_flake_changes_no_other() {
     let world = world(&[]);
     let control = world.lab.control();
-    let flake = "{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = { self, nixpkgs }: let\n    \
-        machine = body: nixpkgs.lib.nixosSystem { modules = [ body {\n      \
-        nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; } ]; };\n  in {\n    \
-        nixosConfigurations = builtins.mapAttrs (_: machine) {\n      \
-        a = { lib, ... }: { networking.hostName = lib.mkDefault \"web\"; }; b = { };\n      \
-        c = { deployment.peers.hosts.enable = true; }; d = { }; };\n  };\n}\n";
+    let flake = "{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = { self, nixpkgs }: \
+                 let\n    machine = body: nixpkgs.lib.nixosSystem { modules = [ body {\n      \
+                 nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; } ]; };\n  in \
+                 {\n    nixosConfigurations = builtins.mapAttrs (_: machine) {\n      a = { lib, ... }: { \
+                 networking.hostName = lib.mkDefault \"web\"; }; b = { };\n      c = { \
+                 deployment.peers.hosts.enable = true; }; d = { }; };\n  };\n}\n";
     control.write_file("/root/flake/flake.nix", flake).unwrap();
     let systems = |names: &[&str]| {
         let machines: String = names
@@ -239,12 +244,14 @@ fn a_new_machine_of_a_flake_changes_no_other() {
             .enumerate()
             .map(|(index, name)| {
                 format!(
-                    "{name} = {{ host = \"192.0.2.{index}\", private_ipv4 = \"10.0.0.{index}\", host_public_key = \"{KEY}\" }}\n"
+                    "{name} = {{ host = \"192.0.2.{index}\", private_ipv4 = \"10.0.0.{index}\", \
+                     host_public_key = \"{KEY}\" }}\n"
                 )
             })
             .collect();
         let deployment = format!(
-            "resource \"nixos_deployment\" \"site\" {{\n  flake = \"/root/flake\"\n  machines = {{\n{machines}}}\n}}\n"
+            "resource \"nixos_deployment\" \"site\" {{\n  flake = \"/root/flake\"\n  machines = \
+             {{\n{machines}}}\n}}\n"
         );
         set_up(&world, &format!("{HEAD}{deployment}"), "");
         let plan = world.plan_json();
@@ -274,26 +281,29 @@ fn flakes_of_nixops_and_colmena_are_read() {
         (
             "nixopsConfigurations",
             format!(
-                "nixopsConfigurations.default = {{ inherit nixpkgs; network.description = \"n\"; defaults = {{ {machine} }};\n      \
-                 web = {{ name, arguments, ... }}: {{ environment.etc.word.text = \"nixops ${{name}} ${{arguments.word}}\"; }}; }};"
+                "nixopsConfigurations.default = {{ inherit nixpkgs; network.description = \"n\"; defaults \
+                 = {{ {machine} }};\n      web = {{ name, arguments, ... }}: {{ environment.etc.word.text \
+                 = \"nixops ${{name}} ${{arguments.word}}\"; }}; }};"
             ),
             "nixops web x",
         ),
         (
             "colmena",
             format!(
-                "colmena = {{ meta = {{ nixpkgs = import nixpkgs {{ system = \"x86_64-linux\"; }}; specialArgs.extra = \"special\"; }};\n      \
-                 defaults = {{ {machine} deployment.tags = [ \"all\" ]; }};\n      \
-                 web = {{ name, extra, ... }}: {{ deployment.buildOnTarget = false; environment.etc.word.text = \"colmena ${{name}} ${{extra}}\"; }}; }};"
+                "colmena = {{ meta = {{ nixpkgs = import nixpkgs {{ system = \"x86_64-linux\"; }}; \
+                 specialArgs.extra = \"special\"; }};\n      defaults = {{ {machine} deployment.tags = [ \
+                 \"all\" ]; }};\n      web = {{ name, extra, ... }}: {{ deployment.buildOnTarget = false; \
+                 environment.etc.word.text = \"colmena ${{name}} ${{extra}}\"; }}; }};"
             ),
             "colmena web special",
         ),
         (
             "colmenaHive",
             format!(
-                "colmenaHive.nodes.web = nixpkgs.lib.nixosSystem {{ specialArgs.name = \"web\"; modules = [ ({{ lib, name, ... }}: {{\n      \
-                 options.deployment.targetHost = lib.mkOption {{ type = lib.types.str; default = \"somewhere\"; }};\n      \
-                 config = {{ {machine} environment.etc.word.text = \"hive ${{name}}\"; }}; }}) ]; }};"
+                "colmenaHive.nodes.web = nixpkgs.lib.nixosSystem {{ specialArgs.name = \"web\"; modules = \
+                 [ ({{ lib, name, ... }}: {{\n      options.deployment.targetHost = lib.mkOption {{ type = \
+                 lib.types.str; default = \"somewhere\"; }};\n      config = {{ {machine} \
+                 environment.etc.word.text = \"hive ${{name}}\"; }}; }}) ]; }};"
             ),
             "hive web",
         ),
@@ -303,7 +313,10 @@ fn flakes_of_nixops_and_colmena_are_read() {
     control
         .write_file(
             "/root/flake/flake.nix",
-            format!("{{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = {{ self, nixpkgs }}: {{\n{all}  }};\n}}\n"),
+            format!(
+                "{{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = {{ self, nixpkgs }}: \
+                     {{\n{all}  }};\n}}\n"
+            ),
         )
         .unwrap();
     let lock = ["nix", "--extra-experimental-features", "nix-command flakes", "flake", "lock", "/root/flake"];

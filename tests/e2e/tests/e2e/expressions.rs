@@ -27,8 +27,8 @@ fn to_nix_writes_what_nix_reads() {
       text   = "\"$${x}\" $y $$$${z} \\ '' é\n\t水"
     }"#;
     let main = format!(
-        "{HEAD}locals {{\n  value = {value}\n}}\noutput \"nix\" {{ value = provider::nixos::to_nix(local.value) }}\n\
-         output \"json\" {{ value = jsonencode(local.value) }}\n"
+        "{HEAD}locals {{\n  value = {value}\n}}\noutput \"nix\" {{ value = \
+         provider::nixos::to_nix(local.value) }}\noutput \"json\" {{ value = jsonencode(local.value) }}\n"
     );
     set_up(&world, &main, "{ }");
     succeeds(&world.terraform(&["apply", "-auto-approve"]));
@@ -53,7 +53,8 @@ fn known_hosts_are_those_that_ssh_checks() {
     let world = world(&["web"]);
     let web = machine(&world, "web", "");
     let main = format!(
-        "{HEAD}{web}output \"known_hosts\" {{ value = provider::nixos::known_hosts({{ web = nixos_machine.web.target }}) }}\n"
+        "{HEAD}{web}output \"known_hosts\" {{ value = provider::nixos::known_hosts({{ web = \
+         nixos_machine.web.target }}) }}\n"
     );
     set_up(&world, &main, "{ }");
     succeeds(&world.terraform(&["apply", "-auto-approve"]));
@@ -69,8 +70,8 @@ fn known_hosts_are_those_that_ssh_checks() {
 #[test]
 fn a_machine_gets_a_key_that_nothing_else_has() {
     let world = world(&["web"]);
-    let deployment = "secrets = { deploy = { machines = [\"web\"], value_wo = ephemeral.nixos_ssh_key_pair.deploy.private_key, \
-                      version = 1 } }";
+    let deployment = "secrets = { deploy = { machines = [\"web\"], value_wo = \
+                      ephemeral.nixos_ssh_key_pair.deploy.private_key, version = 1 } }";
     let main = site(&world, &["web"], deployment) + "ephemeral \"nixos_ssh_key_pair\" \"deploy\" {}\n";
     set_up(&world, &main, &one(""));
     succeeds(&world.terraform(&["apply", "-auto-approve"]));

@@ -1,5 +1,6 @@
-//! Every fault in every phase: whatever dies, the machine runs the old system or the confirmed new one, can be reached, and
-//! the next apply brings it where it should be. Each test prints its row of the table in `docs/guides/activation.md`.
+//! Every fault in every phase: whatever dies, the machine runs the old system or the confirmed new one, can be
+//! reached, and the next apply brings it where it should be. Each test prints its row of the table in
+//! `docs/guides/activation.md`.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -38,7 +39,8 @@ impl Scene {
         let [window, deadline, unwell, pause] = if waits { [1200, 900, 60, 600] } else { [12, 12, 8, 30] };
         // What was not let go in time is not held up any more.
         let pause = format!(
-            "n=0; while [ -e /root/reached ] && [ $n -lt {} ]; do sleep 0.1; n=$((n + 1)); done; rm -f /root/reached",
+            "n=0; while [ -e /root/reached ] && [ $n -lt {} ]; do sleep 0.1; n=$((n + 1)); done; rm -f \
+             /root/reached",
             10 * pause
         );
         let world = World::boot_with(&[("web", options)], &|_| {}).expect("the lab boots");
@@ -51,9 +53,10 @@ impl Scene {
         let here = format!("if [ -e /root/slow ]; then rm /root/slow; : > /root/reached; {pause}; fi");
         let main = format!(
             "confirm_timeout = \"{window}s\"\n  activation_timeout = \"{}s\"\n  health_checks = {{\n    \
-             there = {{ command = [\"sh\", \"/root/pause\"], deadline = \"{deadline}s\", timeout = \"{deadline}s\" }}\n    \
-             well = {{ command = [\"sh\", \"-c\", \"[ ! -e /root/unhealthy ]\"], deadline = \"{unwell}s\", interval = \"500ms\" }}\n    \
-             here = {{ command = [\"sh\", \"-c\", \"{here}\"], from = \"here\", deadline = \"{deadline}s\", timeout = \"{deadline}s\" }}\n  }}",
+             there = {{ command = [\"sh\", \"/root/pause\"], deadline = \"{deadline}s\", timeout = \
+             \"{deadline}s\" }}\n    well = {{ command = [\"sh\", \"-c\", \"[ ! -e /root/unhealthy ]\"], \
+             deadline = \"{unwell}s\", interval = \"500ms\" }}\n    here = {{ command = [\"sh\", \"-c\", \
+             \"{here}\"], from = \"here\", deadline = \"{deadline}s\", timeout = \"{deadline}s\" }}\n  }}",
             5 * window
         );
         let provider =
@@ -316,7 +319,8 @@ fn the_clock_jumps() {
         assert!(days() < before, "the clock was set");
     };
     let mut scene = Scene::new(machine);
-    // It takes long to boot and to deploy: one activation sees all the phases there are on the way, another the way back.
+    // It takes long to boot and to deploy: one activation sees all the phases there are on the way, another the way
+    // back.
     let (there, back) = PHASES.split_at(5);
     let fault = Fault::new(&jump);
     scene.hit(there, &fault);

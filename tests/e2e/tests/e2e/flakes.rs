@@ -15,8 +15,8 @@ fn write_flake(world: &World, directory: &str) {
     run(
         world,
         directory,
-        "cp -r . /tmp/to-lock && nix --extra-experimental-features 'nix-command flakes' flake lock path:/tmp/to-lock && \
-        cp /tmp/to-lock/flake.lock . && rm -r /tmp/to-lock",
+        "cp -r . /tmp/to-lock && nix --extra-experimental-features 'nix-command flakes' flake lock \
+         path:/tmp/to-lock && cp /tmp/to-lock/flake.lock . && rm -r /tmp/to-lock",
     );
 }
 
@@ -73,7 +73,8 @@ fn a_module_may_bring_its_own_flake() {
         "terraform {\n  required_providers { nixos = { source = \"terraform-provider-nixos/nixos\" } }\n}\n",
         1,
     );
-    // Below the root module, where the path has no `./`; and from an archive, in a directory that git is told to ignore.
+    // Below the root module, where the path has no `./`; and from an archive, in a directory that git is told to
+    // ignore.
     for (directory, source) in
         [("/root/site/modules/near", "./modules/near"), ("/root/far", "/root/far.tar.gz")]
     {
@@ -81,7 +82,8 @@ fn a_module_may_bring_its_own_flake() {
         world.lab.control().write_file(&format!("{directory}/main.tf"), &module).unwrap();
         run(&world, directory, "tar -czf ../$(basename $PWD).tar.gz .");
         let main = format!(
-            "module \"site\" {{ source = \"{source}\" }}\noutput \"all\" {{ value = module.site.all.nodes }}\n"
+            "module \"site\" {{ source = \"{source}\" }}\noutput \"all\" {{ value = module.site.all.nodes \
+             }}\n"
         );
         world.write("main.tf", &main).unwrap();
         run(&world, "/root/site", &format!("echo .terraform > .gitignore && {COMMIT}"));
@@ -164,8 +166,9 @@ fn settings_that_a_flake_asks_for_are_applied_when_they_are_accepted() {
     let flake = |settings: &str| {
         write_flake(&world, "/root/flake");
         // It can only be built while a file is there.
-        let web = "{ pkgs, ... }: { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; \
-            environment.etc.x.source = pkgs.runCommand \"rare\" { allowSubstitutes = true; } \"/bin/busybox test -e /var/may-build && echo built > $out\"; }";
+        let web = "{ pkgs, ... }: { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \
+                   \"24.11\"; environment.etc.x.source = pkgs.runCommand \"rare\" { allowSubstitutes = \
+                   true; } \"/bin/busybox test -e /var/may-build && echo built > $out\"; }";
         control.write_file("/root/flake/web.nix", web).unwrap();
         let text = control.read_file("/root/flake/flake.nix").unwrap();
         control
@@ -188,14 +191,16 @@ fn settings_that_a_flake_asks_for_are_applied_when_they_are_accepted() {
         &world,
         "/root",
         &format!(
-            "rm /var/may-build; nix --extra-experimental-features nix-command copy --to 'file:///root/cache?secret-key=/root/secret' {system}"
+            "rm /var/may-build; nix --extra-experimental-features nix-command copy --to \
+             'file:///root/cache?secret-key=/root/secret' {system}"
         ),
     );
     run(&world, "/root", "rm -rf /root/.local/state/nixos-activator/roots; nix-store --gc");
 
     let key = control.read_file("/root/public").unwrap();
     flake(&format!(
-        "nixConfig = {{ extra-substituters = [ \"file:///root/cache\" ]; extra-trusted-public-keys = \"{}\"; }};",
+        "nixConfig = {{ extra-substituters = [ \"file:///root/cache\" ]; extra-trusted-public-keys = \
+         \"{}\"; }};",
         key.trim()
     ));
     let again =

@@ -1,7 +1,8 @@
 //! Null, and what is not known yet, in every place of every configuration: what Terraform itself makes of them.
 //!
-//! The configurations are those of `tests/fixtures/configurations`, which the provider's own tests ask about without Terraform. Here each
-//! place comes from the output of a resource that does not exist yet, or from a conditional that gives null.
+//! The configurations are those of `tests/fixtures/configurations`, which the provider's own tests ask about without
+//! Terraform. Here each place comes from the output of a resource that does not exist yet, or from a conditional that
+//! gives null.
 
 use std::collections::BTreeSet;
 
@@ -178,8 +179,8 @@ fn sources(world: &World) {
     let body = "specialisation.maintenance.configuration = { environment.etc.mode.text = \"maintenance\"; };";
     let web = one(body);
     let network = format!(
-        "args: let web = ({web}) args; in {{ inherit (web) web; db = {{ ... }}: {{ nixpkgs.hostPlatform = \"x86_64-linux\"; \
-         system.stateVersion = \"24.11\"; }}; }}"
+        "args: let web = ({web}) args; in {{ inherit (web) web; db = {{ ... }}: {{ nixpkgs.hostPlatform = \
+         \"x86_64-linux\"; system.stateVersion = \"24.11\"; }}; }}"
     );
     world.write("network.nix", &network).unwrap();
     world

@@ -7,8 +7,8 @@ use crate::support::{
     world,
 };
 
-/// Makes a machine one that was just installed: what it was installed with runs, under another machine id, without anything that was
-/// brought since.
+/// Makes a machine one that was just installed: what it was installed with runs, under another machine id, without
+/// anything that was brought since.
 const REINSTALL: &str = r#"
 set -e
 id=$(tr -d - </proc/sys/kernel/random/uuid); echo "$id" >/etc/machine-id
@@ -18,8 +18,8 @@ nix-env -p /nix/var/nix/profiles/system --set "$first" >&2
 rm -rf /run/keys/token /var/lib/nixos-agent
 "#;
 
-const RENEW_KEY: &str = "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; \
-    systemctl restart ssh";
+const RENEW_KEY: &str = "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f \
+                         /etc/ssh/ssh_host_ed25519_key; systemctl restart ssh";
 
 #[track_caller]
 fn runs_script(host: &Host, script: &str) {
@@ -119,9 +119,10 @@ fn a_machine_that_is_made_anew_in_the_same_apply_is_deployed_to() {
     world.write("reinstall.sh", REINSTALL).unwrap();
     let server = |number: u32| {
         format!(
-            "resource \"terraform_data\" \"server\" {{\n  triggers_replace = \"{number}\"\n  input = \"{address}\"\n  \
-             provisioner \"local-exec\" {{\n    command = \"[ {number} = 0 ] || ssh -o StrictHostKeyChecking=no -o \
-             UserKnownHostsFile=/dev/null root@{address} sh -s < ${{path.module}}/reinstall.sh\"\n  }}\n}}\n"
+            "resource \"terraform_data\" \"server\" {{\n  triggers_replace = \"{number}\"\n  input = \
+             \"{address}\"\n  provisioner \"local-exec\" {{\n    command = \"[ {number} = 0 ] || ssh -o \
+             StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@{address} sh -s < \
+             ${{path.module}}/reinstall.sh\"\n  }}\n}}\n"
         )
     };
     let replaced = "lifecycle { replace_triggered_by = [terraform_data.server] }";
@@ -383,8 +384,8 @@ fn what_was_only_tried_is_not_what_runs() {
         world.write("network.nix", &one(&other)).unwrap();
         succeeds(&apply(&world));
         // Of what was tried nothing is there, and the unit that runs goes.
-        let wanted = "systemd.services.wanted = { wantedBy = [ \"multi-user.target\" ]; serviceConfig.ExecStart = \
-                      \"${pkgs.busybox}/bin/busybox sleep 1000000\"; };";
+        let wanted = "systemd.services.wanted = { wantedBy = [ \"multi-user.target\" ]; \
+                      serviceConfig.ExecStart = \"${pkgs.busybox}/bin/busybox sleep 1000000\"; };";
         world.write("network.nix", &one(wanted)).unwrap();
         let run = plan(&world);
         succeeds(&run);
@@ -411,7 +412,8 @@ fn noise_of_a_machine_does_not_reach_the_terminal() {
     web.write_file("/usr/local/bin/noisy", shell).unwrap();
     runs_script(
         web,
-        "chmod +x /usr/local/bin/noisy; echo /usr/local/bin/noisy >> /etc/shells; usermod -s /usr/local/bin/noisy root",
+        "chmod +x /usr/local/bin/noisy; echo /usr/local/bin/noisy >> /etc/shells; usermod -s \
+         /usr/local/bin/noisy root",
     );
     let run = plan(&world);
     succeeds(&run);

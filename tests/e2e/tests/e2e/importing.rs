@@ -117,8 +117,8 @@ resource \"nixos_deployment\" \"site\" {{
     world.lab.control().exec(&["rm", &format!("{}/terraform.tfstate", e2e::DIRECTORY)]).unwrap();
 
     let imports = format!(
-        "import {{\n  to = nixos_machine.web\n  id = jsonencode(local.web)\n}}\n\
-         import {{\n  to = nixos_deployment.site\n  id = jsonencode(merge(local.site, {{ id = \"{id}\" }}))\n}}\n"
+        "import {{\n  to = nixos_machine.web\n  id = jsonencode(local.web)\n}}\nimport {{\n  to = \
+         nixos_deployment.site\n  id = jsonencode(merge(local.site, {{ id = \"{id}\" }}))\n}}\n"
     );
     world.write("main.tf", &main(&imports)).unwrap();
     let run = plan(&world);

@@ -192,9 +192,9 @@ fn a_system_that_locks_us_out_goes_back_by_itself() {
         ),
     ] {
         let unit = format!(
-            "systemd.services.lockout = {{ wantedBy = [ \"multi-user.target\" ]; serviceConfig = {{ Type = \"oneshot\"; \
-             RemainAfterExit = true; ExecStart = \"/bin/sh -c '{start}'\"; ExecStop = \"/bin/sh -c '{stop}'\"; \
-             Environment = [ \"PATH=/usr/sbin:/usr/bin:/sbin:/bin\" ]; }}; }};"
+            "systemd.services.lockout = {{ wantedBy = [ \"multi-user.target\" ]; serviceConfig = {{ Type = \
+             \"oneshot\"; RemainAfterExit = true; ExecStart = \"/bin/sh -c '{start}'\"; ExecStop = \
+             \"/bin/sh -c '{stop}'\"; Environment = [ \"PATH=/usr/sbin:/usr/bin:/sbin:/bin\" ]; }}; }};"
         );
         world.write("network.nix", &one(&unit)).unwrap();
         let run = apply(&world);

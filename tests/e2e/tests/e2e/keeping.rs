@@ -7,9 +7,9 @@ use crate::support::{
 /// A web server on `place` that shows `page`.
 fn server(place: &str, page: &str) -> String {
     format!(
-        "environment.etc.\"www/index.html\".text = \"{page}\";\nsystemd.services.web = {{ wantedBy = [ \"multi-user.target\" ]; \
-         serviceConfig = {{ ExecStart = \"${{pkgs.busybox}}/bin/busybox httpd -f -p {place} -h /etc/www\"; Restart = \"always\"; }}; \
-         }};"
+        "environment.etc.\"www/index.html\".text = \"{page}\";\nsystemd.services.web = {{ wantedBy = [ \
+         \"multi-user.target\" ]; serviceConfig = {{ ExecStart = \"${{pkgs.busybox}}/bin/busybox httpd -f \
+         -p {place} -h /etc/www\"; Restart = \"always\"; }}; }};"
     )
 }
 
@@ -55,7 +55,8 @@ fn an_unhealthy_system_goes_back() {
         // On the machine it answers, from here it does not.
         (
             format!(
-                "there = {{ tcp = \"127.0.0.1:80\", {quick} }}, here = {{ tcp = \"{address}:80\", from = \"here\", {quick} }}"
+                "there = {{ tcp = \"127.0.0.1:80\", {quick} }}, here = {{ tcp = \"{address}:80\", from = \
+                 \"here\", {quick} }}"
             ),
             server("127.0.0.1:80", "hello"),
             vec!["as seen from where Terraform runs", "Health check \"here\"", "Connection refused"],
@@ -71,11 +72,11 @@ fn an_unhealthy_system_goes_back() {
     }
 
     let all = format!(
-        "front = {{ http = {{ url = \"http://127.0.0.1/\", status = [200], contains = \"hello\" }}, successes = 3, {quick} }}\n\
-         units = {{ units = [\"web.service\"], stable_for = \"1s\", {quick} }}\n\
-         port = {{ tcp = \"127.0.0.1:80\", machines = [\"web\"], {quick} }}\n\
-         command = {{ command = [\"true\"], {quick} }}\n\
-         here = {{ http = {{ url = \"http://${{nixos_machine.web.host}}/\" }}, from = \"here\", {quick} }}"
+        "front = {{ http = {{ url = \"http://127.0.0.1/\", status = [200], contains = \"hello\" }}, \
+         successes = 3, {quick} }}\nunits = {{ units = [\"web.service\"], stable_for = \"1s\", {quick} \
+         }}\nport = {{ tcp = \"127.0.0.1:80\", machines = [\"web\"], {quick} }}\ncommand = {{ command = \
+         [\"true\"], {quick} }}\nhere = {{ http = {{ url = \"http://${{nixos_machine.web.host}}/\" }}, \
+         from = \"here\", {quick} }}"
     );
     world.write("main.tf", &main(&all)).unwrap();
     world.write("network.nix", &one(&server("80", "hello"))).unwrap();
@@ -88,7 +89,8 @@ fn health_checks_that_make_no_sense_are_refused() {
     let world = world(&[]);
     let main = |checks: &str| {
         format!(
-            "{}resource \"nixos_deployment\" \"site\" {{\n  network = \"network.nix\"\n  machines = {{}}\n  health_checks = {{ a = {{ {checks} }} }}\n}}\n",
+            "{}resource \"nixos_deployment\" \"site\" {{\n  network = \"network.nix\"\n  machines = {{}}\n  \
+             health_checks = {{ a = {{ {checks} }} }}\n}}\n",
             crate::support::HEAD
         )
     };
@@ -112,14 +114,15 @@ fn health_checks_that_make_no_sense_are_refused() {
 fn three([a, b, c]: [&str; 3]) -> String {
     let node = |name: &str, body: &str| {
         format!(
-            "{name} = {{ pkgs, ... }}: {{ nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; {body} }};"
+            "{name} = {{ pkgs, ... }}: {{ nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \
+             \"24.11\"; {body} }};"
         )
     };
     format!("{{ ... }}: {{ {} {} {} }}", node("a", a), node("b", b), node("c", c))
 }
 
-const BROKEN: &str = "systemd.services.broken = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \"oneshot\"; \
-    ExecStart = \"${pkgs.busybox}/bin/busybox false\"; }; };";
+const BROKEN: &str = "systemd.services.broken = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { \
+                      Type = \"oneshot\"; ExecStart = \"${pkgs.busybox}/bin/busybox false\"; }; };";
 
 #[test]
 fn a_failing_wave_stops_those_behind_it() {
@@ -240,7 +243,8 @@ fn twenty_machines_go_in_waves_and_one_fails() {
             .iter()
             .map(|name| {
                 format!(
-                    "{name} = {{ pkgs, ... }}: {{ nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; {} }};\n",
+                    "{name} = {{ pkgs, ... }}: {{ nixpkgs.hostPlatform = \"x86_64-linux\"; \
+                     system.stateVersion = \"24.11\"; {} }};\n",
                     change(name)
                 )
             })

@@ -8,14 +8,13 @@ fn keys_of_a_specification_are_sent_and_waited_for() {
     let world = world(&["web"]);
     let control = world.lab.control();
     control.write_file("/root/key", "from a file").unwrap();
-    let network = one(
-        "deployment.keys.database = { keyCommand = [ \"sh\" \"-c\" \"printf printed\" ]; destDir = \"/var/keys\"; user = \"daemon\"; \
-         permissions = \"0440\"; };\n\
-         deployment.keys.token.keyFile = /root/key;\n\
-         systemd.services.user = { wantedBy = [ \"multi-user.target\" ]; after = [ \"token-key.service\" ]; requires = [ \"token-key.service\" ]; \
-         serviceConfig = { Type = \"oneshot\"; RemainAfterExit = true; }; \
-         script = \"${pkgs.busybox}/bin/busybox cp /run/keys/token /root/seen\"; };",
-    );
+    let network =
+        one("deployment.keys.database = { keyCommand = [ \"sh\" \"-c\" \"printf printed\" ]; destDir = \
+         \"/var/keys\"; user = \"daemon\"; permissions = \"0440\"; };\ndeployment.keys.token.keyFile = \
+         /root/key;\nsystemd.services.user = { wantedBy = [ \"multi-user.target\" ]; after = [ \
+         \"token-key.service\" ]; requires = [ \"token-key.service\" ]; serviceConfig = { Type = \
+         \"oneshot\"; RemainAfterExit = true; }; script = \"${pkgs.busybox}/bin/busybox cp /run/keys/token \
+         /root/seen\"; };");
     set_up(&world, &site(&world, &["web"], ""), &network);
     let run = apply(&world);
     succeeds(&run);
@@ -34,7 +33,8 @@ fn keys_of_a_specification_are_sent_and_waited_for() {
     fails_saying(&plan(&world), &["Machine \"web\" has two secrets \"token\""]);
 }
 
-/// A service that comes after `NAME-key.service` runs as the one whom the secret belongs to: that has to be true by then.
+/// A service that comes after `NAME-key.service` runs as the one whom the secret belongs to: that has to be true by
+/// then.
 #[test]
 fn a_key_is_there_once_it_belongs_to_its_owner() {
     let world = world(&["web"]);
@@ -81,11 +81,10 @@ fn keys_written_in_a_specification_are_sent_and_seen_nowhere_else() {
     let canary = "X9canaryQ";
     let network = |text: &str| {
         one(&format!(
-            "deployment.keys.token.text = \"{text}\";\n\
-             deployment.keys.password = {{ text = \"quotes \\\" and\\nlines\" + builtins.readFile /root/vault; user = \"daemon\"; permissions = \"0440\"; \
-             destDir = \"/var/keys\"; }};\n\
-             deployment.keys.bare = \"{canary}bare\";\n\
-             deployment.keys.command = {{ keyCommand = [ \"printf\" \"printed\" ]; }};"
+            "deployment.keys.token.text = \"{text}\";\ndeployment.keys.password = {{ text = \"quotes \\\" \
+             and\\nlines\" + builtins.readFile /root/vault; user = \"daemon\"; permissions = \"0440\"; \
+             destDir = \"/var/keys\"; }};\ndeployment.keys.bare = \
+             \"{canary}bare\";\ndeployment.keys.command = {{ keyCommand = [ \"printf\" \"printed\" ]; }};"
         ))
     };
     control.write_file("/root/vault", format!("{canary}file")).unwrap();
@@ -118,9 +117,9 @@ fn keys_written_in_a_specification_are_sent_and_seen_nowhere_else() {
     no_changes(&world);
 
     // What is packed or encoded is unpacked for the search.
-    let unpack = "cd /root && mkdir unpacked && busybox unzip -q -d unpacked site/plan && \
-                  grep -o '\"private\": \"[^\"]*\"' site/terraform.tfstate | cut -d '\"' -f 4 | base64 -d > unpacked/private && \
-                  grep -q secrets_key unpacked/private && test -s unpacked/tfplan";
+    let unpack = "cd /root && mkdir unpacked && busybox unzip -q -d unpacked site/plan && grep -o \
+                  '\"private\": \"[^\"]*\"' site/terraform.tfstate | cut -d '\"' -f 4 | base64 -d > \
+                  unpacked/private && grep -q secrets_key unpacked/private && test -s unpacked/tfplan";
     let unpacked = control.exec(&["sh", "-c", unpack]).unwrap();
     assert!(unpacked.success, "{}", unpacked.stderr);
 

@@ -20,7 +20,8 @@ impl Doors {
         Self {
             sshd: "Port 22\\nAuthorizedKeysFile /etc/ssh/authorized_keys.d/%u\\n".into(),
             keys: key.trim().into(),
-            socket: "environment.etc.\"systemd/system/sshd.socket\".text = \"[Socket]\\nListenStream=22\\n\";",
+            socket: "environment.etc.\"systemd/system/sshd.socket\".text = \
+                     \"[Socket]\\nListenStream=22\\n\";",
             network: format!("[Network]\\nAddress={}/24\\n", world.lab.host("web").address()),
             more: root(""),
         }
@@ -36,7 +37,8 @@ impl Doors {
     }
 }
 
-/// The three programs of NixOS' firewall as its module writes them, with the port of the SSH server closed, and the unit that runs them.
+/// The three programs of NixOS' firewall as its module writes them, with the port of the SSH server closed, and the
+/// unit that runs them.
 fn firewall() -> String {
     let shape = include_str!("../../../../activator/agent/src/lockout/firewall/shapes/iptables/plain.txt");
     let mut unit = "[Service]\\n".to_owned();
@@ -55,7 +57,8 @@ fn firewall() -> String {
 /// A list of users with root in it, in the group `root`.
 fn root(more: &str) -> String {
     format!(
-        "testing.usersGroups = {{ mutableUsers = false; groups = []; users = [ {{ name = \"root\"; group = \"root\"; {more} }} ]; }};"
+        "testing.usersGroups = {{ mutableUsers = false; groups = []; users = [ {{ name = \"root\"; group = \
+         \"root\"; {more} }} ]; }};"
     )
 }
 
@@ -138,8 +141,8 @@ fn a_kernel_that_does_not_fit_is_not_even_tried() {
     web.exec(&["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/boot"]).unwrap();
     let kernel = |kib: usize| {
         one(&format!(
-            "boot.kernelPackages.kernel = pkgs.runCommand \"linux-{kib}\" {{ version = \"6.12.{kib}\"; }} ''/bin/busybox mkdir \
-             \"$out\"; /bin/busybox head -c {kib}k /dev/zero > \"$out/bzImage\"'';"
+            "boot.kernelPackages.kernel = pkgs.runCommand \"linux-{kib}\" {{ version = \"6.12.{kib}\"; }} \
+             ''/bin/busybox mkdir \"$out\"; /bin/busybox head -c {kib}k /dev/zero > \"$out/bzImage\"'';"
         ))
     };
     world.write("network.nix", &kernel(100)).unwrap();

@@ -1,4 +1,5 @@
-//! A machine is never lost: whatever a bad system stops, fills or breaks, the old one runs again, or the machine reboots into it.
+//! A machine is never lost: whatever a bad system stops, fills or breaks, the old one runs again, or the machine
+//! reboots into it.
 
 use std::time::{Duration, Instant};
 
@@ -61,8 +62,9 @@ fn a_bus_that_is_lost_to_a_switch_that_ends_is_no_success_either() {
 #[test]
 fn a_unit_that_takes_longer_than_the_switch_may_is_named() {
     let (world, before) = deployed("activation_timeout = \"8s\"", "");
-    let slow = "systemd.services.backup = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \"oneshot\"; \
-        TimeoutStartSec = \"infinity\"; ExecStart = \"${pkgs.busybox}/bin/busybox sleep 100000\"; }; };";
+    let slow = "systemd.services.backup = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \
+                \"oneshot\"; TimeoutStartSec = \"infinity\"; ExecStart = \"${pkgs.busybox}/bin/busybox sleep \
+                100000\"; }; };";
     world.write("network.nix", &one(slow)).unwrap();
     let texts = [
         "was rolled back on machine \"web\"",
@@ -112,7 +114,8 @@ fn a_way_back_that_ends_half_way_is_gone_once_more() {
 #[test]
 fn a_full_run_does_not_cost_the_machine() {
     let (world, before) = deployed("", SLEEPER);
-    let fill = "system.activationScripts.fill = \"cat /dev/zero > /run/fill 2> /dev/null || true\"; testing.failActivation = true;";
+    let fill = "system.activationScripts.fill = \"cat /dev/zero > /run/fill 2> /dev/null || true\"; \
+                testing.failActivation = true;";
     world.write("network.nix", &one(fill)).unwrap();
     fails_saying(&apply(&world), &["was rolled back on machine \"web\"", "went back to"]);
     world.lab.host("web").exec(&["rm", "/run/fill"]).unwrap();
@@ -125,8 +128,8 @@ fn where_the_old_system_cannot_be_switched_to_the_machine_reboots_into_it() {
     let booted = boot_id(&world);
     // The way back is gone until the next boot.
     let sabotage = format!(
-        "system.activationScripts.sabotage = \"/usr/bin/mount --bind /usr/bin/false {before}/bin/switch-to-configuration\"; \
-         testing.failActivation = true;"
+        "system.activationScripts.sabotage = \"/usr/bin/mount --bind /usr/bin/false \
+         {before}/bin/switch-to-configuration\"; testing.failActivation = true;"
     );
     world.write("network.nix", &one(&sabotage)).unwrap();
     fails_saying(
@@ -144,8 +147,9 @@ fn where_the_old_system_cannot_be_switched_to_the_machine_reboots_into_it() {
 }
 
 /// A unit that is being started for as long as `/root/hang` is there.
-const HANGS: &str = "systemd.services.hangs = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \"oneshot\"; \
-    RemainAfterExit = true; ExecStart = \"/bin/sh -c 'while [ -e /root/hang ]; do sleep 0.2; done'\"; }; };";
+const HANGS: &str = "systemd.services.hangs = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { \
+                     Type = \"oneshot\"; RemainAfterExit = true; ExecStart = \"/bin/sh -c 'while [ -e \
+                     /root/hang ]; do sleep 0.2; done'\"; }; };";
 
 #[test]
 fn a_boot_that_hangs_can_be_repaired_and_says_what_it_waits_for() {
@@ -181,8 +185,9 @@ fn a_boot_that_hangs_can_be_repaired_and_says_what_it_waits_for() {
 
 #[test]
 fn a_boot_that_waits_for_a_secret_that_is_declared_no_more_ends() {
-    let key = "deployment.keys.token.text = \"word\"; systemd.services.app = { wantedBy = [ \"multi-user.target\" ]; \
-        after = [ \"token-key.service\" ]; wants = [ \"token-key.service\" ]; serviceConfig.ExecStart = \"/bin/sleep 1000000\"; };";
+    let key = "deployment.keys.token.text = \"word\"; systemd.services.app = { wantedBy = [ \
+               \"multi-user.target\" ]; after = [ \"token-key.service\" ]; wants = [ \"token-key.service\" \
+               ]; serviceConfig.ExecStart = \"/bin/sleep 1000000\"; };";
     let (world, _) = deployed("", key);
     world.lab.host("web").power_cycle().unwrap();
     world.write("network.nix", &one(SLEEPER)).unwrap();

@@ -17,13 +17,15 @@ fn hundreds_of_machines_need_no_hundreds_of_connections() {
     web.exec(&["systemctl", "reload", "ssh"]).unwrap();
     control.exec(&["ip", "route", "add", "10.99.0.0/24", "via", &web.address().to_string()]).unwrap();
     let main = format!(
-        "{HEAD}provider \"nixos\" {{ ssh = {{ host_key_policy = \"off\" }} }}\n\
-         resource \"nixos_deployment\" \"all\" {{\n  network = \"${{path.module}}/network.nix\"\n  machines = {{}}\n}}\n"
+        "{HEAD}provider \"nixos\" {{ ssh = {{ host_key_policy = \"off\" }} }}\nresource \
+         \"nixos_deployment\" \"all\" {{\n  network = \"${{path.module}}/network.nix\"\n  machines = \
+         {{}}\n}}\n"
     );
     set_up(&world, &main, "{ }");
     let machines: Vec<String> = (1..=MACHINES).map(|n| format!("m{n}=10.99.0.{n}")).collect();
     let script = format!(
-        "ulimit -n {OPEN_FILES}; TF_IN_AUTOMATION=1 exec terraform -chdir={} import -no-color nixos_deployment.all {}",
+        "ulimit -n {OPEN_FILES}; TF_IN_AUTOMATION=1 exec terraform -chdir={} import -no-color \
+         nixos_deployment.all {}",
         e2e::DIRECTORY,
         machines.join(",")
     );

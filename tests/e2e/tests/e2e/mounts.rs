@@ -1,4 +1,5 @@
-//! File systems that are not as usual on machines: mounted so that nothing can be run or written there, or gone at every boot.
+//! File systems that are not as usual on machines: mounted so that nothing can be run or written there, or gone at
+//! every boot.
 
 use lab::Host;
 
@@ -60,7 +61,8 @@ fn what_would_be_gone_after_a_reboot_is_refused() {
             "a /var/lib/nixos-agent that survives a reboot",
         ),
         (
-            "mkdir /run/u /run/w; mount -t overlay -o lowerdir=/etc,upperdir=/run/u,workdir=/run/w overlay /etc",
+            "mkdir /run/u /run/w; mount -t overlay -o lowerdir=/etc,upperdir=/run/u,workdir=/run/w overlay \
+             /etc",
             "/etc",
             "an /etc that survives a reboot",
         ),
@@ -80,7 +82,8 @@ fn what_would_be_gone_after_a_reboot_is_refused() {
     }
     run(
         web,
-        "mkdir -p /var/lib/nixos-agent; mount --bind /var/lib/nixos-agent /var/lib/nixos-agent; mount -o remount,bind,ro /var/lib/nixos-agent; rm -rf /run/nixos-agent",
+        "mkdir -p /var/lib/nixos-agent; mount --bind /var/lib/nixos-agent /var/lib/nixos-agent; mount -o \
+         remount,bind,ro /var/lib/nixos-agent; rm -rf /run/nixos-agent",
     );
     set_up(&world, &site(&world, &["web"], ""), &one("environment.etc.x.text = \"y\";"));
     let before = world.current_system("web");

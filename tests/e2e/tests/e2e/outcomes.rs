@@ -1,20 +1,21 @@
-//! What has become of a switch: it is judged by what the machine is in, and by what `switch-to-configuration` said of it.
+//! What has become of a switch: it is judged by what the machine is in, and by what `switch-to-configuration` said of
+//! it.
 
 use crate::support::{
     apply, boot_id, deployed, fails_saying, no_changes, one, plan, says, set_up, site, succeeds, world,
 };
 
 /// A unit that fails in every switch, and never in a way that matters.
-const FAILS: &str = "systemd.services.fails = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { Type = \"oneshot\"; \
-    ExecStart = \"/bin/false\"; }; };";
+const FAILS: &str = "systemd.services.fails = { wantedBy = [ \"multi-user.target\" ]; serviceConfig = { \
+                     Type = \"oneshot\"; ExecStart = \"/bin/false\"; }; };";
 
 #[test]
 fn a_reload_that_fails_goes_back() {
     let server = |setting: &str| {
         one(&format!(
-            "environment.etc.\"server.conf\".text = \"{setting}\"; systemd.services.server = {{ wantedBy = [ \"multi-user.target\" ]; \
-             reloadTriggers = [ \"{setting}\" ]; serviceConfig = {{ ExecStart = \"/bin/sleep 1000000\"; \
-             ExecReload = \"/bin/grep -q good /etc/server.conf\"; }}; }};"
+            "environment.etc.\"server.conf\".text = \"{setting}\"; systemd.services.server = {{ wantedBy = [ \
+             \"multi-user.target\" ]; reloadTriggers = [ \"{setting}\" ]; serviceConfig = {{ ExecStart = \
+             \"/bin/sleep 1000000\"; ExecReload = \"/bin/grep -q good /etc/server.conf\"; }}; }};"
         ))
     };
     let world = world(&["web"]);
@@ -75,8 +76,9 @@ fn units_that_fail_anyway_are_tolerated_by_name_or_where_they_had_failed_before(
 fn a_unit_whose_dependency_fails_goes_back() {
     let needs = |more: &str| {
         one(&format!(
-            "systemd.services.a = {{ serviceConfig = {{ Type = \"oneshot\"; RemainAfterExit = true; ExecStart = \"/bin/sh -c '[ ! -e /root/no ]'\"; }}; }};\n\
-             systemd.services.b = {{ wantedBy = [ \"multi-user.target\" ]; requires = [ \"a.service\" ]; after = [ \"a.service\" ]; \
+            "systemd.services.a = {{ serviceConfig = {{ Type = \"oneshot\"; RemainAfterExit = true; \
+             ExecStart = \"/bin/sh -c '[ ! -e /root/no ]'\"; }}; }};\nsystemd.services.b = {{ wantedBy = [ \
+             \"multi-user.target\" ]; requires = [ \"a.service\" ]; after = [ \"a.service\" ]; \
              serviceConfig.ExecStart = \"/bin/sleep {more}\"; }};"
         ))
     };
@@ -100,8 +102,8 @@ fn a_unit_whose_dependency_fails_goes_back() {
 }
 
 /// A pre-switch check that fails as that for switch inhibitors does.
-const INHIBITED: &str = "testing.check = ''[ \"$2\" = boot ] || { echo 'dbus-implementation : dbus -> broker'; \
-    echo \"Pre-switch check 'switchInhibitors' failed\"; exit 1; }'';";
+const INHIBITED: &str = "testing.check = ''[ \"$2\" = boot ] || { echo 'dbus-implementation : dbus -> \
+                         broker'; echo \"Pre-switch check 'switchInhibitors' failed\"; exit 1; }'';";
 
 #[test]
 fn what_only_a_reboot_can_change_is_booted_where_a_reboot_is_allowed() {
@@ -156,7 +158,8 @@ fn a_check_can_be_overridden_by_those_who_mean_to() {
 fn the_way_back_is_not_refused_by_the_old_systems_own_check() {
     let world = world(&["web"]);
     // A system that may only be switched to from a machine of its name.
-    let old = "system.activationScripts.name = \"echo a > /root/name\"; testing.check = ''[ \"$(cat /root/name)\" = a ]'';";
+    let old = "system.activationScripts.name = \"echo a > /root/name\"; testing.check = ''[ \"$(cat \
+               /root/name)\" = a ]'';";
     world.lab.host("web").write_file("/root/name", "a").unwrap();
     set_up(&world, &site(&world, &["web"], ""), &one(old));
     succeeds(&apply(&world));
@@ -208,8 +211,8 @@ fn a_dry_run_says_what_would_happen() {
 #[test]
 fn a_service_that_has_just_been_started_is_given_a_moment_to_crash() {
     let (world, before) = deployed("", "");
-    let crashing = "systemd.services.crashing = { wantedBy = [ \"multi-user.target\" ]; script = \"sleep 0.9; exit 9\"; \
-        serviceConfig.Restart = \"always\"; };";
+    let crashing = "systemd.services.crashing = { wantedBy = [ \"multi-user.target\" ]; script = \"sleep \
+                    0.9; exit 9\"; serviceConfig.Restart = \"always\"; };";
     world.write("network.nix", &one(crashing)).unwrap();
     fails_saying(&apply(&world), &["was rolled back on machine \"web\"", "crashing.service failed"]);
     assert_eq!(world.current_system("web"), before);
@@ -218,17 +221,20 @@ fn a_service_that_has_just_been_started_is_given_a_moment_to_crash() {
 #[test]
 fn a_service_that_crashes_soon_after_its_start_is_a_failed_one() {
     // Until it is kept a system has some seconds to show what it is worth.
-    let check = "health_checks = { some_time = { command = [\"sleep\", \"3\"], deadline = \"20s\", timeout = \"20s\" } }";
+    let check = "health_checks = { some_time = { command = [\"sleep\", \"3\"], deadline = \"20s\", timeout \
+                 = \"20s\" } }";
     let (world, before) = deployed(check, "");
     // Most of the time it runs: whether a single look sees it fail depends on the moment.
-    let crashing = "systemd.services.crashing = { wantedBy = [ \"multi-user.target\" ]; script = \"sleep 0.6; echo again; exit 9\"; \
-        serviceConfig = { Restart = \"always\"; RestartSec = \"100ms\"; }; unitConfig.StartLimitIntervalSec = 0; };";
+    let crashing = "systemd.services.crashing = { wantedBy = [ \"multi-user.target\" ]; script = \"sleep \
+                    0.6; echo again; exit 9\"; serviceConfig = { Restart = \"always\"; RestartSec = \
+                    \"100ms\"; }; unitConfig.StartLimitIntervalSec = 0; };";
     world.write("network.nix", &one(crashing)).unwrap();
     fails_saying(&apply(&world), &["was rolled back on machine \"web\"", "crashing.service failed"]);
     assert_eq!(world.current_system("web"), before);
     // systemd gives up on one that crashes often enough, and starts it no more.
-    let given_up = "systemd.services.given-up = { wantedBy = [ \"multi-user.target\" ]; script = \"sleep 0.8; exit 9\"; \
-        serviceConfig = { Restart = \"always\"; RestartSec = \"100ms\"; }; unitConfig = { StartLimitIntervalSec = 60; StartLimitBurst = 5; }; };";
+    let given_up = "systemd.services.given-up = { wantedBy = [ \"multi-user.target\" ]; script = \"sleep \
+                    0.8; exit 9\"; serviceConfig = { Restart = \"always\"; RestartSec = \"100ms\"; }; \
+                    unitConfig = { StartLimitIntervalSec = 60; StartLimitBurst = 5; }; };";
     world.write("network.nix", &one(given_up)).unwrap();
     fails_saying(&apply(&world), &["was rolled back on machine \"web\"", "given-up.service failed"]);
     assert_eq!(world.current_system("web"), before);

@@ -61,10 +61,11 @@ fn what_turns_out_to_be_as_before_changes_nothing() {
         }
         let lines: String = said.iter().map(|(name, value)| format!("  {name} = {value}\n")).collect();
         format!(
-            "{HEAD}resource \"terraform_data\" \"later\" {{\n  triggers_replace = {run}\n  input = {{\n    target = {target}\n    \
-             word = \"same\"\n    one = \"1\"\n    secret = {secret}\n    check = {check}\n    network = \"network.nix\"\n    \
-             nothing = null\n    switch = \"switch\"\n    timeouts = {{ create = \"10m\" }}\n  }}\n}}\n\
-             resource \"nixos_deployment\" \"site\" {{\n{lines}}}\n"
+            "{HEAD}resource \"terraform_data\" \"later\" {{\n  triggers_replace = {run}\n  input = {{\n    \
+             target = {target}\n    word = \"same\"\n    one = \"1\"\n    secret = {secret}\n    check = \
+             {check}\n    network = \"network.nix\"\n    nothing = null\n    switch = \"switch\"\n    \
+             timeouts = {{ create = \"10m\" }}\n  }}\n}}\nresource \"nixos_deployment\" \"site\" \
+             {{\n{lines}}}\n"
         )
     };
     set_up(&world, &site(0, None), &one("environment.etc.word.text = arguments.word;"));
@@ -84,10 +85,11 @@ fn what_turns_out_to_be_as_before_changes_nothing() {
 fn for_each_and_target_work_as_everywhere() {
     let world = world(&["db", "web"]);
     let main = format!(
-        "{HEAD}variable \"machines\" {{ type = map(object({{ host = string, host_public_key = string }})) }}\n\
-         resource \"nixos_machine\" \"this\" {{\n  for_each = var.machines\n  name = each.key\n  ssh = each.value\n}}\n\
-         resource \"nixos_deployment\" \"site\" {{\n  network = [\"${{path.module}}/network.nix\"]\n  \
-         machines = {{ for name, machine in nixos_machine.this : name => machine.target }}\n}}\n"
+        "{HEAD}variable \"machines\" {{ type = map(object({{ host = string, host_public_key = string }})) \
+         }}\nresource \"nixos_machine\" \"this\" {{\n  for_each = var.machines\n  name = each.key\n  ssh = \
+         each.value\n}}\nresource \"nixos_deployment\" \"site\" {{\n  network = \
+         [\"${{path.module}}/network.nix\"]\n  machines = {{ for name, machine in nixos_machine.this : \
+         name => machine.target }}\n}}\n"
     );
     world.write("terraform.tfvars.json", &world.machines(&["db", "web"])).unwrap();
     set_up(&world, &main, TWO);
@@ -103,12 +105,13 @@ fn a_specification_feeds_the_machines_it_describes() {
     let world = world(&["web"]);
     let host = world.lab.host("web");
     let main = format!(
-        "{HEAD}data \"nixos_network\" \"spec\" {{\n  network = \"${{path.module}}/network.nix\"\n  options = [\"services.openssh.ports\"]\n}}\n\
-         resource \"nixos_machine\" \"this\" {{\n  for_each = data.nixos_network.spec.nodes\n  name = each.key\n  \
-         ssh = {{ host = each.value.target_host, host_public_key = \"{}\" }}\n}}\n\
-         resource \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
-         machines = {{ for name, machine in nixos_machine.this : name => machine.target }}\n}}\n\
-         output \"ports\" {{ value = data.nixos_network.spec.values.web[\"services.openssh.ports\"] }}\n",
+        "{HEAD}data \"nixos_network\" \"spec\" {{\n  network = \"${{path.module}}/network.nix\"\n  options \
+         = [\"services.openssh.ports\"]\n}}\nresource \"nixos_machine\" \"this\" {{\n  for_each = \
+         data.nixos_network.spec.nodes\n  name = each.key\n  ssh = {{ host = each.value.target_host, \
+         host_public_key = \"{}\" }}\n}}\nresource \"nixos_deployment\" \"site\" {{\n  network = \
+         \"${{path.module}}/network.nix\"\n  machines = {{ for name, machine in nixos_machine.this : name \
+         => machine.target }}\n}}\noutput \"ports\" {{ value = \
+         data.nixos_network.spec.values.web[\"services.openssh.ports\"] }}\n",
         host.host_public_key()
     );
     set_up(&world, &main, &one(&format!("deployment.targetHost = \"{}\";", host.address())));
@@ -123,8 +126,8 @@ fn a_flake_is_a_specification_too() {
     let world = world(&["web"]);
     let control = world.lab.control();
     let main = format!(
-        "{HEAD}{}resource \"nixos_deployment\" \"site\" {{\n  flake = \"/root/flake\"\n  machines = {{ web = nixos_machine.web.target }}\n  \
-         arguments = {{ word = \"flaky\" }}\n}}\n",
+        "{HEAD}{}resource \"nixos_deployment\" \"site\" {{\n  flake = \"/root/flake\"\n  machines = {{ web = \
+         nixos_machine.web.target }}\n  arguments = {{ word = \"flaky\" }}\n}}\n",
         machine(&world, "web", "")
     );
     let flake = "{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = { self, nixpkgs }: {\n    \
@@ -223,7 +226,8 @@ fn mistakes_in_the_configuration_name_the_attribute() {
         &["One of `ssh`, `ec2` is missing", "Invalid value for `name`", "Found \"web 1\""],
     );
     let bad = format!(
-        "{HEAD}resource \"nixos_machine\" \"web\" {{\n  name = \"web\"\n  ssh = {{ host = \"10.88.0.2\", key = \"admin\" }}\n}}\n"
+        "{HEAD}resource \"nixos_machine\" \"web\" {{\n  name = \"web\"\n  ssh = {{ host = \"10.88.0.2\", \
+         key = \"admin\" }}\n}}\n"
     );
     world.write("main.tf", &bad).unwrap();
     fails_saying(&apply(&world), &["There is no private key \"admin\"", "ssh.private_keys"]);
@@ -297,8 +301,9 @@ fn options_that_are_known_later_are_waited_for() {
 #[test]
 fn settings_of_nix_that_are_known_later_are_waited_for() {
     let world = world(&["web"]);
-    let provider = "resource \"terraform_data\" \"nixpkgs\" {\n  input = \"/root/mini-nixos\"\n}\nprovider \"nixos\" {\n  \
-                    nix = { nix_path = [\"nixpkgs=${terraform_data.nixpkgs.output}\"] }\n}\n";
+    let provider = "resource \"terraform_data\" \"nixpkgs\" {\n  input = \"/root/mini-nixos\"\n}\nprovider \
+                    \"nixos\" {\n  nix = { nix_path = [\"nixpkgs=${terraform_data.nixpkgs.output}\"] \
+                    }\n}\n";
     set_up(&world, &format!("{}{provider}", site(&world, &["web"], "")), &one(""));
     says(&plan(&world), &["+ toplevel = (known after apply)"]);
     succeeds(&apply(&world));

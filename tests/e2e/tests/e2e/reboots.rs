@@ -7,8 +7,8 @@ use crate::support::{
 /// Another kernel than the one that hosts were installed with.
 pub(crate) fn kernel(version: &str) -> String {
     format!(
-        "boot.kernelPackages.kernel = (pkgs.runCommand \"linux-{version}\" {{ }} ''/bin/busybox mkdir -p \"$out\"; echo {version} > \
-         \"$out/bzImage\"'') // {{ version = \"{version}\"; }};"
+        "boot.kernelPackages.kernel = (pkgs.runCommand \"linux-{version}\" {{ }} ''/bin/busybox mkdir -p \
+         \"$out\"; echo {version} > \"$out/bzImage\"'') // {{ version = \"{version}\"; }};"
     )
 }
 
@@ -20,8 +20,8 @@ fn boot_id(host: &lab::Host) -> String {
 fn a_machine_is_rebooted_when_it_is_needed() {
     let world = world(&["web"]);
     let web = world.lab.host("web");
-    let secret = "secrets = { token = { file = \"/root/token\" } }\n\
-                  health_checks = { token = { command = [\"grep\", \"-q\", \"word\", \"/run/keys/token\"], deadline = \"5s\" } }";
+    let secret = "secrets = { token = { file = \"/root/token\" } }\nhealth_checks = { token = { command = \
+                  [\"grep\", \"-q\", \"word\", \"/run/keys/token\"], deadline = \"5s\" } }";
     world.lab.control().write_file("/root/token", "word").unwrap();
     let main = |more: &str| site(&world, &["web"], &format!("{secret}\n{more}"));
     set_up(&world, &main("reboot = \"if_needed\""), &one(""));
@@ -269,8 +269,9 @@ fn what_is_to_be_booted_once_is_whose_it_is() {
     no_changes(&world);
 
     // The same where a program does not want it.
-    let block = "systemctl unmask systemd-logind.service; systemctl start systemd-logind.service; systemd-run --unit=blocker \
-        systemd-inhibit --what=shutdown --mode=block --who=backup --why=running sleep 100000";
+    let block = "systemctl unmask systemd-logind.service; systemctl start systemd-logind.service; \
+                 systemd-run --unit=blocker systemd-inhibit --what=shutdown --mode=block --who=backup \
+                 --why=running sleep 100000";
     web.exec(&["sh", "-ec", block]).unwrap();
     world.write("network.nix", &with("6.6.4", "")).unwrap();
     fails_saying(
@@ -324,10 +325,11 @@ fn a_check_block_sees_how_a_machine_is() {
     let world = world(&["web"]);
     let web = world.lab.host("web");
     let main = format!(
-        "{HEAD}{}data \"nixos_machine_status\" \"web\" {{\n  machine = nixos_machine.web.target\n}}\n\
-         check \"web\" {{\n  assert {{\n    condition = data.nixos_machine_status.web.reachable && \
-         length(data.nixos_machine_status.web.failed_units) == 0\n    error_message = \"web: ${{jsonencode(data.nixos_machine_status.web.failed_units)}}\"\n  }}\n}}\n\
-         output \"status\" {{\n  value = data.nixos_machine_status.web\n}}\n",
+        "{HEAD}{}data \"nixos_machine_status\" \"web\" {{\n  machine = nixos_machine.web.target\n}}\ncheck \
+         \"web\" {{\n  assert {{\n    condition = data.nixos_machine_status.web.reachable && \
+         length(data.nixos_machine_status.web.failed_units) == 0\n    error_message = \"web: \
+         ${{jsonencode(data.nixos_machine_status.web.failed_units)}}\"\n  }}\n}}\noutput \"status\" {{\n  \
+         value = data.nixos_machine_status.web\n}}\n",
         machine(&world, "web", "")
     );
     set_up(&world, &main, "");

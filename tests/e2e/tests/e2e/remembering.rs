@@ -101,11 +101,13 @@ fn of_a_flake_only_those_are_evaluated_again_that_read_what_has_changed() {
         run(&[&["git", "-C", "/root/repository"], &who[..], words].concat())
     };
     let flake = |more: &str| {
-        let machine = "n: nixpkgs.lib.nixosSystem { specialArgs = { inherit self; }; modules = [ (./. + \"/${n}.nix\") \
-            { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; } ]; }";
+        let machine = "n: nixpkgs.lib.nixosSystem { specialArgs = { inherit self; }; modules = [ (./. + \
+                       \"/${n}.nix\") { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \
+                       \"24.11\"; } ]; }";
         format!(
-            "{{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = {{ self, nixpkgs }}: let machine = {machine}; in {{\n    \
-             nixosConfigurations = {{ db = machine \"db\"; web = machine \"web\"; }};{more}\n  }};\n}}\n"
+            "{{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = {{ self, nixpkgs }}: let \
+             machine = {machine}; in {{\n    nixosConfigurations = {{ db = machine \"db\"; web = machine \
+             \"web\"; }};{more}\n  }};\n}}\n"
         )
     };
     let etc = |name: &str, value: &str| {
@@ -113,8 +115,8 @@ fn of_a_flake_only_those_are_evaluated_again_that_read_what_has_changed() {
     };
     write("flake.nix", &flake(""));
     write("db.nix", &etc("word", "\"db\""));
-    let web = "{ lib, ... }: { environment.etc.greeting.source = ./greeting;\n  \
-        environment.etc.word.text = builtins.readFile ./word + lib.optionalString (builtins.pathExists ./more) \"more\"; }";
+    let web = "{ lib, ... }: { environment.etc.greeting.source = ./greeting;\n  environment.etc.word.text = \
+               builtins.readFile ./word + lib.optionalString (builtins.pathExists ./more) \"more\"; }";
     write("web.nix", web);
     write("greeting", "hello");
     write("word", "one");
@@ -192,12 +194,13 @@ fn a_network_is_evaluated_again_when_anything_it_read_has_changed() {
     let control = world.lab.control();
     let at = |name: &str| format!("{}/{name}", e2e::DIRECTORY);
     let cached = "provider \"nixos\" { nix = { evaluation = { cache = \"read_set\" } } }\n";
-    let network = "{\n  defaults = { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; };\n  \
-        db = { };\n  web = { ... }: {\n    imports = [ ./web.nix ] ++ (if builtins.pathExists ./extra.nix then [ ./extra.nix ] else [ ]);\n    \
-        environment.etc.parts.text = toString (builtins.attrNames (builtins.readDir ./parts));\n    \
-        environment.etc.page.source = ./page.html;\n    \
-        environment.etc.linked.text = builtins.readFile ./link;\n    \
-        environment.etc.word.text = builtins.getEnv \"WORD\";\n  };\n}\n";
+    let network = "{\n  defaults = { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \
+                   \"24.11\"; };\n  db = { };\n  web = { ... }: {\n    imports = [ ./web.nix ] ++ (if \
+                   builtins.pathExists ./extra.nix then [ ./extra.nix ] else [ ]);\n    \
+                   environment.etc.parts.text = toString (builtins.attrNames (builtins.readDir \
+                   ./parts));\n    environment.etc.page.source = ./page.html;\n    \
+                   environment.etc.linked.text = builtins.readFile ./link;\n    environment.etc.word.text \
+                   = builtins.getEnv \"WORD\";\n  };\n}\n";
     for (name, text) in
         [("web.nix", "{ }"), ("parts/a", ""), ("page.html", "page"), ("target", "t"), ("other", "o")]
     {
@@ -261,9 +264,11 @@ fn a_machine_is_remembered_with_what_was_read_until_it_was_done() {
         control.write_file(&format!("{}/{name}.nix", e2e::DIRECTORY), module).unwrap();
     };
     // A process for three of them, and then one for the last.
-    let provider = "provider \"nixos\" { nix = { evaluation = { cache = \"read_set\", workers = 1, memory = \"8GiB\" } } }\n";
-    let network = "{\n  defaults = { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; };\n  \
-        a.imports = [ ./a.nix ];\n  b.imports = [ ./b.nix ];\n  c.imports = [ ./c.nix ];\n  d.imports = [ ./d.nix ];\n}\n";
+    let provider = "provider \"nixos\" { nix = { evaluation = { cache = \"read_set\", workers = 1, memory \
+                    = \"8GiB\" } } }\n";
+    let network = "{\n  defaults = { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \
+                   \"24.11\"; };\n  a.imports = [ ./a.nix ];\n  b.imports = [ ./b.nix ];\n  c.imports = [ \
+                   ./c.nix ];\n  d.imports = [ ./d.nix ];\n}\n";
     for name in names {
         edit(name, name);
     }
@@ -302,9 +307,9 @@ fn only_those_that_changed_are_asked_again_about_themselves() {
     let spec = "network = \"${path.module}/network.nix\"\n  options = [\"environment.etc.mark.text\"]";
     let network = |description: &str| {
         format!(
-            "{{\n  network.description = \"{description}\";\n  \
-             defaults = {{ nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; }};\n  \
-             db.imports = [ ./db.nix ];\n  web.imports = [ ./web.nix ];\n  mail = {{ }};\n  proxy = {{ }};\n}}\n"
+            "{{\n  network.description = \"{description}\";\n  defaults = {{ nixpkgs.hostPlatform = \
+             \"x86_64-linux\"; system.stateVersion = \"24.11\"; }};\n  db.imports = [ ./db.nix ];\n  \
+             web.imports = [ ./web.nix ];\n  mail = {{ }};\n  proxy = {{ }};\n}}\n"
         )
     };
     let marks = || {

@@ -10,8 +10,9 @@ use crate::support::{
 /// A service of a user of its own, which reads a file when it starts.
 fn reader(user: &str, path: &str) -> String {
     format!(
-        "systemd.services.reader = {{ wantedBy = [ \"multi-user.target\" ]; serviceConfig = {{ User = \"{user}\"; Type = \"oneshot\"; \
-         RemainAfterExit = true; ExecStart = \"/bin/sh -c 'cat {path} >/dev/null'\"; }}; }};"
+        "systemd.services.reader = {{ wantedBy = [ \"multi-user.target\" ]; serviceConfig = {{ User = \
+         \"{user}\"; Type = \"oneshot\"; RemainAfterExit = true; ExecStart = \"/bin/sh -c 'cat {path} \
+         >/dev/null'\"; }}; }};"
     )
 }
 
@@ -37,7 +38,8 @@ fn a_secret_is_there_for_a_user_that_the_same_deployment_brings() {
 #[test]
 fn a_key_of_a_specification_is_there_for_a_user_that_comes_with_it() {
     let world = world(&["web"]);
-    let key = "users.users.app.isSystemUser = true; deployment.keys.token = { text = \"word\"; user = \"app\"; permissions = \"0400\"; };";
+    let key = "users.users.app.isSystemUser = true; deployment.keys.token = { text = \"word\"; user = \
+               \"app\"; permissions = \"0400\"; };";
     set_up(&world, &site(&world, &["web"], ""), &one(&format!("{key}{}", reader("app", "/run/keys/token"))));
     succeeds(&apply(&world));
     assert_eq!(file(&world, "/run/keys/token").0, "400 app:root");
@@ -80,17 +82,24 @@ fn an_owner_can_come_to_its_file() {
 fn a_service_that_owns_the_directory_gains_nothing() {
     let world = world(&["web"]);
     let web = world.lab.host("web");
-    web.exec(&["sh", "-c", "install -d -o daemon -m 0755 /srv/app; install -m 0600 /dev/null /root/victim; echo roots > /root/victim"]).unwrap();
+    web.exec(&[
+        "sh",
+        "-c",
+        "install -d -o daemon -m 0755 /srv/app; install -m 0600 /dev/null /root/victim; echo \
+                            roots > /root/victim",
+    ])
+    .unwrap();
     // All that its user can do: links in the place of the file and of what is written beside it, again and again.
-    let race = "cd /srv/app; while :; do for name in tls.key .tls.key.nixos-agent .tls.key.nixos-agent-old; do \
-        ln -sfn /root/victim $name; done; done";
+    let race = "cd /srv/app; while :; do for name in tls.key .tls.key.nixos-agent \
+                .tls.key.nixos-agent-old; do ln -sfn /root/victim $name; done; done";
     let mut attacker = web
         .command(&["setpriv", "--reuid=daemon", "--regid=daemon", "--clear-groups", "sh", "-c", race])
         .spawn()
         .unwrap();
     let main = secrets(
         &world,
-        "tls = { file = \"/root/key\", path = \"/srv/app/tls.key\", user = \"daemon\", permissions = \"0440\" }",
+        "tls = { file = \"/root/key\", path = \"/srv/app/tls.key\", user = \"daemon\", permissions = \
+         \"0440\" }",
     );
     set_up(&world, &main, &one(SLEEPER));
     for n in 0..4 {
@@ -120,7 +129,8 @@ fn a_power_cut_leaves_each_system_its_own_secrets_on_disk() {
     // A system whose activation is held up, and one that holds up nothing.
     let network = |mark: &str| {
         one(&format!(
-            "environment.etc.mark.text = \"{mark}\"; system.activationScripts.pause = \"/bin/sh /root/pause\";"
+            "environment.etc.mark.text = \"{mark}\"; system.activationScripts.pause = \"/bin/sh \
+             /root/pause\";"
         ))
     };
     let pause = "[ -e /root/slow ] || exit 0; : > /root/reached; while [ -e /root/slow ]; do sleep 0.1; done";
@@ -137,7 +147,8 @@ fn a_power_cut_leaves_each_system_its_own_secrets_on_disk() {
         control.write_file("/root/key", "new").unwrap();
         let held = if secrets_only {
             // A health check holds it up where no system is activated.
-            let check = "health_checks = { held = { command = [\"sh\", \"/root/pause\"], deadline = \"60s\", timeout = \"60s\" } }\n}";
+            let check = "health_checks = { held = { command = [\"sh\", \"/root/pause\"], deadline = \
+                         \"60s\", timeout = \"60s\" } }\n}";
             main(", new = { file = \"/root/key\", path = \"/var/lib/app/new\" }")
                 .trim_end()
                 .trim_end_matches('}')
@@ -185,9 +196,10 @@ fn what_requires_a_key_is_restarted_when_the_key_changes() {
     let world = world(&["web"]);
     let (control, web) = (world.lab.control(), world.lab.host("web"));
     control.write_file("/root/key", "first").unwrap();
-    let network = one("deployment.keys.token.keyFile = /root/key;\n\
-         systemd.services.app = { wantedBy = [ \"multi-user.target\" ]; after = [ \"token-key.service\" ]; requires = [ \"token-key.service\" ]; \
-         script = \"${pkgs.busybox}/bin/busybox cp /run/keys/token /root/seen; exec ${pkgs.busybox}/bin/busybox sleep 1000000\"; };");
+    let network = one("deployment.keys.token.keyFile = /root/key;\nsystemd.services.app = { wantedBy = [ \
+                       \"multi-user.target\" ]; after = [ \"token-key.service\" ]; requires = [ \
+                       \"token-key.service\" ]; script = \"${pkgs.busybox}/bin/busybox cp /run/keys/token \
+                       /root/seen; exec ${pkgs.busybox}/bin/busybox sleep 1000000\"; };");
     set_up(&world, &site(&world, &["web"], ""), &network);
     succeeds(&apply(&world));
     assert_eq!(web.read_file("/root/seen").unwrap(), "first");

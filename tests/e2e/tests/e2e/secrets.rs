@@ -19,8 +19,9 @@ pub(crate) fn exists(world: &World, path: &str) -> bool {
 }
 
 /// A unit that shows the secret it was started with.
-const READER: &str = "systemd.services.reader = { wantedBy = [ \"multi-user.target\" ]; \
-    script = \"${pkgs.busybox}/bin/busybox cat /run/keys/token > /root/seen; exec ${pkgs.busybox}/bin/busybox sleep 1000000\"; };";
+const READER: &str = "systemd.services.reader = { wantedBy = [ \"multi-user.target\" ]; script = \
+                      \"${pkgs.busybox}/bin/busybox cat /run/keys/token > /root/seen; exec \
+                      ${pkgs.busybox}/bin/busybox sleep 1000000\"; };";
 
 #[test]
 fn secrets_come_change_drift_and_go() {
@@ -30,8 +31,8 @@ fn secrets_come_change_drift_and_go() {
     let main = |secrets: &str| site(&world, &["web"], &format!("secrets = {{ {secrets} }}"));
     control.write_file("/root/token", "first").unwrap();
     let token = "token = { file = \"/root/token\", restart = [\"reader.service\"] }";
-    let other = "other = { command = [\"printf\", \"a\\\\nb\"], path = \"/var/keys/deep/other\", user = \"daemon\", group = \"1\", \
-        permissions = \"0640\" }";
+    let other = "other = { command = [\"printf\", \"a\\\\nb\"], path = \"/var/keys/deep/other\", user = \
+                 \"daemon\", group = \"1\", permissions = \"0640\" }";
     set_up(&world, &main(&format!("{token}, {other}")), &one(READER));
     succeeds(&apply(&world));
     assert_eq!(file(&world, "/run/keys/token"), ("400 root:root".to_owned(), "first".to_owned()));
@@ -98,8 +99,8 @@ fn secrets_go_back_with_their_system() {
     // The system fails, with a new secret in place.
     control.write_file("/root/token", "second").unwrap();
     let broken = format!(
-        "{READER} systemd.services.broken = {{ wantedBy = [ \"multi-user.target\" ]; serviceConfig = {{ Type = \"oneshot\"; \
-         ExecStart = \"${{pkgs.busybox}}/bin/busybox false\"; }}; }};"
+        "{READER} systemd.services.broken = {{ wantedBy = [ \"multi-user.target\" ]; serviceConfig = {{ \
+         Type = \"oneshot\"; ExecStart = \"${{pkgs.busybox}}/bin/busybox false\"; }}; }};"
     );
     world.write("network.nix", &one(&broken)).unwrap();
     fails_saying(&apply(&world), &["was rolled back on machine \"web\""]);
@@ -118,8 +119,8 @@ fn secrets_go_back_with_their_system() {
     // A unit that cannot live with it.
     let picky = READER.replace(
         "script = \"",
-        "serviceConfig.Type = \"forking\"; script = \"${pkgs.busybox}/bin/busybox grep -q first /run/keys/token || exit 1; \
-         ${pkgs.busybox}/bin/busybox sleep 1000000 & exit 0; ",
+        "serviceConfig.Type = \"forking\"; script = \"${pkgs.busybox}/bin/busybox grep -q first \
+         /run/keys/token || exit 1; ${pkgs.busybox}/bin/busybox sleep 1000000 & exit 0; ",
     );
     control.write_file("/root/token", "first").unwrap();
     world.write("main.tf", &main("")).unwrap();
@@ -157,7 +158,8 @@ fn a_hundred_secrets_are_seen_nowhere() {
             let value = format!("{canary}{n:03}");
             match n % 3 {
                 0 => format!(
-                    "s{n} = {{ value_wo = \"${{var.canary}}{n:03}\", version = 1, restart = [\"a.service\"] }}\n"
+                    "s{n} = {{ value_wo = \"${{var.canary}}{n:03}\", version = 1, restart = \
+                     [\"a.service\"] }}\n"
                 ),
                 1 => {
                     let path = format!("/root/vault/{n}");
@@ -179,8 +181,9 @@ fn a_hundred_secrets_are_seen_nowhere() {
 
     // Whoever watches the processes of either side must not see any.
     let watch = |host: &lab::Host| {
-        let script = "while :; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' | grep -a 'X9canar[y]' | \
-            grep -av '^TF_VAR_canary=' >> /root/watched; sleep 0.02; done";
+        let script = "while :; do cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' \
+                      '\\n' | grep -a 'X9canar[y]' | grep -av '^TF_VAR_canary=' >> /root/watched; sleep \
+                      0.02; done";
         host.exec(&["sh", "-c", &format!("setsid sh -c {} >/dev/null 2>&1 &", quoted(script))]).unwrap();
     };
     watch(control);
@@ -217,17 +220,39 @@ fn a_hundred_secrets_are_seen_nowhere() {
     }
     let log = control.exec(&["grep", "-c", "@module=provider", "/root/log"]).unwrap().stdout;
     assert_ne!(log.trim(), "0", "the provider has logged something");
-    control.exec(&["sh", "-c", "cd /root && mkdir unpacked && cd unpacked && for p in plan plan2; do python3 -m zipfile -e ../site/$p $p 2>/dev/null || busybox unzip -q -d $p ../site/$p; done"]).ok();
+    control
+        .exec(&[
+            "sh",
+            "-c",
+            "cd /root && mkdir unpacked && cd unpacked && for p in plan plan2; do \
+                                python3 -m zipfile -e ../site/$p $p 2>/dev/null || busybox unzip -q -d $p \
+                                ../site/$p; done",
+        ])
+        .ok();
     let unpacked = control.exec(&["sh", "-c", "find /root/unpacked -type f | wc -l"]).unwrap().stdout;
     assert_ne!(unpacked.trim(), "0", "the plan files were looked into");
     // Everything that was written down where Terraform runs, except where we put them ourselves.
     let found = control
-        .exec(&["sh", "-c", &format!("grep -rlaF {canary} / --exclude-dir=proc --exclude-dir=sys --exclude-dir=vault --exclude-dir=dev 2>/dev/null; true")])
+        .exec(&[
+            "sh",
+            "-c",
+            &format!(
+                "grep -rlaF {canary} / --exclude-dir=proc --exclude-dir=sys --exclude-dir=vault \
+                                      --exclude-dir=dev 2>/dev/null; true"
+            ),
+        ])
         .unwrap();
     assert_eq!(found.stdout, "", "written down where Terraform runs");
     // On the machine: only in their places, and nowhere that others can read.
     let found = web
-        .exec(&["sh", "-c", &format!("grep -rlaF {canary} / --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev 2>/dev/null; true")])
+        .exec(&[
+            "sh",
+            "-c",
+            &format!(
+                "grep -rlaF {canary} / --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev \
+                                      2>/dev/null; true"
+            ),
+        ])
         .unwrap();
     let places: Vec<&str> = found
         .stdout
@@ -255,7 +280,8 @@ fn secrets_of_which_little_is_known_are_planned_all_the_same() {
     };
     let file = "{ a = { file = terraform_data.later.output } }";
     let places = "{ a = { file = \"/etc/hostname\", machines = [terraform_data.later.output] } }";
-    let all = "{ for name in terraform_data.later.output == \"\" ? [] : [\"b\"] : name => { file = \"/etc/hostname\" } }";
+    let all = "{ for name in terraform_data.later.output == \"\" ? [] : [\"b\"] : name => { file = \
+               \"/etc/hostname\" } }";
     set_up(&world, &main("/etc/hostname", file), &one(""));
     succeeds(&apply(&world));
     assert!(exists(&world, "/run/keys/a"));
@@ -292,7 +318,8 @@ fn secrets_that_make_no_sense_are_refused() {
         ("a = { file = \"/no/such\" }", "/no/such of secret \"a\" cannot be read"),
         ("a = { command = [\"sh\", \"-c\", \"echo locked >&2; exit 2\"] }", "locked"),
         (
-            "a = { file = \"/etc/hostname\", path = \"/run/x\" }, b = { file = \"/etc/hostname\", path = \"/run/x\" }",
+            "a = { file = \"/etc/hostname\", path = \"/run/x\" }, b = { file = \"/etc/hostname\", path = \
+             \"/run/x\" }",
             "Two secrets have the same path",
         ),
     ] {
@@ -302,10 +329,11 @@ fn secrets_that_make_no_sense_are_refused() {
     }
     // The same machine in two deployments: each looks after its own.
     let second = format!(
-        "{HEAD}{}\nresource \"nixos_deployment\" \"one\" {{\n  network = \"network.nix\"\n  machines = {{ web = nixos_machine.web.target }}\n  \
-         secrets = {{ a = {{ file = \"/etc/hostname\" }} }}\n}}\n\
-         resource \"nixos_deployment\" \"two\" {{\n  name = \"two\"\n  network = \"network.nix\"\n  machines = {{ web = nixos_machine.web.target }}\n  \
-         secrets = {{ b = {{ file = \"/etc/hostname\" }} }}\n  depends_on = [nixos_deployment.one]\n}}\n",
+        "{HEAD}{}\nresource \"nixos_deployment\" \"one\" {{\n  network = \"network.nix\"\n  machines = {{ \
+         web = nixos_machine.web.target }}\n  secrets = {{ a = {{ file = \"/etc/hostname\" }} \
+         }}\n}}\nresource \"nixos_deployment\" \"two\" {{\n  name = \"two\"\n  network = \"network.nix\"\n  \
+         machines = {{ web = nixos_machine.web.target }}\n  secrets = {{ b = {{ file = \"/etc/hostname\" \
+         }} }}\n  depends_on = [nixos_deployment.one]\n}}\n",
         machine(&world, "web", "")
     );
     world.write("main.tf", &second).unwrap();
@@ -333,8 +361,13 @@ fn a_machine_puts_its_secrets_back_by_itself() {
     assert_eq!(web.exec(&on_disk).unwrap().stdout, "/root/seen\n", "only its reader has written it down");
 
     // A switch starts whatever its targets want. That is not the moment to put anything back.
-    web.exec(&["sh", "-c", "echo newer > /run/keys/token; systemctl daemon-reload; systemctl start sysinit.target nixos-agent-secrets"])
-        .unwrap();
+    web.exec(&[
+        "sh",
+        "-c",
+        "echo newer > /run/keys/token; systemctl daemon-reload; systemctl start sysinit.target \
+                            nixos-agent-secrets",
+    ])
+    .unwrap();
     assert_eq!(file(&world, "/run/keys/token").1, "newer\n");
     succeeds(&apply(&world));
 
@@ -407,7 +440,8 @@ fn tokens_among_the_options_of_nix_are_in_no_process_list() {
     set_up(&world, &provider(token), &one("environment.etc.a.text = \"a\";"));
     for (list, file) in [("cmdline", "/root/arguments"), ("environ", "/root/environments")] {
         let script = format!(
-            "while :; do cat /proc/[0-9]*/{list} 2>/dev/null | tr '\\0' '\\n' | grep -a 'X9canar[y]' >>{file}; sleep 0.02; done"
+            "while :; do cat /proc/[0-9]*/{list} 2>/dev/null | tr '\\0' '\\n' | grep -a 'X9canar[y]' \
+             >>{file}; sleep 0.02; done"
         );
         control.exec(&["sh", "-c", &format!("setsid sh -c {} >/dev/null 2>&1 &", quoted(&script))]).unwrap();
     }

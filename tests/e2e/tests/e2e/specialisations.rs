@@ -34,7 +34,8 @@ fn a_machine_runs_a_specialisation_and_its_base_system_again() {
     says(
         &plan(&world),
         &[
-            "specialisation maintenance; units added: page-key.service; files changed: /etc/motd; secrets added: page",
+            "specialisation maintenance; units added: page-key.service; files changed: /etc/motd; secrets \
+             added: page",
             "1 to change",
         ],
     );

@@ -31,8 +31,8 @@ pub(crate) fn site(world: &World, hosts: &[&str], deployment: &str) -> String {
     let targets: Vec<String> =
         hosts.iter().map(|name| format!("{name} = nixos_machine.{name}.target")).collect();
     format!(
-        "{HEAD}{machines}\nresource \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
-         machines = {{ {} }}\n  {deployment}\n}}\n",
+        "{HEAD}{machines}\nresource \"nixos_deployment\" \"site\" {{\n  network = \
+         \"${{path.module}}/network.nix\"\n  machines = {{ {} }}\n  {deployment}\n}}\n",
         targets.join(", ")
     )
 }
@@ -45,8 +45,8 @@ pub(crate) const HEAD: &str =
 pub(crate) fn machine(world: &World, name: &str, more: &str) -> String {
     let host = world.lab.host(name);
     format!(
-        "resource \"nixos_machine\" \"{name}\" {{\n  name = \"{name}\"\n  ssh = {{ host = \"{}\", host_public_key = \"{}\" }}\n  \
-         {more}\n}}\n",
+        "resource \"nixos_machine\" \"{name}\" {{\n  name = \"{name}\"\n  ssh = {{ host = \"{}\", \
+         host_public_key = \"{}\" }}\n  {more}\n}}\n",
         host.address(),
         host.host_public_key()
     )

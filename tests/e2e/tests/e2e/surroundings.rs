@@ -13,7 +13,9 @@ const CASES: [(&str, &str); 9] = [
     ("mount -t tmpfs -o size=1M tmpfs /tmp", "mount -t tmpfs -o size=1M tmpfs /tmp"),
     ("true", "printf 'export TMPDIR=/no/such\\nunset HOME\\n' >/root/.bashrc"),
     (
-        "export TMPDIR=/tmp/a-directory-with-a-name-that-is-much-too-long-for-a-socket/and-that-goes-on-and-on-and-on; mkdir -p $TMPDIR",
+        "export \
+         TMPDIR=/tmp/a-directory-with-a-name-that-is-much-too-long-for-a-socket/and-that-goes-on-and-on-and-on; \
+         mkdir -p $TMPDIR",
         "true",
     ),
 ];
@@ -29,8 +31,8 @@ fn surroundings_do_not_matter() {
         let done = web.exec(&["sh", "-ec", there]).unwrap();
         assert!(done.success, "{there}: {}", done.stderr);
         let script = format!(
-            "{here}\nexport NIX_PATH=nixpkgs=/root/mini-nixos TF_CLI_CONFIG_FILE=/root/.terraformrc TF_CLI_ARGS=-no-color\n\
-             terraform -chdir={} apply -auto-approve -input=false",
+            "{here}\nexport NIX_PATH=nixpkgs=/root/mini-nixos TF_CLI_CONFIG_FILE=/root/.terraformrc \
+             TF_CLI_ARGS=-no-color\nterraform -chdir={} apply -auto-approve -input=false",
             e2e::DIRECTORY
         );
         let output = control.command(&["sh", "-c", &script]).output().unwrap();

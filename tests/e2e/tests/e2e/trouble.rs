@@ -59,8 +59,9 @@ fn a_limit_of_time_ends_an_evaluation_too() {
 fn a_machine_that_never_answers_is_not_created() {
     let world = world(&[]);
     let main = format!(
-        "{HEAD}provider \"nixos\" {{ ssh = {{ connect_timeout = \"1s\" }} }}\nresource \"nixos_machine\" \"gone\" {{\n  name = \"gone\"\n  \
-         ssh = {{ host = \"10.88.0.99\" }}\n  timeouts = {{ create = \"3s\" }}\n}}\n"
+        "{HEAD}provider \"nixos\" {{ ssh = {{ connect_timeout = \"1s\" }} }}\nresource \"nixos_machine\" \
+         \"gone\" {{\n  name = \"gone\"\n  ssh = {{ host = \"10.88.0.99\" }}\n  timeouts = {{ create = \
+         \"3s\" }}\n}}\n"
     );
     set_up(&world, &main, "");
     fails_saying(&apply(&world), &["Machine \"gone\" cannot be reached", "10.88.0.99", "ssh = "]);
@@ -92,7 +93,13 @@ fn only_the_right_host_key_is_accepted() {
     no_changes(&world);
     let known = world.lab.control().exec(&["ls", "-A", "/root/.ssh"]).unwrap().stdout;
     assert!(!known.contains("known_hosts"), "the user's own known_hosts is left alone: {known}");
-    web.exec(&["sh", "-c", "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; systemctl restart ssh"]).unwrap();
+    web.exec(&[
+        "sh",
+        "-c",
+        "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key; \
+                            systemctl restart ssh",
+    ])
+    .unwrap();
     let run = plan(&world);
     succeeds(&run);
     says(
@@ -113,7 +120,8 @@ fn missing_tools_are_named() {
     // PATH with everything but the one tool.
     let without = |tool: &str| {
         let script = format!(
-            "rm -rf /root/bin; mkdir /root/bin; for f in /usr/bin/* /usr/local/bin/*; do ln -sf $f /root/bin/; done; rm -f /root/bin/{tool}*"
+            "rm -rf /root/bin; mkdir /root/bin; for f in /usr/bin/* /usr/local/bin/*; do ln -sf $f \
+             /root/bin/; done; rm -f /root/bin/{tool}*"
         );
         control.exec(&["sh", "-c", &script]).unwrap();
     };
@@ -203,10 +211,10 @@ fn a_provider_that_is_killed_leaves_no_key_behind() {
     let secret = key.lines().nth(2).unwrap();
     // Nobody has this address: the provider tries to connect for as long as it is let.
     let main = format!(
-        "{HEAD}variable \"key\" {{\n  type = string\n  ephemeral = true\n}}\n\
-         provider \"nixos\" {{ ssh = {{ private_keys = {{ admin = var.key }} }} }}\n\
-         resource \"nixos_machine\" \"web\" {{\n  name = \"web\"\n  ssh = {{ host = \"10.88.0.99\", key = \"admin\", \
-         host_key_policy = \"off\", bastion = {{ host = \"10.88.0.98\", key = \"admin\" }} }}\n}}\n"
+        "{HEAD}variable \"key\" {{\n  type = string\n  ephemeral = true\n}}\nprovider \"nixos\" {{ ssh = \
+         {{ private_keys = {{ admin = var.key }} }} }}\nresource \"nixos_machine\" \"web\" {{\n  name = \
+         \"web\"\n  ssh = {{ host = \"10.88.0.99\", key = \"admin\", host_key_policy = \"off\", bastion = \
+         {{ host = \"10.88.0.98\", key = \"admin\" }} }}\n}}\n"
     );
     world.write("main.tf", &main).unwrap();
     succeeds(&world.terraform(&["init"]));
@@ -238,10 +246,12 @@ fn an_agent_that_is_not_whole_is_brought_again_and_old_ones_go() {
     set_up(&world, &site(&world, &["web"], ""), &one(""));
     succeeds(&apply(&world));
     // What a power cut may leave: the shell takes an empty file for a program that succeeds.
-    let script = "cd /var/lib/nixos-agent/bin && : >\"$(echo */nixos-agent)\" && mkdir old needed recent && \
-        for one in old needed recent; do printf '#!/bin/sh\\n' >$one/nixos-agent; chmod 755 $one/nixos-agent; done && \
-        touch -d '10 days ago' old/nixos-agent needed/nixos-agent && mkdir -p /run/systemd/transient && \
-        printf '[Service]\\nExecStart=/var/lib/nixos-agent/bin/needed/nixos-agent run x\\n' >/run/systemd/transient/x.service";
+    let script = "cd /var/lib/nixos-agent/bin && : >\"$(echo */nixos-agent)\" && mkdir old needed recent \
+                  && for one in old needed recent; do printf '#!/bin/sh\\n' >$one/nixos-agent; chmod 755 \
+                  $one/nixos-agent; done && touch -d '10 days ago' old/nixos-agent needed/nixos-agent && \
+                  mkdir -p /run/systemd/transient && printf \
+                  '[Service]\\nExecStart=/var/lib/nixos-agent/bin/needed/nixos-agent run x\\n' \
+                  >/run/systemd/transient/x.service";
     let made = web.exec(&["sh", "-c", script]).unwrap();
     assert!(made.success, "{}", made.stderr);
     for text in ["a", "b"] {
@@ -259,7 +269,8 @@ fn users_of_a_machine_cannot_keep_deployments_away() {
     let web = world.lab.host("web");
     set_up(&world, &site(&world, &["web"], ""), &one(""));
     succeeds(&apply(&world));
-    let hold = "for lock in /run/nixos-agent/lock /run/nixos-agent.lock; do [ -e $lock ] || exit 0; flock -n $lock true && exit 9; done; true";
+    let hold = "for lock in /run/nixos-agent/lock /run/nixos-agent.lock; do [ -e $lock ] || exit 0; flock \
+                -n $lock true && exit 9; done; true";
     let as_user = ["setpriv", "--reuid=daemon", "--regid=daemon", "--clear-groups", "sh", "-c", hold];
     assert!(web.exec(&as_user).unwrap().success, "a user could hold the lock");
     let looks = web.exec(&["stat", "-c", "%a", "/run/nixos-agent", "/run/nixos-agent/lock"]).unwrap().stdout;

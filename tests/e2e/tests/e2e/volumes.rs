@@ -1,5 +1,5 @@
-//! Whether a machine uses a volume, asked of a real kernel about real block devices: on a virtual machine with `NVMe` disks whose serial
-//! numbers are ids of volumes, as on EC2.
+//! Whether a machine uses a volume, asked of a real kernel about real block devices: on a virtual machine with `NVMe`
+//! disks whose serial numbers are ids of volumes, as on EC2.
 
 use e2e::World;
 use lab::{BootLoader, Host, HostOptions};
@@ -50,8 +50,8 @@ fn a_volume_is_in_use_when_the_kernel_says_so() {
         ),
         ("mkswap -q DEV; swapon DEV", "swapoff DEV", "swap"),
         (
-            "wipefs -qa DEV; echo start=2048 | sfdisk -q DEV; until [ -b DEVp1 ]; do sleep 0.1; done; mkfs.ext4 -q DEVp1; \
-             mount DEVp1 /mnt",
+            "wipefs -qa DEV; echo start=2048 | sfdisk -q DEV; until [ -b DEVp1 ]; do sleep 0.1; done; \
+             mkfs.ext4 -q DEVp1; mount DEVp1 /mnt",
             "umount /mnt; wipefs -qa DEV; blockdev --rereadpt DEV",
             "mounted at /mnt",
         ),
@@ -61,8 +61,8 @@ fn a_volume_is_in_use_when_the_kernel_says_so() {
             "/dev/mapper/data-files",
         ),
         (
-            "echo secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --key-file - DEV; \
-             echo secret | cryptsetup open --key-file - DEV vault",
+            "echo secret | cryptsetup luksFormat -q --pbkdf pbkdf2 --pbkdf-force-iterations 1000 \
+             --key-file - DEV; echo secret | cryptsetup open --key-file - DEV vault",
             "cryptsetup close vault; wipefs -qa DEV",
             "/dev/mapper/vault",
         ),
@@ -74,8 +74,9 @@ fn a_volume_is_in_use_when_the_kernel_says_so() {
         ),
         // As a ZFS pool has its devices, of which nothing but the kernel knows.
         (
-            "systemd-run -q --unit=holder perl -e 'use Fcntl; sysopen(F, \"DEV\", O_RDWR | O_EXCL) or die; sleep 1000'; \
-             until ls -l /proc/$(systemctl show -P MainPID holder)/fd | grep -q DEV; do sleep 0.1; done",
+            "systemd-run -q --unit=holder perl -e 'use Fcntl; sysopen(F, \"DEV\", O_RDWR | O_EXCL) or die; \
+             sleep 1000'; until ls -l /proc/$(systemctl show -P MainPID holder)/fd | grep -q DEV; do sleep \
+             0.1; done",
             "systemctl stop holder",
             "",
         ),

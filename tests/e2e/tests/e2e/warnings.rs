@@ -13,9 +13,10 @@ const DEFAULTS: &str = "nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVer
 fn a_plan_shows_each_warning_once() {
     let world = world(&["db", "web"]);
     let network = format!(
-        "{{ defaults = {{ lib, ... }}: {{ {DEFAULTS} warnings = [ \"services.foo is old,\\nuse services.bar\" ];\n\
-         environment.etc.x.text = lib.warn \"of lib.warn\" \"x\"; environment.etc.y.text = builtins.trace \"only traced\" \"y\"; }};\n\
-         db = {{ }}; web.warnings = [ \"of web alone\" ]; }}"
+        "{{ defaults = {{ lib, ... }}: {{ {DEFAULTS} warnings = [ \"services.foo is old,\\nuse \
+         services.bar\" ];\nenvironment.etc.x.text = lib.warn \"of lib.warn\" \"x\"; \
+         environment.etc.y.text = builtins.trace \"only traced\" \"y\"; }};\ndb = {{ }}; web.warnings = [ \
+         \"of web alone\" ]; }}"
     );
     set_up(&world, &site(&world, &["db", "web"], ""), &network);
     let all = ["services.foo is old,", "of lib.warn", "of web alone"];
@@ -45,7 +46,8 @@ fn what_was_warned_of_is_remembered_with_the_machine() {
     let flake = format!(
         "{{\n  inputs.nixpkgs.url = \"path:/root/mini-nixos\";\n  outputs = {{ self, nixpkgs }}: {{\n    \
          nixosConfigurations.web = nixpkgs.lib.nixosSystem {{ modules = [ ({{ lib, ... }}: {{ {DEFAULTS}\n      \
-         warnings = [ \"of NixOS\" ]; environment.etc.x.text = lib.warn \"of lib.warn\" \"x\"; }}) ]; }};\n  }};\n}}\n"
+         warnings = [ \"of NixOS\" ]; environment.etc.x.text = lib.warn \"of lib.warn\" \"x\"; }}) ]; \
+         }};\n  }};\n}}\n"
     );
     control.write_file("/root/flake/flake.nix", flake).unwrap();
     let lock =
@@ -67,8 +69,9 @@ fn what_was_warned_of_is_remembered_with_the_machine() {
 fn an_error_hides_no_warning() {
     let world = world(&["db", "web"]);
     let network = format!(
-        "{{ defaults = {{ {DEFAULTS} }}; db.warnings = [ \"of db\" ];\n\
-         web = {{ lib, ... }}: {{ environment.etc.x.text = lib.warn \"it will fail\" (builtins.trace \"here\" (throw \"on purpose\")); }}; }}"
+        "{{ defaults = {{ {DEFAULTS} }}; db.warnings = [ \"of db\" ];\nweb = {{ lib, ... }}: {{ \
+         environment.etc.x.text = lib.warn \"it will fail\" (builtins.trace \"here\" (throw \"on \
+         purpose\")); }}; }}"
     );
     set_up(&world, &site(&world, &["db", "web"], ""), &network);
     let run = plan(&world);

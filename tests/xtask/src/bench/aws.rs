@@ -1,4 +1,5 @@
-//! What a refresh of many machines on AWS costs: requests, and time against a client that asks for one machine after the other.
+//! What a refresh of many machines on AWS costs: requests, and time against a client that asks for one machine after
+//! the other.
 
 use std::time::{Duration, Instant};
 
@@ -69,11 +70,13 @@ resource "nixos_machine" "all" {{
         one_by_one.push(each_by_itself(&cloud));
     }
     println!(
-        "plan without changes                 {:>7.0} ms  ({requests} requests; every machine is logged in to as well)",
+        "plan without changes                 {:>7.0} ms  ({requests} requests; every machine is logged in \
+         to as well)",
         millis(median(plans))
     );
     println!(
-        "the same questions one by one        {:>7.0} ms  ({} requests, {PARALLEL} at a time, without any login)",
+        "the same questions one by one        {:>7.0} ms  ({} requests, {PARALLEL} at a time, without any \
+         login)",
         millis(median(one_by_one)),
         MACHINES * 2
     );

@@ -42,7 +42,8 @@ pub(crate) fn bench() -> Result<(), TaskError> {
     }
     let (with, without) = (median(ours), median(theirs));
     println!(
-        "start, handshake, schema, end        {:>7.0} ms  (terraform providers schema, with and without: {:.0} and {:.0} ms)",
+        "start, handshake, schema, end        {:>7.0} ms  (terraform providers schema, with and without: \
+         {:.0} and {:.0} ms)",
         millis(with.saturating_sub(without)),
         millis(with),
         millis(without)
@@ -80,15 +81,17 @@ fn deploying(world: &World) -> Result<(), TaskError> {
     let (control, web) = (world.lab.control(), world.lab.host("web"));
     let network = control.read_file(&format!("{}/network.nix", e2e::DIRECTORY))?;
     let unit = "The web server";
-    let plain = "{ mark }: (import /root/mini-nixos/nixos/lib/eval-config.nix { modules = [ ({ pkgs, ... }: { nixpkgs.hostPlatform = \
-        \"x86_64-linux\"; system.stateVersion = \"24.11\"; networking.hostName = \"web\"; systemd.services.web = { description = mark; \
-        wantedBy = [ \"multi-user.target\" ]; serviceConfig.ExecStart = \"${pkgs.busybox}/bin/busybox httpd -f -p 80 -h /etc\"; }; }) ]; \
-        }).config.system.build.toplevel";
+    let plain = "{ mark }: (import /root/mini-nixos/nixos/lib/eval-config.nix { modules = [ ({ pkgs, ... \
+                 }: { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; \
+                 networking.hostName = \"web\"; systemd.services.web = { description = mark; wantedBy = [ \
+                 \"multi-user.target\" ]; serviceConfig.ExecStart = \"${pkgs.busybox}/bin/busybox httpd -f \
+                 -p 80 -h /etc\"; }; }) ]; }).config.system.build.toplevel";
     control.write_file("/root/bench/plain.nix", plain)?;
     let by_hand = format!(
-        "set -e; export NIX_SSHOPTS='-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR'; \
-         system=$(nix-build --no-out-link /root/bench/plain.nix --argstr mark \"$1\"); nix copy --to ssh://root@{0} $system; \
-         ssh $NIX_SSHOPTS root@{0} \"nix-env -p /nix/var/nix/profiles/system --set $system && $system/bin/switch-to-configuration switch\"",
+        "set -e; export NIX_SSHOPTS='-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o \
+         LogLevel=ERROR'; system=$(nix-build --no-out-link /root/bench/plain.nix --argstr mark \"$1\"); \
+         nix copy --to ssh://root@{0} $system; ssh $NIX_SSHOPTS root@{0} \"nix-env -p \
+         /nix/var/nix/profiles/system --set $system && $system/bin/switch-to-configuration switch\"",
         web.address()
     );
     let logins = || -> Result<usize, TaskError> {
@@ -137,7 +140,8 @@ fn deploying(world: &World) -> Result<(), TaskError> {
     }
     let (ours, theirs) = (median(ours), median(theirs));
     println!(
-        "\napply, one unit of two machines      {:>7.0} ms  ({:.1} x nix-build, nix copy, switch by hand: {:.0} ms)",
+        "\napply, one unit of two machines      {:>7.0} ms  ({:.1} x nix-build, nix copy, switch by hand: \
+         {:.0} ms)",
         millis(ours),
         millis(ours) / millis(theirs),
         millis(theirs)
@@ -180,7 +184,8 @@ fn evaluation(world: &World) -> Result<(), TaskError> {
     control.write_file("/root/bench/evaluate", bytes)?;
     control.exec(&["chmod", "755", "/root/bench/evaluate"])?;
     println!(
-        "\nevaluation, median of {EVALUATIONS}     plain nix   ours, cold   watched, cold   first change   another change   nothing changed"
+        "\nevaluation, median of {EVALUATIONS}     plain nix   ours, cold   watched, cold   first change   \
+         another change   nothing changed"
     );
     for size in [1, 10, 50] {
         let directory = format!("/root/bench/{size}");
@@ -189,8 +194,9 @@ fn evaluation(world: &World) -> Result<(), TaskError> {
         for n in 0..size {
             control.write_file(&format!("{directory}/m{n}.nix"), machine(n, ""))?;
         }
-        let plain = "builtins.mapAttrs (name: file: (import /root/mini-nixos/nixos/lib/eval-config.nix { modules = [ file { \
-            networking.hostName = name; } ]; }).config.system.build.toplevel.drvPath) (import ./network.nix)";
+        let plain = "builtins.mapAttrs (name: file: (import /root/mini-nixos/nixos/lib/eval-config.nix { \
+                     modules = [ file { networking.hostName = name; } ]; \
+                     }).config.system.build.toplevel.drvPath) (import ./network.nix)";
         control.write_file(&format!("{directory}/plain.nix"), plain)?;
         let timed = |words: &[&str]| {
             let start = Instant::now();
@@ -219,7 +225,8 @@ fn evaluation(world: &World) -> Result<(), TaskError> {
         }
         let [plain, cold, watched, first, another, same] = columns.map(|times| millis(median(times)));
         println!(
-            "{size:>3} machines              {plain:>9.0} ms {cold:>9.0} ms {watched:>12.0} ms {first:>11.0} ms {another:>13.0} ms {same:>14.0} ms"
+            "{size:>3} machines              {plain:>9.0} ms {cold:>9.0} ms {watched:>12.0} ms \
+             {first:>11.0} ms {another:>13.0} ms {same:>14.0} ms"
         );
     }
     Ok(())

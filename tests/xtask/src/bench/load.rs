@@ -1,4 +1,5 @@
-//! What programs need while something is done, seen from outside: all processes of the lab's hosts are processes of this machine.
+//! What programs need while something is done, seen from outside: all processes of the lab's hosts are processes of
+//! this machine.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;

@@ -1,8 +1,9 @@
 //! One deployment with up to a thousand machines in its map: plan, apply, refresh, and what the provider needs for it.
 //!
-//! There are not a thousand hosts: a few real ones answer at many addresses each, and what is applied is `push`, which machines at
-//! one host do not disturb each other with. Every node is evaluated by itself, and every machine is logged in to and gets its closure;
-//! but ten machines at a time have the same configuration, or most of an apply would be Nix building a thousand systems.
+//! There are not a thousand hosts: a few real ones answer at many addresses each, and what is applied is `push`,
+//! which machines at one host do not disturb each other with. Every node is evaluated by itself, and every machine is
+//! logged in to and gets its closure; but ten machines at a time have the same configuration, or most of an apply
+//! would be Nix building a thousand systems.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -36,8 +37,8 @@ pub(crate) fn bench() -> Result<(), TaskError> {
         control.exec(&["ip", "route", "add", &network, "via", &rack.address().to_string()])?;
     }
     println!(
-        "\none deployment           plan, new   (plain nix)   apply, push   plan, same   (ssh true)   plan, one changed   \
-         provider's memory   ssh at once"
+        "\none deployment           plan, new   (plain nix)   apply, push   plan, same   (ssh true)   \
+         plan, one changed   provider's memory   ssh at once"
     );
     for size in SIZES {
         println!("{size:>4} machines {}", measure(&world, size)?);
@@ -63,7 +64,8 @@ fn measure(world: &World, size: usize) -> Result<String, TaskError> {
         text
     });
     world.write("network.nix", &format!("{{\n{nodes}}}\n"))?;
-    let plain = "builtins.mapAttrs (name: file: (import /root/mini-nixos/nixos/lib/eval-config.nix { modules = [ file ]; }).config.system.build.toplevel.drvPath) (import ./network.nix)";
+    let plain = "builtins.mapAttrs (name: file: (import /root/mini-nixos/nixos/lib/eval-config.nix { \
+                 modules = [ file ]; }).config.system.build.toplevel.drvPath) (import ./network.nix)";
     world.write("plain.nix", plain)?;
     let by_hand = |script: &str| {
         let start = Instant::now();
@@ -82,8 +84,8 @@ fn measure(world: &World, size: usize) -> Result<String, TaskError> {
     let push = run(&["apply", "-auto-approve"])?;
     let same = run(&["plan", "-detailed-exitcode"])?;
     let logins = by_hand(&format!(
-        "xargs -P {AT_ONCE} -I ADDRESS ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR root@ADDRESS true \
-         < addresses"
+        "xargs -P {AT_ONCE} -I ADDRESS ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o \
+         LogLevel=ERROR root@ADDRESS true < addresses"
     ))?;
     world.write("m0.nix", &machine(0, "changed"))?;
     let changed = run(&["plan"])?;

@@ -1,5 +1,5 @@
-//! What the protocol costs by itself: a resource with a map of machines and a map of what they run, made and changed under real
-//! Terraform, against Terraform's own `terraform_data` with the same map in the same minute.
+//! What the protocol costs by itself: a resource with a map of machines and a map of what they run, made and changed
+//! under real Terraform, against Terraform's own `terraform_data` with the same map in the same minute.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,7 +20,8 @@ pub(crate) fn bench() -> Result<(), TaskError> {
         cargo(&["build", "--quiet", "--locked", "--release", "-p", "tfplugin", "--example", "kitchen"]);
     run(&mut build, "building the example")?;
     println!(
-        "\nprotocol alone, median of {RUNS}      schema   plan, new   apply, new   plan, same   apply, changed   provider's memory"
+        "\nprotocol alone, median of {RUNS}      schema   plan, new   apply, new   plan, same   apply, \
+         changed   provider's memory"
     );
     for size in SIZES {
         let ours = measure(&terraform, size, Kind::Ours)?;
@@ -91,8 +92,8 @@ impl Site {
         std::fs::write(path("terraform.rc"), config).map_err(failed())?;
         let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBTyvGbZ3pAkVHcNNoWqDgkwrxXbBuZSvXxgrBmX1234";
         let machines = format!(
-            "{{ for n in range({size}) : \"machine-${{n}}\" => {{ host = \"192.0.2.${{n % 250}}\", port = 22, user = \"root\", \
-             host_public_key = \"{key}\" }} }}"
+            "{{ for n in range({size}) : \"machine-${{n}}\" => {{ host = \"192.0.2.${{n % 250}}\", port = \
+             22, user = \"root\", host_public_key = \"{key}\" }} }}"
         );
         let resource = match kind {
             Kind::Ours => format!(
@@ -100,7 +101,8 @@ impl Site {
             ),
             Kind::Terraform => {
                 format!(
-                    "resource \"terraform_data\" \"all\" {{\n  input = {{ order = var.order, machines = {machines} }}\n}}\n"
+                    "resource \"terraform_data\" \"all\" {{\n  input = {{ order = var.order, machines = \
+                     {machines} }}\n}}\n"
                 )
             }
         };

@@ -1,7 +1,8 @@
 //! Every configuration that a reader may copy: the examples, and the blocks of the documentation.
 //!
-//! A block of `terraform` is complete, and so is each small file among the examples, but for saying where the provider comes from. A block
-//! of `hcl` is a fragment that cannot be validated here; the line before it says why: `<!-- not validated: REASON -->`.
+//! A block of `terraform` is complete, and so is each small file among the examples, but for saying where the
+//! provider comes from. A block of `hcl` is a fragment that cannot be validated here; the line before it says why:
+//! `<!-- not validated: REASON -->`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

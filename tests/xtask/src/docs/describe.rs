@@ -1,5 +1,5 @@
-//! Schemas in Markdown, in the form that readers of the Terraform registry know: one list of attributes for each of required, optional
-//! and read-only, and a section of its own, with an anchor, for everything that is nested.
+//! Schemas in Markdown, in the form that readers of the Terraform registry know: one list of attributes for each of
+//! required, optional and read-only, and a section of its own, with an anchor, for everything that is nested.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Examples in `terraform-examples`, as the registry's own generator lays them out: `resources/nixos_machine/resource.tf`, further
-//! files beside it, and `import.sh` and `import.tf`.
+//! Examples in `terraform-examples`, as the registry's own generator lays them out:
+//! `resources/nixos_machine/resource.tf`, further files beside it, and `import.sh` and `import.tf`.
 
 use std::path::{Path, PathBuf};
 

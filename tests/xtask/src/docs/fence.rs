@@ -43,7 +43,8 @@ pub(crate) fn fences(document: &str) -> Result<Vec<Fence>, Unclosed> {
     Ok(found)
 }
 
-/// Joins runs of empty lines, except in fenced blocks, and ends the document with one line break. Templates need not care.
+/// Joins runs of empty lines, except in fenced blocks, and ends the document with one line break. Templates need not
+/// care.
 pub(crate) fn tidy(document: &str) -> String {
     let mut tidy = String::new();
     let mut fence: Option<Opening> = None;

@@ -1,7 +1,7 @@
-//! The documentation in `docs/` that nobody writes by hand: a page for each thing the provider has, in the Terraform registry's layout.
-//! It is made from the schemas of the built provider, the templates in `provider/docs` and the examples in `terraform-examples`; and it
-//! is checked that nothing of it is out of date, and that every configuration shown anywhere is one that Terraform accepts. Guides are
-//! written by hand, and only checked.
+//! The documentation in `docs/` that nobody writes by hand: a page for each thing the provider has, in the Terraform
+//! registry's layout. It is made from the schemas of the built provider, the templates in `provider/docs` and the
+//! examples in `terraform-examples`; and it is checked that nothing of it is out of date, and that every
+//! configuration shown anywhere is one that Terraform accepts. Guides are written by hand, and only checked.
 
 mod collect;
 mod describe;

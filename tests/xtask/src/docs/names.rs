@@ -1,5 +1,5 @@
-//! Names in nested attributes. Terraform drops what the schema of one does not have without a word (`rollout = { max_failure = 1 }`), so
-//! `terraform validate` does not find a misspelt one.
+//! Names in nested attributes. Terraform drops what the schema of one does not have without a word (`rollout = {
+//! max_failure = 1 }`), so `terraform validate` does not find a misspelt one.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +53,8 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// The value of a nested attribute: an object, or a collection of them. What is computed otherwise is not looked at.
+    /// The value of a nested attribute: an object, or a collection of them. What is computed otherwise is not looked
+    /// at.
     fn value(&mut self, value: &Expression, nested: &NestedType, path: &str) {
         match (value, nested.nesting_mode) {
             (Expression::Parenthesis(inner), _) => self.value(inner.inner(), nested, path),

@@ -1,5 +1,5 @@
-//! The pages that the registry shows: which there are, and what they are made of. Each is rendered from a template in `provider/docs`,
-//! its own (`resources/machine.md.tmpl`) or that of its kind (`page.md.tmpl`, `function.md.tmpl`).
+//! The pages that the registry shows: which there are, and what they are made of. Each is rendered from a template in
+//! `provider/docs`, its own (`resources/machine.md.tmpl`) or that of its kind (`page.md.tmpl`, `function.md.tmpl`).
 
 use std::path::{Path, PathBuf};
 

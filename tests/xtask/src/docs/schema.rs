@@ -1,4 +1,5 @@
-//! What `terraform providers schema -json` prints, as far as it is documented. Terraform leaves out what is false or empty.
+//! What `terraform providers schema -json` prints, as far as it is documented. Terraform leaves out what is false or
+//! empty.
 
 use std::collections::BTreeMap;
 

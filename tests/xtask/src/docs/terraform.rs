@@ -1,4 +1,5 @@
-//! Terraform with the provider that was just built, and nothing from elsewhere: its programs answer here what they answer a user.
+//! Terraform with the provider that was just built, and nothing from elsewhere: its programs answer here what they
+//! answer a user.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,8 +21,8 @@ pub(crate) const REQUIREMENT: &str = "terraform {
 /// The first version that tells all that pages have.
 const OLDEST: (u32, u32) = (1, 11);
 
-/// A directory in which `terraform init` has been run. Every configuration of ours is validated with what it has installed, because
-/// installing takes longer than validating.
+/// A directory in which `terraform init` has been run. Every configuration of ours is validated with what it has
+/// installed, because installing takes longer than validating.
 #[derive(Debug)]
 pub(crate) struct Terraform {
     program: PathBuf,
@@ -63,7 +64,8 @@ impl Terraform {
         let directory = tempfile::tempdir().map_err(TaskError::io("a temporary directory"))?;
         let terraform = Self { program: e2e::terraform()?, directory };
         let config = format!(
-            "disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{ path = {:?} }}\n}}\n",
+            "disable_checkpoint = true\nprovider_installation {{\n  filesystem_mirror {{ path = {:?} \
+             }}\n}}\n",
             mirror.display().to_string()
         );
         let root = terraform.directory.path();

@@ -93,7 +93,8 @@ fn a_data_source_says_that_it_is_deprecated() {
 #[test]
 fn a_template_of_its_own_fills_the_parts_of_a_page() {
     let repository = Repository::new();
-    let template = "{% extends \"page.md.tmpl\" %}{% block subcategory %}AWS{% endblock %}{% block details %}More about {{ name }}.{% endblock %}";
+    let template = "{% extends \"page.md.tmpl\" %}{% block subcategory %}AWS{% endblock %}{% block details \
+                    %}More about {{ name }}.{% endblock %}";
     repository.write("provider/docs/data-sources/look.md.tmpl", template);
 
     let page = repository.page("data-sources/look.md");
@@ -108,7 +109,8 @@ fn what_has_no_example_is_named_with_the_file_it_should_be_in() {
     repository.remove("terraform-examples/resources/nixos_thing/resource.tf");
     repository.remove("terraform-examples/functions/to_nix/function.tf");
     let expected = [
-        "terraform-examples/resources/nixos_thing/resource.tf is missing: nixos_thing (resource) needs an example",
+        "terraform-examples/resources/nixos_thing/resource.tf is missing: nixos_thing (resource) needs an \
+         example",
         "terraform-examples/functions/to_nix/function.tf is missing: to_nix (function) needs an example",
     ];
     assert_eq!(repository.problems(), expected);

@@ -1,5 +1,5 @@
-//! Terraform's own judgement on every configuration of the documentation: `terraform validate`, which asks the provider, and
-//! `terraform fmt`; and ours on names that Terraform does not look at.
+//! Terraform's own judgement on every configuration of the documentation: `terraform validate`, which asks the
+//! provider, and `terraform fmt`; and ours on names that Terraform does not look at.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

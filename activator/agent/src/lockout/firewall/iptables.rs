@@ -1,20 +1,20 @@
 //! The script of nixpkgs' `firewall-iptables.nix`, with what `extraCommands` adds to it.
 //!
-//! What comes in goes from INPUT to `nixos-fw`, and what that does not accept to `nixos-fw-log-refuse`, from there to
-//! `nixos-fw-refuse`, which drops it.
+//! An incoming packet goes from INPUT to `nixos-fw`. What `nixos-fw` does not accept goes to `nixos-fw-log-refuse` and
+//! from there to `nixos-fw-refuse`, which drops it.
 
-use super::may_have;
+use super::ports::may_have;
 
-/// Chains that every packet comes through that nothing has accepted.
-const OURS: [&str; 4] = ["INPUT", "nixos-fw", "nixos-fw-log-refuse", "nixos-fw-refuse"];
+/// The chains that a refused packet goes through.
+const CHAINS: [&str; 4] = ["INPUT", "nixos-fw", "nixos-fw-log-refuse", "nixos-fw-refuse"];
 
-/// The two chains that refuse; taking something out of them may let everything in.
+/// The two chains that refuse. A rule that is removed from them may let everything in.
 const REFUSING: [&str; 2] = ["nixos-fw-log-refuse", "nixos-fw-refuse"];
 
-/// Programs that change the tables.
+/// Programs that change the tables of the kernel.
 const TABLES: [&str; 3] = ["ip46tables", "iptables", "ip6tables"];
 
-/// Words of the shell and programs that change nothing in the tables. What follows `do`, `then` and their like is a command of its own.
+/// Words of the shell and programs that change nothing in the tables.
 const HARMLESS: [&str; 14] = [
     "for",
     "done",
@@ -31,19 +31,23 @@ const HARMLESS: [&str; 14] = [
     "ip",
     "ip46tables()",
 ];
+/// Words of the shell that a command follows.
 const PREFIXES: [&str; 8] = ["do", "then", "else", "if", "elif", "while", "!", "{"];
 
 pub(super) fn refuses(script: &str, port: u16) -> bool {
     let script = script.replace("\\\n", " ");
     let mut firewall = Firewall::default();
-    script.lines().all(|line| firewall.take(line, port)) && firewall.is_closed()
+    script.lines().all(|line| firewall.read_line(line, port)) && firewall.is_closed()
 }
 
-/// How far the script has built the way from INPUT to the end.
+/// Which parts of the way from INPUT to the end the script has built so far.
 #[derive(Default)]
 struct Firewall {
+    /// INPUT leads to `nixos-fw`.
     begins: bool,
+    /// `nixos-fw` leads to `nixos-fw-log-refuse`.
     ends: bool,
+    /// `nixos-fw-refuse` drops.
     refuses: bool,
 }
 
@@ -52,8 +56,8 @@ impl Firewall {
         self.begins && self.ends && self.refuses
     }
 
-    /// Takes a line in; `false`: it is not understood, or may let connections to the port in.
-    fn take(&mut self, line: &str, port: u16) -> bool {
+    /// Reads a line; `false`: it is not understood, or may let connections to the port in.
+    fn read_line(&mut self, line: &str, port: u16) -> bool {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             return true;
@@ -70,7 +74,7 @@ impl Firewall {
             return HARMLESS.contains(program);
         }
         let rule = Rule { words: arguments };
-        // Other tables accept nothing, and what they rewrite arrives here as it is then.
+        // Other tables accept nothing. A packet that they rewrite arrives here rewritten.
         if rule.after(&["-t", "--table"]).is_some_and(|table| table != "filter") {
             return true;
         }
@@ -81,7 +85,7 @@ impl Firewall {
         let flushes =
             rule.position(&["-F", "--flush"]).map(|at| rule.words.get(at + 1).copied().unwrap_or_default());
         match (removes, flushes) {
-            // The beginning of the script: what was there before goes, and each chain is made anew.
+            // At the beginning of the script, which removes the old chains and makes new ones.
             (Some("\"$chain\""), _) | (_, Some("\"$chain\"")) if !self.begins && !self.refuses => true,
             (Some("INPUT"), _) => {
                 rule.position(&["-D", "--delete"]).is_some()
@@ -91,8 +95,8 @@ impl Firewall {
                 chain != "nixos-fw" && !REFUSING.contains(&chain) || (chain == "nixos-fw" && !self.ends)
             }
             (None, Some("")) => false,
-            (None, Some(chain)) => !OURS.contains(&chain),
-            // New chains, policies and lists.
+            (None, Some(chain)) => !CHAINS.contains(&chain),
+            // A new chain, a policy, or a listing.
             (None, None) => {
                 rule.position(&["-N", "-P", "-L", "-S", "-Z", "--new-chain", "--policy"]).is_some()
                     || arguments == ["-w", "\"$@\""]
@@ -101,8 +105,8 @@ impl Firewall {
     }
 
     fn add(&mut self, chain: &str, rule: &Rule<'_>, port: u16) -> bool {
-        if !OURS.contains(&chain) {
-            // It decides nothing unless a rule of ours leads there.
+        if !CHAINS.contains(&chain) {
+            // Another chain decides nothing unless a rule of these chains leads there.
             return true;
         }
         let is_unconditional = rule.words.len() == 4;
@@ -116,10 +120,10 @@ impl Firewall {
     }
 }
 
-/// The commands of a line, each in words. Quotes are not undone: a text that looks like an option is none.
+/// The commands of a line, each in words. Quotes are kept, so that a quoted text is not taken for an option.
 fn commands(line: &str) -> impl Iterator<Item = Vec<&str>> {
     let commands = line.split([';', '|', '&']).map(|command| command.split_whitespace().collect::<Vec<_>>());
-    // What `2>&1` leaves of itself.
+    // `2>&1` is cut at the `&`, which leaves a command `1`.
     commands.filter(|words| !words.is_empty() && words.as_slice() != ["1"])
 }
 
@@ -141,7 +145,7 @@ impl<'a> Rule<'a> {
         self.after(&["-j", "--jump", "-g", "--goto"])
     }
 
-    /// Whether it may let a new connection to the port in.
+    /// Whether the rule may let a new connection to the port in.
     fn may_accept(&self, port: u16) -> bool {
         const REFUSE: [&str; 12] = [
             "DROP",
@@ -160,7 +164,7 @@ impl<'a> Rule<'a> {
         if self.target().is_none_or(|target| REFUSE.contains(&target)) {
             return false;
         }
-        // What is not, and words within quotes, are not read.
+        // Negations and quoted words are not understood.
         if self.words.iter().any(|word| *word == "!" || word.starts_with(['\'', '"', '!'])) {
             return true;
         }

@@ -1,16 +1,16 @@
-//! What the firewall of a NixOS system lets through, as far as its script or its rules say so plainly.
+//! Whether the firewall of a NixOS system certainly refuses a port.
 //!
-//! "Certainly refused" needs every line to be understood: a line that is not makes the answer "not certain". Only the program that
-//! starts the firewall counts. The one that reloads it drops everything for a moment, and the one that stops it removes rules;
-//! neither says what holds while it runs.
+//! That is certain only where every line of the firewall's script or rules is understood. Only the programs that start
+//! the firewall count. The program that reloads it drops everything for a moment, and the program that stops it removes
+//! rules, so neither shows what the firewall does while it runs.
 
 mod iptables;
 mod nftables;
+mod ports;
 
-use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::unit;
+use super::unit_files::{programs_of, unit};
 
 /// Whether connections to a TCP port are certainly refused.
 pub(super) fn refuses(system: &Path, port: u16) -> bool {
@@ -21,8 +21,8 @@ pub(super) fn refuses(system: &Path, port: u16) -> bool {
     started(system, "nftables.service").is_some_and(|programs| nftables::refuses(&programs, port))
 }
 
-/// The programs that a unit of the system starts, with the files that they include. `None`: no target starts the unit, or a program of it
-/// cannot be read.
+/// The texts of the programs that run when a unit of the system starts, with the files that they include. `None`: no
+/// target starts the unit, or a program of it cannot be read.
 fn started(system: &Path, name: &str) -> Option<Vec<String>> {
     let unit = unit(system, name).filter(|_| is_wanted(system, name))?;
     let mut programs = vec![];
@@ -42,7 +42,7 @@ fn started(system: &Path, name: &str) -> Option<Vec<String>> {
 
 /// The programs that run when a unit starts.
 fn starters(unit: &str) -> impl Iterator<Item = &str> {
-    super::programs_of(unit, &["ExecStartPre", "ExecStart", "ExecStartPost"])
+    programs_of(unit, &["ExecStartPre", "ExecStart", "ExecStartPost"])
 }
 
 /// Whether a target of the system starts the unit.
@@ -54,26 +54,12 @@ fn is_wanted(system: &Path, name: &str) -> bool {
     })
 }
 
-/// `22`, or a range such as `8000:8080`. `None`: something else.
-fn ports_of(text: &str, between: char) -> Option<RangeInclusive<u16>> {
-    let (first, last) = text.split_once(between).unwrap_or((text, text));
-    Some(first.parse().ok()?..=last.parse().ok()?)
-}
-
-/// Whether a list of ports and ranges may have this one.
-fn may_have(list: &str, between: char, port: u16) -> bool {
-    list.split(',')
-        .map(str::trim)
-        .filter(|ports| !ports.is_empty())
-        .any(|ports| ports_of(ports, between).is_none_or(|ports| ports.contains(&port)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A system whose firewall is one of `shapes/`: what nixpkgs' modules write for it, without empty lines. A line that begins with
-    /// `+` is only there where port 22 is open, one with `-` only where it is closed.
+    /// A system whose firewall is one of `shapes/`: what nixpkgs' modules write for it, without empty lines. A line
+    /// that begins with `+` is there only if port 22 is open, and one with `-` only if it is closed.
     struct Shape {
         name: String,
         tool: &'static str,

@@ -1,11 +1,12 @@
 //! The rules of nixpkgs' `firewall-nftables.nix`, with what `extraInputRules` and other tables add to them.
 //!
-//! The chain `input` of the table `inet nixos-fw` drops what it does not accept, whatever other tables accept. It accepts replies itself
-//! and has `input-allow` decide about what is new.
+//! The chain `input` of the table `inet nixos-fw` drops what it does not accept, whatever other tables accept. It
+//! accepts replies itself, and sends new connections to the chain `input-allow`.
 
-use super::may_have;
+use super::ports::may_have;
 
-/// `programs` are those of the unit: rules for `nft`, and scripts that keep what takes the tables away again.
+/// Whether connections to a port are certainly refused. `programs` are the texts of the unit's programs: rules for
+/// `nft`, and scripts that keep the file of deletions.
 pub(super) fn refuses(programs: &[String], port: u16) -> bool {
     let is_for_nft = |program: &&String| {
         program
@@ -31,7 +32,7 @@ fn only_keeps_deletions(script: &str) -> bool {
     })
 }
 
-/// Where the module keeps what takes away the tables of the rules that hold.
+/// The file of deletions: the rules by which the module removes its tables again.
 const DELETIONS: &str = "/var/lib/nftables/deletions.nft";
 
 fn rules_refuse(rules: &str, port: u16) -> bool {
@@ -46,7 +47,7 @@ fn rules_refuse(rules: &str, port: u16) -> bool {
                 for part in parts {
                     let mut words = part.head.split_whitespace();
                     if words.next() != Some("chain") {
-                        // Sets and maps; what they are used for is seen there.
+                        // A set or a map. The rules that use it are looked at.
                         continue;
                     }
                     let Some(statements) = part.body.and_then(block) else { return false };
@@ -54,7 +55,7 @@ fn rules_refuse(rules: &str, port: u16) -> bool {
                 }
             }
             Some(_) if statement.head.starts_with("table ") => {}
-            // The module's own deletions, before anything is added.
+            // The deletions of the module itself, before it adds anything.
             _ if chains.is_empty() && is_deletion(statement.head) => {}
             _ => return false,
         }
@@ -66,7 +67,7 @@ fn rules_refuse(rules: &str, port: u16) -> bool {
     drops && of("input").chain(of("input-allow")).all(|statement| !statement.may_accept(port))
 }
 
-/// What takes the tables of the system before away.
+/// Whether a statement removes tables of the system before.
 fn is_deletion(head: &str) -> bool {
     head.starts_with("include ") && head.trim_end_matches('"').ends_with("deletions")
         || head.contains(DELETIONS)
@@ -75,7 +76,8 @@ fn is_deletion(head: &str) -> bool {
         || head.starts_with("table ") && head.split_whitespace().count() == 3
 }
 
-/// Without comments, and without texts that a rule carries with it: they are in quotes behind `comment` and `prefix`.
+/// The rules without comments, and without quoted texts behind `comment` and `prefix`, which mean nothing to the
+/// firewall.
 fn without_comments(rules: &str) -> String {
     let mut plain = String::with_capacity(rules.len());
     for line in rules.lines() {
@@ -103,14 +105,15 @@ fn without_comments(rules: &str) -> String {
 /// `HEAD` or `HEAD { BODY } TAIL`.
 #[derive(Debug)]
 struct Statement<'a> {
-    /// All of it where it has no block of its own.
+    /// What is before the braces, or all of a statement without a block.
     head: &'a str,
-    /// What is in the braces at its end.
+    /// What is in the braces; `None`: the statement has no block.
     body: Option<&'a str>,
 }
 
-/// The statements of a block. One ends with its line or a `;`, unless a brace is open, and with the brace that closes it where nothing
-/// follows. `None`: braces that do not match.
+/// The statements of a block; `None`: its braces do not match.
+///
+/// A statement ends with its line or with `;`, unless a brace is open.
 fn block(text: &str) -> Option<Vec<Statement<'_>>> {
     let mut statements = vec![];
     let (mut start, mut depth, mut opened) = (0, 0_u32, None);
@@ -128,7 +131,7 @@ fn block(text: &str) -> Option<Vec<Statement<'_>>> {
                     Some((text.get(start..open)?.trim(), inner.get(..inner.rfind('}')?)?))
                 });
                 match body {
-                    // Several sets in a line are no block.
+                    // A rule may have sets in braces, which are no block.
                     Some((head, body)) if !is_rule(head) => {
                         statements.push(Statement { head, body: Some(body) });
                     }
@@ -143,7 +146,7 @@ fn block(text: &str) -> Option<Vec<Statement<'_>>> {
     (depth == 0).then_some(statements)
 }
 
-/// Whether braces behind this are a set of a rule.
+/// Whether braces behind `head` are a set of a rule, and no block.
 fn is_rule(head: &str) -> bool {
     !["table", "chain", "set", "map", "flowtable", "counter", "quota", "limit", "ct"]
         .contains(&head.split_whitespace().next().unwrap_or_default())
@@ -151,7 +154,7 @@ fn is_rule(head: &str) -> bool {
 }
 
 impl Statement<'_> {
-    /// Whether it may let a new connection to the port in, or ask others who may.
+    /// Whether the statement may let a new connection to the port in, or send it to a chain that may.
     fn may_accept(&self, port: u16) -> bool {
         const DECIDE: [&str; 7] = ["accept", "jump", "goto", "vmap", "queue", "include", "continue"];
         const REPLIES: [&str; 2] = ["established", "related"];
@@ -164,7 +167,7 @@ impl Statement<'_> {
             return false;
         }
         if words.starts_with(&["ct", "state", "vmap"]) {
-            return !self.leaves_what_is_new_to_the_next();
+            return !self.maps_new_connections_to_input_allow();
         }
         let is_about = |keywords: &[&str], values: &[&str]| {
             operand(&words, keywords).is_some_and(|found| found.iter().all(|word| values.contains(word)))
@@ -183,8 +186,9 @@ impl Statement<'_> {
         ports.is_none_or(|ports| ports.iter().any(|one| may_have(one, '-', port)))
     }
 
+    /// Whether a map of states accepts replies only, and sends new connections nowhere but to `input-allow`:
     /// `ct state vmap { established : accept, new : jump input-allow, … }`.
-    fn leaves_what_is_new_to_the_next(&self) -> bool {
+    fn maps_new_connections_to_input_allow(&self) -> bool {
         let map = self.head.split(['{', '}']).nth(1).unwrap_or("?");
         let mut entries = map.split(',').map(str::trim).filter(|entry| !entry.is_empty());
         entries.all(|entry| {
@@ -196,7 +200,7 @@ impl Statement<'_> {
     }
 }
 
-/// What stands behind these words: a set, or one word.
+/// The words behind these keywords: those of a set, or one word.
 fn operand<'a>(words: &'a [&'a str], keywords: &[&str]) -> Option<&'a [&'a str]> {
     let at = words.windows(keywords.len()).position(|window| window == keywords)? + keywords.len();
     let rest = words.get(at..)?;

@@ -84,7 +84,8 @@ impl Part for Encryption {
         let rule = s3::ServerSideEncryptionRule::builder()
             .apply_server_side_encryption_by_default(built(ACTION)(default)?)
             .set_bucket_key_enabled(self.bucket_key_enabled.known().copied())
-            // S3 takes only whole rules. Which kinds of encryption are blocked, which this resource does not manage, stays as it is.
+            // S3 takes only whole rules. Which kinds of encryption are blocked, which this resource does not manage,
+            // stays as it is.
             .set_blocked_encryption_types(there.and_then(|there| there.blocked_encryption_types().cloned()))
             .build();
         let configuration = s3::ServerSideEncryptionConfiguration::builder().rules(rule).build();

@@ -110,8 +110,8 @@ impl LifecycleFilter {
             .build()
     }
 
-    /// The prefix of a rule that was written before S3 had filters. Without it the rule would come to mean the whole bucket when it is written
-    /// again.
+    /// The prefix of a rule that was written before S3 had filters. Without it the rule would come to mean the whole
+    /// bucket when it is written again.
     fn before_filters(rule: &s3::LifecycleRule) -> Option<Self> {
         #[expect(deprecated, reason = "S3 still returns it for rules that old tools have written")]
         let prefix = rule.prefix().filter(|prefix| !prefix.is_empty())?;

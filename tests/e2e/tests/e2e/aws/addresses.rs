@@ -1,5 +1,5 @@
-//! The addresses of a machine on EC2: from the first login on, and changed later. One real host answers at those that a test lets it
-//! have, and at no others.
+//! The addresses of a machine on EC2: from the first login on, and changed later. One real host answers at those that
+//! a test lets it have, and at no others.
 
 use aws_sdk_ec2::types::{NetworkInterface, Tag};
 use e2e::{Cloud, Weather, World};
@@ -54,8 +54,8 @@ fn addresses_in_the_subnet_are_chosen_at_creation() {
     let (world, cloud) = answering_at(&["10.88.1.7"]);
     let (ami, subnet) = (image(&cloud), cloud.subnet("eu-west-1", 1));
     let more = format!(
-        "subnet_id = \"{subnet}\"\n    private_ip = \"10.88.1.7\"\n    associate_public_ip_address = false\n    \
-         use_private_address = true"
+        "subnet_id = \"{subnet}\"\n    private_ip = \"10.88.1.7\"\n    associate_public_ip_address = \
+         false\n    use_private_address = true"
     );
     let main = |more: &str| format!("{}{}", head(&cloud), machine(&ami, more));
     set_up(&world, &main(&more), "");
@@ -69,7 +69,8 @@ fn addresses_in_the_subnet_are_chosen_at_creation() {
     says(&plan(&world), &["\"10.88.1.7\" -> \"10.88.1.8\" # forces replacement"]);
 }
 
-/// A subnet with IPv6 addresses, and with others or none; its id. The host that stands for all machines has all of them.
+/// A subnet with IPv6 addresses, and with others or none; its id. The host that stands for all machines has all of
+/// them.
 fn ipv6_subnet(world: &World, cloud: &Cloud, number: u8, alone: bool) -> String {
     let (control, rack) = (world.lab.control(), world.lab.host("rack"));
     // As large as moto's answer can count.
@@ -98,13 +99,14 @@ fn a_machine_with_ipv6_addresses_alone_is_a_machine() {
             "subnet_id = \"{subnet}\"\n    ipv6_address_count = {count}\n    use_ipv6_address = true"
         );
         format!(
-            "{}{}resource \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  machines = {{ db = \
-             nixos_machine.db.target }}\n}}\n",
+            "{}{}resource \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
+             machines = {{ db = nixos_machine.db.target }}\n}}\n",
             head(&cloud),
             machine(&ami, &more)
         )
     };
-    let network = "{ db = { config, ... }: { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; deployment.targetEnv = \"none\"; environment.etc.me.text = \
+    let network = "{ db = { config, ... }: { nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \
+                   \"24.11\"; deployment.targetEnv = \"none\"; environment.etc.me.text = \
                    config.networking.publicIPv6; }; }";
     set_up(&world, &main(1), network);
     succeeds(&apply(&world));
@@ -135,7 +137,8 @@ fn ipv6_addresses_are_chosen_beside_others() {
     let (ami, subnet) = (image(&cloud), ipv6_subnet(&world, &cloud, 2, false));
     let main = |addresses: &str, more: &str| {
         let more = format!(
-            "subnet_id = \"{subnet}\"\n    associate_public_ip_address = false\n    ipv6_addresses = [{addresses}]\n    {more}"
+            "subnet_id = \"{subnet}\"\n    associate_public_ip_address = false\n    ipv6_addresses = \
+             [{addresses}]\n    {more}"
         );
         format!("{}{}", head(&cloud), machine(&ami, &more))
     };

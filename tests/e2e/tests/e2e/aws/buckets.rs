@@ -114,8 +114,9 @@ fn a_bucket_that_was_adopted_half_way_is_not_deleted() {
     });
     let main = once(
         &weather,
-        "resource \"nixos_s3_bucket\" \"old\" {\n  bucket = \"heirloom\"\n  region = \"us-east-1\"\n  adopt_existing = true\n  \
-         force_destroy = true\n  object_ownership = \"BucketOwnerPreferred\"\n  versioning = \"Enabled\"\n}\n",
+        "resource \"nixos_s3_bucket\" \"old\" {\n  bucket = \"heirloom\"\n  region = \"us-east-1\"\n  \
+         adopt_existing = true\n  force_destroy = true\n  object_ownership = \"BucketOwnerPreferred\"\n  \
+         versioning = \"Enabled\"\n}\n",
     );
     set_up(&world, &main, "");
     weather.strike("S3 PUT versioning", Storm::FailedBefore);
@@ -154,8 +155,8 @@ fn a_bucket_that_was_adopted_half_way_outlives_its_resource() {
     });
     let main = once(
         &weather,
-        "resource \"nixos_s3_bucket\" \"old\" {\n  bucket = \"heirloom\"\n  region = \"us-east-1\"\n  adopt_existing = true\n  \
-         force_destroy = true\n  versioning = \"Enabled\"\n}\n",
+        "resource \"nixos_s3_bucket\" \"old\" {\n  bucket = \"heirloom\"\n  region = \"us-east-1\"\n  \
+         adopt_existing = true\n  force_destroy = true\n  versioning = \"Enabled\"\n}\n",
     );
     set_up(&world, &main, "");
     weather.strike("S3 PUT versioning", Storm::AnswerLost);
@@ -188,7 +189,8 @@ fn old_lifecycle_rules_keep_their_prefix() {
     });
     let bucket = |rules: &str| {
         format!(
-            "{}resource \"nixos_s3_bucket\" \"old\" {{\n  bucket = \"old\"\n  lifecycle_rules = [{rules}]\n}}\n",
+            "{}resource \"nixos_s3_bucket\" \"old\" {{\n  bucket = \"old\"\n  lifecycle_rules = \
+             [{rules}]\n}}\n",
             head(&cloud)
         )
     };
@@ -258,8 +260,9 @@ fn what_s3_does_not_know_yet_is_waited_for() {
     let world = world(&[]);
     let cloud = Cloud::start(&world, &[]).unwrap();
     let weather = Weather::over(&cloud, 1, 0);
-    let policy = "policy = jsonencode({ Version = \"2012-10-17\", Statement = [{ Effect = \"Allow\", Principal = { AWS = \
-                  \"arn:aws:iam::123456789012:role/new\" }, Action = [\"s3:GetObject\"], Resource = [\"arn:aws:s3:::assets/*\"] }] })";
+    let policy = "policy = jsonencode({ Version = \"2012-10-17\", Statement = [{ Effect = \"Allow\", \
+                  Principal = { AWS = \"arn:aws:iam::123456789012:role/new\" }, Action = \
+                  [\"s3:GetObject\"], Resource = [\"arn:aws:s3:::assets/*\"] }] })";
     set_up(
         &world,
         &once(
@@ -292,7 +295,8 @@ fn what_is_not_managed_outlives_a_change() {
     let cloud = Cloud::start(&world, &[]).unwrap();
     let main = |document: &str| {
         format!(
-            "{}resource \"nixos_s3_bucket\" \"b\" {{\n  bucket = \"site\"\n  website = {{ index_document = \"{document}\" }}\n}}\n",
+            "{}resource \"nixos_s3_bucket\" \"b\" {{\n  bucket = \"site\"\n  website = {{ index_document = \
+             \"{document}\" }}\n}}\n",
             head(&cloud)
         )
     };

@@ -11,7 +11,8 @@ fn what_aws_refuses_says_what_to_do() {
     let cloud = Cloud::start(&world, &[]).unwrap();
     let machine = |ami: &str, more: &str| {
         format!(
-            "{}resource \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  ec2 = {{\n    ami = \"{ami}\"\n    instance_type = \"t3.nano\"\n{more}  }}\n}}\n",
+            "{}resource \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  ec2 = {{\n    ami = \"{ami}\"\n    \
+             instance_type = \"t3.nano\"\n{more}  }}\n}}\n",
             head(&cloud)
         )
     };
@@ -20,7 +21,8 @@ fn what_aws_refuses_says_what_to_do() {
     let wrong = [
         ("    user_data = \"x\"\n", "Nobody would know the new machine's host key"),
         (
-            "    volumes = { a = { device = \"/dev/sdf\", size = 1 }, b = { device = \"/dev/xvdf\", size = 1 } }\n",
+            "    volumes = { a = { device = \"/dev/sdf\", size = 1 }, b = { device = \"/dev/xvdf\", size = \
+             1 } }\n",
             "Two volumes at one device",
         ),
         ("    volumes = { a = { device = \"/dev/sdf\" } }\n", "A volume without a size"),

@@ -1,5 +1,5 @@
-//! AWS on bad days: throttling, errors, lost requests and answers, and things that are not known everywhere at once. Whatever happens,
-//! nothing is made twice, nothing is left behind that no state knows of, and no state is lost.
+//! AWS on bad days: throttling, errors, lost requests and answers, and things that are not known everywhere at once.
+//! Whatever happens, nothing is made twice, nothing is left behind that no state knows of, and no state is lost.
 
 use std::collections::BTreeSet;
 

@@ -11,8 +11,8 @@ use crate::support::{apply, no_changes, plan, says, set_up, succeeds};
 /// The beginning of a configuration that trusts the first host key it sees, and machine `db`.
 fn main(cloud: &Cloud, name: &str, ami: &str, more: &str) -> String {
     format!(
-        "{}resource \"nixos_machine\" \"db\" {{\n  name = \"{name}\"\n  ec2 = {{\n    ami = \"{ami}\"\n    instance_type = \"t3.nano\"\n{more}  \
-         }}\n}}\n",
+        "{}resource \"nixos_machine\" \"db\" {{\n  name = \"{name}\"\n  ec2 = {{\n    ami = \"{ami}\"\n    \
+         instance_type = \"t3.nano\"\n{more}  }}\n}}\n",
         trusting(cloud)
     )
 }
@@ -57,15 +57,17 @@ fn a_machine_with_everything_in_its_block_is_imported_without_a_change() {
         let kept = client.create_volume().availability_zone(zone).size(3).send().await.unwrap();
         (made.allocation_id().unwrap().to_owned(), kept.volume_id().unwrap().to_owned())
     });
-    let options = "    metadata_options = { http_put_response_hop_limit = 2, instance_metadata_tags = \"enabled\" }\n    disable_api_termination = \
-                   true\n    user_data = \"#!/bin/sh\\n\"\n    root_volume = { size = 20, type = \"gp3\", delete_on_termination = false }\n";
+    let options = "    metadata_options = { http_put_response_hop_limit = 2, instance_metadata_tags = \
+                   \"enabled\" }\n    disable_api_termination = true\n    user_data = \"#!/bin/sh\\n\"\n    \
+                   root_volume = { size = 20, type = \"gp3\", delete_on_termination = false }\n";
     let attached = format!(
-        "    volumes = {{\n      data = {{ device = \"/dev/sdf\", size = 50, type = \"gp2\" }}\n      logs = {{ device = \"/dev/xvdg\", size = 5, \
-         delete_on_termination = false }}\n      sdh = {{ device = \"/dev/sdh\", existing_volume_id = \"{kept}\" }}\n    }}\n"
+        "    volumes = {{\n      data = {{ device = \"/dev/sdf\", size = 50, type = \"gp2\" }}\n      logs \
+         = {{ device = \"/dev/xvdg\", size = 5, delete_on_termination = false }}\n      sdh = {{ device = \
+         \"/dev/sdh\", existing_volume_id = \"{kept}\" }}\n    }}\n"
     );
     let bare = format!(
-        "    subnet_id = \"{subnet}\"\n    private_ip = \"10.88.1.77\"\n    associate_public_ip_address = true\n    \
-         instance_profile = \"web\"\n    tenancy = \"default\"\n    ebs_optimized = false\n    \
+        "    subnet_id = \"{subnet}\"\n    private_ip = \"10.88.1.77\"\n    associate_public_ip_address = \
+         true\n    instance_profile = \"web\"\n    tenancy = \"default\"\n    ebs_optimized = false\n    \
          source_dest_check = false\n    host_key = \"none\"\n    tags = {{ role = \"db\" }}\n"
     );
     let full = main(&cloud, "db", &ami, &format!("{bare}{options}{attached}"));
@@ -136,7 +138,8 @@ fn a_machine_with_everything_in_its_block_is_imported_without_a_change() {
 fn terraform_writes_the_configuration_of_an_imported_machine() {
     let (world, cloud) = one_host_for_all();
     let ami = cloud.image("eu-west-1", "nixos/24.11.1-x86_64-linux");
-    let full = "    host_key = \"none\"\n    root_volume = { size = 20 }\n    volumes = { data = { device = \"/dev/sdf\", size = 50 } }\n";
+    let full = "    host_key = \"none\"\n    root_volume = { size = 20 }\n    volumes = { data = { device = \
+                \"/dev/sdf\", size = 50 } }\n";
     set_up(&world, &main(&cloud, "db", &ami, full), "");
     succeeds(&apply(&world));
     let id = world.resource("nixos_machine.db")["id"].as_str().unwrap().to_owned();
@@ -198,8 +201,8 @@ fn a_machine_of_somebody_elses_making_is_imported_and_gets_no_second_volume() {
     );
 
     // The configuration has names of its own for them, and wants one of them for the machine.
-    let named = "    volumes = {\n      data = { device = \"/dev/xvdf\", size = 7 }\n      lent = { device = \"/dev/sdg\", size = 4, \
-                 delete_on_termination = false }\n    }\n";
+    let named = "    volumes = {\n      data = { device = \"/dev/xvdf\", size = 7 }\n      lent = { device = \
+                 \"/dev/sdg\", size = 4, delete_on_termination = false }\n    }\n";
     world.write("main.tf", &body(named)).unwrap();
     let run = plan(&world);
     succeeds(&run);

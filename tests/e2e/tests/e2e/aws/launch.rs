@@ -1,5 +1,5 @@
-//! What a machine is launched with: spot, placement, volumes. moto keeps little of it; what it does not keep is looked up in what EC2
-//! was asked for.
+//! What a machine is launched with: spot, placement, volumes. moto keeps little of it; what it does not keep is
+//! looked up in what EC2 was asked for.
 
 use e2e::{Cloud, Storm, Weather, World};
 
@@ -173,8 +173,8 @@ fn volumes_come_from_snapshots_and_are_encrypted_with_a_key() {
     let key =
         |id: u8| format!("arn:aws:kms:eu-west-1:123456789012:key/00000000-0000-0000-0000-00000000000{id}");
     let volumes = format!(
-        "volumes = {{\n      old = {{ device = \"/dev/sdf\", snapshot_id = \"{}\" }}\n      vault = {{ device = \"/dev/sdg\", size = 5, \
-         encrypted = true, kms_key_id = \"{}\" }}\n    }}",
+        "volumes = {{\n      old = {{ device = \"/dev/sdf\", snapshot_id = \"{}\" }}\n      vault = {{ \
+         device = \"/dev/sdg\", size = 5, encrypted = true, kms_key_id = \"{}\" }}\n    }}",
         snapshots[0],
         key(1)
     );
@@ -276,7 +276,8 @@ fn an_instance_that_is_heard_of_late_is_not_forgotten() {
     weather.calm();
     let there = instances(&cloud, "eu-west-1");
     assert_eq!(there.len(), 1, "one call, whose answer was lost: {there:?}");
-    // The next run asks a part of EC2 that has not heard of it: for a moment nothing says that there is such an instance.
+    // The next run asks a part of EC2 that has not heard of it: for a moment nothing says that there is such an
+    // instance.
     weather.hide_everything("DescribeInstances", 3);
     succeeds(&world.terraform(&["destroy", "-auto-approve"]));
     assert!(

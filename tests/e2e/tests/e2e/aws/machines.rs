@@ -24,21 +24,25 @@ fn two_regions(world: &World, cloud: &Cloud, db: &str) -> String {
     let machines: String = regions
         .iter()
         .map(|(name, region, number, more)| {
-            let (image, subnet) = (cloud.image(region, "nixos/24.11.1-x86_64-linux"), cloud.subnet(region, *number));
+            let (image, subnet) =
+                (cloud.image(region, "nixos/24.11.1-x86_64-linux"), cloud.subnet(region, *number));
             format!(
-                "resource \"nixos_ec2_key_pair\" \"{name}\" {{\n  key_name = \"{name}\"\n  region = \"{region}\"\n  public_key = \
-                 nixos_ec2_key_pair.admin.public_key\n}}\nresource \"nixos_machine\" \"{name}\" {{\n  name = \"{name}\"\n  ec2 = {{\n    \
-                 region = \"{region}\"\n    ami = \"{image}\"\n    subnet_id = \"{subnet}\"\n    key_name = \
-                 nixos_ec2_key_pair.{name}.key_name\n    private_key_file = nixos_ec2_key_pair.admin.private_key_file\n    {more}\n  }}\n}}\n"
+                "resource \"nixos_ec2_key_pair\" \"{name}\" {{\n  key_name = \"{name}\"\n  region = \
+                 \"{region}\"\n  public_key = nixos_ec2_key_pair.admin.public_key\n}}\nresource \
+                 \"nixos_machine\" \"{name}\" {{\n  name = \"{name}\"\n  ec2 = {{\n    region = \
+                 \"{region}\"\n    ami = \"{image}\"\n    subnet_id = \"{subnet}\"\n    key_name = \
+                 nixos_ec2_key_pair.{name}.key_name\n    private_key_file = \
+                 nixos_ec2_key_pair.admin.private_key_file\n    {more}\n  }}\n}}\n"
             )
         })
         .collect();
     let rack = crate::support::machine(world, "rack", "");
     format!(
-        "{}resource \"nixos_ec2_key_pair\" \"admin\" {{\n  key_name = \"admin\"\n  generate = {{ type = \"ed25519\" }}\n  private_key_file = \
-         \"${{path.root}}/admin.key\"\n}}\n{machines}{rack}resource \"nixos_deployment\" \"site\" {{\n  network = \
-         \"${{path.module}}/network.nix\"\n  machines = {{ db = nixos_machine.db.target, web = nixos_machine.web.target, rack = \
-         nixos_machine.rack.target }}\n}}\n",
+        "{}resource \"nixos_ec2_key_pair\" \"admin\" {{\n  key_name = \"admin\"\n  generate = {{ type = \
+         \"ed25519\" }}\n  private_key_file = \"${{path.root}}/admin.key\"\n}}\n{machines}{rack}resource \
+         \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  machines = {{ \
+         db = nixos_machine.db.target, web = nixos_machine.web.target, rack = nixos_machine.rack.target \
+         }}\n}}\n",
         head(cloud)
     )
 }
@@ -143,11 +147,14 @@ fn a_machine_is_stopped_started_and_imported() {
     // Images registered with moto have no architecture to look them up by; those it comes with have.
     let main = |power: &str| {
         format!(
-            "{}data \"nixos_ami\" \"nixos\" {{\n  name = \"amzn-ami-hvm-2017.09.1.*-gp2\"\n  owners = [\"137112412989\"]\n}}\nresource \"nixos_ec2_key_pair\" \"admin\" \
-             {{\n  key_name = \"admin\"\n  generate = {{ type = \"ed25519\" }}\n  private_key_file = \"${{path.root}}/admin.key\"\n}}\nresource \
-             \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  power_state = \"{power}\"\n  ec2 = {{\n    ami = data.nixos_ami.nixos.id\n    \
-             instance_type = \"t3.nano\"\n    subnet_id = \"{subnet}\"\n    key_name = nixos_ec2_key_pair.admin.key_name\n    \
-             private_key_file = \"${{path.root}}/admin.key\"\n    disable_api_termination = false\n    tags = {{ role = \"db\" }}\n  }}\n}}\n",
+            "{}data \"nixos_ami\" \"nixos\" {{\n  name = \"amzn-ami-hvm-2017.09.1.*-gp2\"\n  owners = \
+             [\"137112412989\"]\n}}\nresource \"nixos_ec2_key_pair\" \"admin\" {{\n  key_name = \
+             \"admin\"\n  generate = {{ type = \"ed25519\" }}\n  private_key_file = \
+             \"${{path.root}}/admin.key\"\n}}\nresource \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  \
+             power_state = \"{power}\"\n  ec2 = {{\n    ami = data.nixos_ami.nixos.id\n    instance_type = \
+             \"t3.nano\"\n    subnet_id = \"{subnet}\"\n    key_name = nixos_ec2_key_pair.admin.key_name\n    \
+             private_key_file = \"${{path.root}}/admin.key\"\n    disable_api_termination = false\n    \
+             tags = {{ role = \"db\" }}\n  }}\n}}\n",
             head(&cloud)
         )
     };
@@ -257,15 +264,17 @@ fn a_running_machine_is_changed_in_place() {
     });
     let main = |more: &str| {
         format!(
-            "{}resource \"nixos_ec2_key_pair\" \"admin\" {{\n  key_name = \"admin\"\n  generate = {{ type = \"ed25519\" }}\n  private_key_file \
-             = \"${{path.root}}/admin.key\"\n}}\nresource \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  timeouts = {{ update = \"90s\" \
-             }}\n  ec2 = {{\n    ami = \"{ami}\"\n    instance_type = \"t3.nano\"\n    subnet_id = \"{subnet}\"\n    key_name = \
-             nixos_ec2_key_pair.admin.key_name\n    private_key_file = \"${{path.root}}/admin.key\"\n{more}  }}\n}}\n",
+            "{}resource \"nixos_ec2_key_pair\" \"admin\" {{\n  key_name = \"admin\"\n  generate = {{ type \
+             = \"ed25519\" }}\n  private_key_file = \"${{path.root}}/admin.key\"\n}}\nresource \
+             \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  timeouts = {{ update = \"90s\" }}\n  ec2 = \
+             {{\n    ami = \"{ami}\"\n    instance_type = \"t3.nano\"\n    subnet_id = \"{subnet}\"\n    \
+             key_name = nixos_ec2_key_pair.admin.key_name\n    private_key_file = \
+             \"${{path.root}}/admin.key\"\n{more}  }}\n}}\n",
             head(&cloud)
         )
     };
-    let volumes = "    volumes = {\n      a = { device = \"/dev/sdf\", size = 1 }\n      b = { device = \"/dev/sdg\", size = 2, \
-                   delete_on_termination = false }\n    }\n";
+    let volumes = "    volumes = {\n      a = { device = \"/dev/sdf\", size = 1 }\n      b = { device = \
+                   \"/dev/sdg\", size = 2, delete_on_termination = false }\n    }\n";
     set_up(&world, &main(&format!("{volumes}    disable_api_termination = true\n")), "");
     succeeds(&apply(&world));
     no_changes(&world);
@@ -277,8 +286,9 @@ fn a_running_machine_is_changed_in_place() {
         &["Machine \"db\" is protected against termination", "Nothing was changed"],
     );
 
-    // A volume that the machine uses is not taken away, nor one of which nobody can say whether it does. The devices of a Xen machine
-    // have the names that EC2 knows; a process has opened one exclusively, as a mount or a ZFS pool does.
+    // A volume that the machine uses is not taken away, nor one of which nobody can say whether it does. The devices
+    // of a Xen machine have the names that EC2 knows; a process has opened one exclusively, as a mount or a ZFS pool
+    // does.
     let without = |volumes: &str| main(volumes).replace("    disable_api_termination = true\n", "");
     world.write("main.tf", &without("")).unwrap();
     fails_saying(

@@ -1,5 +1,5 @@
-//! AWS, as far as the moto server has it: key pairs, buckets, and machines with real hosts behind their instances. Here is what the
-//! tests share: how a configuration begins, and what the cloud itself says there is.
+//! AWS, as far as the moto server has it: key pairs, buckets, and machines with real hosts behind their instances.
+//! Here is what the tests share: how a configuration begins, and what the cloud itself says there is.
 
 mod addresses;
 mod buckets;
@@ -28,9 +28,9 @@ fn head(cloud: &Cloud) -> String {
 /// The same for the API at an address.
 fn head_at(url: &str) -> String {
     format!(
-        "{}provider \"nixos\" {{\n  aws = {{\n    region = \"eu-west-1\", access_key = \"test\", secret_key = \"test\"\n    \
-         endpoints = {{ ec2 = \"{url}\", s3 = \"{url}\", sts = \"{url}\" }}\n    s3_use_path_style = true\n    default_tags = {{ team = \
-         \"infra\" }}\n  }}\n}}\n",
+        "{}provider \"nixos\" {{\n  aws = {{\n    region = \"eu-west-1\", access_key = \"test\", \
+         secret_key = \"test\"\n    endpoints = {{ ec2 = \"{url}\", s3 = \"{url}\", sts = \"{url}\" }}\n    \
+         s3_use_path_style = true\n    default_tags = {{ team = \"infra\" }}\n  }}\n}}\n",
         crate::support::HEAD
     )
 }
@@ -51,8 +51,8 @@ fn one_host_for_all() -> (World, Cloud) {
     (world, cloud)
 }
 
-/// Shows block devices on a host under the names that volumes have on a Xen machine. They are loop devices without a file: nothing
-/// uses them, and nothing is on them.
+/// Shows block devices on a host under the names that volumes have on a Xen machine. They are loop devices without a
+/// file: nothing uses them, and nothing is on them.
 fn show_volumes(host: &lab::Host, devices: &[(&str, u8)]) {
     for (device, minor) in devices {
         let done = host.exec(&["mknod", device, "b", "7", &minor.to_string()]).unwrap();
@@ -63,8 +63,9 @@ fn show_volumes(host: &lab::Host, devices: &[(&str, u8)]) {
 /// A machine there, with `more` in its `ec2` block.
 fn machine(ami: &str, more: &str) -> String {
     format!(
-        "resource \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  timeouts = {{ create = \"60s\", update = \"60s\" }}\n  ec2 = {{\n    ami = \
-         \"{ami}\"\n    instance_type = \"t3.nano\"\n    host_key = \"none\"\n    host_key_policy = \"accept_new\"\n    {more}\n  }}\n}}\n"
+        "resource \"nixos_machine\" \"db\" {{\n  name = \"db\"\n  timeouts = {{ create = \"60s\", update = \
+         \"60s\" }}\n  ec2 = {{\n    ami = \"{ami}\"\n    instance_type = \"t3.nano\"\n    host_key = \
+         \"none\"\n    host_key_policy = \"accept_new\"\n    {more}\n  }}\n}}\n"
     )
 }
 

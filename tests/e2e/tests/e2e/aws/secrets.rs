@@ -78,8 +78,9 @@ resource "nixos_s3_bucket" "assets" {{
     let private = control.read_file("/root/site/admin.key").unwrap();
     let private = private.lines().nth(2).expect("a private key of several lines");
 
-    let unpack = "cd /root && mkdir unpacked && for plan in first second; do python3 -m zipfile -e site/$plan unpacked/$plan 2>/dev/null \
-        || busybox unzip -q -d unpacked/$plan site/$plan; done; find unpacked -type f | wc -l";
+    let unpack = "cd /root && mkdir unpacked && for plan in first second; do python3 -m zipfile -e \
+                  site/$plan unpacked/$plan 2>/dev/null || busybox unzip -q -d unpacked/$plan site/$plan; \
+                  done; find unpacked -type f | wc -l";
     let unpacked = control.exec(&["sh", "-c", unpack]).unwrap().stdout;
     assert_ne!(unpacked.trim(), "0", "the plan files were looked into");
     let logged = control.exec(&["grep", "-c", "@module=provider", "/root/log"]).unwrap().stdout;

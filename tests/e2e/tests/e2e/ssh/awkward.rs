@@ -13,8 +13,8 @@ fn world_of(hosts: &[(&str, HostOptions)]) -> World {
 fn network(hosts: &[&str], text: &str) -> String {
     let nodes = hosts.iter().map(|name| {
         format!(
-            "{name} = {{ pkgs, ... }}: {{ nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \"24.11\"; {SLEEPER} \
-             environment.etc.motd.text = \"{text}\"; }};"
+            "{name} = {{ pkgs, ... }}: {{ nixpkgs.hostPlatform = \"x86_64-linux\"; system.stateVersion = \
+             \"24.11\"; {SLEEPER} environment.etc.motd.text = \"{text}\"; }};"
         )
     });
     format!("{{ {} }}", nodes.collect::<String>())
@@ -44,8 +44,8 @@ fn login_shells_and_servers_of_all_kinds_are_deployed_to() {
     ];
     let names = kinds.clone().map(|(name, _)| name);
     let world = world_of(&kinds);
-    let health = "health_checks = { sleeps = { command = [\"sh\", \"-c\", \"test \\\"$(cat /etc/motd)\\\" = \\\"it's!! one\\\"\"] } }\n\
-                  secrets = { word = { file = \"/root/word\" } }";
+    let health = "health_checks = { sleeps = { command = [\"sh\", \"-c\", \"test \\\"$(cat /etc/motd)\\\" = \
+                  \\\"it's!! one\\\"\"] } }\nsecrets = { word = { file = \"/root/word\" } }";
     world.lab.control().write_file("/root/word", "it's!!\nsecret").unwrap();
     set_up(&world, &site(&world, &names, health), &network(&names, "it's!! one"));
     succeeds(&apply(&world));
@@ -89,7 +89,8 @@ fn machines_that_let_nobody_work_say_which_setting_mends_it() {
         })
         .collect();
     let main = format!(
-        "{HEAD}resource \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  machines = {{ {} }}\n}}\n",
+        "{HEAD}resource \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
+         machines = {{ {} }}\n}}\n",
         machines.join(", ")
     );
     set_up(&world, &main, &network(&names, "x"));
@@ -122,7 +123,8 @@ fn a_password_for_root_needs_a_terminal() {
     let web = world.lab.host("web");
     web.write_file("/etc/sudoers.d/deploy", "deploy ALL=(ALL) ALL\n").unwrap();
     web.exec(&["sh", "-c", "echo deploy:pw | chpasswd"]).unwrap();
-    let provider = "provider \"nixos\" { ssh = { user = \"deploy\", elevate = [\"sudo\"], elevate_password = \"pw\" } }\n";
+    let provider = "provider \"nixos\" { ssh = { user = \"deploy\", elevate = [\"sudo\"], elevate_password \
+                    = \"pw\" } }\n";
     set_up(&world, &format!("{}{provider}", site(&world, &["web"], "")), &one(""));
     let run = apply(&world);
     fails_saying(&run, &["No root login on machine \"web\"", "`PermitTTY yes`"]);

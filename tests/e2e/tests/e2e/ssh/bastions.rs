@@ -42,8 +42,9 @@ fn bastion(world: &World, more: &str) -> String {
 /// Imports all machines and refreshes them, again and again, each time all of them.
 fn all_of_them_each_time(world: &World, ssh: &str) {
     let main = format!(
-        "{HEAD}provider \"nixos\" {{ ssh = {{ host_key_policy = \"off\", {ssh} }} }}\n\
-         resource \"nixos_deployment\" \"all\" {{\n  network = \"${{path.module}}/network.nix\"\n  machines = {{}}\n}}\n"
+        "{HEAD}provider \"nixos\" {{ ssh = {{ host_key_policy = \"off\", {ssh} }} }}\nresource \
+         \"nixos_deployment\" \"all\" {{\n  network = \"${{path.module}}/network.nix\"\n  machines = \
+         {{}}\n}}\n"
     );
     set_up(world, &main, "{ }");
     let machines: Vec<String> = (1..=MACHINES).map(|n| format!("m{n}=10.99.0.{n}")).collect();
@@ -96,14 +97,16 @@ fn a_bastion_is_as_ssh_config_says() {
     jump.write_file("/etc/ssh/sshd_config.d/gate.conf", "Port 2222\nPermitTTY no\n").unwrap();
     jump.exec(&["systemctl", "restart", "ssh"]).unwrap();
     let block = format!(
-        "Host bastion.corp\n  HostName {}\n  Port 2222\n  User deploy\n  IdentityFile /root/gate\n  LocalForward 7777 localhost:1\n  \
-         RemoteCommand true\n  ControlMaster auto\n  ControlPath /root/mine\n",
+        "Host bastion.corp\n  HostName {}\n  Port 2222\n  User deploy\n  IdentityFile /root/gate\n  \
+         LocalForward 7777 localhost:1\n  RemoteCommand true\n  ControlMaster auto\n  ControlPath \
+         /root/mine\n",
         jump.address()
     );
     control.write_file("/root/.ssh/config", block).unwrap();
     let known = format!("[{}]:2222 {}\n", jump.address(), jump.host_public_key());
     control.write_file("/root/.ssh/known_hosts", known).unwrap();
-    let provider = "provider \"nixos\" { ssh = { bastion = { host = \"bastion.corp\" }, private_key_file = \"/root/.ssh/id_ed25519\" } }\n";
+    let provider = "provider \"nixos\" { ssh = { bastion = { host = \"bastion.corp\" }, private_key_file = \
+                    \"/root/.ssh/id_ed25519\" } }\n";
     set_up(&world, &format!("{}{provider}", site(&world, &["web"], "")), &one(""));
     succeeds(&apply(&world));
     no_changes(&world);

@@ -13,9 +13,10 @@ fn machines_are_reached_by_their_ipv6_addresses() {
     let local = format!("{}%eth0", web.link_local().unwrap());
     let main = |host: &str, more: &str| {
         format!(
-            "{HEAD}resource \"nixos_machine\" \"web\" {{\n  name = \"web\"\n  ssh = {{ host = \"{host}\", host_public_key = \"{}\" }}\n}}\n\
-             resource \"nixos_deployment\" \"site\" {{\n  network = \"${{path.module}}/network.nix\"\n  \
-             machines = {{ web = nixos_machine.web.target }}\n  {more}\n}}\n",
+            "{HEAD}resource \"nixos_machine\" \"web\" {{\n  name = \"web\"\n  ssh = {{ host = \"{host}\", \
+             host_public_key = \"{}\" }}\n}}\nresource \"nixos_deployment\" \"site\" {{\n  network = \
+             \"${{path.module}}/network.nix\"\n  machines = {{ web = nixos_machine.web.target }}\n  \
+             {more}\n}}\n",
             web.host_public_key()
         )
     };
@@ -57,7 +58,8 @@ fn a_machine_behind_localhost_is_not_the_one_where_terraform_runs() {
     let (control, web) = (world.lab.control(), world.lab.host("web"));
     // As the port of a virtual machine.
     let forward = format!(
-        "ssh -fN -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -L 2222:localhost:22 root@{} >/dev/null 2>&1",
+        "ssh -fN -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -L 2222:localhost:22 root@{} \
+         >/dev/null 2>&1",
         web.address()
     );
     assert!(

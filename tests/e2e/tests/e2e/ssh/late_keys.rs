@@ -5,8 +5,8 @@ use crate::support::{
     HEAD, apply, apply_until, fails_saying, machine, no_changes, one, set_up, site, succeeds, world,
 };
 
-/// Moves root's keys away at each boot, before the SSH server starts, and puts them back when it has refused somebody twice: as a volume
-/// that is mounted late.
+/// Moves root's keys away at each boot, before the SSH server starts, and puts them back when it has refused somebody
+/// twice: as a volume that is mounted late.
 const LATE: &str = r#"#!/bin/sh
 cd /root/.ssh && mv authorized_keys late
 {

@@ -1,5 +1,5 @@
-//! SSH as it is out there: keys that come late, bastions with the defaults of OpenSSH, an `ssh_config` full of surprises, odd
-//! machines.
+//! SSH as it is out there: keys that come late, bastions with the defaults of OpenSSH, an `ssh_config` full of
+//! surprises, odd machines.
 
 mod awkward;
 mod bastions;

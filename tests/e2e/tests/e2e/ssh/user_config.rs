@@ -48,20 +48,23 @@ fn settings_for_a_terminal_do_not_reach_our_connections() {
     let world = world(&["jump", "web"]);
     let (control, jump) = (world.lab.control(), world.lab.host("jump"));
     // More keys than the server lets anybody try; the right one is named.
-    let keys = "cd /root/.ssh; mv id_ed25519 /root/right; for n in 1 2 3 4 5 6 7 8; do ssh-keygen -q -t ed25519 -N '' -f key$n; \
-                echo \"  IdentityFile ~/.ssh/key$n\" >>keys; done; cat keys; eval $(ssh-agent -a /root/agent) >/dev/null; ssh-add -q key?";
+    let keys = "cd /root/.ssh; mv id_ed25519 /root/right; for n in 1 2 3 4 5 6 7 8; do ssh-keygen -q -t \
+                ed25519 -N '' -f key$n; echo \"  IdentityFile ~/.ssh/key$n\" >>keys; done; cat keys; eval \
+                $(ssh-agent -a /root/agent) >/dev/null; ssh-add -q key?";
     let files = control.exec(&["sh", "-c", keys]).unwrap().stdout;
     control
         .write_file("/root/.ssh/config", SURPRISES.replacen("Host *\n", &format!("Host *\n{files}"), 1))
         .unwrap();
     let bastion = format!(
-        "bastion = {{ host = \"{}\", user = \"root\", private_key_file = \"/root/right\", host_public_key = \"{}\" }}",
+        "bastion = {{ host = \"{}\", user = \"root\", private_key_file = \"/root/right\", host_public_key \
+         = \"{}\" }}",
         jump.address(),
         jump.host_public_key()
     );
     let provider = |more: &str| {
         format!(
-            "provider \"nixos\" {{ ssh = {{ private_key_file = \"/root/right\", connect_timeout = \"4s\", {more} }} }}\n"
+            "provider \"nixos\" {{ ssh = {{ private_key_file = \"/root/right\", connect_timeout = \"4s\", \
+             {more} }} }}\n"
         )
     };
     let main =
@@ -140,7 +143,8 @@ fn a_system_travels_compressed_where_that_is_asked_for() {
     };
     let network = |seed: u32| {
         one(&format!(
-            "environment.etc.big.source = pkgs.runCommand \"big\" {{}} ''/bin/busybox yes {seed} | /bin/busybox head -c 8000000 >$out'';"
+            "environment.etc.big.source = pkgs.runCommand \"big\" {{}} ''/bin/busybox yes {seed} | \
+             /bin/busybox head -c 8000000 >$out'';"
         ))
     };
     let cost = |compress: bool, seed: u32| {

@@ -1,28 +1,12 @@
-//! What has become of a switch. Pure: every combination can be tested without a machine.
+//! The verdict on a switch. Pure, so that every combination can be tested without a machine.
 //!
-//! The outcome is what the machine is in afterwards, never the exit code alone. A switch is good when `/run/current-system` is the new
-//! system, the machine is not in emergency mode, the activation script did not fail, and every unit that fails now had failed
-//! before or is tolerated.
+//! What the machine is in afterwards decides, never the exit code alone. A switch is good when `/run/current-system` is
+//! the new system, the machine is not in emergency mode, the activation script did not fail, and every unit that fails
+//! now had failed before or is tolerated.
 
-use crate::said::Said;
-
-/// How the program ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exit {
-    /// By itself, with this code.
-    Code(i32),
-    /// It was killed, took longer than it may, or was never seen to end.
-    Killed,
-}
-
-/// The states of a machine's units.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub(crate) struct Units {
-    /// Those that have failed, or are started again and again.
-    pub(crate) failed: Vec<String>,
-    /// Those that are active.
-    pub(crate) active: Vec<String>,
-}
+use super::printed::Printed;
+use super::step::Exit;
+use crate::systemd::Units;
 
 /// The system that a machine runs after a switch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,55 +19,58 @@ pub(crate) enum Runs {
     Other,
 }
 
-/// All that counts.
+/// All that the verdict depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Evidence<'a> {
     pub(crate) exit: Exit,
-    pub(crate) said: &'a Said,
+    pub(crate) printed: &'a Printed,
     pub(crate) runs: Runs,
-    /// The machine is in emergency or rescue mode.
+    /// Whether the machine is in emergency or rescue mode.
     pub(crate) emergency: bool,
-    /// Units before and after; `None` where systemd could not be asked.
+    /// The units before the switch; `None`: systemd did not say.
     pub(crate) before: Option<&'a Units>,
+    /// The units after the switch; `None`: systemd did not say.
     pub(crate) after: Option<&'a Units>,
     /// Units that may fail.
     pub(crate) tolerated: &'a [String],
 }
 
-/// What to make of it.
+/// What has become of a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// The new system runs.
     Good {
-        /// What is not as it should be all the same.
+        /// What is not as it should be all the same, a sentence each.
         warnings: Vec<String>,
     },
-    /// It did not even begin.
+    /// `switch-to-configuration` did not begin to change the machine.
     NotStarted,
-    /// It cannot take over from the running one.
+    /// The new system cannot take over from the running one without a reboot.
     NeedsReboot,
-    /// It runs, half runs, or does not run; and it should not.
+    /// The new system failed: it runs, runs in part, or does not run.
     Bad {
-        /// Why, in one clause.
+        /// Why, as the beginning of a sentence.
         why: String,
-        /// Units that failed because of it.
+        /// Units that failed because of the new system.
         units: Vec<String>,
     },
 }
 
-/// Exit codes that leave it to other evidence what has become of the switch.
-const TOLD_OTHERWISE: [i32; 4] = [0, 2, 3, 4];
+/// Exit codes that do not decide: the rest of the evidence does.
+const UNDECIDED: [i32; 4] = [0, 2, 3, 4];
 
-/// Exit codes: 2 says that the activation script failed, 3 that temporary files or units could not be set up, 4 that units failed; 100 that only a reboot leads to
-/// the system. What any other code means depends on whether the program had begun to change something: it ends with 1 or with an
-/// error number, such as 11 for a lock that another process holds, both before and after that.
+/// Judges a switch.
+///
+/// Exit code 2 says that the activation script failed, 3 that temporary files or units could not be set up, 4 that
+/// units failed, 100 that only a reboot leads to the system. Any other code is 1 or an error number, such as 11 for a
+/// lock that another process holds. The program ends with those before it has changed anything as well as after that.
 pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
-    let Evidence { exit, said, runs, .. } = *evidence;
-    let begun = said.began || runs != Runs::Old;
+    let Evidence { exit, printed, runs, .. } = *evidence;
+    let begun = printed.began || runs != Runs::Old;
     if !begun {
         match exit {
             Exit::Code(100) => return Verdict::NeedsReboot,
-            Exit::Code(1) if said.is_inhibited => return Verdict::NeedsReboot,
+            Exit::Code(1) if printed.is_inhibited => return Verdict::NeedsReboot,
             Exit::Code(0) | Exit::Killed => {}
             Exit::Code(_) => return Verdict::NotStarted,
         }
@@ -93,12 +80,12 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
         Some("Activation took too long or was killed".to_owned())
     } else if evidence.emergency {
         Some("The machine went into emergency mode".to_owned())
-    } else if said.activation_failed || exit == Exit::Code(2) {
+    } else if printed.activation_failed || exit == Exit::Code(2) {
         Some("The activation script failed".to_owned())
     } else if !units.is_empty() {
         Some("Units failed".to_owned())
     } else if let Exit::Code(code) = exit
-        && !TOLD_OTHERWISE.contains(&code)
+        && !UNDECIDED.contains(&code)
     {
         Some(format!("Activation failed with exit code {code}"))
     } else if runs != Runs::New {
@@ -107,15 +94,21 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
         Some("systemd did not say which units failed".to_owned())
     } else {
         match exit {
-            Exit::Code(3) if said.reload_failed => Some("systemd could not read its units anew".to_owned()),
+            Exit::Code(3) if printed.daemon_reload_failed => {
+                Some("systemd could not read its units anew".to_owned())
+            }
             Exit::Code(3) => {
                 warnings.push(
                     "`systemd-tmpfiles` failed while the system was activated (exit code 3).".to_owned(),
                 );
                 None
             }
-            // What failed has been told by name, and was forgiven.
-            Exit::Code(4) if !said.failed.is_empty() || !said.of_users.is_empty() || !warnings.is_empty() => {
+            // Each failure is known by name and was forgiven.
+            Exit::Code(4)
+                if !printed.failed_units.is_empty()
+                    || !printed.user_failures.is_empty()
+                    || !warnings.is_empty() =>
+            {
                 None
             }
             Exit::Code(4) => Some("Units failed, and `switch-to-configuration` did not say which".to_owned()),
@@ -128,16 +121,17 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
     }
 }
 
-/// Units that the new system has made fail; and warnings about the others.
+/// Units that the new system has made fail; and warnings about other failures.
 fn newly_failed(evidence: &Evidence<'_>) -> (Vec<String>, Vec<String>) {
-    let Evidence { said, before, after, tolerated, .. } = *evidence;
+    let Evidence { printed, before, after, tolerated, .. } = *evidence;
     let none = Units::default();
     let (before, after) = (before.unwrap_or(&none), after.unwrap_or(&none));
     let mut failed: Vec<&String> = after.failed.iter().collect();
-    failed.extend(said.failed.iter().filter(|unit| !after.failed.contains(unit)));
+    failed.extend(printed.failed_units.iter().filter(|unit| !after.failed.contains(unit)));
     let (mut new, mut old, mut allowed) = (vec![], vec![], vec![]);
     for unit in failed {
-        // It did not run before either, and was not started now, because something it needs had failed already.
+        // The unit was down before the switch and was not started by it, because a unit that it needs failed before and
+        // fails now.
         let is_waiting = !after.failed.contains(unit)
             && !before.active.contains(unit)
             && before.failed.iter().any(|one| after.failed.contains(one));
@@ -149,7 +143,7 @@ fn newly_failed(evidence: &Evidence<'_>) -> (Vec<String>, Vec<String>) {
             new.push(unit.clone());
         }
     }
-    // A target fails with what it requires, which is the unit to name.
+    // A target fails because a unit that it requires fails. The unit is the one to name.
     let is_target = |unit: &String| unit.ends_with(".target");
     if !new.iter().all(is_target) {
         new.retain(|unit| !is_target(unit));
@@ -161,18 +155,10 @@ fn newly_failed(evidence: &Evidence<'_>) -> (Vec<String>, Vec<String>) {
     if !allowed.is_empty() {
         warnings.push(format!("Units failed that `tolerated_units` names: {}.", allowed.join(", ")));
     }
-    if !said.of_users.is_empty() {
-        warnings.push(format!("Units or activations of users failed: {}.", said.of_users.join("; ")));
+    if !printed.user_failures.is_empty() {
+        warnings.push(format!("Units or activations of users failed: {}.", printed.user_failures.join("; ")));
     }
     (new, warnings)
-}
-
-/// Units that the switch has touched and that have failed since it ended well.
-pub(crate) fn failed_since(said: &Said, then: &Units, now: &Units, tolerated: &[String]) -> Vec<String> {
-    let is_new = |unit: &&String| {
-        said.touched.contains(*unit) && !then.failed.contains(unit) && !tolerated.contains(unit)
-    };
-    now.failed.iter().filter(is_new).cloned().collect()
 }
 
 #[cfg(test)]
@@ -187,10 +173,10 @@ mod tests {
         Units { failed: names(failed), active: names(active) }
     }
 
-    /// A switch of which all is known.
+    /// The evidence of a switch.
     struct Case {
         exit: Exit,
-        words: &'static str,
+        text: &'static str,
         runs: Runs,
         emergency: bool,
         before: Option<Units>,
@@ -200,10 +186,10 @@ mod tests {
 
     impl Case {
         fn judge(&self) -> Verdict {
-            let said = Said::all(self.words);
+            let printed = Printed::of(self.text);
             judge(&Evidence {
                 exit: self.exit,
-                said: &said,
+                printed: &printed,
                 runs: self.runs,
                 emergency: self.emergency,
                 before: self.before.as_ref(),
@@ -228,7 +214,7 @@ mod tests {
     fn fine() -> Case {
         Case {
             exit: Exit::Code(0),
-            words: "activating the configuration...",
+            text: "activating the configuration...",
             runs: Runs::New,
             emergency: false,
             before: Some(units(&[], &[])),
@@ -242,9 +228,9 @@ mod tests {
         assert!(fine().is_good());
         assert!(!Case { runs: Runs::Old, ..fine() }.is_good(), "exit code 0, and the old system runs");
         assert!(!Case { runs: Runs::Other, ..fine() }.is_good());
-        assert!(!Case { runs: Runs::Old, words: "", ..fine() }.is_good(), "it ended without a word");
+        assert!(!Case { runs: Runs::Old, text: "", ..fine() }.is_good(), "it ended and printed nothing");
         assert!(!Case { emergency: true, ..fine() }.is_good());
-        assert!(!Case { exit: Exit::Killed, ..fine() }.is_good(), "nobody saw its end");
+        assert!(!Case { exit: Exit::Killed, ..fine() }.is_good(), "its end was not seen");
         assert!(!Case { after: None, ..fine() }.is_good());
         assert!(!Case { before: None, exit: Exit::Code(4), ..fine() }.is_good());
     }
@@ -253,7 +239,7 @@ mod tests {
     fn a_unit_that_had_failed_before_is_not_the_new_systems_fault() {
         let old = Case {
             exit: Exit::Code(4),
-            words: "activating the configuration...\nwarning: the following units failed: old.service",
+            text: "activating the configuration...\nwarning: the following units failed: old.service",
             before: Some(units(&["old.service"], &[])),
             after: Some(units(&["old.service"], &[])),
             ..fine()
@@ -268,7 +254,8 @@ mod tests {
     fn a_failed_reload_is_a_failure_although_the_unit_stays_active() {
         let reload = Case {
             exit: Exit::Code(4),
-            words: "activating the configuration...\nreloading the following units: firewall.service\nFailed to reload firewall.service",
+            text: "activating the configuration...\nreloading the following units: firewall.service\n\
+                   Failed to reload firewall.service",
             before: Some(units(&["old.service"], &["firewall.service"])),
             after: Some(units(&["old.service"], &["firewall.service"])),
             ..fine()
@@ -279,10 +266,10 @@ mod tests {
 
     #[test]
     fn a_unit_whose_dependency_fails_is_down() {
-        let words = "activating the configuration...\nFailed to start b.service";
+        let text = "activating the configuration...\nFailed to start b.service";
         let new = Case {
             exit: Exit::Code(4),
-            words,
+            text,
             before: Some(units(&["a.service"], &["b.service"])),
             after: Some(units(&["a.service"], &[])),
             ..fine()
@@ -296,28 +283,29 @@ mod tests {
 
     #[test]
     fn targets_that_fail_with_a_unit_are_not_named() {
-        let words = "activating the configuration...\nwarning: the following units failed: local-fs.target, nope.mount";
+        let text = "activating the configuration...\nwarning: the following units failed: local-fs.target, nope.mount";
         let both = Case {
             exit: Exit::Code(4),
-            words,
+            text,
             after: Some(units(&["local-fs.target", "nope.mount"], &[])),
             ..fine()
         };
         assert_eq!(both.failed(), ["nope.mount"]);
         let alone =
-            Case { words: "activating the configuration...", after: Some(units(&["x.target"], &[])), ..both };
+            Case { text: "activating the configuration...", after: Some(units(&["x.target"], &[])), ..both };
         assert_eq!(alone.failed(), ["x.target"]);
     }
 
     #[test]
     fn an_activation_script_that_failed_is_a_failure_whatever_the_code() {
-        for words in [
+        for text in [
             "activating the configuration...\nActivation script snippet 'boom' failed (1)",
-            "activating the configuration...\nFailed to run activate script\nwarning: the following units failed: old.service",
+            "activating the configuration...\nFailed to run activate script\n\
+             warning: the following units failed: old.service",
         ] {
             let four = Case {
                 exit: Exit::Code(4),
-                words,
+                text,
                 before: Some(units(&["old.service"], &[])),
                 after: Some(units(&["old.service"], &[])),
                 ..fine()
@@ -331,14 +319,14 @@ mod tests {
     fn temporary_files_that_could_not_be_made_are_a_warning() {
         let Verdict::Good { warnings } = (Case { exit: Exit::Code(3), ..fine() }).judge() else { panic!() };
         assert!(warnings[0].contains("tmpfiles"));
-        let words = "activating the configuration...\nFailed to reload daemon: Connection timed out";
-        assert!(!Case { exit: Exit::Code(3), words, ..fine() }.is_good());
+        let text = "activating the configuration...\nFailed to reload daemon: Connection timed out";
+        assert!(!Case { exit: Exit::Code(3), text, ..fine() }.is_good());
     }
 
     #[test]
     fn units_of_users_are_a_warning() {
-        let words = "activating the configuration...\nwarning: user activation for alice failed";
-        let Verdict::Good { warnings } = (Case { exit: Exit::Code(4), words, ..fine() }).judge() else {
+        let text = "activating the configuration...\nwarning: user activation for alice failed";
+        let Verdict::Good { warnings } = (Case { exit: Exit::Code(4), text, ..fine() }).judge() else {
             panic!()
         };
         assert!(warnings[0].contains("alice"));
@@ -349,7 +337,7 @@ mod tests {
         for before in [&["wait-online.service"][..], &[]] {
             let case = Case {
                 exit: Exit::Code(4),
-                words: "activating the configuration...\nwarning: the following units failed: wait-online.service",
+                text: "activating the configuration...\nwarning: the following units failed: wait-online.service",
                 before: Some(units(before, &[])),
                 after: Some(units(&["wait-online.service"], &[])),
                 tolerated: names(&["wait-online.service"]),
@@ -361,7 +349,7 @@ mod tests {
 
     #[test]
     fn the_same_code_means_nothing_or_much_depending_on_whether_anything_was_changed() {
-        let untouched = || Case { runs: Runs::Old, words: "", ..fine() };
+        let untouched = || Case { runs: Runs::Old, text: "", ..fine() };
         for code in [1, 2, 11, 101] {
             assert_eq!(Case { exit: Exit::Code(code), ..untouched() }.judge(), Verdict::NotStarted, "{code}");
             assert!(
@@ -375,30 +363,21 @@ mod tests {
 
     #[test]
     fn what_only_a_reboot_can_change_asks_for_one() {
-        let words = "dbus-implementation : dbus -> broker\nPre-switch check 'switchInhibitors' failed";
-        let case = Case { exit: Exit::Code(1), runs: Runs::Old, words, ..fine() };
+        let text = "dbus-implementation : dbus -> broker\nPre-switch check 'switchInhibitors' failed";
+        let case = Case { exit: Exit::Code(1), runs: Runs::Old, text, ..fine() };
         assert_eq!(case.judge(), Verdict::NeedsReboot);
-        let other = Case { words: "Pre-switch check 'hostname' failed", ..case };
+        let other = Case { text: "Pre-switch check 'hostname' failed", ..case };
         assert_eq!(other.judge(), Verdict::NotStarted);
     }
 
     #[test]
     fn a_killed_program_may_have_changed_anything() {
-        let killed = Case { exit: Exit::Killed, runs: Runs::Old, words: "", ..fine() };
+        let killed = Case { exit: Exit::Killed, runs: Runs::Old, text: "", ..fine() };
         assert!(matches!(killed.judge(), Verdict::Bad { .. }));
     }
 
     #[test]
     fn four_without_a_name_is_no_success() {
         assert!(!Case { exit: Exit::Code(4), ..fine() }.is_good());
-    }
-
-    #[test]
-    fn what_dies_later_counts_where_the_switch_has_touched_it() {
-        let said = Said::all("starting the following units: app.service");
-        let (then, now) =
-            (units(&["old.service"], &[]), units(&["old.service", "app.service", "cron.service"], &[]));
-        assert_eq!(failed_since(&said, &then, &now, &[]), ["app.service"]);
-        assert!(failed_since(&said, &then, &now, &names(&["app.service"])).is_empty());
     }
 }

@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use nixos_agent::{DeploymentId, Event, EventKind, Report, STORED_AGENT, SystemState};
+use nixos_agent::{ActivationId, Event, EventKind, Report, STORED_AGENT, SystemState};
 use tokio::io::{AsyncRead, AsyncWriteExt};
 
-use crate::activate::{AGENTS, ActivateError};
+use super::binary::AGENTS;
+use super::error::AgentError;
 use crate::ssh::{Connection, SshError};
 use crate::text::{Lines, complaint, plain};
 
@@ -20,13 +21,13 @@ pub struct Running {
     /// The path of an agent that can be asked about it.
     pub agent: String,
     /// Which one it is.
-    pub id: DeploymentId,
+    pub id: ActivationId,
     /// How long ago it was asked for.
     pub age: Duration,
 }
 
-/// Asks the newest agent that knows the answer and prints `agent id seconds`; nothing where there is no agent, as where none is at
-/// work. It writes nothing.
+/// Asks the newest agent that knows the answer and prints `agent id seconds`; nothing where there is no agent, as
+/// where none is at work. It writes nothing.
 const SCRIPT: &str = r#"
 PATH="$PATH:/run/current-system/sw/bin:/usr/bin:/bin"
 [ "$(id -u)" = 0 ] || { echo "this needs root" >&2; exit 1; }
@@ -42,13 +43,13 @@ done
 "#;
 
 /// The activation that a machine is at work on. An error of the agent means that it cannot be asked.
-pub async fn running(connection: &Connection) -> Result<Option<Running>, ActivateError> {
+pub async fn running(connection: &Connection) -> Result<Option<Running>, AgentError> {
     let answer = connection.run_as_root(&["sh", "-c", SCRIPT, "sh", AGENTS, STORED_AGENT], b"").await?;
     if answer.code == Some(0) {
         return Ok(parse(&answer.text()));
     }
     let host = connection.endpoint().host.clone();
-    Err(ActivateError::Agent { host, code: answer.code, message: answer.stderr.trim().to_owned() })
+    Err(AgentError::Agent { host, code: answer.code, message: answer.stderr.trim().to_owned() })
 }
 
 fn parse(text: &str) -> Option<Running> {
@@ -66,18 +67,19 @@ pub async fn attach(
     running: &Running,
     from: u64,
     on_event: impl FnMut(&Event),
-) -> Result<Report, ActivateError> {
+) -> Result<Report, AgentError> {
     let from = from.to_string();
     listen(connection, &[&running.agent, "attach", running.id.as_str(), "--from", &from], b"", on_event).await
 }
 
-/// Runs a command of an agent that prints events, with `input` on its standard input, and returns the report in the last one.
+/// Runs a command of an agent that prints events, with `input` on its standard input, and returns the report in the
+/// last one.
 pub(crate) async fn listen(
     connection: &Connection,
     command: &[&str],
     input: &[u8],
     on_event: impl FnMut(&Event),
-) -> Result<Report, ActivateError> {
+) -> Result<Report, AgentError> {
     let mut child = connection.spawn_as_root(command).await?;
     if let Some(mut stdin) = child.stdin().take() {
         // A broken pipe shows in what the agent says or does not say.
@@ -105,7 +107,7 @@ pub(crate) async fn listen(
     match (report, code) {
         (Some(report), _) => Ok(report),
         (None, Ok(Some(code))) if code != 255 => {
-            Err(ActivateError::Agent { host: host.to_owned(), code: Some(code), message })
+            Err(AgentError::Agent { host: host.to_owned(), code: Some(code), message })
         }
         (None, Err(error)) => Err(error.into()),
         (None, Ok(_)) => {
@@ -120,7 +122,7 @@ async fn events(
     host: &str,
     mut lines: Lines<impl AsyncRead + Unpin>,
     mut on_event: impl FnMut(&Event),
-) -> Result<Option<Report>, ActivateError> {
+) -> Result<Option<Report>, AgentError> {
     while let Ok(Some(line)) = lines.next().await {
         let Ok(mut event) = serde_json::from_str::<Event>(&line) else {
             let beginning: String = plain(&line).chars().take(200).collect();
@@ -135,12 +137,13 @@ async fn events(
     }
     if lines.is_over() {
         let message = format!("it said more than {} MiB", MOST >> 20);
-        return Err(ActivateError::Agent { host: host.to_owned(), code: None, message });
+        return Err(AgentError::Agent { host: host.to_owned(), code: None, message });
     }
     Ok(None)
 }
 
-/// Takes out what a terminal would obey: everything in an event is shown, and much of it comes from programs of the machine.
+/// Takes out what a terminal would obey: everything in an event is shown, and much of it comes from programs of the
+/// machine.
 fn make_plain(kind: &mut EventKind) {
     let make = |text: &mut String| *text = plain(text);
     match kind {

@@ -1,4 +1,4 @@
-//! Health checks on this machine.
+//! Running health checks on this machine.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -8,10 +8,10 @@ use std::time::Duration;
 use nixos_agent::FailedCheck;
 use nixos_agent::health::{self, Check, Probe};
 
-use crate::host;
+use crate::{journal, program, systemd};
 
-/// Tries all checks side by side and returns those that did not hold. What commands print goes to files in `output`.
-pub(crate) fn all(checks: &[Check], output: &Path) -> Vec<FailedCheck> {
+/// Runs all checks side by side and returns those that did not pass. What commands print goes to files in `output`.
+pub(crate) fn run(checks: &[Check], output: &Path) -> Vec<FailedCheck> {
     let _ = DirBuilder::new().mode(0o700).recursive(true).create(output);
     std::thread::scope(|scope| {
         let tried: Vec<_> = checks
@@ -21,7 +21,9 @@ pub(crate) fn all(checks: &[Check], output: &Path) -> Vec<FailedCheck> {
                 let file = output.join(number.to_string());
                 (
                     check,
-                    scope.spawn(move || health::hold(check, |probe, timeout| look(probe, timeout, &file))),
+                    scope.spawn(move || {
+                        health::try_until_healthy(check, |probe, timeout| try_once(probe, timeout, &file))
+                    }),
                 )
             })
             .collect();
@@ -33,7 +35,7 @@ pub(crate) fn all(checks: &[Check], output: &Path) -> Vec<FailedCheck> {
     })
 }
 
-fn look(probe: &Probe, timeout: Duration, output: &Path) -> Result<(), String> {
+fn try_once(probe: &Probe, timeout: Duration, output: &Path) -> Result<(), String> {
     match probe {
         Probe::Units { names, stable_for } => units(names, *stable_for),
         Probe::Command(words) => {
@@ -46,18 +48,19 @@ fn look(probe: &Probe, timeout: Duration, output: &Path) -> Result<(), String> {
                 .mode(0o600)
                 .open(output);
             let file = file.map_err(|error| format!("{}: {error}", output.display()))?;
-            health::command(host::command(program).args(arguments).current_dir("/"), file, timeout)
+            health::command(program::command(program).args(arguments).current_dir("/"), file, timeout)
         }
         Probe::Http { url, statuses, contains } => health::http(url, statuses, contains.as_deref(), timeout),
         Probe::Tcp(address) => health::tcp(address, timeout),
     }
 }
 
-/// A unit that is started again and again is active most of the time, but never for long.
+/// Whether all units are active and have been for `stable_for`. A unit that crashes and is started again and again is
+/// active most of the time, but never for long.
 fn units(names: &[String], stable_for: Duration) -> Result<(), String> {
-    let now = host::monotonic();
+    let now = systemd::monotonic();
     for name in names {
-        let text = host::output(
+        let text = program::output(
             "systemctl",
             &[
                 "show",
@@ -73,7 +76,7 @@ fn units(names: &[String], stable_for: Duration) -> Result<(), String> {
         if value("ActiveState") != "active" {
             let (load, state, sub, result) =
                 (value("LoadState"), value("ActiveState"), value("SubState"), value("Result"));
-            let journal = host::journal(name);
+            let journal = journal::last_lines(name);
             let tail = journal.get(journal.len().saturating_sub(5)..).unwrap_or_default().join("\n");
             return Err(format!("{name} is {state} ({sub}; {load}, result {result})\n{tail}"));
         }

@@ -1,15 +1,18 @@
 //! What is to be deployed: a specification in Nix, and what is known about the machines it speaks of.
 
+mod error;
 pub(crate) mod reference;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
+pub use error::SpecError;
+
 use crate::MachineName;
-use crate::nix::Version;
+use reference::absolute;
 
 /// Where the logical description of the machines is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,43 +90,9 @@ pub fn unknown(origin: &str) -> Value {
     json!({ "__unknown": origin })
 }
 
-/// A specification that cannot even be looked at.
-#[derive(Debug, thiserror::Error)]
-pub enum SpecError {
-    /// The file is not there.
-    #[error("{path} cannot be read: {source}")]
-    Missing {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// A path that cannot stand in an expression of Nix.
-    #[error("the path {} is not UTF-8, and Nix can only be given one that is: rename it, or the link that leads to it", .0.display())]
-    NotText(PathBuf),
-    /// A flake reference that is empty or would break its line.
-    #[error("`{0}` is not a flake reference: expected a directory or a URL such as github:owner/repo")]
-    Flake(String),
-    /// A directory whose name has to be encoded in a URL, for a Nix that does not decode it.
-    #[error(
-        "Nix {version} cannot read a flake in {}, whose path has `{character}`: rename the directory, or use Nix {needed} or later",
-        .directory.display()
-    )]
-    Encoded {
-        /// The flake's directory.
-        directory: PathBuf,
-        /// The first such character of its path.
-        character: char,
-        /// The version of Nix.
-        version: Version,
-        /// The first version that is known to decode it.
-        needed: Version,
-    },
-}
-
 impl Spec {
-    /// Makes paths absolute against the current directory and checks that network files are there. References to flakes in local
-    /// directories are written as Nix has to read them.
+    /// Makes paths absolute against the current directory and checks that network files are there. References to
+    /// flakes in local directories are written as Nix has to read them.
     pub fn resolve(&self) -> Result<Self, SpecError> {
         match self {
             Self::Network(files) => {
@@ -133,12 +102,6 @@ impl Spec {
             Self::Flake(reference) => reference::resolved(reference).map(Self::Flake),
         }
     }
-}
-
-fn absolute(path: &Path) -> Result<PathBuf, SpecError> {
-    let path =
-        std::fs::canonicalize(path).map_err(|source| SpecError::Missing { path: path.to_owned(), source })?;
-    if path.to_str().is_none() { Err(SpecError::NotText(path)) } else { Ok(path) }
 }
 
 impl Request {

@@ -1,10 +1,11 @@
 //! What Nix' errors mean: which node one was in, and whether it is one at all.
 
-use super::Node;
+use super::model::Node;
 use crate::MachineName;
 use crate::nix::parts_of;
 
-/// In which of the nodes an error was that has ended a process, by the name that `eval.nix` puts into Nix' trace, and the trace from there.
+/// In which of the nodes an error was that has ended a process, by the name that `eval.nix` puts into Nix' trace, and
+/// the trace from there.
 pub(super) fn ended_by(message: &str, nodes: &[MachineName]) -> Option<(usize, String)> {
     let (message, printed) = parts_of(message);
     let named = |line: &str| {
@@ -89,7 +90,8 @@ mod tests {
 
     #[test]
     fn markers_are_found_in_traces() {
-        let trace = "error:\n  … while evaluating\n error: nixos-unknown:arguments.domain: the value is not known yet";
+        let trace = "error:\n  … while evaluating\n error: nixos-unknown:arguments.domain: the value is \
+                     not known yet";
         assert_eq!(explained(trace.to_owned()), Node::Waits { on: "arguments.domain".to_owned() });
         let trace = "error: nixos-missing:cache:private_ipv4: node cache is …";
         let expected = Node::NoMachine { of: "cache".to_owned(), fact: "private_ipv4".to_owned() };
