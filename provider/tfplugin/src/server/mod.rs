@@ -53,7 +53,7 @@ use handshake::{Handshake, Mode};
 /// Without Terraform it explains that and fails. With `--debug` it serves without being started by Terraform, and
 /// prints how to attach.
 pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) -> ExitCode {
-    log::install(P::NAME);
+    log::install(P::NAME, P::QUIET_TARGETS);
     let debug = std::env::args().skip(1).any(|argument| argument == "--debug" || argument == "-debug");
     let mode = if debug { Mode::Debug } else { Mode::Terraform };
     let handshake = match Handshake::begin(mode) {
