@@ -112,7 +112,7 @@ pub(super) fn schema() -> Schema {
             .description(
                 "What a refresh does about a machine that cannot be asked, because it does not answer, \
                  refuses the login or shows another host key: `warn` (keep its last known state; the \
-                 default) or `fail`.",
+                 default) or `fail`. It counts from the apply on that sets it.",
             ),
     )
     .attribute(
