@@ -112,6 +112,7 @@ impl Provider for NixosProvider {
 
     const NAME: &'static str = "nixos";
     const SOURCE: &'static str = "terraform-provider-nixos/nixos";
+    const QUIET_TARGETS: &'static [&'static str] = &["aws_"];
 
     fn schema(&self) -> Schema {
         Schema::new(0)

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::model::typed;
+use crate::model::read_model;
 use crate::protocol::proto;
 use crate::{Cx, Diagnostics, Schema, Value};
 
@@ -60,7 +60,7 @@ impl Progress {
         Self(sender)
     }
 
-    /// Prints a line. Nobody may be listening any more; that changes nothing for the action.
+    /// Shows a line to the user. After the client has gone this does nothing.
     pub fn say(&self, line: impl Into<String>) {
         let _ = self.0.send(Said::Line(line.into()));
     }
@@ -106,11 +106,11 @@ impl<D: Send + Sync + 'static, A: Action<D>> DynAction<D> for Erased<A> {
     }
 
     fn validate(&self, config: Value) -> BoxFuture<'_, Result<(), Diagnostics>> {
-        Box::pin(async move { self.action.validate(typed(A::TYPE, &config)?).await })
+        Box::pin(async move { self.action.validate(read_model(A::TYPE, &config)?).await })
     }
 
     fn plan<'a>(&'a self, cx: &'a Cx<D>, config: Value) -> BoxFuture<'a, Result<(), Diagnostics>> {
-        Box::pin(async move { self.action.plan(cx, typed(A::TYPE, &config)?).await })
+        Box::pin(async move { self.action.plan(cx, read_model(A::TYPE, &config)?).await })
     }
 
     fn invoke<'a>(
@@ -119,6 +119,6 @@ impl<D: Send + Sync + 'static, A: Action<D>> DynAction<D> for Erased<A> {
         config: Value,
         progress: &'a Progress,
     ) -> BoxFuture<'a, Result<(), Diagnostics>> {
-        Box::pin(async move { self.action.invoke(cx, typed(A::TYPE, &config)?, progress).await })
+        Box::pin(async move { self.action.invoke(cx, read_model(A::TYPE, &config)?, progress).await })
     }
 }

@@ -9,12 +9,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The value of an attribute.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Attr<T> {
-    /// It is this.
+    /// This value.
     Known(T),
-    /// There is none.
+    /// Null: the configuration sets no value, or there is none.
     #[default]
     Null,
-    /// It will be known later.
+    /// A value that is known only after apply.
     Unknown,
 }
 
@@ -62,7 +62,7 @@ impl<T> Attr<T> {
         matches!(self, Self::Known(_))
     }
 
-    /// Whether there is none.
+    /// Whether it is null.
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }

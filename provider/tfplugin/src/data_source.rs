@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::{own_value, typed};
+use crate::model::{read_model, write_model};
 use crate::{Cx, Diagnostics, Schema, Value};
 
 /// Something to look up.
@@ -69,13 +69,13 @@ impl<D: Send + Sync + 'static, S: DataSource<D>> DynDataSource<D> for Erased<S> 
     }
 
     fn validate(&self, config: Value) -> BoxFuture<'_, Result<(), Diagnostics>> {
-        Box::pin(async move { self.source.validate(typed(S::TYPE, &config)?).await })
+        Box::pin(async move { self.source.validate(read_model(S::TYPE, &config)?).await })
     }
 
     fn read<'a>(&'a self, cx: &'a Cx<D>, config: Value) -> BoxFuture<'a, Result<Value, Diagnostics>> {
         Box::pin(async move {
-            let config = typed(S::TYPE, &config)?;
-            own_value(S::TYPE, &self.source.read(cx, config).await?)
+            let config = read_model(S::TYPE, &config)?;
+            write_model(S::TYPE, &self.source.read(cx, config).await?)
         })
     }
 }

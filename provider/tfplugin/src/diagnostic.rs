@@ -2,12 +2,12 @@
 
 use crate::Path;
 
-/// How bad it is.
+/// Whether the operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     /// The operation failed.
     Error,
-    /// It did not, but there is something to know.
+    /// The operation did not fail, but the user should know something.
     Warning,
 }
 

@@ -7,8 +7,8 @@ use futures::future::BoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::{own_value, typed};
-use crate::private::{open_own, seal};
+use crate::model::{read_model, write_model};
+use crate::private::{decode_own, encode_private};
 use crate::{Cx, Diagnostics, Schema, Value};
 
 /// Something that is opened at the beginning of a run and closed at its end.
@@ -155,7 +155,7 @@ impl<D: Send + Sync + 'static, E: EphemeralResource<D>> DynEphemeralResource<D> 
     }
 
     fn validate(&self, config: Value) -> BoxFuture<'_, Result<(), Diagnostics>> {
-        Box::pin(async move { self.ephemeral.validate(typed(E::TYPE, &config)?).await })
+        Box::pin(async move { self.ephemeral.validate(read_model(E::TYPE, &config)?).await })
     }
 
     fn open<'a>(
@@ -164,10 +164,10 @@ impl<D: Send + Sync + 'static, E: EphemeralResource<D>> DynEphemeralResource<D> 
         config: Value,
     ) -> BoxFuture<'a, Result<Opened<Value, Vec<u8>>, Diagnostics>> {
         Box::pin(async move {
-            let opened = self.ephemeral.open(cx, typed(E::TYPE, &config)?).await?;
+            let opened = self.ephemeral.open(cx, read_model(E::TYPE, &config)?).await?;
             Ok(Opened {
-                value: own_value(E::TYPE, &opened.value)?,
-                private: seal(E::TYPE, 0, opened.private, None)?,
+                value: write_model(E::TYPE, &opened.value)?,
+                private: encode_private(E::TYPE, 0, opened.private, None)?,
                 renew_at: opened.renew_at,
             })
         })
@@ -179,12 +179,15 @@ impl<D: Send + Sync + 'static, E: EphemeralResource<D>> DynEphemeralResource<D> 
         private: Vec<u8>,
     ) -> BoxFuture<'a, Result<Renewed<Vec<u8>>, Diagnostics>> {
         Box::pin(async move {
-            let renewed = self.ephemeral.renew(cx, open_own(E::TYPE, &private)?).await?;
-            Ok(Renewed { private: seal(E::TYPE, 0, renewed.private, None)?, renew_at: renewed.renew_at })
+            let renewed = self.ephemeral.renew(cx, decode_own(E::TYPE, &private)?).await?;
+            Ok(Renewed {
+                private: encode_private(E::TYPE, 0, renewed.private, None)?,
+                renew_at: renewed.renew_at,
+            })
         })
     }
 
     fn close<'a>(&'a self, cx: &'a Cx<D>, private: Vec<u8>) -> BoxFuture<'a, Result<(), Diagnostics>> {
-        Box::pin(async move { self.ephemeral.close(cx, open_own(E::TYPE, &private)?).await })
+        Box::pin(async move { self.ephemeral.close(cx, decode_own(E::TYPE, &private)?).await })
     }
 }

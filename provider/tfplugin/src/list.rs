@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::Sender;
 
-use crate::model::{own_value, typed};
+use crate::model::{read_model, write_model};
 use crate::{Cx, Diagnostics, Schema, Value};
 
 /// A way to list the resources of a type, which must have an [identity](crate::Schema::identity).
@@ -83,7 +83,7 @@ pub(crate) type RawListed = Result<Listed<Value>, Diagnostics>;
 impl<M: Serialize> Found<M> {
     /// Hands one over; `Break` when no more are wanted.
     pub async fn push(&self, listed: Listed<M>) -> ControlFlow<()> {
-        let value = own_value(self.type_name, &listed.state);
+        let value = write_model(self.type_name, &listed.state);
         let listed = value.map(|state| Listed { display_name: listed.display_name, state });
         if self.sender.send(listed).await.is_ok() {
             ControlFlow::Continue(())
@@ -131,7 +131,7 @@ impl<D: Send + Sync + 'static, L: ListResource<D>> DynListResource<D> for Erased
     }
 
     fn validate(&self, config: Value) -> BoxFuture<'_, Result<(), Diagnostics>> {
-        Box::pin(async move { self.list.validate(typed(L::TYPE, &config)?).await })
+        Box::pin(async move { self.list.validate(read_model(L::TYPE, &config)?).await })
     }
 
     fn list<'a>(
@@ -143,7 +143,7 @@ impl<D: Send + Sync + 'static, L: ListResource<D>> DynListResource<D> for Erased
         Box::pin(async move {
             let found = Found { type_name: L::TYPE, sender: found, model: std::marker::PhantomData };
             let request = ListRequest {
-                config: typed(L::TYPE, &request.config)?,
+                config: read_model(L::TYPE, &request.config)?,
                 include_resource: request.include_resource,
                 limit: request.limit,
             };

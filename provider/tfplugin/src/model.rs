@@ -7,7 +7,7 @@ use crate::diagnostic::mistake;
 use crate::{Diagnostic, Diagnostics, Value, from_value, to_value};
 
 /// A value as a model; that it fits is the schema's promise.
-pub(crate) fn typed<M: DeserializeOwned>(type_name: &str, value: &Value) -> Result<M, Diagnostics> {
+pub(crate) fn read_model<M: DeserializeOwned>(type_name: &str, value: &Value) -> Result<M, Diagnostics> {
     from_value(value).map_err(|error| {
         Diagnostic::error(format!("A value of {type_name} cannot be used"))
             .detail(error.message)
@@ -17,6 +17,6 @@ pub(crate) fn typed<M: DeserializeOwned>(type_name: &str, value: &Value) -> Resu
 }
 
 /// A model as a value.
-pub(crate) fn own_value<M: Serialize>(type_name: &str, model: &M) -> Result<Value, Diagnostics> {
+pub(crate) fn write_model<M: Serialize>(type_name: &str, model: &M) -> Result<Value, Diagnostics> {
     to_value(model).map_err(|error| mistake(type_name, &error.to_string()).into())
 }

@@ -1,4 +1,5 @@
-//! The private part of a resource: what is remembered beside the state, as bytes that only we read.
+//! The private data of a resource: what it remembers beside its state, as bytes that Terraform stores and does not
+//! read.
 //!
 //! Whatever the bytes are, the resource can be read, planned and deleted: they may come from an older or a newer
 //! version of the provider, or from one that was written with another SDK. What cannot be made use of is left out, with
@@ -21,7 +22,8 @@ pub enum StoredPrivate {
     Foreign(Vec<u8>),
 }
 
-/// The private part on the wire. The prior private part travels with the plan, because apply gets the planned one only.
+/// Private data as they are stored. A plan has those of the prior state with it, because apply gets only the planned
+/// ones.
 #[derive(Serialize, Deserialize)]
 struct Envelope<P> {
     format: u32,
@@ -40,9 +42,9 @@ fn is_zero(version: &u32) -> bool {
     *version == 0
 }
 
-/// What was in the bytes.
+/// Private data that were read.
 #[derive(Debug)]
-pub(crate) struct Opened<P> {
+pub(crate) struct DecodedPrivate<P> {
     /// The private data; in a plan, those that are planned.
     pub(crate) data: P,
     /// In a plan, those of what exists.
@@ -51,14 +53,14 @@ pub(crate) struct Opened<P> {
     pub(crate) left_out: Option<Diagnostic>,
 }
 
-impl<P> Opened<P> {
-    /// The private data that belong to what exists, also where the bytes come from a plan to replace it.
+impl<P> DecodedPrivate<P> {
+    /// The private data of the object that exists, also where they were read from a plan to replace it.
     pub(crate) fn existing(self) -> P {
         self.prior.unwrap_or(self.data)
     }
 }
 
-pub(crate) fn seal<P: Serialize>(
+pub(crate) fn encode_private<P: Serialize>(
     type_name: &str,
     version: u32,
     data: P,
@@ -68,26 +70,27 @@ pub(crate) fn seal<P: Serialize>(
         .map_err(|error| mistake(type_name, &format!("its private data cannot be written: {error}")).into())
 }
 
-/// Reads `bytes` as they are, or by way of `upgrade`; or goes on without them.
-pub(crate) fn open<P: DeserializeOwned + Default>(
+/// Reads `bytes` as this version writes them, or else by way of `upgrade`. Where both fail, the default is used, with a
+/// warning.
+pub(crate) fn decode_private<P: DeserializeOwned + Default>(
     type_name: &str,
     version: u32,
     bytes: &[u8],
     upgrade: impl Fn(StoredPrivate) -> Option<P>,
-) -> Opened<P> {
+) -> DecodedPrivate<P> {
     if bytes.is_empty() {
-        return Opened { data: P::default(), prior: None, left_out: None };
+        return DecodedPrivate { data: P::default(), prior: None, left_out: None };
     }
-    // Nearly always they are as this version writes them. What a newer one has added is ignored.
+    // Usually they are as this version writes them. Fields that a newer version has added are ignored.
     if let Ok(envelope) = serde_json::from_slice::<Envelope<P>>(bytes)
         && envelope.version >= version
     {
-        return Opened { data: envelope.data, prior: envelope.prior, left_out: None };
+        return DecodedPrivate { data: envelope.data, prior: envelope.prior, left_out: None };
     }
     let mut why = None;
     let mut or_none = |read: Result<P, String>| {
         read.unwrap_or_else(|found| {
-            // A type without values has nothing to lose.
+            // Nothing is lost where the type holds nothing.
             if size_of::<P>() > 0 {
                 why = Some(left_out(type_name, &found));
             }
@@ -101,7 +104,7 @@ pub(crate) fn open<P: DeserializeOwned + Default>(
         let foreign = upgrade(StoredPrivate::Foreign(bytes.to_vec()));
         (or_none(foreign.ok_or_else(|| "bytes that another provider or SDK has written".to_owned())), None)
     };
-    Opened { data, prior, left_out: why }
+    DecodedPrivate { data, prior, left_out: why }
 }
 
 fn upgraded<P: DeserializeOwned>(
@@ -123,8 +126,9 @@ fn left_out(type_name: &str, found: &str) -> Diagnostic {
     ))
 }
 
-/// The same for what does not outlive one run of Terraform, and so comes from this very version.
-pub(crate) fn open_own<P: DeserializeOwned + Default>(
+/// The same for the private data of ephemeral resources. They live for one run of Terraform, so this very version has
+/// written them.
+pub(crate) fn decode_own<P: DeserializeOwned + Default>(
     type_name: &str,
     bytes: &[u8],
 ) -> Result<P, Diagnostics> {
@@ -159,8 +163,8 @@ mod tests {
         Some(Memory { count, note: "upgraded".to_owned() })
     }
 
-    fn opened(bytes: &[u8]) -> Opened<Memory> {
-        open("t", 2, bytes, upgrade)
+    fn decoded(bytes: &[u8]) -> DecodedPrivate<Memory> {
+        decode_private("t", 2, bytes, upgrade)
     }
 
     fn memory(count: u32, note: &str) -> Memory {
@@ -169,8 +173,8 @@ mod tests {
 
     #[test]
     fn what_any_version_wrote_is_read_or_left_out() {
-        let bytes = seal("t", 2, memory(3, "x"), Some(memory(2, "w"))).unwrap();
-        let found = opened(&bytes);
+        let bytes = encode_private("t", 2, memory(3, "x"), Some(memory(2, "w"))).unwrap();
+        let found = decoded(&bytes);
         assert_eq!((&found.data, &found.prior), (&memory(3, "x"), &Some(memory(2, "w"))));
         assert_eq!(found.existing(), memory(2, "w"));
 
@@ -179,7 +183,7 @@ mod tests {
             (stored(1, json!(7)), memory(7, "upgraded"), false),
             (stored(3, json!({ "count": 4, "later": { "deep": [1] } })), memory(4, ""), false),
             (json!({ "format": 2, "version": 3, "data": { "count": 4 }, "more": 1 }), memory(4, ""), false),
-            // A layout that nobody has raised the version for, and one that no version has.
+            // A layout that was changed without a new version, and one that no version had.
             (json!({ "format": 1, "data": { "count": 5 } }), memory(5, ""), false),
             (stored(2, json!({ "count": "many" })), memory(0, ""), true),
             (stored(3, json!([])), memory(0, ""), true),
@@ -187,17 +191,17 @@ mod tests {
             (json!(12), memory(12, "upgraded"), false),
         ];
         for (bytes, expected, warns) in cases {
-            let found = opened(bytes.to_string().as_bytes());
+            let found = decoded(bytes.to_string().as_bytes());
             assert_eq!((&found.data, found.left_out.is_some()), (&expected, warns), "{bytes}");
         }
-        assert_eq!(opened(b"").left_out, None);
-        assert!(opened(&[0xff, 0, 1]).left_out.unwrap().detail.contains("another provider or SDK"));
+        assert_eq!(decoded(b"").left_out, None);
+        assert!(decoded(&[0xff, 0, 1]).left_out.unwrap().detail.contains("another provider or SDK"));
     }
 
     #[test]
     fn of_a_plan_that_cannot_be_read_the_other_half_stays() {
         let plan = json!({ "format": 1, "version": 2, "data": { "count": 3 }, "prior": { "count": null } });
-        let found = opened(plan.to_string().as_bytes());
+        let found = decoded(plan.to_string().as_bytes());
         assert_eq!((&found.data, &found.prior), (&memory(3, ""), &Some(memory(0, ""))));
         assert!(found.left_out.unwrap().detail.contains("version 2"));
     }
@@ -205,7 +209,7 @@ mod tests {
     #[test]
     fn nothing_is_missed_where_nothing_is_remembered() {
         for bytes in [&b"{\"schema_version\":\"1\"}"[..], b"\x00", b"{\"format\":1,\"data\":{\"a\":1}}"] {
-            let found: Opened<()> = open("t", 0, bytes, |_| None);
+            let found: DecodedPrivate<()> = decode_private("t", 0, bytes, |_| None);
             assert_eq!(found.left_out, None, "{bytes:?}");
         }
     }

@@ -23,6 +23,10 @@ pub trait Provider: Send + Sync + 'static {
     /// Where it is published, as in `required_providers`: `hashicorp/random`, or with a host in front.
     const SOURCE: &'static str;
 
+    /// Targets of `tracing` whose events are not logged, by their beginning: libraries that log bodies of requests,
+    /// which may hold secrets.
+    const QUIET_TARGETS: &'static [&'static str] = &[];
+
     /// The schema of the provider block.
     fn schema(&self) -> Schema;
 

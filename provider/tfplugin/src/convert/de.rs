@@ -42,7 +42,7 @@ impl<'de> Deserializer<'de> for De<'_> {
         }
     }
 
-    /// An object without attributes is nothing: the configuration of what takes none.
+    /// An object without attributes is read as `()`, for configurations that have none.
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ConvertError> {
         match self.0 {
             Value::Map(entries) if entries.is_empty() => visitor.visit_unit(),
@@ -146,7 +146,7 @@ impl<'de> VariantAccess<'de> for De<'_> {
     }
 }
 
-/// A value inside another: errors on the way out learn where they happened.
+/// A value inside another. It adds its place to errors that come from within.
 struct Placed<'v> {
     value: &'v Value,
     step: Step,

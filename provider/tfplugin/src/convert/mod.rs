@@ -39,8 +39,8 @@ pub fn to_value<T: Serialize + ?Sized>(value: &T) -> Result<Value, ConvertError>
     value.serialize(ser::Ser)
 }
 
-/// A model with every unknown value taken from another: how a plan becomes a result. What is known stays, and what the
-/// other does not have or does not know either stays unknown.
+/// A model in which every unknown value is taken from another one, which makes a result of a plan. Known values stay. A
+/// value stays unknown that is missing or unknown in the other model, too.
 ///
 /// # Errors
 ///

@@ -20,7 +20,7 @@ impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         HANDOVER.set(Some(self.clone()));
         let done = serializer.serialize_unit_struct(VALUE)?;
-        // Our own serializer has taken it. Another one has written something else, which would be lost.
+        // This crate's own serializer has taken the value. Any other serializer has left it here, and would lose it.
         match HANDOVER.take() {
             None => Ok(done),
             Some(_) => Err(serde::ser::Error::custom("a Terraform value outside of Terraform's own format")),

@@ -41,7 +41,7 @@ fn sent(schema: &Schema, config: &Value) -> Value {
     }
 }
 
-/// What holds for any plan, whoever made it.
+/// What holds for any plan, also one that no provider would make.
 fn arbitrary(schema: &Schema, prior: &Value, config: &Value, any: &Value) {
     let _ = schema.validate(config, true);
     let _ = schema.configurable(any.clone());

@@ -3,7 +3,7 @@
 use crate::schema::validate::brief;
 use crate::{Diagnostic, Diagnostics, Path, Schema, Step, Value};
 
-/// What breaks the rules, and where we are looking.
+/// The breaches found so far, and the place that is being looked at.
 pub(super) struct Broken<'a> {
     pub(super) type_name: &'a str,
     pub(super) schema: &'a Schema,

@@ -113,14 +113,14 @@ fn elements(
                 broken.within(Step::Index(index), |broken| check(planned, actual, broken));
             }
         }
-        // Elements that turned out to be equal have become one; new ones cannot come.
+        // Elements that turned out to be equal have become one, so there may be fewer than planned, but not more.
         (Nesting::Set, Value::List(a), Value::List(b)) if a.len() >= b.len() => {
             let mut fits = |planned: &Value, actual: &Value| {
                 let mut apart = Broken::new(broken.type_name, broken.schema, broken.rule);
                 check(planned, actual, &mut apart);
                 apart.found.is_empty()
             };
-            // Every planned element has become one, and every one was planned.
+            // Every planned element must have become an actual one, and every actual one must have been planned.
             let lost = a.iter().find(|planned| !b.iter().any(|actual| fits(planned, actual))).cloned();
             let new = b.iter().find(|actual| !a.iter().any(|planned| fits(planned, actual))).cloned();
             if lost.is_some() || new.is_some() {

@@ -36,9 +36,9 @@ fn planned_object(
 ) {
     for (name, attribute) in attributes {
         let (prior, planned) = (part(prior, name), part(planned, name));
-        // Everything in an object that is not known yet is not known yet.
+        // The attributes of an unknown object are unknown.
         let config = if config.is_unknown() { config } else { part(config, name) };
-        // Nearly always, and cheaper than to name the place.
+        // This is so for nearly every attribute, and saves naming the place.
         if planned == config && !attribute.write_only {
             continue;
         }
@@ -62,7 +62,7 @@ fn planned_attribute(
         return;
     }
     let free = attribute.computed && (!attribute.optional || config.is_null());
-    // Blocks are those of the configuration; only what is in them may be as before.
+    // A block must be as configured; only attributes in it may keep their prior value.
     let as_before = attribute.block.is_none() && planned == prior && !prior.is_null() && !config.is_null();
     if free || as_before {
         return;

@@ -124,7 +124,7 @@ pub(crate) fn retyped(value: Value, like: &Value) -> Value {
     }
 }
 
-/// The value with null where something is unknown: no state may hold an unknown value.
+/// The value with null in place of everything unknown, because no state may hold an unknown value.
 pub(crate) fn known_only(value: Value) -> Value {
     match value {
         Value::Unknown => Value::Null,

@@ -52,27 +52,27 @@ pub(super) fn pairs(
             pairing.join(value, free.remove(place));
         }
     }
-    // Nearly always that was all.
+    // Usually every value has its element now.
     let left: Vec<usize> = (0..values.len()).filter(|&value| pairing.of_value[value].is_none()).collect();
     let mut asked = vec![None; configs.len()];
     for value in left {
         if pairing.seat(value, &mut asked, fits) {
             asked.fill(None);
         }
-        // What was asked in vain is not asked again: it cannot make room for anybody.
+        // The elements that were asked for in vain stay marked: they cannot be freed for a later value either.
     }
     pairing.of_value
 }
 
-/// Which is with which, by index.
+/// Which value has which configured element, by index.
 struct Pairing {
     of_value: Vec<Option<usize>>,
     of_config: Vec<Option<usize>>,
 }
 
 impl Pairing {
-    /// Finds a place for one more value, where need be by moving others. `asked` says by which value a place was asked
-    /// for.
+    /// Finds a configured element for one more value, if necessary by moving other values. `asked` says for which value
+    /// each element was asked.
     fn seat(
         &mut self,
         start: usize,
@@ -96,7 +96,8 @@ impl Pairing {
         false
     }
 
-    /// Whoever asked for the free place takes it, and leaves his own to whoever asked for that.
+    /// The value that asked for the free element takes it, and leaves its former element to the value that had asked
+    /// for that one, and so on.
     fn move_up(&mut self, free: usize, asked: &[Option<usize>]) {
         let mut place = Some(free);
         while let Some(config) = place {
@@ -105,7 +106,7 @@ impl Pairing {
         }
     }
 
-    /// Gives what the value was with before.
+    /// Returns the element that the value had before.
     fn join(&mut self, value: usize, config: usize) -> Option<usize> {
         self.of_config[config] = Some(value);
         self.of_value[value].replace(config)

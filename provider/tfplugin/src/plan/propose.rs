@@ -1,4 +1,5 @@
-//! From what Terraform proposes to what a resource starts its own planning with.
+//! The plan that a schema alone leads to, from what Terraform proposes: [`Resource::plan`](crate::Resource::plan)
+//! starts with it.
 //!
 //! Terraform's proposal has the configuration's values, and prior values for computed attributes. On top of that:
 //! defaults, no write-only values, and, where anything changes, every computed value without a configuration is
@@ -87,7 +88,7 @@ fn attribute(definition: &Attribute, config: &Value, proposed: &Value, prior: &V
             };
             let origins = pairs(attributes, configs, items);
             let items = items.iter().zip(origins).map(|(value, origin)| {
-                // What derives from no configured element is planned as it was proposed.
+                // An element that derives from no configured one is planned as Terraform proposed it.
                 let Some(config) = origin.and_then(|index| configs.get(index)) else {
                     return value.clone();
                 };

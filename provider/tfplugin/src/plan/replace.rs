@@ -1,4 +1,4 @@
-//! Which changes mean another resource.
+//! Which changes replace a resource.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,8 @@ fn object(
                     }
                 }
             }
-            // Elements of sets have no path; what they have that cannot be changed must be there before and after.
+            // Elements of sets have no path. So the values of their fixed attributes, all together, must be the same
+            // before and after.
             (Nesting::Set, Value::List(before), Value::List(after)) => {
                 let fixed = |items: &[Value]| {
                     Value::set(items.iter().filter_map(|item| fixed_part(attributes, item)).collect())
@@ -77,7 +78,7 @@ fn within<'v>(value: &'v Value, name: &str) -> &'v Value {
     if value.is_unknown() { value } else { part(value, name) }
 }
 
-/// An element, if there is one or may be one.
+/// An element that exists, or one that may exist because the collection is unknown.
 fn element<'v>(all: &'v Value, known: Option<&'v Value>) -> Option<&'v Value> {
     if all.is_unknown() { Some(all) } else { known.filter(|element| !element.is_null()) }
 }
@@ -102,7 +103,7 @@ fn has_fixed_part(attributes: &BTreeMap<String, Attribute>) -> bool {
 
 /// Paths that lead nowhere in either value: Terraform refuses them.
 pub(crate) fn check_paths(type_name: &str, paths: &[Path], prior: &Value, planned: &Value) -> Diagnostics {
-    // On create Terraform does not look at them.
+    // Terraform does not look at the paths when it creates a resource.
     if prior.is_null() {
         return Diagnostics::default();
     }
@@ -131,7 +132,7 @@ fn leads(path: &Path, value: &Value) -> bool {
         };
         match next {
             Some(next) => here = next,
-            // Below what is unknown anything may be.
+            // A path may lead anywhere below an unknown value.
             None => return here.is_unknown(),
         }
     }
@@ -193,7 +194,7 @@ mod tests {
         for after in [unknown(), list(unknown())] {
             assert_eq!(paths(Attribute::nested_set, list(old.clone()), after), ["disks"]);
         }
-        // Elements only come, whatever there will be.
+        // There were no elements before, so whatever comes replaces nothing.
         for before in [Value::Null, none()] {
             assert_eq!(paths(Attribute::nested_map, before, unknown()), [""; 0]);
         }

@@ -6,8 +6,8 @@ use futures::future::BoxFuture;
 
 use super::dynamic::{DynResource, RawApplied, RawPlan, RawState};
 use super::{ApplyRequest, Failed, MoveRequest, PlanRequest, Resource, State};
-use crate::model::{own_value, typed};
-use crate::private::{Opened, open, seal};
+use crate::model::{read_model, write_model};
+use crate::private::{DecodedPrivate, decode_private, encode_private};
 use crate::{Cx, Diagnostics, Schema, Value};
 
 /// Puts a resource into a provider's list.
@@ -31,7 +31,7 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
     }
 
     fn validate(&self, config: Value) -> BoxFuture<'_, Result<(), Diagnostics>> {
-        Box::pin(async move { self.resource.validate(typed(R::TYPE, &config)?).await })
+        Box::pin(async move { self.resource.validate(read_model(R::TYPE, &config)?).await })
     }
 
     fn plan<'a>(
@@ -46,24 +46,24 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
             let prior_private = prior.private.clone();
             let prior = if prior.value.is_null() { None } else { Some(self.state(cx, &prior)?) };
             // A replacement is planned twice, the second time without the prior state but with the private data of the
-            // first plan: what belongs to the old object must not get lost, for deleting it comes first.
+            // first plan. Those hold the private data of the old object, which deleting it needs.
             let prior_private = match &prior {
                 Some(state) => Some(state.private.clone()),
-                // What a failed create has left is replaced without its private data; those of the plan are not its
-                // own.
-                None => Some(self.opened(cx, &prior_private).prior.unwrap_or_default()),
+                // When the leftover of a failed create is replaced, Terraform sends no private data; those of the plan
+                // belong to the new object.
+                None => Some(self.decoded(cx, &prior_private).prior.unwrap_or_default()),
             };
-            let planned = if planned.is_empty() { None } else { Some(self.opened(cx, planned).data) };
+            let planned = if planned.is_empty() { None } else { Some(self.decoded(cx, planned).data) };
             let request = PlanRequest {
                 prior,
-                config: typed(R::TYPE, &config)?,
-                proposed: typed(R::TYPE, &proposed)?,
+                config: read_model(R::TYPE, &config)?,
+                proposed: read_model(R::TYPE, &proposed)?,
                 planned,
             };
             let response = self.resource.plan(cx, request).await?;
             Ok(RawPlan {
-                planned: own_value(R::TYPE, &response.planned)?,
-                private: seal(R::TYPE, R::PRIVATE_VERSION, response.private, prior_private)?,
+                planned: write_model(R::TYPE, &response.planned)?,
+                private: encode_private(R::TYPE, R::PRIVATE_VERSION, response.private, prior_private)?,
                 requires_replace: response.requires_replace,
             })
         })
@@ -80,7 +80,7 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
     ) -> BoxFuture<'a, Result<Option<RawState>, Diagnostics>> {
         Box::pin(async move {
             let state = self.resource.read(cx, self.state(cx, &state)?).await?;
-            state.map(seal_state::<D, R>).transpose()
+            state.map(encode_state::<D, R>).transpose()
         })
     }
 
@@ -104,18 +104,18 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
 
     fn delete<'a>(&'a self, cx: &'a Cx<D>, state: RawState) -> BoxFuture<'a, Result<(), Diagnostics>> {
         Box::pin(async move {
-            let private = self.opened(cx, &state.private).existing();
-            self.resource.delete(cx, State { value: typed(R::TYPE, &state.value)?, private }).await
+            let private = self.decoded(cx, &state.private).existing();
+            self.resource.delete(cx, State { value: read_model(R::TYPE, &state.value)?, private }).await
         })
     }
 
     fn prior_private(&self, planned: &[u8]) -> Vec<u8> {
-        let existing = self.open(planned).existing();
-        seal(R::TYPE, R::PRIVATE_VERSION, existing, None).unwrap_or_else(|_| planned.to_vec())
+        let existing = self.decode(planned).existing();
+        encode_private(R::TYPE, R::PRIVATE_VERSION, existing, None).unwrap_or_else(|_| planned.to_vec())
     }
 
     fn import<'a>(&'a self, cx: &'a Cx<D>, id: &'a str) -> BoxFuture<'a, Result<RawState, Diagnostics>> {
-        Box::pin(async move { seal_state::<D, R>(self.resource.import(cx, id).await?) })
+        Box::pin(async move { encode_state::<D, R>(self.resource.import(cx, id).await?) })
     }
 
     fn import_identity<'a>(
@@ -123,20 +123,20 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
         cx: &'a Cx<D>,
         identity: BTreeMap<String, Value>,
     ) -> BoxFuture<'a, Result<RawState, Diagnostics>> {
-        Box::pin(async move { seal_state::<D, R>(self.resource.import_identity(cx, identity).await?) })
+        Box::pin(async move { encode_state::<D, R>(self.resource.import_identity(cx, identity).await?) })
     }
 
     fn move_state(&self, request: MoveRequest) -> BoxFuture<'_, Result<Option<RawState>, Diagnostics>> {
         Box::pin(async move {
             let moved = self.resource.move_state(request).await?;
-            moved.map(seal_state::<D, R>).transpose()
+            moved.map(encode_state::<D, R>).transpose()
         })
     }
 
     fn generate_config(&self, state: Value) -> BoxFuture<'_, Result<Value, Diagnostics>> {
         Box::pin(async move {
-            let config = self.resource.generate_config(typed(R::TYPE, &state)?).await?;
-            own_value(R::TYPE, &config)
+            let config = self.resource.generate_config(read_model(R::TYPE, &state)?).await?;
+            write_model(R::TYPE, &config)
         })
     }
 
@@ -154,24 +154,24 @@ impl<D: Send + Sync + 'static, R: Resource<D>> DynResource<D> for Erased<R> {
 }
 
 impl<R> Erased<R> {
-    /// Private data, whoever wrote them.
-    fn open<D: Send + Sync>(&self, bytes: &[u8]) -> Opened<R::Private>
+    /// Reads private data of any origin.
+    fn decode<D: Send + Sync>(&self, bytes: &[u8]) -> DecodedPrivate<R::Private>
     where
         R: Resource<D>,
     {
-        open(R::TYPE, R::PRIVATE_VERSION, bytes, |stored| self.resource.upgrade_private(stored))
+        decode_private(R::TYPE, R::PRIVATE_VERSION, bytes, |stored| self.resource.upgrade_private(stored))
     }
 
-    /// The same; the user hears of what is left out.
-    fn opened<D: Send + Sync>(&self, cx: &Cx<D>, bytes: &[u8]) -> Opened<R::Private>
+    /// The same, with a warning to the user where they could not be read.
+    fn decoded<D: Send + Sync>(&self, cx: &Cx<D>, bytes: &[u8]) -> DecodedPrivate<R::Private>
     where
         R: Resource<D>,
     {
-        let mut opened = self.open(bytes);
-        if let Some(warning) = opened.left_out.take() {
+        let mut decoded = self.decode(bytes);
+        if let Some(warning) = decoded.left_out.take() {
             cx.warn(warning);
         }
-        opened
+        decoded
     }
 
     fn state<D: Send + Sync>(
@@ -182,11 +182,14 @@ impl<R> Erased<R> {
     where
         R: Resource<D>,
     {
-        Ok(State { value: typed(R::TYPE, &state.value)?, private: self.opened(cx, &state.private).data })
+        Ok(State {
+            value: read_model(R::TYPE, &state.value)?,
+            private: self.decoded(cx, &state.private).data,
+        })
     }
 
-    /// Creates or updates. A failure that says nothing of the state leaves the prior one, with the private data that
-    /// belong to it and not those of the plan.
+    /// Creates or updates. After a failed update without a state the prior state stays, with its own private data
+    /// instead of those of the plan.
     async fn try_apply<D: Send + Sync + 'static>(
         &self,
         cx: &Cx<D>,
@@ -197,33 +200,33 @@ impl<R> Erased<R> {
     where
         R: Resource<D>,
     {
-        let opened: Opened<R::Private> = self.opened(cx, &planned.private);
-        let own = opened.data.clone();
+        let decoded: DecodedPrivate<R::Private> = self.decoded(cx, &planned.private);
+        let own = decoded.data.clone();
         let request = ApplyRequest {
-            planned: typed(R::TYPE, &planned.value)?,
-            config: typed(R::TYPE, config)?,
-            private: opened.data,
+            planned: read_model(R::TYPE, &planned.value)?,
+            config: read_model(R::TYPE, config)?,
+            private: decoded.data,
         };
         let outcome = if prior.is_null() {
             self.resource.create(cx, request).await
         } else {
-            let private = opened.prior.unwrap_or_default();
-            let state = State { value: typed(R::TYPE, prior)?, private: private.clone() };
+            let private = decoded.prior.unwrap_or_default();
+            let state = State { value: read_model(R::TYPE, prior)?, private: private.clone() };
             self.resource.update(cx, state, request).await.map_err(|failed| {
-                let unchanged = || typed(R::TYPE, prior).ok().map(|value| State { value, private });
+                let unchanged = || read_model(R::TYPE, prior).ok().map(|value| State { value, private });
                 Failed { partial: failed.partial.or_else(unchanged), ..failed }
             })
         };
         match outcome {
-            // What was made exists, also where the provider cannot say what it is like. It is as planned, and has
-            // nothing of the private data of what was there before.
-            Ok(state) => seal_state::<D, R>(state).map_err(|diagnostics| {
+            // The object was made, but its state cannot be written. It is stored as planned, with the planned private
+            // data alone, because those of the prior object are not its own.
+            Ok(state) => encode_state::<D, R>(state).map_err(|diagnostics| {
                 let value = crate::plan::known_only(planned.value.clone());
-                let private = seal(R::TYPE, R::PRIVATE_VERSION, own, None).unwrap_or_default();
+                let private = encode_private(R::TYPE, R::PRIVATE_VERSION, own, None).unwrap_or_default();
                 Failed { diagnostics, partial: Some(State { value, private }) }
             }),
             Err(Failed { mut diagnostics, partial }) => {
-                let partial = partial.and_then(|state| match seal_state::<D, R>(state) {
+                let partial = partial.and_then(|state| match encode_state::<D, R>(state) {
                     Ok(state) => Some(State { value: state.value, private: state.private }),
                     Err(more) => {
                         diagnostics.extend(more);
@@ -236,12 +239,12 @@ impl<R> Erased<R> {
     }
 }
 
-fn seal_state<D: Send + Sync, R: Resource<D>>(
+fn encode_state<D: Send + Sync, R: Resource<D>>(
     state: State<R::Model, R::Private>,
 ) -> Result<RawState, Diagnostics> {
     Ok(RawState {
-        value: own_value(R::TYPE, &state.value)?,
-        private: seal(R::TYPE, R::PRIVATE_VERSION, state.private, None)?,
+        value: write_model(R::TYPE, &state.value)?,
+        private: encode_private(R::TYPE, R::PRIVATE_VERSION, state.private, None)?,
     })
 }
 
@@ -323,7 +326,10 @@ mod tests {
     #[tokio::test]
     async fn a_replacement_deletes_with_the_old_private_data() {
         let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
-        let old = RawState { value: named("old"), private: seal("t", 0, "old".to_owned(), None).unwrap() };
+        let old = RawState {
+            value: named("old"),
+            private: encode_private("t", 0, "old".to_owned(), None).unwrap(),
+        };
         // As Terraform plans a replacement: once with the old state, once without it but with the first plan's private
         // data.
         let first = thing.plan(&cx, old, named("new"), named("new"), &[]).await.unwrap();
@@ -333,7 +339,7 @@ mod tests {
         thing.delete(&cx, doomed).await.unwrap();
         let planned = RawState { value: named("new"), private: second.private };
         let created = thing.apply(&cx, Value::Null, planned, named("new")).await.state.unwrap();
-        assert_eq!(open::<String>("t", 0, &created.private, |_| None).existing(), "new");
+        assert_eq!(decode_private::<String>("t", 0, &created.private, |_| None).existing(), "new");
     }
 
     #[tokio::test]
@@ -348,7 +354,10 @@ mod tests {
     #[tokio::test]
     async fn what_replaces_another_and_cannot_be_told_has_its_own_private_data() {
         let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
-        let old = RawState { value: named("old"), private: seal("t", 0, "old".to_owned(), None).unwrap() };
+        let old = RawState {
+            value: named("old"),
+            private: encode_private("t", 0, "old".to_owned(), None).unwrap(),
+        };
         let first = thing.plan(&cx, old, named("huge"), named("huge"), &[]).await.unwrap();
         let none = RawState { value: Value::Null, private: first.private };
         let second = thing.plan(&cx, none, named("huge"), named("huge"), &[]).await.unwrap();
@@ -361,13 +370,16 @@ mod tests {
     #[tokio::test]
     async fn a_failed_update_keeps_state_and_private_data_together() {
         let (thing, cx) = (resource(Thing), Cx::new(Arc::new(()), CancellationToken::new()));
-        let old = RawState { value: named("old"), private: seal("t", 0, "old".to_owned(), None).unwrap() };
+        let old = RawState {
+            value: named("old"),
+            private: encode_private("t", 0, "old".to_owned(), None).unwrap(),
+        };
         let plan = thing.plan(&cx, old, named("new"), named("new"), &[]).await.unwrap();
         let planned = RawState { value: plan.planned, private: plan.private };
         let applied = thing.apply(&cx, named("old"), planned, named("new")).await;
         assert!(applied.diagnostics.has_errors());
         let state = applied.state.unwrap();
         assert_eq!(state.value.get("name"), Some(&"old".into()));
-        assert_eq!(open::<String>("t", 0, &state.private, |_| None).existing(), "old");
+        assert_eq!(decode_private::<String>("t", 0, &state.private, |_| None).existing(), "old");
     }
 }

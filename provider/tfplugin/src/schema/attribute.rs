@@ -49,7 +49,7 @@ pub(crate) enum Nesting {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Items {
     pub(crate) least: usize,
-    /// Zero: as many as one likes.
+    /// Zero: any number.
     pub(crate) most: usize,
 }
 
@@ -154,13 +154,14 @@ impl Attribute {
         optional,
         /// The provider may set it.
         computed,
-        /// It is not shown in plans.
+        /// Terraform does not show its value.
         sensitive,
-        /// It is never stored: only the configuration has it.
+        /// Its value is in the configuration only, never in a plan or a state (Terraform 1.11, OpenTofu 1.11).
         write_only,
-        /// Changing it means another resource.
+        /// A change of it replaces the resource.
         requires_replace,
-        /// Once it has a value it keeps it, whatever else changes.
+        /// It keeps its value from the state, whatever else changes. Without this a computed value becomes unknown with
+        /// any change.
         use_state_for_unknown,
         /// Elements of the list, set or map may be null. Elsewhere a null element is an error of the configuration.
         null_elements,

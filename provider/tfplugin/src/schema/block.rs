@@ -42,7 +42,7 @@ impl Block {
         Self(self.0.deprecated(instead))
     }
 
-    /// Changing it means another resource.
+    /// A change of it replaces the resource.
     #[must_use]
     pub fn requires_replace(self) -> Self {
         Self(self.0.requires_replace())

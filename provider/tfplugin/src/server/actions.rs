@@ -16,7 +16,7 @@ use crate::protocol::proto;
 use crate::{Diagnostics, Progress, Provider};
 
 impl<P: Provider> Rpc<P> {
-    /// Does something. The answer is a stream of what it says, and of its end.
+    /// Invokes an action. The answer is a stream of the lines that the action says, and of its end.
     pub(super) fn invoke(
         &self,
         request: proto::invoke_action::Request,
@@ -28,10 +28,10 @@ impl<P: Provider> Rpc<P> {
         tokio::spawn(async move {
             let work = rpc.shared.clone().invoke(request, Progress::new(sender.clone()));
             let diagnostics = rpc.run(&call, work).await.unwrap_or_else(|errors| errors);
-            // A client that is gone has no use for it.
+            // This fails when the client is gone; then the end is not needed.
             let _ = sender.send(Said::End(to_wire(diagnostics)));
         });
-        // The end is the end, even if somebody keeps the means to say more.
+        // The stream ends with the action, even if a clone of its `Progress` lives on.
         let events = futures::stream::unfold(Some(receiver), |receiver| async move {
             let mut receiver = receiver?;
             Some(match receiver.recv().await? {
@@ -63,7 +63,7 @@ impl<P: Provider> Shared<P> {
         let cx = self.cx(request.client_capabilities.as_ref(), None)?;
         with_warnings(&cx, action.plan(&cx, config).await)?;
         let deferred = with_warnings(&cx, cx.take_deferral())?;
-        // Terraform knows no other reason, and would blame the provider in words that help nobody.
+        // For an action Terraform takes no other reason. Its own message would not say what is wrong.
         let only = proto::deferred::Reason::ProviderConfigUnknown;
         if deferred.is_some_and(|deferred| deferred.reason() != only) {
             let what = "it puts itself off, which an action may do only while the provider's configuration is \

@@ -1,4 +1,4 @@
-//! Applying. Whatever goes wrong, the answer tells what there is: what was done is done.
+//! The call that applies. Whatever goes wrong, its answer has the state that exists now.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use crate::resource::RawState;
 use crate::{Diagnostic, Diagnostics, DynResource, Provider, Schema, Value};
 
 impl<P: Provider> Rpc<P> {
-    /// Applies. Whatever goes wrong, a panic included, the answer has a state: at least the one there was.
+    /// Applies a plan. Whatever goes wrong, a panic included, the answer has a state: the prior one where nothing
+    /// better is known.
     pub(super) async fn apply(
         &self,
         request: proto::apply_resource_change::Request,
@@ -67,7 +68,7 @@ impl<P: Provider> Shared<P> {
             let applied = resource.apply(&cx, prior.clone(), state, config).await;
             (applied.state, applied.diagnostics)
         };
-        // Without a state of its own a failed apply has changed nothing.
+        // A failed apply without a state has changed nothing.
         let state = state.unwrap_or_else(|| {
             if !found.has_errors() {
                 found.push(mistake(resource.type_name(), "it failed without saying why"));
@@ -82,7 +83,7 @@ impl<P: Provider> Shared<P> {
             judged::note("apply", &value, &mut broken);
             found.extend(broken);
         }
-        // A failed apply may not have come to know everything; what it does not know is not there.
+        // No state may hold unknown values. What a failed apply left unknown becomes null.
         if !judged::is_on() {
             value = known_only(value);
         }
@@ -90,7 +91,7 @@ impl<P: Provider> Shared<P> {
         if must_be_complete && identity.is_none() {
             found.extend(incomplete(resource));
         }
-        // A value that does not fit costs that value, not the whole state.
+        // Where a value does not fit its attribute, only that value is lost, not the whole state.
         let new_state = encode(schema, &value).or_else(|errors| {
             found.extend(errors);
             encode(schema, &fitting(schema, value))
@@ -110,7 +111,7 @@ impl<P: Provider> Shared<P> {
     }
 }
 
-/// What is too large to be told is told as it was planned: that has come here by the same way.
+/// An answer whose state is too large has the planned state instead: that one has come over the same wire.
 fn as_planned(
     schema: &Schema,
     planned: &Value,
@@ -139,7 +140,7 @@ fn fitting(schema: &Schema, value: Value) -> Value {
     Value::Map(entries)
 }
 
-/// The mistake of a resource whose state does not tell its whole identity.
+/// An error for a resource whose state lacks a part of its identity.
 fn incomplete<D>(resource: &dyn DynResource<D>) -> Option<Diagnostic> {
     resource.schema().identity.as_ref()?;
     Some(mistake(resource.type_name(), "its state does not have all attributes of its identity"))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::outcome::{checked, known, outcome, with_warnings};
+use super::outcome::{checked, must_be_known, outcome, with_warnings};
 use super::rpc::Shared;
 use super::wire::{decode, encode, to_wire};
 use crate::plan::normalized;
@@ -32,7 +32,7 @@ impl<P: Provider> Shared<P> {
         let deferred = with_warnings(&cx, cx.take_deferral())?;
         let value = normalized(schema, value);
         if deferred.is_none() {
-            known(source.type_name(), schema, &value)?;
+            must_be_known(source.type_name(), schema, &value)?;
         }
         Ok(proto::read_data_source::Response {
             state: Some(encode(schema, &value)?),

@@ -1,4 +1,4 @@
-//! The server within a process that has other things to do: a test.
+//! The server within the process of a test.
 
 use std::path::PathBuf;
 

@@ -7,18 +7,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long everything may take from being told to end: Terraform kills us two seconds after it has told us.
+/// How long the whole end may take: Terraform kills the process two seconds after it has told it to end.
 const LEFT: Duration = Duration::from_millis(1800);
 
-/// How much of that calls may take that are running, to come to a safe point.
+/// How much of that time running calls have to come to a safe point.
 const LEFT_FOR_CALLS: Duration = Duration::from_millis(1300);
 
-/// How a server ends, for all who have a part in it.
+/// The signals by which the parts of a server end together.
 #[derive(Clone, Debug, Default)]
 pub(super) struct End {
-    /// The calls that are running are to come to a safe point.
+    /// Tells running calls to come to a safe point.
     pub(super) stop: CancellationToken,
-    /// Nothing is to be served any more.
+    /// Ends the server: no further call is served.
     pub(super) shutdown: CancellationToken,
     pub(super) running: TaskTracker,
 }
@@ -29,8 +29,8 @@ impl End {
         self.shutdown.cancel();
     }
 
-    /// Lets what is running come to a safe point, and then puts things away, before Terraform's patience ends. Where
-    /// nothing is running, as after every apply that was not interrupted twice, nothing is waited for.
+    /// Waits until running calls have come to a safe point, then runs `at_end`, all within [`LEFT`]. Usually no call is
+    /// running, and there is nothing to wait for; after a second Ctrl-C there may be some.
     pub(super) async fn put_away(&self, at_end: impl Future<Output = ()>) {
         let told = Instant::now();
         self.stop.cancel();
@@ -38,7 +38,8 @@ impl End {
         if tokio::time::timeout_at(told + LEFT_FOR_CALLS, self.running.wait()).await.is_err() {
             tracing::warn!(calls = self.running.len(), "calls are still running, and are left behind");
         }
-        // Answers are on their way, the one to Shutdown too; Terraform waits for the process, not for the connection.
+        // The last answers, such as that to Shutdown, are still being sent. Terraform waits for the process to end, so
+        // the connection must not be cut before.
         tokio::time::sleep(Duration::from_millis(3)).await;
         let _ = tokio::time::timeout_at(told + LEFT, at_end).await;
     }

@@ -11,30 +11,31 @@ use tempfile::TempDir;
 
 use super::tls::{self, Tls, TlsError};
 
-/// Proves that it is Terraform who starts us. It guards against mistakes, not against people.
+/// The variable by which Terraform says that it starts the provider. It keeps users from starting one by mistake; it is
+/// no protection.
 pub(crate) const COOKIE: (&str, &str) =
     ("TF_PLUGIN_MAGIC_COOKIE", "d602bf8f470bc67ca7faa0386276bbdd4330efaf76d1a219cb4d6991ca9872b2");
 
-/// Who the server is for.
+/// What the server is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// One run of Terraform, which started us and will end us.
+    /// One run of Terraform, which started the process and ends it.
     Terraform,
-    /// Whoever attaches, until the user ends us.
+    /// Any run of Terraform that attaches, until the user presses Ctrl-C.
     Debug,
 }
 
-/// Everything agreed on before the first connection.
+/// What is agreed on before the first connection.
 #[derive(Debug)]
 pub(super) struct Handshake {
     pub(super) mode: Mode,
     pub(super) socket: PathBuf,
     pub(super) tls: Option<Tls>,
-    /// Holds the socket; gone with it.
+    /// Holds the socket; dropping this removes both.
     pub(super) directory: TempDir,
 }
 
-/// Why there is nothing to serve.
+/// Why the provider cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
     #[error(
@@ -96,7 +97,7 @@ pub(super) fn announce(mode: Mode, socket: &Path, tls: Option<&Tls>, source: &st
 pub(crate) fn reattach(socket: &Path, source: &str) -> String {
     let attach = serde_json::json!({ "Protocol": "grpc", "ProtocolVersion": 6, "Pid": std::process::id(), "Test": true,
         "Addr": { "Network": "unix", "String": socket } });
-    // A source without a host means another registry to each of them.
+    // A source without a host is in the one registry for Terraform, and in the other for OpenTofu.
     let addresses = match source.split('/').count() {
         2 => vec![format!("registry.terraform.io/{source}"), format!("registry.opentofu.org/{source}")],
         _ => vec![source.to_owned()],

@@ -6,17 +6,19 @@ use super::wire::{decode_type, encode_type};
 use crate::protocol::proto;
 use crate::{Diagnostics, IdentitySchema, Schema, Type, Value};
 
-/// The identity of what has this state, where it has one and the state tells all of it.
+/// The identity of the object with this state. `None` where the resource has no identity, or the state lacks a part of
+/// it.
 pub(super) fn identity_of(schema: &Schema, state: &Value) -> Option<Value> {
     if state.is_null() { None } else { schema.identity.as_ref()?.of(state).ok() }
 }
 
-/// The same where all of it is known: Terraform takes no other.
+/// The same, but `None` where a part of it is unknown: Terraform takes only known identities.
 pub(super) fn known_identity(schema: &Schema, state: &Value) -> Option<Value> {
     identity_of(schema, state).filter(|identity| !identity.contains_unknown())
 }
 
-/// Whether two identities are of one object. One may tell more than the other: what is null is only not known to it.
+/// Whether two identities are of one object. An attribute that is null in `before` says nothing: an import may leave it
+/// out.
 pub(super) fn same_identity(before: &Value, after: &Value) -> bool {
     let (Value::Map(before), Value::Map(after)) = (before, after) else {
         return before == after;

@@ -1,14 +1,14 @@
-//! For tests: a plan or result that breaks Terraform's rules goes out all the same, and what was found is written to a
-//! file. So a test can compare it with what Terraform itself says.
+//! For tests of the rules themselves: a plan or result that breaks them is sent to Terraform all the same, and the
+//! findings go to a file. The test compares them with what Terraform says.
 
 use std::io::Write as _;
 
 use crate::{Diagnostics, Schema, Value};
 
-/// Where findings go. Set by a test.
+/// The variable with the path of that file. A test sets it.
 const FILE: &str = "TFPLUGIN_JUDGED";
 
-/// Whether breaches are only noted.
+/// Whether breaches are only written down, instead of failing the call.
 pub(super) fn is_on() -> bool {
     cfg!(feature = "testing") && std::env::var_os(FILE).is_some()
 }

@@ -22,7 +22,8 @@ pub(super) enum Connection {
     Memory(tokio::io::DuplexStream),
 }
 
-/// Accepts connections for ever. Each handshake has its own task: a slow or hostile client keeps nobody else out.
+/// Accepts connections for ever. Each TLS handshake has a task of its own, so that a slow or hostile client does not
+/// delay others.
 pub(super) fn connections(
     listener: UnixListener,
     acceptor: Option<TlsAcceptor>,
@@ -48,7 +49,7 @@ pub(super) fn connections(
                         Err(error) => return tracing::warn!(%error, "a connection was refused"),
                     },
                 };
-                // The server is gone when nobody receives; so is the reason to connect.
+                // This fails when the server has ended; then the connection is of no use.
                 let _ = sender.send(Ok(connection)).await;
             });
         }

@@ -33,7 +33,7 @@ impl<P: Provider> Rpc<P> {
             if !diagnostics.is_empty() {
                 let event =
                     proto::list_resource::Event { diagnostic: to_wire(diagnostics), ..Default::default() };
-                // A client that is gone has no use for it.
+                // This fails when the client is gone; then the message is not needed.
                 let _ = sender.send(event).await;
             }
         });
@@ -72,8 +72,8 @@ impl<P: Provider> Shared<P> {
             for _ in 0..limit {
                 let listed = tokio::select! {
                     listed = found.recv() => listed,
-                    // The client is gone. A resource that looks for more without finding any learns of it by this
-                    // alone.
+                    // The client is gone. A list that is still searching and finds nothing learns it only by this
+                    // cancellation.
                     () = events.closed() => {
                         cancel.cancel();
                         break;
@@ -104,7 +104,7 @@ impl<P: Provider> Shared<P> {
             }
             Ok(())
         };
-        // When no more is wanted the receiver is gone, and the resource learns that it is enough.
+        // When enough was found, the receiver is dropped, and `Found::push` tells the list to stop.
         let (listed, sent) = futures::join!(listing, sending);
         with_warnings(&cx, listed)?;
         with_warnings(&cx, sent)?;

@@ -14,19 +14,23 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Starts logging, and makes panics look as Terraform expects them.
-pub(super) fn install(provider: &'static str) {
+/// Targets of the libraries below the server: they log each HTTP/2 frame.
+const NOISY: &[&str] = &["h2", "hyper", "tonic", "tower", "rustls"];
+
+/// Starts logging, and makes panics look as Terraform expects them. Events whose target begins with one of `quiet` are
+/// left out.
+pub(super) fn install(provider: &'static str, quiet: &'static [&'static str]) {
     let module = format!("provider.{provider}");
-    let subscriber = tracing_subscriber::registry().with(Lines { module }.with_filter(level()));
-    // Someone who embeds the server may have a subscriber of their own.
+    let subscriber = tracing_subscriber::registry().with(Lines { module, quiet }.with_filter(level()));
+    // A program that embeds the server may have set its own subscriber; then that one stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
     std::panic::set_hook(Box::new(|info| {
-        // Terraform prints what follows a line that begins so.
+        // Terraform recognises a panic by this word and prints what follows.
         eprintln!("panic: {info}\n\n{}", std::backtrace::Backtrace::force_capture());
     }));
 }
 
-/// Nothing is even formatted when nobody listens.
+/// The level that the user asked for. Below it, events are not even formatted.
 fn level() -> LevelFilter {
     let wanted = ["TF_LOG_PROVIDER", "TF_LOG"].into_iter().find_map(|name| std::env::var(name).ok());
     match wanted.unwrap_or_default().to_ascii_uppercase().as_str() {
@@ -41,6 +45,7 @@ fn level() -> LevelFilter {
 
 struct Lines {
     module: String,
+    quiet: &'static [&'static str],
 }
 
 /// The fields of a span, kept for the events inside it.
@@ -56,10 +61,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        // HTTP/2 frames are nobody's business here, and bodies of requests may hold secrets.
         let target = event.metadata().target();
-        if ["aws_", "h2", "hyper", "tonic", "tower", "rustls"].iter().any(|prefix| target.starts_with(prefix))
-        {
+        if NOISY.iter().chain(self.quiet).any(|prefix| target.starts_with(prefix)) {
             return;
         }
         let mut line = Map::new();

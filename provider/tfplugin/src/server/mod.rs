@@ -44,15 +44,16 @@ use crate::protocol::proto::provider_server::ProviderServer;
 use end::End;
 use handshake::{Handshake, Mode};
 
-/// The whole of a provider's `main`: greets Terraform, serves until it says goodbye, then runs `at_end`.
+/// A provider's whole `main`: makes the handshake with Terraform, serves until Terraform ends it, then runs `at_end`.
 ///
-/// There are less than two seconds for the end, and the user may have interrupted twice. So what is still running is
-/// told to stop and has 1.3 seconds to come to a safe point; `at_end` has what is left, which is half a second at
-/// least.
+/// Terraform kills the process two seconds after it has told it to end, and calls may still be running then, when the
+/// user has pressed Ctrl-C twice. They are told to stop and have 1.3 seconds to come to a safe point; `at_end` has the
+/// rest, half a second at least.
 ///
-/// Started by hand it says so and fails. With `--debug` it needs no Terraform to start it and prints how to attach.
+/// Without Terraform it explains that and fails. With `--debug` it serves without being started by Terraform, and
+/// prints how to attach.
 pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) -> ExitCode {
-    log::install(P::NAME);
+    log::install(P::NAME, P::QUIET_TARGETS);
     let debug = std::env::args().skip(1).any(|argument| argument == "--debug" || argument == "-debug");
     let mode = if debug { Mode::Debug } else { Mode::Terraform };
     let handshake = match Handshake::begin(mode) {
@@ -76,7 +77,7 @@ pub fn serve<P: Provider>(provider: P, at_end: impl Future<Output = ()> + Send) 
         end.put_away(at_end).await;
         outcome
     });
-    // Nothing that is still running may keep Terraform waiting.
+    // Tasks that are still running must not keep Terraform waiting.
     runtime.shutdown_timeout(Duration::from_millis(10));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -122,7 +123,7 @@ fn router<P: Provider>(provider: P, mode: Mode, end: &End) -> Router {
         .add_service(GrpcStdioServer::new(Stdio))
 }
 
-/// go-plugin's way to end us.
+/// go-plugin's service that ends a plugin.
 struct Controller {
     mode: Mode,
     end: End,
@@ -138,7 +139,7 @@ impl GrpcController for Controller {
     }
 }
 
-/// go-plugin's way to read our output, of which there is none.
+/// go-plugin's service that forwards a plugin's output. A provider has none.
 struct Stdio;
 
 #[tonic::async_trait]
@@ -151,7 +152,8 @@ impl GrpcStdio for Stdio {
     }
 }
 
-/// Ctrl-C in a terminal reaches us too, but Terraform decides: it calls StopProvider, and ends us when all is saved.
+/// A Ctrl-C in the terminal reaches this process, too, and must not end it: Terraform calls StopProvider, and ends the
+/// provider when everything is saved.
 async fn ignore_interrupts() {
     while tokio::signal::ctrl_c().await.is_ok() {}
 }
@@ -162,7 +164,7 @@ async fn end_on_interrupt(end: End) {
     }
 }
 
-/// Terraform may die without a word. What is running gets the chance to stop at a safe point.
+/// Terraform may be killed without ending its providers. Then running calls are told to stop, and the server ends.
 async fn end_with_parent(end: End) {
     let parent = std::os::unix::process::parent_id();
     loop {

@@ -13,7 +13,7 @@ pub(super) fn checked(schema: &Schema, config: Option<&proto::DynamicValue>) -> 
     if found.has_errors() { Err(found) } else { Ok(config) }
 }
 
-/// The diagnostics of a check. One that found warnings only has not failed.
+/// The diagnostics of a check. A check that found warnings alone has not failed.
 pub(super) fn outcome(result: Result<(), Diagnostics>) -> Result<Vec<proto::Diagnostic>, Diagnostics> {
     match result {
         Ok(()) => Ok(vec![]),
@@ -22,7 +22,7 @@ pub(super) fn outcome(result: Result<(), Diagnostics>) -> Result<Vec<proto::Diag
     }
 }
 
-/// The warnings of an operation are worth as much when it fails.
+/// The result of an operation; its errors come with the warnings that were given before.
 pub(super) fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) -> Result<T, Diagnostics> {
     result.map_err(|errors| {
         let mut all = cx.take_warnings();
@@ -31,8 +31,8 @@ pub(super) fn with_warnings<D, T>(cx: &Cx<D>, result: Result<T, Diagnostics>) ->
     })
 }
 
-/// An error where something in a value is not known that should be.
-pub(super) fn known(type_name: &str, schema: &Schema, value: &Value) -> Result<(), Diagnostics> {
+/// An error where something in a value is unknown.
+pub(super) fn must_be_known(type_name: &str, schema: &Schema, value: &Value) -> Result<(), Diagnostics> {
     let broken = check_known(type_name, schema, value);
     if broken.has_errors() { Err(broken) } else { Ok(()) }
 }

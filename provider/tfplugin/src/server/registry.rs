@@ -1,4 +1,4 @@
-//! What a provider offers, asked once and kept by name.
+//! What a provider offers, by name. It is asked once.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +23,8 @@ pub(super) struct Registry<P: Provider> {
     actions: ByName<dyn DynAction<P::Data>>,
 }
 
-/// Terraform plans destroying with us, needs our schema only once a process, may move states here, and leaves it to us
-/// to make configurations of states. Clients ask only for what they know.
+/// The provider is asked to plan a destroy; its schema need not be fetched again in each process; it takes moved
+/// states, and makes configurations of states. A client that does not know one of these ignores it.
 const CAPABILITIES: proto::ServerCapabilities = proto::ServerCapabilities {
     plan_destroy: true,
     get_provider_schema_optional: true,

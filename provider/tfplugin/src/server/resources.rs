@@ -67,7 +67,7 @@ impl<P: Provider> Shared<P> {
         let deferred = with_warnings(&cx, cx.take_deferral())?;
         let value = normalized(schema, retyped(plan.planned, &proposed));
         let mut broken = Diagnostics::default();
-        // What is put off need not agree with anything yet.
+        // A plan that is deferred need not agree with anything yet.
         if deferred.is_none() {
             broken.extend(check_planned(name, schema, &prior, &config, &value));
             broken.extend(check_paths(name, &plan.requires_replace, &prior, &value));
@@ -187,7 +187,7 @@ impl<P: Provider> Shared<P> {
             broken.extend(check_known(resource.type_name(), schema, &value));
         }
         with_warnings(&cx, if broken.has_errors() { Err(broken) } else { Ok(()) })?;
-        // What is imported may not be whole before it has been read.
+        // An imported state may lack a part of the identity until it has been read.
         let identity = known_identity(schema, &value).or(wanted);
         let imported = proto::import_resource_state::ImportedResource {
             type_name: request.type_name.clone(),

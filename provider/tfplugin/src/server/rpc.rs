@@ -26,7 +26,7 @@ use super::registry::Registry;
 use super::wire::{Answer, decode, small_enough};
 use crate::context::{Client, Cx};
 use crate::diagnostic::mistake;
-use crate::model::typed;
+use crate::model::read_model;
 use crate::protocol::proto::{self, DynamicValue};
 use crate::provider::ConfigureCx;
 use crate::{Diagnostic, Diagnostics, Provider, Value};
@@ -42,7 +42,8 @@ pub(super) struct Shared<P: Provider> {
     registry: OnceLock<Registry<P>>,
     data: RwLock<Option<Arc<P::Data>>>,
     end: End,
-    /// Ends with what the client is doing now: another one after each interrupt.
+    /// Cancelled at an interrupt, and then replaced: calls that come later, such as closing an ephemeral resource, are
+    /// not cancelled.
     walk: Mutex<CancellationToken>,
     calls: AtomicU64,
 }
@@ -81,7 +82,7 @@ impl<P: Provider> Rpc<P> {
             outcome
         };
         match self.shared.end.running.spawn(timed.instrument(span)).await {
-            // An empty list of errors would look like success without a result.
+            // Terraform would take a failure without an error for a success.
             Ok(Ok(Err(mut errors))) if !errors.has_errors() => {
                 errors.push(mistake(subject, "it failed without saying why"));
                 Err(errors)
@@ -136,7 +137,7 @@ impl<P: Provider> Shared<P> {
         self.walk.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Tells the calls that run now to end. What comes later, such as closing what is open, is not told.
+    /// Cancels the calls that are running. Later ones, such as closing an ephemeral resource, are not cancelled.
     pub(super) fn stop(&self) {
         let mut walk = self.walk.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *walk, self.end.stop.child_token()).cancel();
@@ -180,7 +181,7 @@ impl<P: Provider> Shared<P> {
         if found.has_errors() {
             return Err(found);
         }
-        let diagnostics = outcome(self.provider.validate(typed(P::NAME, &config)?).await)?;
+        let diagnostics = outcome(self.provider.validate(read_model(P::NAME, &config)?).await)?;
         Ok(proto::validate_provider_config::Response { diagnostics })
     }
 
@@ -194,7 +195,7 @@ impl<P: Provider> Shared<P> {
             client: Client::from(request.client_capabilities.as_ref()),
             cancel: self.cancel().child_token(),
         };
-        let data = self.provider.configure(&cx, typed(P::NAME, &config)?).await?;
+        let data = self.provider.configure(&cx, read_model(P::NAME, &config)?).await?;
         *self.data.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(data));
         Ok(proto::configure_provider::Response::default())
     }

@@ -59,7 +59,7 @@ pub(crate) fn prepare(client: &str) -> Result<Tls, TlsError> {
     Ok(Tls { certificate: certificate.to_vec(), acceptor: TlsAcceptor::from(Arc::new(config)) })
 }
 
-/// Accepts one certificate.
+/// Accepts one certificate, and no other.
 #[derive(Debug)]
 struct Pinned {
     client: CertificateDer<'static>,

@@ -42,7 +42,8 @@ pub(super) fn encode_type(ty: &Type, value: &Value) -> Result<DynamicValue, Diag
     Ok(DynamicValue { msgpack: msgpack.into(), json: vec![].into() })
 }
 
-/// What is wrong with an answer that the other side does not take. As an error of the connection it would name nothing.
+/// An error for an answer that is larger than Terraform takes. Without it the call would fail with an error of the
+/// connection, which does not name the resource.
 pub(super) fn too_large(call: &Call, answer: &impl prost::Message) -> Option<Diagnostic> {
     let found = answer.encoded_len();
     let (mebibytes, most) = (found >> 20, MAX_MESSAGE >> 20);
@@ -71,11 +72,12 @@ pub(super) fn to_wire(diagnostics: Diagnostics) -> Vec<proto::Diagnostic> {
     wire.collect()
 }
 
-/// How many characters of a text are shown at most; the end of a long one says more than its middle.
+/// How many characters of a text are shown at most. Of a longer one the middle is left out, because its end usually
+/// says what went wrong.
 const SHOWN: usize = 32 << 10;
 
-/// A text as a terminal may show it. Resources put into their messages what other programs and machines said: no
-/// sequence of theirs may reach the user's terminal, and neither may what is not text.
+/// A text that a terminal can safely show. Messages quote what other programs and machines have said, and their control
+/// sequences must not reach the user's terminal.
 fn printable(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text.chars().peekable();
@@ -93,9 +95,9 @@ fn printable(text: &str) -> String {
             '\r' if rest.peek() == Some(&'\n') => {}
             '\r' => shown.push('\n'),
             '\n' | '\t' => shown.push(character),
-            // What turns the direction of writing can make a text look like another one.
+            // Characters that turn the direction of writing can make a text look like another one.
             '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
-            // What was no text says nothing more for being long.
+            // A run of bytes that were no text is shown as one sign.
             char::REPLACEMENT_CHARACTER if shown.ends_with(character) => {}
             _ if character.is_control() => {}
             _ => shown.push(character),

@@ -13,6 +13,15 @@
 //! # }
 //! ```
 //!
+//! # Errors and panics
+//!
+//! `Err` has the errors that the provider has sent, as the user would see them, and also those that Terraform itself
+//! finds in a configuration. Warnings come with the success. A method panics, and so fails the test, where the provider
+//! breaks a rule of the protocol: where it does not answer at all, plans or returns what Terraform would refuse, or
+//! stores a write-only value.
+//!
+//! # Programs, and a real Terraform
+//!
 //! The same story can be told of a program ([`Harness::start`]), which Terraform's handshake and TLS stand in front of,
 //! and a real Terraform can attach to a provider within the test ([`attach`]).
 
