@@ -18,7 +18,7 @@ pub(crate) struct Context {
     pub(crate) ssh: Option<SshDefaults>,
     /// AWS; `None` while the provider's `aws` block is not known.
     pub(crate) aws: Option<Aws>,
-    /// The deployments that were planned.
+    /// The deployments that this process has planned and deleted. Those of other Terraform states are not among them.
     pub(crate) deployments: Claims,
     /// Evaluations of this process.
     pub(crate) evaluator: Evaluator,

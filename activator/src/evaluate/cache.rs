@@ -143,7 +143,7 @@ impl Cache {
         } else {
             Some(&question.name)
         };
-        // Else it could not be told what was read.
+        // Without `reads` something was used that the tracer cannot watch: there is no row.
         if let (Some(name), Some(reads)) = (name, reads) {
             self.write(&row_file(name, what), &Row { reads, ..row });
         }

@@ -26,7 +26,7 @@ use crate::nix::{Nix, NixError, escaped};
 /// Where everything is that Nix makes.
 pub(super) const STORE: &str = "/nix/store/";
 
-/// Of what is remembered by the files that were read; another one when it was found to be remembered wrongly.
+/// The version of rows that come with read sets. It is raised when rows that were written so far may be wrong.
 const FORMAT: &str = "2";
 
 /// Variables that differ from run to run and mean nothing to a specification; it does not see them.
@@ -48,7 +48,8 @@ const VOLATILE_PREFIXES: &[&str] =
 /// Seen by what a specification fetches, but no part of what it is.
 const UNCOUNTED: &[&str] = &["SSH_AUTH_SOCK", "SSH_AGENT_PID"];
 
-/// What a question about a flake is when it is not known by its tree, but by the files that are read in it.
+/// The question about a flake without the hash of its tree, so that its answers survive changes of files that nothing
+/// reads.
 #[derive(Debug)]
 pub(super) struct ByFiles {
     /// Everything but other files that decides about the answer.

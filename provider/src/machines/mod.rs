@@ -4,7 +4,9 @@
 //! that is the same for all of them: the first login, the facts that a machine tells about itself, its host key, and
 //! the [`Target`] that deployments take.
 //!
-//! To add a place: a folder with its block and its `Place`, a line in [`PLACES`], and its block in [`machine`].
+//! To add a place: a folder with its block and its `Place`, a line in [`PLACES`], and its block in [`machine`]; its
+//! name in `target_env_values`, what it remembers in [`Private`], and a configuration in
+//! `tests/fixtures/configurations`.
 
 mod addresses;
 mod bastion;
@@ -35,7 +37,8 @@ pub(crate) use target::{Target, host_key_policy};
 pub(crate) use unreachable::{NoEndpoint, not_refreshed, provider_unknown};
 pub(crate) use visit::refresh;
 
-/// All places. The last one is that of a configuration without any, which the schema refuses.
+/// All places. The order matters: [`place_of`] falls back to the last one, where only a configuration gets that the
+/// schema refuses, and an import asks them in this order whose id it is.
 pub(crate) const PLACES: &[&dyn Place] = &[&ec2::Ec2Place, &ssh::SshPlace];
 
 /// The place of a machine.

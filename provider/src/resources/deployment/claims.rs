@@ -88,8 +88,8 @@ impl Claim {
         machines.filter_map(|(name, target)| Some((name, target.known()?, self.toplevels.get(name)?)))
     }
 
-    /// Whether both are of one resource. Where two resources say exactly the same, neither takes anything from the
-    /// other.
+    /// Whether both are of one resource: they have the same id or, before there is one, the same configuration. Two
+    /// resources with equal configurations count as one, because neither takes anything from the other.
     fn is_of_same(&self, other: &Self) -> bool {
         match (&self.id, &other.id) {
             (Some(one), Some(other)) => one == other,

@@ -1,4 +1,5 @@
-//! From what is planned to what is asked of the machines.
+//! From what is planned to what is asked of the machines: a job for each whose entry of `systems` differs from the
+//! prior one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

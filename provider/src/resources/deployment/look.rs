@@ -38,7 +38,8 @@ pub(super) async fn at_all<'a>(
     futures::stream::iter(looks.collect::<Vec<_>>()).buffered(read::AT_ONCE).collect().await
 }
 
-/// The entry of `systems` after all: asked from the machine, else as the agent or the last look had it.
+/// The entry of `systems` to store: what the machine says; if it does not answer, what the agent reported; else the
+/// prior entry.
 async fn real_system(
     cx: &Cx<Context>,
     job: &Job,

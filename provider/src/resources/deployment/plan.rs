@@ -290,7 +290,8 @@ impl Next {
     }
 }
 
-/// The entry of `systems` for a machine whose system is known exactly: the one it has, or the one it gets.
+/// The entry of `systems` for a machine whose system is known exactly. It is the prior entry, unchanged, if nothing
+/// has to be done: an apply makes a job of every entry that differs from the prior one (`jobs.rs`).
 fn planned_system(next: &Next, secrets: Fingerprints, now: &Now<'_>, config: &Deployment) -> System {
     let stays = now.prior.zip(now.runs).filter(|(prior, runs)| {
         runs.toplevel.known().map(String::as_str) == Some(next.toplevel.as_str())

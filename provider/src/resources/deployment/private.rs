@@ -32,7 +32,7 @@ pub(crate) struct Private {
 }
 
 impl Private {
-    /// What is in a machine's system is what it was: the planned one has not come to be there.
+    /// Restores what is known of the system that a machine had, because the planned one was not activated.
     pub(crate) fn keep_deployed(&mut self, machine: &MachineName, prior: &Self) {
         match prior.deployed.get(machine) {
             Some(before) => self.deployed.insert(machine.clone(), before.clone()),
