@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, ChildStdout, Stdio};
 
 use e2e::{DIRECTORY, World};
-use lab::Finished;
+use lab::{Finished, HostOptions};
 
 use crate::reboots::kernel;
 use crate::support::{
@@ -26,7 +26,10 @@ fn prints(finished: &Finished, texts: &[&str]) {
 
 #[test]
 fn machines_are_looked_after_from_the_command_line() {
-    let world = world(&["web", "db"]);
+    // Disks of their own: how full the disk of this computer is does not count.
+    let own_disk = HostOptions { disk_bytes: Some(512 << 20), ..HostOptions::default() };
+    let hosts = ["web", "db"].map(|name| (name, own_disk.clone()));
+    let world = World::boot_with(&hosts, &|step| eprintln!("{step}")).unwrap();
     set_up(&world, &site(&world, &["web", "db"], ""), TWO);
     let nothing = activator(&world, &["status"]);
     assert_eq!(nothing.code, Some(1));
