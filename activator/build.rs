@@ -1,5 +1,5 @@
-//! Builds the agent that is carried to machines: static, in a target directory of its own, because the cargo that runs us
-//! holds the lock of the outer one.
+//! Builds the agent that is carried to machines: static, in a target directory of its own, because the cargo that
+//! runs us holds the lock of the outer one.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,10 +1,10 @@
 //! Evaluates a specification as the provider does and prints what each node is, and how long that took.
 //!
-//! `evaluate [--cache off|pure|read_set] [--workers N] [--memory MIB] [--path nixpkgs=…] [--arguments JSON] [--machines JSON]
-//! [--options A,B] [--json] (NETWORK.nix | FLAKE)`
+//! `evaluate [--cache off|pure|read_set] [--workers N] [--memory MIB] [--path nixpkgs=…] [--arguments JSON]
+//! [--machines JSON] [--options A,B] [--json] (NETWORK.nix | FLAKE)`
 //!
-//! Machines are all nodes of the specification, as x86-64 Linux, unless `--machines` says which there are and what is known. Then they
-//! are only asked about themselves for `--options` or `--json`.
+//! Machines are all nodes of the specification, as x86-64 Linux, unless `--machines` says which there are and what is
+//! known. Then they are only asked about themselves for `--options` or `--json`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

@@ -75,7 +75,8 @@ fn a_specification_may_be_in_a_directory_of_any_name() {
     }
 }
 
-/// With a double: no Nix with lazy trees can be had here, so a script removes from the answer of the real one what such a Nix leaves out.
+/// With a double: no Nix with lazy trees can be had here, so a script removes from the answer of the real one what
+/// such a Nix leaves out.
 #[test]
 fn a_nix_that_does_not_name_a_tree_is_asked_for_it() {
     for nix in installations() {

@@ -1,5 +1,5 @@
-//! Specifications of all kinds, good and bad, through every Nix that `NIX_VERSIONS` lists (directories with `bin/nix` in each,
-//! separated by `:`; `cargo xtask test` gets some), or else the one on PATH.
+//! Specifications of all kinds, good and bad, through every Nix that `NIX_VERSIONS` lists (directories with `bin/nix`
+//! in each, separated by `:`; `cargo xtask test` gets some), or else the one on PATH.
 //!
 //! They are evaluated by `examples/evaluate.rs`, which does what the provider does.
 

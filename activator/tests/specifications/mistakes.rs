@@ -82,7 +82,8 @@ const MISTAKES: [(&str, Option<&str>); 26] = [
     ("{ network.nixpkgs = ./nowhere; a = { BASE }; }", Some("nowhere")),
 ];
 
-/// Two hundred ways to be wrong: none hangs, none is taken for right, and each says what and, where Nix knows it, where.
+/// Two hundred ways to be wrong: none hangs, none is taken for right, and each says what and, where Nix knows it,
+/// where.
 #[test]
 fn whatever_is_wrong_is_said_once_and_where() {
     let mut bad = broken_syntax();

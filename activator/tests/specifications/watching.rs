@@ -128,8 +128,8 @@ fn nodes_of_a_flake_are_remembered_by_what_they_read() {
             before = nodes;
         }
 
-        // A copy of all of it under another name, which newer versions of Nix make without a look at what is in it: where it is, and what
-        // is there.
+        // A copy of all of it under another name, which newer versions of Nix make without a look at what is in it:
+        // where it is, and what is there.
         let copied = |machines: &str, arguments: &str| {
             let mut command = nix.inside(example());
             command.args(["--cache", "read_set", "--machines", machines, "--arguments", arguments]);

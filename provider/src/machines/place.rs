@@ -11,8 +11,8 @@ use crate::context::Context;
 /// A place where machines run: the owner of one block of `nixos_machine`.
 ///
 /// A place that makes machines pins the host key with which it made them, and lets
-/// [`first_login`](super::visit::first_login) do the rest. What a machine says about itself at a refresh is not its place's
-/// business.
+/// [`first_login`](super::visit::first_login) do the rest. What a machine says about itself at a refresh is not its
+/// place's business.
 pub(crate) trait Place: Sync {
     /// The name of its block. Machines in state are told by it.
     fn block(&self) -> &'static str;

@@ -51,6 +51,7 @@ pub const PACKAGES: &[&str] = &[
     "fdisk",
     "e2fsprogs",
     "xz-utils",
+    "git",
 ];
 
 /// A running lab. Dropping it powers everything off and removes it.
@@ -321,6 +322,7 @@ pub fn missing_packages() -> Vec<&'static str> {
         ("sfdisk", "fdisk"),
         ("mke2fs", "e2fsprogs"),
         ("xz", "xz-utils"),
+        ("git", "git"),
     ];
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |program: &str| {
